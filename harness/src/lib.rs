@@ -1,0 +1,3 @@
+//! The host side of bpf-lsm-conformance: from a row of `matrix.yaml` to a report.
+
+pub mod model;

@@ -1,0 +1,71 @@
+//! What a run knows: one [`KernelRun`] per kernel, holding the records as they came and how they were made.
+//!
+//! This is also the format of a run folder's `kernel.json`; [`FORMAT`] changes when a reader would have to.
+
+use probes::record::{KernelFacts, Record};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Version of the run folder's format.
+pub const FORMAT: u32 = 1;
+
+/// Where a kernel image came from, as exactly as is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// Path of the image that was booted.
+    pub path: PathBuf,
+    /// SHA-256 of the image, lower-case hexadecimal.
+    pub sha256: String,
+    /// Package name, or empty when the image is no package's.
+    #[serde(default)]
+    pub package: String,
+    /// Package version, or empty.
+    #[serde(default)]
+    pub package_version: String,
+    /// Set when the pinned version was gone and another of its series was taken: the sentence that says so.
+    #[serde(default)]
+    pub substituted: Option<String>,
+    /// `CONFIG_*` facts read from the package's config file, name to value (`y`, `m`, `n`, a string); empty when unknown.
+    #[serde(default)]
+    pub config: std::collections::BTreeMap<String, String>,
+}
+
+/// Where the wall-clock time of one kernel went, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// From starting the launcher to the guest's hello, all boots together.
+    pub boot_ms: u64,
+    /// From hello to the last record.
+    pub probes_ms: u64,
+    /// Everything else: preparing, waiting for a lost machine, powering off.
+    pub rest_ms: u64,
+}
+
+/// One kernel's part of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KernelRun {
+    /// Format version, [`FORMAT`].
+    pub format: u32,
+    /// The row's name, or the file name of an image without a row.
+    pub kernel: String,
+    /// The image.
+    pub image: ImageFacts,
+    /// What the guest said of itself; `None` when no boot came as far as hello.
+    pub facts: Option<KernelFacts>,
+    /// `virtme-ng` or `qemu`.
+    pub vmm: String,
+    /// `kvm` or `tcg`, as actually used.
+    pub accel: String,
+    /// First line of `qemu-system-x86_64 --version`.
+    pub qemu: String,
+    /// Virtual machines started, retries included.
+    pub boots: u32,
+    /// Boots that died before hello and were tried again.
+    pub boot_retries: u32,
+    /// Where the time went.
+    pub timing: Timing,
+    /// The records, in the order in which the guest sent them; probes that did not run are among them as such.
+    pub records: Vec<Record>,
+    /// Why the kernel as a whole could not be run (no image, no boot); its records are then all `not-run`.
+    pub failure: Option<String>,
+}

@@ -1,0 +1,8 @@
+//! The probes of bpf-lsm-conformance, the guest that runs them, and what it shares with the harness.
+//!
+//! The harness links this crate for the list of probes, the record types and the protocol; the binary
+//! `conform-guest` is PID 1 of every virtual machine.
+
+pub mod record;
+pub mod session;
+pub mod spec;

@@ -1,0 +1,85 @@
+//! What a probe is: an id, a question, the kernel source that makes the question worth asking, and a function.
+//!
+//! A probe is declared in one place, its family's table under [`crate::families`]; nothing else names it.
+
+use crate::session::{Session, Stop};
+
+/// Kernel source that a probe's question or expectation rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The version the lines were read in, such as `6.12`.
+    pub version: &'static str,
+    /// Path in the kernel tree.
+    pub file: &'static str,
+    /// Function, macro or table in that file.
+    pub symbol: &'static str,
+}
+
+/// Shorthand for a [`Source`].
+#[must_use]
+pub const fn source(version: &'static str, file: &'static str, symbol: &'static str) -> Source {
+    Source { version, file, symbol }
+}
+
+/// Whether a probe may take its virtual machine down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hazard {
+    /// Shares its virtual machine with other probes.
+    Shared,
+    /// May wedge or crash the kernel: runs in a virtual machine of its own, and a crash is an observation.
+    OwnMachine,
+}
+
+/// The function of a probe. It reports through the [`Session`]; an `Err` means the probe could not tell.
+pub type Run = Box<dyn Fn(&mut Session<'_>) -> Result<(), Stop> + Send + Sync>;
+
+/// A probe: the unit that is announced, runs in its own process and leaves one record and one snapshot file.
+pub struct Probe {
+    /// `<family>/<name>`, in the field's terms, never named after a version or a bug.
+    pub id: String,
+    /// One sentence, a question.
+    pub question: String,
+    /// Where the kernel's source answers it.
+    pub sources: Vec<Source>,
+    /// Whether it may take its virtual machine down.
+    pub hazard: Hazard,
+    /// What it does.
+    pub run: Run,
+}
+
+impl Probe {
+    /// A probe that shares its virtual machine with others.
+    pub fn new(
+        id: impl Into<String>,
+        question: impl Into<String>,
+        sources: &[Source],
+        run: impl Fn(&mut Session<'_>) -> Result<(), Stop> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            question: question.into(),
+            sources: sources.to_vec(),
+            hazard: Hazard::Shared,
+            run: Box::new(run),
+        }
+    }
+
+    /// The same probe, run in a virtual machine of its own.
+    #[must_use]
+    pub fn own_machine(mut self) -> Self {
+        self.hazard = Hazard::OwnMachine;
+        self
+    }
+
+    /// The family part of the id.
+    #[must_use]
+    pub fn family(&self) -> &str {
+        family_of(&self.id)
+    }
+}
+
+/// The family part of a probe id: what stands before the first slash.
+#[must_use]
+pub fn family_of(id: &str) -> &str {
+    id.split_once('/').map_or(id, |(family, _)| family)
+}
