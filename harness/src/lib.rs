@@ -1,3 +1,5 @@
 //! The host side of bpf-lsm-conformance: from a row of `matrix.yaml` to a report.
 
 pub mod model;
+pub mod run;
+pub mod vmm;

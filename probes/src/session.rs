@@ -1,9 +1,331 @@
-//! What a probe's function works with. (Filled in by the guest.)
+//! What a probe's function works with: a [`Session`], and in it one [`Attempt`] per case.
+//!
+//! An attempt keeps track of the phase, so that whatever ends it early (`?`) is recorded with the phase it ended in,
+//! the errno and the verifier's log. A probe that just returns `Ok` from a case says: it came through.
 
-/// A probe's view of the kernel it runs on.
-pub struct Session<'a> {
-    _kernel: std::marker::PhantomData<&'a ()>,
+use crate::bpf::{self, LoadError, MapSpec, ProgSpec};
+use crate::btf::Btf;
+use crate::channel::Crumb;
+use crate::record::{Case, End, KernelFacts, Phase, ProgramDump};
+use crate::results::Results;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use crate::errno::Errno;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Why a probe as a whole could not tell.
+#[derive(Debug)]
+pub struct Stop(pub String);
+
+/// The kernel that probes run on. Read once by PID 1, shared by all probes.
+pub struct Kernel {
+    facts: KernelFacts,
+    btf: Result<Btf, String>,
 }
 
-/// Why a probe could not tell.
-pub struct Stop(pub String);
+impl Kernel {
+    /// Reads what is to be known. `setup` is what could not be set up.
+    #[must_use]
+    pub fn read(setup: Vec<String>) -> Self {
+        let text = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let bytes = fs::read("/sys/kernel/btf/vmlinux").map_err(|error| format!("/sys/kernel/btf/vmlinux: {error}"));
+        let btf_bytes = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let facts = KernelFacts {
+            release: text("/proc/sys/kernel/osrelease"),
+            version: text("/proc/version"),
+            lsm: text("/sys/kernel/security/lsm"),
+            cmdline: text("/proc/cmdline"),
+            btf_bytes,
+            tainted: text("/proc/sys/kernel/tainted").parse().unwrap_or(0),
+            cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
+            setup,
+        };
+        let btf = bytes.and_then(|bytes| Btf::parse(bytes).map_err(|error| error.to_string()));
+        Self { facts, btf }
+    }
+
+    /// What the guest knows about the kernel.
+    #[must_use]
+    pub const fn facts(&self) -> &KernelFacts {
+        &self.facts
+    }
+
+    /// The kernel's own BTF.
+    ///
+    /// # Errors
+    /// [`Ended::CouldNotTell`] when the kernel has none, or none that can be parsed.
+    pub fn btf(&self) -> Result<&Btf, Ended> {
+        self.btf.as_ref().map_err(|why| Ended::CouldNotTell(format!("no kernel BTF: {why}")))
+    }
+
+    /// Major and minor version.
+    #[must_use]
+    pub fn version(&self) -> (u32, u32) {
+        let mut numbers = self.facts.release.split(|byte: char| !byte.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+}
+
+/// Where a probe's process writes what it has found.
+pub struct Sink {
+    pipe: File,
+}
+
+impl Sink {
+    pub(crate) const fn new(pipe: File) -> Self {
+        Self { pipe }
+    }
+
+    pub(crate) const fn pipe(&mut self) -> &mut File {
+        &mut self.pipe
+    }
+}
+
+/// A probe's view of the kernel it runs on, and the place where its cases go.
+pub struct Session<'a> {
+    kernel: &'a Kernel,
+    crumb: Crumb,
+    detail: bool,
+    sink: &'a mut Sink,
+    names: BTreeSet<String>,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(kernel: &'a Kernel, crumb: Crumb, detail: bool, sink: &'a mut Sink) -> Self {
+        Self { kernel, crumb, detail, sink, names: BTreeSet::new() }
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub const fn kernel(&self) -> &'a Kernel {
+        self.kernel
+    }
+
+    /// Runs one case and sends it to PID 1, however it ends.
+    ///
+    /// # Errors
+    /// [`Stop`] when the name is used twice or the case cannot be sent.
+    pub fn case(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
+    ) -> Result<(), Stop> {
+        if !self.names.insert(name.to_owned()) {
+            return Err(Stop(format!("the probe has two cases named {name}")));
+        }
+        let mut attempt = Attempt::new(self.kernel, name, self.crumb, self.detail);
+        attempt.at(Phase::Open);
+        let ended = body(&mut attempt);
+        let case = attempt.finish(ended);
+        self.sink
+            .say(&crate::guest::Said::Case(Box::new(case)))
+            .map_err(|error| Stop(format!("cannot send the case {name}: {error}")))
+    }
+}
+
+/// Why a case ended before its body did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The kernel said no, in the phase that the attempt was in.
+    Refused(Errno),
+    /// What the case asks about is not in this kernel.
+    Absent(String),
+    /// The question could not be answered.
+    CouldNotTell(String),
+}
+
+impl Ended {
+    /// [`Ended::CouldNotTell`] with what was attempted and why it failed.
+    pub fn could_not(what: &str, why: impl std::fmt::Display) -> Self {
+        Self::CouldNotTell(format!("could not {what}: {why}"))
+    }
+}
+
+/// A case under way.
+pub struct Attempt<'a> {
+    kernel: &'a Kernel,
+    crumb: Crumb,
+    detail: bool,
+    case: Case,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(kernel: &'a Kernel, name: &str, crumb: Crumb, detail: bool) -> Self {
+        let case = Case {
+            name: name.to_owned(),
+            phase: Phase::Open,
+            end: End::Done,
+            accepted: None,
+            fired: None,
+            denied: None,
+            seen: serde_json::Map::new(),
+            log: String::new(),
+            programs: Vec::new(),
+        };
+        Self { kernel, crumb, detail, case }
+    }
+
+    fn finish(mut self, ended: Result<(), Ended>) -> Case {
+        self.case.end = match ended {
+            Ok(()) => End::Done,
+            Err(Ended::Refused(errno)) => End::Refused { errno: errno.name() },
+            Err(Ended::Absent(what)) => End::Absent { what },
+            Err(Ended::CouldNotTell(why)) => End::CouldNotTell { why },
+        };
+        self.case
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub const fn kernel(&self) -> &'a Kernel {
+        self.kernel
+    }
+
+    /// The kernel's BTF. See [`Kernel::btf`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn btf(&self) -> Result<&'a Btf, Ended> {
+        self.kernel.btf()
+    }
+
+    /// Enters a phase. What ends the case from now on is recorded with it, and a crash is blamed on it.
+    pub fn at(&mut self, phase: Phase) {
+        self.case.phase = phase;
+        self.crumb.set(&format!("{}: {}", self.case.name, phase.name()));
+    }
+
+    /// The BTF id of the function that a hook's programs attach to.
+    ///
+    /// # Errors
+    /// [`Ended::Absent`] when the kernel has no such hook.
+    pub fn hook(&self, hook: &str) -> Result<u32, Ended> {
+        self.btf()?.function(&format!("bpf_lsm_{hook}")).ok_or_else(|| Ended::Absent(format!("hook {hook}")))
+    }
+
+    /// The BTF id of a kfunc of the kernel proper.
+    ///
+    /// # Errors
+    /// [`Ended::Absent`] when the kernel's BTF has no function of that name.
+    pub fn kfunc(&self, name: &str) -> Result<u32, Ended> {
+        self.btf()?.function(name).ok_or_else(|| Ended::Absent(format!("kfunc {name}")))
+    }
+
+    /// Creates a map.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] in the phase `open`.
+    pub fn map(&mut self, spec: &MapSpec) -> Result<OwnedFd, Ended> {
+        self.at(Phase::Open);
+        bpf::map_create(spec).map_err(Ended::Refused)
+    }
+
+    /// Creates the page that programs and user space share. See [`Results`].
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] in the phase `open`.
+    pub fn results(&mut self) -> Result<Results, Ended> {
+        self.at(Phase::Open);
+        Results::new().map_err(Ended::Refused)
+    }
+
+    /// Loads a program.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] in the phase `load`; the verifier's log goes into the case.
+    pub fn load(&mut self, spec: &ProgSpec) -> Result<OwnedFd, Ended> {
+        self.at(Phase::Load);
+        let result = if self.detail { bpf::prog_load_with_log(spec, 2) } else { bpf::prog_load(spec).map(|fd| (fd, String::new())) };
+        let (outcome, log) = match result {
+            Ok((fd, log)) => (Ok(fd), log),
+            Err(LoadError { errno, log }) => (Err(errno), log),
+        };
+        self.case.log.push_str(&log);
+        self.case.accepted = Some(self.case.accepted.unwrap_or(true) && outcome.is_ok());
+        if self.detail {
+            self.dump(spec, outcome.as_ref().ok());
+        }
+        outcome.map_err(Ended::Refused)
+    }
+
+    /// Notes that a loader other than ours (aya) loaded a program, or was refused with `log`.
+    pub fn loaded(&mut self, accepted: bool, log: &str) {
+        self.case.log.push_str(log);
+        self.case.accepted = Some(self.case.accepted.unwrap_or(true) && accepted);
+    }
+
+    fn dump(&mut self, spec: &ProgSpec, loaded: Option<&OwnedFd>) {
+        let bytes: Vec<u8> = spec.insns.iter().flat_map(|insn| insn.to_bytes()).collect();
+        let translated = loaded
+            .and_then(|fd| bpf::prog_info(fd.as_fd()).ok())
+            .map(|info| BASE64.encode(info.xlated))
+            .unwrap_or_default();
+        self.case.programs.push(ProgramDump { name: spec.name.clone(), submitted: BASE64.encode(bytes), translated });
+    }
+
+    /// Attaches a BPF_LSM_MAC program the way every kernel since 5.7 knows: `BPF_RAW_TRACEPOINT_OPEN` without a name
+    /// (v5.7 kernel/bpf/syscall.c, bpf_raw_tracepoint_open). The link ends with the returned descriptor.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] in the phase `attach`.
+    pub fn attach(&mut self, program: &OwnedFd) -> Result<OwnedFd, Ended> {
+        self.at(Phase::Attach);
+        bpf::raw_tracepoint_open(program.as_fd(), None).map_err(Ended::Refused)
+    }
+
+    /// Does what should make the kernel run the program, and returns what came of it.
+    pub fn trigger<T>(&mut self, act: impl FnOnce() -> T) -> T {
+        self.at(Phase::Trigger);
+        let result = act();
+        self.at(Phase::Read);
+        result
+    }
+
+    /// Notes something observed.
+    pub fn see(&mut self, key: &str, value: impl Into<Value>) {
+        self.case.seen.insert(key.to_owned(), value.into());
+    }
+
+    /// Notes whether what the program found is what user space knows. The two values themselves are volatile as a
+    /// rule (a pid, a time); when they differ they go into the raw log, where a reader finds them.
+    pub fn same<T: PartialEq + std::fmt::Debug>(&mut self, key: &str, program: T, user: T) {
+        let verdict = if program == user { "as user space knows it" } else { "DIFFERS from what user space knows" };
+        if program != user {
+            self.case.log.push_str(&format!("{key}: the program saw {program:?}, user space {user:?}\n"));
+        }
+        self.see(key, verdict);
+    }
+
+    /// Notes a condition that must hold, as `yes` or `NO`.
+    pub fn holds(&mut self, key: &str, holds: bool) {
+        self.see(key, if holds { "yes" } else { "NO" });
+    }
+
+    /// Notes that the program ran `count` times on behalf of the trigger.
+    pub fn runs(&mut self, count: u64) {
+        self.case.fired = Some(self.case.fired.unwrap_or(false) || count > 0);
+        self.see("runs", count);
+    }
+
+    /// Notes, without the count, whether the program ran at all: for triggers whose number of calls is not ours to
+    /// decide.
+    pub fn ran(&mut self, ran: bool) {
+        self.case.fired = Some(self.case.fired.unwrap_or(false) || ran);
+        self.see("ran", ran);
+    }
+
+    /// Notes what user space saw of a system call, `ok` or the errno.
+    pub fn outcome<T>(&mut self, key: &str, result: &Result<T, Errno>) {
+        self.see(key, result.as_ref().map_or_else(|errno| errno.name(), |_| "ok".to_owned()));
+    }
+
+    /// Notes what user space saw of a system call that a program was to deny with `asked`.
+    pub fn denial<T>(&mut self, key: &str, result: &Result<T, Errno>, asked: Errno) {
+        let denied = result.as_ref().err() == Some(&asked);
+        self.case.denied = Some(self.case.denied.unwrap_or(false) || denied);
+        self.outcome(key, result);
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! A probe is declared in one place, its family's table under [`crate::families`]; nothing else names it.
 
+use crate::protocol::Machine;
 use crate::session::{Session, Stop};
 
 /// Kernel source that a probe's question or expectation rests on.
@@ -21,15 +22,6 @@ pub const fn source(version: &'static str, file: &'static str, symbol: &'static 
     Source { version, file, symbol }
 }
 
-/// Whether a probe may take its virtual machine down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hazard {
-    /// Shares its virtual machine with other probes.
-    Shared,
-    /// May wedge or crash the kernel: runs in a virtual machine of its own, and a crash is an observation.
-    OwnMachine,
-}
-
 /// The function of a probe. It reports through the [`Session`]; an `Err` means the probe could not tell.
 pub type Run = Box<dyn Fn(&mut Session<'_>) -> Result<(), Stop> + Send + Sync>;
 
@@ -41,8 +33,8 @@ pub struct Probe {
     pub question: String,
     /// Where the kernel's source answers it.
     pub sources: Vec<Source>,
-    /// Whether it may take its virtual machine down.
-    pub hazard: Hazard,
+    /// The virtual machine it needs.
+    pub machine: Machine,
     /// What it does.
     pub run: Run,
 }
@@ -59,15 +51,22 @@ impl Probe {
             id: id.into(),
             question: question.into(),
             sources: sources.to_vec(),
-            hazard: Hazard::Shared,
+            machine: Machine::Shared,
             run: Box::new(run),
         }
     }
 
-    /// The same probe, run in a virtual machine of its own.
+    /// The same probe, run in a virtual machine of its own, because it may wedge or crash the kernel.
     #[must_use]
     pub fn own_machine(mut self) -> Self {
-        self.hazard = Hazard::OwnMachine;
+        self.machine = Machine::Own;
+        self
+    }
+
+    /// The same probe, run in a machine booted with `lsm=order`.
+    #[must_use]
+    pub fn with_lsm(mut self, order: &str) -> Self {
+        self.machine = Machine::Lsm { order: order.to_owned() };
         self
     }
 

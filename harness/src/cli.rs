@@ -1,0 +1,203 @@
+//! The command line: verbs and options, nothing else. What they do is in [`crate::verbs`].
+
+use crate::vmm::{AccelChoice, LauncherKind};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  everything matched
+  1  a record differs from its snapshot, or a snapshot is missing or stale
+  2  bad input: a wrong option, a wrong key in matrix.yaml, an unknown probe or kernel
+  3  infrastructure: no QEMU, no download, no room, no machine that boots
+  4  nothing was selected
+  5  a tool is missing and installing it needs a privilege; the command is printed
+
+Settings (environment):
+  CONFORM_CACHE   where kernels and tools are kept (default: the user's cache folder)
+  CONFORM_QEMU    the qemu-system-x86_64 to use
+  CI              when set, nothing is ever accepted";
+
+/// Conformance suite for BPF_PROG_TYPE_LSM: boots real kernels, runs probes in them, compares what they saw with the
+/// snapshots.
+#[derive(Debug, Parser)]
+#[command(name = "conform", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub struct Cli {
+    /// The matrix of kernels [default: matrix.yaml at the top of the project]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub matrix: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Boot kernels, run probes, compare with the snapshots, print a table
+    ///
+    /// Without options: every kernel of the matrix, every probe. Finds or installs what it needs and, once that is
+    /// done, works without a network.
+    #[command(after_help = EXIT_CODES)]
+    Run(RunOptions),
+    /// List the probes with their questions
+    List(ListOptions),
+    /// List or fetch the kernels of the matrix
+    Kernels {
+        /// What to do with them
+        #[command(subcommand)]
+        verb: KernelsVerb,
+    },
+    /// Run one probe and show its program as the kernel saw it, the verifier's log and the record, per kernel
+    Show(ShowOptions),
+    /// Say what is found, what is missing, how to mend it, and which accelerator a real trial says works
+    Doctor(DoctorOptions),
+    /// Accept what the last run saw as the snapshots (refused when CI is set)
+    Accept(AcceptOptions),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Run a command so that nothing of it outlives the harness (used by the harness itself)
+    #[command(hide = true, name = "guard")]
+    Guard {
+        /// A folder to remove at the end
+        #[arg(long)]
+        remove: Option<PathBuf>,
+        /// The command
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+}
+
+/// Verbs on kernels.
+#[derive(Debug, Subcommand)]
+pub enum KernelsVerb {
+    /// List the rows: where each kernel comes from and whether it is in the cache
+    List {
+        /// How to print
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Fetch kernels into the cache
+    Fetch {
+        /// Only these rows
+        #[arg(long = "kernel", value_name = "NAME", value_delimiter = ',')]
+        kernels: Vec<String>,
+        /// How to print
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs: one JSON document with a schema number; field names are documented in `harness::report::json`
+    Json,
+    /// For CI: JUnit XML, a suite per kernel
+    Junit,
+}
+
+/// Which kernels and which probes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Selection {
+    /// A row of the matrix, or the path of any bzImage or vmlinuz; repeatable, or separated by commas
+    #[arg(long = "kernel", value_name = "NAME|PATH", value_delimiter = ',')]
+    pub kernels: Vec<String>,
+    /// Only probes whose id matches, such as `hooks/*` or `*/file_open`; repeatable
+    #[arg(long = "probe", value_name = "GLOB", value_delimiter = ',')]
+    pub probes: Vec<String>,
+}
+
+/// How machines are started.
+#[derive(Args, Clone, Debug)]
+pub struct MachineOptions {
+    /// Machines at once [default: one per processor]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Who starts the virtual machines
+    #[arg(long, value_enum, default_value_t = LauncherKind::VirtmeNg)]
+    pub vmm: LauncherKind,
+    /// Hardware virtualization or QEMU's translator
+    #[arg(long, value_enum, default_value_t = AccelChoice::Auto)]
+    pub accel: AccelChoice,
+    /// Use no network: what is not in the cache counts as missing
+    #[arg(long)]
+    pub offline: bool,
+    /// Value of lsm= on the kernel's command line, instead of the row's
+    #[arg(long, value_name = "ORDER")]
+    pub lsm: Option<String>,
+}
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunOptions {
+    /// What to run
+    #[command(flatten)]
+    pub selection: Selection,
+    /// How
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Where the raw records go [default: target/conform/runs/<time>]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Accept whatever differs, after printing it (refused when CI is set)
+    #[arg(long)]
+    pub accept: bool,
+}
+
+/// Options of `list`.
+#[derive(Args, Clone, Debug)]
+pub struct ListOptions {
+    /// Only probes whose id matches; repeatable
+    #[arg(long = "probe", value_name = "GLOB", value_delimiter = ',')]
+    pub probes: Vec<String>,
+    /// Only this family
+    #[arg(long)]
+    pub family: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Options of `show`.
+#[derive(Args, Clone, Debug)]
+pub struct ShowOptions {
+    /// The probe's id, or a case's: `<family>/<name>[/<variant>]`
+    pub probe: String,
+    /// Only these kernels
+    #[arg(long = "kernel", value_name = "NAME|PATH", value_delimiter = ',')]
+    pub kernels: Vec<String>,
+    /// How
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Options of `doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorOptions {
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Options of `accept`.
+#[derive(Args, Clone, Debug)]
+pub struct AcceptOptions {
+    /// Only these kernels and probes
+    #[command(flatten)]
+    pub selection: Selection,
+    /// The run whose records to accept [default: the last one]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+}

@@ -1,0 +1,441 @@
+//! One kernel: boot it, collect what the guest says, blame whoever was running when it is lost, boot again, go on.
+
+use crate::model::{FORMAT, ImageFacts, KernelRun};
+use crate::vmm::accel::Accel;
+use crate::vmm::machine::{self as vm, MachineError, console_tail, first_alarm};
+use crate::vmm::{Launcher, MachineSpec};
+use probes::protocol::{Announced, Machine, Message, PROTOCOL, Plan};
+use probes::record::{Case, KernelFacts, Outcome, Record};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long things may take. All of them bound a wait; none is part of an observation.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// From starting the launcher to hello.
+    pub hello: Duration,
+    /// One probe, as the guest enforces it.
+    pub probe: Duration,
+    /// Beyond the guest's own deadline, or without a heartbeat, until the machine is given up.
+    pub silence: Duration,
+    /// For a machine that is done to power off.
+    pub power_off: Duration,
+}
+
+impl Deadlines {
+    /// Deadlines for an accelerator, wide enough for a machine that is busy with other things.
+    #[must_use]
+    pub const fn for_accel(accel: Accel) -> Self {
+        let (hello, probe, silence) = match accel {
+            Accel::Kvm => (30, 20, 20),
+            Accel::Tcg => (90, 40, 40),
+        };
+        Self {
+            hello: Duration::from_secs(hello),
+            probe: Duration::from_secs(probe),
+            silence: Duration::from_secs(silence),
+            power_off: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What all kernels of a run share.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Who starts machines.
+    pub launcher: Launcher,
+    /// The accelerator.
+    pub accel: Accel,
+    /// First line of QEMU's version.
+    pub qemu_version: String,
+    /// The packed guest.
+    pub initramfs: PathBuf,
+    /// This program, to be run as guard.
+    pub guard: PathBuf,
+    /// Deadlines.
+    pub deadlines: Deadlines,
+    /// Globs over probe ids; empty for all.
+    pub select: Vec<String>,
+    /// Keep programs and logs.
+    pub detail: bool,
+    /// Memory of a machine in MiB.
+    pub memory_mib: u32,
+    /// Virtual processors of a machine.
+    pub cpus: u32,
+}
+
+/// One kernel to run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its name in records.
+    pub kernel: String,
+    /// Its image.
+    pub image: ImageFacts,
+    /// Value of `lsm=`.
+    pub lsm: String,
+    /// What `uname -r` must begin with; a kernel that says otherwise is the wrong one. Empty: anything.
+    pub release_prefix: String,
+    /// Where console logs go.
+    pub folder: PathBuf,
+}
+
+/// What a run tells while it goes on.
+pub trait Observer: Sync {
+    /// Something happened to a kernel, in a few words.
+    fn note(&self, kernel: &str, text: &str);
+    /// `done` of `total` probes have ended.
+    fn progress(&self, kernel: &str, done: usize, total: usize);
+}
+
+/// Boots that may be lost before hello, or between probes, one after the other.
+const RETRIES: u32 = 2;
+/// How often the channel is looked at.
+const POLL: Duration = Duration::from_millis(3);
+
+/// Why a kernel as a whole cannot be run.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("{0}")]
+    Machine(#[from] MachineError),
+    #[error("no boot said hello, {boots} tried; the console ends with:\n{tail}")]
+    NoHello { boots: u32, tail: String },
+    #[error("the guest cannot go on: {0}")]
+    Guest(String),
+    #[error("wrong kernel: uname -r is {found}, the row {row} promises {expected}*; check the image or the row")]
+    WrongKernel { row: String, found: String, expected: String },
+    #[error("the guest speaks protocol {0}, the harness {PROTOCOL}; build both from one tree")]
+    Protocol(u32),
+}
+
+/// How one boot ended.
+enum Boot {
+    /// The guest said done.
+    Done,
+    /// The machine was lost, while a probe ran or not.
+    Lost,
+}
+
+struct Collector<'a> {
+    setup: &'a Setup,
+    job: &'a Job,
+    observer: &'a dyn Observer,
+    run: KernelRun,
+    inventory: Vec<Announced>,
+    current: Option<Current>,
+    /// Boots in a row that brought nothing.
+    fruitless: u32,
+    /// End messages of this boot, to be compared with the guest's own count.
+    ended_in_boot: u64,
+}
+
+struct Current {
+    probe: String,
+    since: Instant,
+    cases: Vec<Case>,
+}
+
+/// Runs the selected probes on one kernel. Whatever happens, the result holds a record for every probe known.
+#[must_use]
+pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRun {
+    let started = Instant::now();
+    let run = KernelRun {
+        format: FORMAT,
+        kernel: job.kernel.clone(),
+        image: job.image.clone(),
+        vmm: setup.launcher.kind.name().into(),
+        accel: setup.accel.name().into(),
+        qemu: setup.qemu_version.clone(),
+        ..KernelRun::default()
+    };
+    let mut collector =
+        Collector { setup, job, observer, run, inventory: Vec::new(), current: None, fruitless: 0, ended_in_boot: 0 };
+    if let Err(lost) = collector.everything() {
+        collector.run.failure = Some(lost.to_string());
+        observer.note(&job.kernel, &format!("failed: {lost}"));
+    }
+    collector.account_for_the_rest();
+    let mut run = collector.run;
+    let whole = millis(started.elapsed());
+    run.timing.rest_ms = whole.saturating_sub(run.timing.boot_ms + run.timing.probes_ms);
+    run
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Collector<'_> {
+    fn everything(&mut self) -> Result<(), Lost> {
+        // The first boot brings the inventory, which says what other machines are needed.
+        let shared = self.plan(self.setup.select.clone(), Machine::Shared);
+        self.until_done(shared)?;
+        let orders: BTreeSet<Machine> =
+            self.inventory.iter().map(|probe| &probe.machine).filter(|it| matches!(it, Machine::Lsm { .. })).cloned().collect();
+        for machine in orders {
+            let plan = self.plan(self.setup.select.clone(), machine);
+            self.until_done(plan)?;
+        }
+        let alone: Vec<String> = self
+            .inventory
+            .iter()
+            .filter(|probe| probe.machine == Machine::Own)
+            .map(|probe| probe.probe.clone())
+            .collect();
+        for probe in alone {
+            let plan = self.plan(vec![probe], Machine::Own);
+            self.until_done(plan)?;
+        }
+        Ok(())
+    }
+
+    fn plan(&self, select: Vec<String>, machine: Machine) -> Plan {
+        Plan {
+            protocol: PROTOCOL,
+            select,
+            done: Vec::new(),
+            machine,
+            probe_ms: millis(self.setup.deadlines.probe),
+            detail: self.setup.detail,
+        }
+    }
+
+    /// Boots until the plan is carried out. Each boot answers at least one probe, or counts as fruitless.
+    fn until_done(&mut self, mut plan: Plan) -> Result<(), Lost> {
+        self.fruitless = 0;
+        loop {
+            plan.done = self.run.records.iter().map(|record| record.probe.clone()).collect();
+            let before = self.run.records.len();
+            match self.boot(&plan)? {
+                Boot::Done => return Ok(()),
+                Boot::Lost if self.run.records.len() > before => self.fruitless = 0,
+                Boot::Lost => {
+                    self.fruitless += 1;
+                    self.run.boot_retries += 1;
+                    if self.fruitless > RETRIES {
+                        let tail = last_lines(&console_tail(&self.console_path()), 12);
+                        return Err(Lost::NoHello { boots: self.run.boots, tail });
+                    }
+                    self.observer.note(&self.job.kernel, "a boot brought nothing; trying again");
+                }
+            }
+        }
+    }
+
+    fn console_path(&self) -> PathBuf {
+        self.job.folder.join(format!("console-{}.log", self.run.boots))
+    }
+
+    fn spec(&self, plan: &Plan) -> MachineSpec {
+        let lsm = match &plan.machine {
+            Machine::Lsm { order } => order.clone(),
+            Machine::Shared | Machine::Own => self.job.lsm.clone(),
+        };
+        MachineSpec {
+            image: self.job.image.path.clone(),
+            initramfs: self.setup.initramfs.clone(),
+            lsm,
+            append: Vec::new(),
+            memory_mib: self.setup.memory_mib,
+            cpus: self.setup.cpus,
+            accel: self.setup.accel,
+        }
+    }
+
+    fn boot(&mut self, plan: &Plan) -> Result<Boot, Lost> {
+        self.run.boots += 1;
+        self.ended_in_boot = 0;
+        let setup = self.setup;
+        let mut machine =
+            vm::Machine::start(&self.spec(plan), &setup.launcher, plan, &self.console_path(), &setup.guard)?;
+        let mut hello_at = None;
+        let end = self.listen(&mut machine, &mut hello_at);
+        let now = Instant::now();
+        let hello = hello_at.unwrap_or(now);
+        self.run.timing.boot_ms += millis(hello.duration_since(machine.started));
+        self.run.timing.probes_ms += millis(now.duration_since(hello));
+        if matches!(end, Ok(Boot::Done)) {
+            machine.finish(setup.deadlines.power_off);
+        } else {
+            machine.kill();
+        }
+        end
+    }
+
+    /// Takes messages until the guest is done, the machine is gone, or a deadline has passed.
+    fn listen(&mut self, machine: &mut vm::Machine, hello_at: &mut Option<Instant>) -> Result<Boot, Lost> {
+        let mut alive_at = Instant::now();
+        let mut heartbeat = machine.heartbeat();
+        loop {
+            // Asked before the channel is read, so that a last message of a machine that has gone is not lost.
+            let running = machine.is_running();
+            match machine.receive() {
+                Ok(Some(message)) => {
+                    alive_at = Instant::now();
+                    if matches!(message, Message::Hello { .. }) {
+                        *hello_at = Some(alive_at);
+                    }
+                    if let Some(end) = self.take(message)? {
+                        return Ok(end);
+                    }
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.blame(machine, &Cause::Stream(error.to_string()));
+                    return Ok(Boot::Lost);
+                }
+            }
+            if !running {
+                self.blame(machine, &Cause::Gone);
+                return Ok(Boot::Lost);
+            }
+            let beat = machine.heartbeat();
+            if beat != heartbeat {
+                heartbeat = beat;
+                alive_at = Instant::now();
+            }
+            if self.out_of_time(machine.started, *hello_at, alive_at) {
+                self.blame(machine, &Cause::Silent);
+                return Ok(Boot::Lost);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn out_of_time(&self, started: Instant, hello_at: Option<Instant>, alive_at: Instant) -> bool {
+        let deadlines = &self.setup.deadlines;
+        if hello_at.is_none() {
+            return started.elapsed() > deadlines.hello;
+        }
+        let overdue =
+            self.current.as_ref().is_some_and(|current| current.since.elapsed() > deadlines.probe + deadlines.silence);
+        overdue || alive_at.elapsed() > deadlines.silence
+    }
+
+    fn take(&mut self, message: Message) -> Result<Option<Boot>, Lost> {
+        match message {
+            Message::Hello { protocol, facts } => self.hello(protocol, *facts)?,
+            Message::Inventory { probes } => {
+                if self.inventory.is_empty() {
+                    self.inventory = probes;
+                }
+                self.progress();
+            }
+            Message::Start { probe } => {
+                self.current = Some(Current { probe, since: Instant::now(), cases: Vec::new() });
+            }
+            Message::Case { probe, case } => {
+                if let Some(current) = self.current.as_mut().filter(|current| current.probe == probe) {
+                    current.cases.push(*case);
+                }
+            }
+            Message::End { probe, outcome, warnings, micros } => {
+                let cases = self.current.take().filter(|current| current.probe == probe).map(|current| current.cases);
+                let cases = cases.unwrap_or_default();
+                self.run.records.push(Record { probe, outcome, cases, warnings, micros });
+                self.ended_in_boot += 1;
+                self.progress();
+            }
+            Message::Done { records } if records == self.ended_in_boot => return Ok(Some(Boot::Done)),
+            Message::Done { records } => {
+                return Err(Lost::Guest(format!("it counts {records} records, {} arrived", self.ended_in_boot)));
+            }
+            Message::Failed { why } => return Err(Lost::Guest(why)),
+        }
+        Ok(None)
+    }
+
+    fn hello(&mut self, protocol: u32, facts: KernelFacts) -> Result<(), Lost> {
+        if protocol != PROTOCOL {
+            return Err(Lost::Protocol(protocol));
+        }
+        if !facts.release.starts_with(&self.job.release_prefix) {
+            return Err(Lost::WrongKernel {
+                row: self.job.kernel.clone(),
+                found: facts.release,
+                expected: self.job.release_prefix.clone(),
+            });
+        }
+        if self.run.facts.is_none() {
+            self.observer.note(&self.job.kernel, &format!("up: {}", facts.release));
+            self.run.facts = Some(facts);
+        }
+        Ok(())
+    }
+
+    fn progress(&self) {
+        self.observer.progress(&self.job.kernel, self.run.records.len(), self.inventory.len());
+    }
+
+    /// Writes the record of the probe that was running when the machine was lost, if one was.
+    fn blame(&mut self, machine: &mut vm::Machine, cause: &Cause) {
+        let Some(current) = self.current.take() else { return };
+        let during = machine.crumb();
+        machine.kill();
+        let console = first_alarm(&machine.console_tail());
+        let outcome = match (cause, console) {
+            (Cause::Stream(what), _) => Outcome::CouldNotTell { why: what.clone() },
+            (Cause::Gone | Cause::Silent, Some(what)) => Outcome::Crashed { what, during },
+            (Cause::Gone, None) => Outcome::Crashed { what: "the machine ended without a word".into(), during },
+            (Cause::Silent, None) => Outcome::Hung { during },
+        };
+        self.observer.note(&self.job.kernel, &format!("lost the machine during {}", current.probe));
+        let micros = u64::try_from(current.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.run.records.push(Record {
+            probe: current.probe,
+            outcome,
+            cases: current.cases,
+            warnings: Vec::new(),
+            micros,
+        });
+    }
+
+    /// Nothing is skipped silently: a probe of the inventory without a record gets one that says so.
+    fn account_for_the_rest(&mut self) {
+        let why = self.run.failure.clone().unwrap_or_else(|| "the guest did not run it".into());
+        for announced in &self.inventory {
+            if !self.run.records.iter().any(|record| record.probe == announced.probe) {
+                self.run.records.push(Record::not_run(&announced.probe, &why));
+            }
+        }
+    }
+}
+
+enum Cause {
+    Gone,
+    Silent,
+    Stream(String),
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// Boots one machine with an empty selection, to see whether it comes up.
+///
+/// # Errors
+/// The reason, in a sentence.
+pub fn trial(setup: &Setup, job: &Job) -> Result<(), String> {
+    struct Quiet;
+    impl Observer for Quiet {
+        fn note(&self, _: &str, _: &str) {}
+        fn progress(&self, _: &str, _: usize, _: usize) {}
+    }
+    let mut setup = setup.clone();
+    setup.select = vec!["no-such/probe".into()];
+    let run = run_kernel(&setup, job, &Quiet);
+    match (run.failure, run.facts) {
+        (None, Some(_)) => Ok(()),
+        (failure, _) => Err(failure.unwrap_or_else(|| "no hello".into())),
+    }
+}
+
+/// Makes the folder for a kernel's console logs.
+///
+/// # Errors
+/// The system's error.
+pub fn make_folder(path: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(path)
+}

@@ -1,0 +1,59 @@
+//! The initramfs: a handful of empty folders and the guest binary as `/init`, in the `newc` form that every kernel
+//! unpacks. Uncompressed, because unpacking costs more under TCG than reading.
+
+use cpio::newc;
+use std::io::{self, Write};
+use std::path::Path;
+
+const FOLDERS: &[&str] = &["dev", "proc", "sys", "tmp", "run", "etc", "root"];
+
+/// Writes an initramfs with `guest` as its `/init` to `target`, atomically.
+///
+/// # Errors
+/// The system's error while reading `guest` or writing `target`.
+pub fn write(guest: &Path, target: &Path) -> io::Result<()> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    pack(&std::fs::read(guest)?, &mut file)?;
+    file.as_file().sync_all()?;
+    file.persist(target).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn pack(guest: &[u8], mut target: impl Write) -> io::Result<()> {
+    let folder = |name: &str| newc::Builder::new(name).set_mode_file_type(newc::ModeFileType::Directory).mode(0o040_755);
+    for name in FOLDERS {
+        folder(name).write(&mut target, 0).finish()?;
+    }
+    let size = u32::try_from(guest.len()).map_err(|_| io::Error::other("the guest binary exceeds 4 GiB"))?;
+    let mut init = newc::Builder::new("init").mode(0o100_755).write(&mut target, size);
+    init.write_all(guest)?;
+    init.finish()?;
+    newc::trailer(&mut target)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn init_is_there_and_executable() {
+        let mut archive = Vec::new();
+        super::pack(b"binary", &mut archive).unwrap();
+        let mut rest: Box<dyn std::io::Read> = Box::new(std::io::Cursor::new(archive));
+        let mut found = false;
+        loop {
+            let mut entry = cpio::newc::Reader::new(rest).unwrap();
+            if entry.entry().is_trailer() {
+                break;
+            }
+            if entry.entry().name() == "init" {
+                let mut text = String::new();
+                std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+                assert_eq!((text.as_str(), entry.entry().mode()), ("binary", 0o100_755));
+                found = true;
+            }
+            rest = Box::new(entry.finish().unwrap());
+        }
+        assert!(found);
+    }
+}

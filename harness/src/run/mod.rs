@@ -1,0 +1,8 @@
+//! From kernels and probes to records: build the guest, pack it, boot, collect, blame, go on.
+
+pub mod collect;
+pub mod guest;
+pub mod initramfs;
+pub mod schedule;
+
+pub use collect::{Deadlines, Job, Setup, run_kernel};

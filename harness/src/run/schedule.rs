@@ -1,0 +1,38 @@
+//! Several kernels at once: as many machines as asked for, each on a thread that mostly waits.
+
+use super::collect::{Job, Observer, Setup, run_kernel};
+use crate::model::KernelRun;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Runs all `jobs`, at most `width` at once, and hands each result to `finished` as it comes.
+/// The results come back in the order of the jobs.
+pub fn run_all(
+    setup: &Setup,
+    jobs: &[Job],
+    width: usize,
+    observer: &dyn Observer,
+    finished: &(dyn Fn(&KernelRun) + Sync),
+) -> Vec<KernelRun> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<KernelRun>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..width.clamp(1, jobs.len().max(1)) {
+            scope.spawn(|| {
+                while let Some((job, slot)) = take(&next, jobs, &results) {
+                    let run = run_kernel(setup, job, observer);
+                    finished(&run);
+                    if let Ok(mut slot) = slot.lock() {
+                        *slot = Some(run);
+                    }
+                }
+            });
+        }
+    });
+    results.into_iter().filter_map(|slot| slot.into_inner().ok().flatten()).collect()
+}
+
+fn take<'a, T>(next: &AtomicUsize, jobs: &'a [Job], slots: &'a [T]) -> Option<(&'a Job, &'a T)> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    jobs.get(index).zip(slots.get(index))
+}

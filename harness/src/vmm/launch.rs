@@ -1,0 +1,224 @@
+//! Command lines: the same machine described to virtme-ng and to QEMU.
+//!
+//! Both start a `q35` machine with `-cpu max`, one serial port, no network, and the channel's memory device, so that
+//! a probe cannot tell them apart. virtme-ng's own init never runs: `rdinit=/init` and a later `-initrd` put ours in
+//! its place. virtme-ng always offers two read-only 9p exports; the first is an empty folder of ours, the second its
+//! own guest tools, and the guest mounts neither.
+
+use super::accel::Accel;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Which program starts the virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LauncherKind {
+    /// `vng`, which starts QEMU.
+    VirtmeNg,
+    /// QEMU alone.
+    Qemu,
+}
+
+impl LauncherKind {
+    /// The name used in options and records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::VirtmeNg => "virtme-ng",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
+/// A launcher as found on this machine.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// Which.
+    pub kind: LauncherKind,
+    /// `vng`, when that is the kind.
+    pub vng: Option<PathBuf>,
+    /// `qemu-system-x86_64`.
+    pub qemu: PathBuf,
+}
+
+/// What one virtual machine is made of.
+#[derive(Clone, Debug)]
+pub struct MachineSpec {
+    /// The kernel image.
+    pub image: PathBuf,
+    /// Our initramfs.
+    pub initramfs: PathBuf,
+    /// Value of `lsm=`.
+    pub lsm: String,
+    /// Further words for the kernel's command line.
+    pub append: Vec<String>,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// The accelerator.
+    pub accel: Accel,
+}
+
+/// Files of one boot, all in a private folder.
+pub struct BootFiles<'a> {
+    /// The channel's region.
+    pub region: &'a Path,
+    /// An empty folder.
+    pub empty: &'a Path,
+}
+
+impl MachineSpec {
+    /// The kernel's command line, without what a launcher adds.
+    #[must_use]
+    pub fn cmdline(&self) -> String {
+        let mut words = vec![
+            format!("lsm={}", self.lsm),
+            "rdinit=/init".into(),
+            // An oops ends the machine: what follows one says nothing about the kernel.
+            "oops=panic".into(),
+            "panic=-1".into(),
+            "quiet".into(),
+        ];
+        words.extend(self.append.iter().cloned());
+        // Last: without a script virtme-ng puts the console on a virtio device that older kernels have as a module.
+        words.push("console=ttyS0".into());
+        words.join(" ")
+    }
+
+    /// Program, arguments and environment that start the machine.
+    #[must_use]
+    pub fn command(&self, launcher: &Launcher, files: &BootFiles<'_>) -> (PathBuf, Vec<OsString>) {
+        match (launcher.kind, &launcher.vng) {
+            (LauncherKind::VirtmeNg, Some(vng)) => (vng.clone(), self.vng_arguments(launcher, files)),
+            (LauncherKind::VirtmeNg, None) | (LauncherKind::Qemu, _) => {
+                (launcher.qemu.clone(), self.qemu_arguments(files))
+            }
+        }
+    }
+
+    fn vng_arguments(&self, launcher: &Launcher, files: &BootFiles<'_>) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        if self.accel == Accel::Tcg {
+            arguments.push("--disable-kvm".into());
+        }
+        for word in [
+            "--force-9p",
+            "--skip-modules",
+            "--disable-microvm",
+            "--disable-monitor",
+            "--verbose", // otherwise the serial console is not ours
+        ] {
+            arguments.push(word.into());
+        }
+        let options = format!(
+            "-no-reboot -initrd {} {}",
+            shell_word(&self.initramfs.to_string_lossy()),
+            self.channel_arguments(files).iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
+        );
+        let pairs: [(&str, OsString); 6] = [
+            ("--qemu", launcher.qemu.clone().into()),
+            ("--root", files.empty.into()),
+            ("--memory", self.memory_mib.to_string().into()),
+            ("--cpus", self.cpus.to_string().into()),
+            ("--run", self.image.clone().into()),
+            ("--append", self.cmdline().into()),
+        ];
+        for (flag, value) in pairs {
+            arguments.push(flag.into());
+            arguments.push(value);
+        }
+        // One word, because the value begins with a dash.
+        arguments.push(format!("--qemu-opts={options}").into());
+        arguments
+    }
+
+    fn qemu_arguments(&self, files: &BootFiles<'_>) -> Vec<OsString> {
+        let accel = match self.accel {
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg",
+        };
+        let memory = self.memory_mib.to_string();
+        let cpus = self.cpus.to_string();
+        let mut arguments: Vec<OsString> = [
+            "-machine", "q35", "-accel", accel, "-cpu", "max", "-m", &memory, "-smp", &cpus, "-nodefaults",
+            "-no-user-config", "-display", "none", "-vga", "none", "-net", "none", "-no-reboot", "-serial", "stdio",
+            "-monitor", "none",
+        ]
+        .iter()
+        .map(OsString::from)
+        .collect();
+        arguments.extend(["-kernel".into(), self.image.clone().into()]);
+        arguments.extend(["-initrd".into(), self.initramfs.clone().into()]);
+        arguments.extend(["-append".into(), self.cmdline().into()]);
+        arguments.extend(self.channel_arguments(files).into_iter().map(OsString::from));
+        arguments
+    }
+
+    /// The shared region as a PCI device; a comma in a path is doubled, as QEMU's option syntax asks.
+    #[expect(clippy::unused_self, reason = "reads as a property of the machine beside its siblings")]
+    fn channel_arguments(&self, files: &BootFiles<'_>) -> Vec<String> {
+        let path = files.region.to_string_lossy().replace(',', ",,");
+        vec![
+            "-object".into(),
+            format!("memory-backend-file,id=channel,share=on,mem-path={path},size={}", probes::protocol::REGION),
+            "-device".into(),
+            "ivshmem-plain,memdev=channel,master=on".into(),
+        ]
+    }
+}
+
+/// Quotes a word for the shell through which virtme-ng starts QEMU.
+fn shell_word(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=./,:+".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> MachineSpec {
+        MachineSpec {
+            image: "/k/vmlinuz".into(),
+            initramfs: "/tmp/a b/init.cpio".into(),
+            lsm: "landlock,bpf".into(),
+            append: vec!["loglevel=7".into()],
+            memory_mib: 384,
+            cpus: 1,
+            accel: Accel::Tcg,
+        }
+    }
+
+    #[test]
+    fn both_launchers_get_the_same_kernel_command_line_and_channel() {
+        let files = BootFiles { region: Path::new("/run/x,y"), empty: Path::new("/run/empty") };
+        let text = |kind| {
+            let launcher = Launcher { kind, vng: Some("/v/vng".into()), qemu: "/q".into() };
+            let (program, arguments) = spec().command(&launcher, &files);
+            (program, arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" "))
+        };
+        let (vng, by_vng) = text(LauncherKind::VirtmeNg);
+        let (qemu, by_qemu) = text(LauncherKind::Qemu);
+        assert_eq!((vng, qemu), ("/v/vng".into(), "/q".into()));
+        for words in [&by_vng, &by_qemu] {
+            assert!(words.contains(&spec().cmdline()), "{words}");
+            assert!(words.contains("mem-path=/run/x,,y,size=16777216"), "{words}");
+            assert!(words.contains("-no-reboot"), "{words}");
+        }
+        assert!(by_vng.contains("-initrd '/tmp/a b/init.cpio'"), "{by_vng}");
+    }
+
+    #[test]
+    fn the_serial_console_comes_last() {
+        assert!(spec().cmdline().ends_with("loglevel=7 console=ttyS0"));
+    }
+
+    #[test]
+    fn words_with_quotes_survive_a_shell() {
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+        assert_eq!(shell_word("plain-1.0"), "plain-1.0");
+    }
+}

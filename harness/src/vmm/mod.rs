@@ -1,0 +1,10 @@
+//! Virtual machines: which launcher, which accelerator, how one is started and made sure to end.
+
+pub mod accel;
+pub mod guard;
+pub mod launch;
+pub mod machine;
+
+pub use accel::{Accel, AccelChoice};
+pub use launch::{Launcher, LauncherKind, MachineSpec};
+pub use machine::{Machine, MachineError};

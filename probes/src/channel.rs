@@ -1,0 +1,414 @@
+//! The two ends of the shared region that [`crate::protocol`] describes.
+//!
+//! [`Region`] is the mapping, [`GuestEnd`] puts messages into the ring, [`HostEnd`] takes them out. Everything the
+//! other side wrote is checked before it is believed: positions, lengths, checksums.
+
+use crate::protocol::{
+    CRUMB_BYTES, CRUMB_OFFSET, FRAME_HEAD, FRAME_MAGIC, FRAME_MAX, Header, MAGIC, Message, PLAN_MAX,
+    PLAN_OFFSET, PROTOCOL, Plan, REGION, RING_BYTES, RING_OFFSET,
+};
+use memmap2::{MmapMut, MmapOptions};
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What can go wrong on the channel.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The region could not be mapped.
+    #[error("cannot map the channel: {0}")]
+    Map(#[source] std::io::Error),
+    /// The region does not begin as it must.
+    #[error("the channel has the wrong magic or protocol {found}, this side speaks {PROTOCOL}")]
+    Version {
+        /// The protocol number found.
+        found: u32,
+    },
+    /// The plan does not fit or does not parse.
+    #[error("the plan is unusable: {0}")]
+    Plan(String),
+    /// What stands in the ring is no frame.
+    #[error("the guest's stream is corrupt at byte {at}: {what}")]
+    Corrupt {
+        /// Bytes since the start of the stream.
+        at: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A message is larger than a frame may be.
+    #[error("a message of {0} bytes is larger than a frame may be ({FRAME_MAX} bytes)")]
+    TooLarge(usize),
+    /// The harness did not make room in time.
+    #[error("the harness did not read for {0:?}")]
+    Stalled(Duration),
+}
+
+/// The mapped region.
+pub struct Region {
+    map: MmapMut,
+}
+
+impl Region {
+    /// Maps `file`, which must have [`REGION`] bytes.
+    ///
+    /// # Errors
+    /// [`ChannelError::Map`] with the system's reason.
+    pub fn map(file: &File) -> Result<Self, ChannelError> {
+        // SAFETY: both sides expect the other to change the region; nothing in it is handed out as a plain
+        // reference to shared data, every access copies, and what was copied is checked.
+        let map = unsafe { MmapOptions::new().len(REGION).map_mut(file) }.map_err(ChannelError::Map)?;
+        Ok(Self { map })
+    }
+
+    fn header(&self) -> *mut Header {
+        self.map.as_ptr().cast_mut().cast()
+    }
+
+    fn counter(&self, field: impl FnOnce(*mut Header) -> *mut u64) -> &AtomicU64 {
+        // SAFETY: the pointer lies in the mapping, which is page-aligned and lives as long as `self`; the fields
+        // are 8-byte aligned by `repr(C)` and only ever accessed as atomics.
+        unsafe { AtomicU64::from_ptr(field(self.header())) }
+    }
+
+    fn head(&self) -> &AtomicU64 {
+        // SAFETY: taking a field's address of a pointer into the mapping reads nothing.
+        self.counter(|header| unsafe { &raw mut (*header).head })
+    }
+
+    fn tail(&self) -> &AtomicU64 {
+        // SAFETY: as in `head`.
+        self.counter(|header| unsafe { &raw mut (*header).tail })
+    }
+
+    fn heartbeat(&self) -> &AtomicU64 {
+        // SAFETY: as in `head`.
+        self.counter(|header| unsafe { &raw mut (*header).heartbeat })
+    }
+
+    fn crumb(&self) -> String {
+        let page = &self.map[CRUMB_OFFSET..CRUMB_OFFSET + CRUMB_BYTES];
+        let length = u32::from_le_bytes([page[0], page[1], page[2], page[3]]) as usize;
+        page.get(4..4 + length).map_or_else(String::new, |text| String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// Copies out of the ring at stream position `at`, wrapping.
+    fn copy_out(&self, at: u64, into: &mut [u8]) {
+        let ring = &self.map[RING_OFFSET..];
+        let start = ring_index(at);
+        let first = into.len().min(RING_BYTES - start);
+        into[..first].copy_from_slice(&ring[start..start + first]);
+        let rest = into.len() - first;
+        into[first..].copy_from_slice(&ring[..rest]);
+    }
+
+    /// Copies into the ring at stream position `at`, wrapping.
+    fn copy_in(&mut self, at: u64, from: &[u8]) {
+        let ring = &mut self.map[RING_OFFSET..];
+        let start = ring_index(at);
+        let first = from.len().min(RING_BYTES - start);
+        ring[start..start + first].copy_from_slice(&from[..first]);
+        ring[..from.len() - first].copy_from_slice(&from[first..]);
+    }
+
+    /// Keeps the region out of child processes, but for the breadcrumb page.
+    ///
+    /// # Errors
+    /// [`ChannelError::Map`] when the kernel refuses the advice.
+    pub fn hide_from_children(&self) -> Result<(), ChannelError> {
+        let base = self.map.as_ptr().cast_mut();
+        for (offset, length) in [(0, CRUMB_OFFSET), (PLAN_OFFSET, REGION - PLAN_OFFSET)] {
+            // SAFETY: the range lies inside the mapping; the advice changes only what fork copies.
+            let result = unsafe { libc::madvise(base.add(offset).cast(), length, libc::MADV_DONTFORK) };
+            if result != 0 {
+                return Err(ChannelError::Map(std::io::Error::last_os_error()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the remainder is smaller than the ring")]
+fn ring_index(at: u64) -> usize {
+    (at % RING_BYTES as u64) as usize
+}
+
+/// The guest's end: reads the plan, writes messages.
+pub struct GuestEnd {
+    region: Region,
+}
+
+impl GuestEnd {
+    /// Takes the guest's end of `region`.
+    ///
+    /// # Errors
+    /// [`ChannelError::Version`] when the harness speaks another protocol.
+    pub fn new(region: Region) -> Result<Self, ChannelError> {
+        // SAFETY: the header lies in the mapping; the harness wrote these fields before it started the guest.
+        let (magic, found) = unsafe { ((*region.header()).magic, (*region.header()).protocol) };
+        if magic != MAGIC || found != PROTOCOL {
+            return Err(ChannelError::Version { found });
+        }
+        Ok(Self { region })
+    }
+
+    /// The plan.
+    ///
+    /// # Errors
+    /// [`ChannelError::Plan`] when it does not parse.
+    pub fn plan(&self) -> Result<Plan, ChannelError> {
+        // SAFETY: as in `new`.
+        let length = unsafe { (*self.region.header()).plan_bytes } as usize;
+        let text = self
+            .region
+            .map
+            .get(PLAN_OFFSET..PLAN_OFFSET + length.min(PLAN_MAX))
+            .ok_or_else(|| ChannelError::Plan("out of bounds".into()))?;
+        serde_json::from_slice(text).map_err(|error| ChannelError::Plan(error.to_string()))
+    }
+
+    /// Puts one message into the ring, waiting up to 30 s for room.
+    ///
+    /// # Errors
+    /// [`ChannelError::TooLarge`] or [`ChannelError::Stalled`].
+    pub fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
+        let payload = serde_json::to_vec(message).map_err(|error| ChannelError::Plan(error.to_string()))?;
+        if payload.len() > FRAME_MAX {
+            return Err(ChannelError::TooLarge(payload.len()));
+        }
+        let whole = (FRAME_HEAD + payload.len()) as u64;
+        let head = self.region.head().load(Ordering::Relaxed);
+        let patience = Duration::from_secs(30);
+        let started = Instant::now();
+        while head + whole - self.region.tail().load(Ordering::Acquire) > RING_BYTES as u64 {
+            if started.elapsed() > patience {
+                return Err(ChannelError::Stalled(patience));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let length = u32::try_from(payload.len()).map_err(|_| ChannelError::TooLarge(payload.len()))?;
+        let mut frame_head = [0_u8; FRAME_HEAD];
+        frame_head[..4].copy_from_slice(&FRAME_MAGIC.to_le_bytes());
+        frame_head[4..8].copy_from_slice(&length.to_le_bytes());
+        frame_head[8..].copy_from_slice(&crc32fast::hash(&payload).to_le_bytes());
+        self.region.copy_in(head, &frame_head);
+        self.region.copy_in(head + FRAME_HEAD as u64, &payload);
+        self.region.head().store(head + whole, Ordering::Release);
+        Ok(())
+    }
+
+    /// Shows the harness that the guest is alive.
+    pub fn beat(&self) {
+        self.region.heartbeat().fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Empties the breadcrumb page before a probe starts.
+    pub fn clear_crumb(&mut self) {
+        self.crumb().set("");
+    }
+
+    /// What the probe's process said last.
+    #[must_use]
+    pub fn read_crumb(&self) -> String {
+        self.region.crumb()
+    }
+
+    /// The breadcrumb page, for the probe's process, which inherits it and nothing else of the region.
+    #[must_use]
+    pub fn crumb(&mut self) -> Crumb {
+        Crumb { page: self.region.map[CRUMB_OFFSET..].as_mut_ptr() }
+    }
+
+    /// See [`Region::hide_from_children`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn hide_from_children(&self) -> Result<(), ChannelError> {
+        self.region.hide_from_children()
+    }
+}
+
+/// Where the probe's process says what it is doing, so that a crash can be blamed on a case and a phase.
+#[derive(Clone, Copy)]
+pub struct Crumb {
+    page: *mut u8,
+}
+
+impl Crumb {
+    /// A breadcrumb that nobody reads, for tests.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self { page: std::ptr::null_mut() }
+    }
+
+    /// Says what is under way.
+    pub fn set(self, text: &str) {
+        if self.page.is_null() {
+            return;
+        }
+        let bytes = &text.as_bytes()[..text.len().min(CRUMB_BYTES - 4)];
+        let length = u32::try_from(bytes.len()).unwrap_or(0).to_le_bytes();
+        // SAFETY: the page is mapped for as long as this process lives (the region is never unmapped), it has
+        // CRUMB_BYTES bytes, and only this process writes to it.
+        unsafe {
+            std::ptr::write_volatile(self.page.cast::<[u8; 4]>(), [0; 4]);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.page.add(4), bytes.len());
+            std::ptr::write_volatile(self.page.cast::<[u8; 4]>(), length);
+        }
+    }
+}
+
+/// The harness's end: writes the plan, reads messages.
+pub struct HostEnd {
+    region: Region,
+}
+
+impl HostEnd {
+    /// Prepares `region` with `plan` for a guest that has not started yet.
+    ///
+    /// # Errors
+    /// [`ChannelError::Plan`] when the plan is too large.
+    pub fn new(mut region: Region, plan: &Plan) -> Result<Self, ChannelError> {
+        let text = serde_json::to_vec(plan).map_err(|error| ChannelError::Plan(error.to_string()))?;
+        let plan_bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        if text.len() > PLAN_MAX {
+            return Err(ChannelError::Plan(format!("{} bytes, at most {PLAN_MAX} fit", text.len())));
+        }
+        region.map[PLAN_OFFSET..PLAN_OFFSET + text.len()].copy_from_slice(&text);
+        let header = Header { magic: MAGIC, protocol: PROTOCOL, plan_bytes, head: 0, tail: 0, heartbeat: 0 };
+        // SAFETY: the header lies in the mapping and no guest runs yet.
+        unsafe { std::ptr::write(region.header(), header) };
+        Ok(Self { region })
+    }
+
+    /// The next message, if one is there.
+    ///
+    /// # Errors
+    /// [`ChannelError::Corrupt`] with the position; nothing can be read after that.
+    pub fn receive(&mut self) -> Result<Option<Message>, ChannelError> {
+        let tail = self.region.tail().load(Ordering::Relaxed);
+        let head = self.region.head().load(Ordering::Acquire);
+        let corrupt = |what: String| ChannelError::Corrupt { at: tail, what };
+        if head == tail {
+            return Ok(None);
+        }
+        let there = head.wrapping_sub(tail);
+        if there > RING_BYTES as u64 || there < FRAME_HEAD as u64 {
+            return Err(corrupt(format!("the guest claims {there} unread bytes")));
+        }
+        let mut frame_head = [0_u8; FRAME_HEAD];
+        self.region.copy_out(tail, &mut frame_head);
+        let word = |at: usize| {
+            u32::from_le_bytes([frame_head[at], frame_head[at + 1], frame_head[at + 2], frame_head[at + 3]])
+        };
+        let length = word(4) as usize;
+        if word(0) != FRAME_MAGIC || length > FRAME_MAX || (FRAME_HEAD + length) as u64 > there {
+            return Err(corrupt(format!("no frame head (length {length}, {there} bytes there)")));
+        }
+        let mut payload = vec![0_u8; length];
+        self.region.copy_out(tail + FRAME_HEAD as u64, &mut payload);
+        if crc32fast::hash(&payload) != word(8) {
+            return Err(corrupt("wrong checksum".into()));
+        }
+        let message = serde_json::from_slice(&payload).map_err(|error| corrupt(error.to_string()))?;
+        self.region.tail().store(tail + (FRAME_HEAD + length) as u64, Ordering::Release);
+        Ok(Some(message))
+    }
+
+    /// A number that grows while the guest is alive.
+    #[must_use]
+    pub fn heartbeat(&self) -> u64 {
+        self.region.heartbeat().load(Ordering::Relaxed)
+    }
+
+    /// What the probe under way said last, `<case>: <phase>`.
+    #[must_use]
+    pub fn crumb(&self) -> String {
+        self.region.crumb()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    fn pair() -> (HostEnd, GuestEnd, File) {
+        // SAFETY: plain system call; the descriptor is owned by the File made of it.
+        let fd = unsafe { libc::memfd_create(c"channel".as_ptr(), 0) };
+        assert!(fd >= 0);
+        // SAFETY: `fd` is fresh and owned by nobody else.
+        let file: File = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
+        file.set_len(REGION as u64).unwrap();
+        let host = HostEnd::new(Region::map(&file).unwrap(), &plan()).unwrap();
+        let guest = GuestEnd::new(Region::map(&file).unwrap()).unwrap();
+        (host, guest, file)
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            protocol: PROTOCOL,
+            select: vec!["hooks/*".into()],
+            done: vec![],
+            machine: crate::protocol::Machine::Shared,
+            probe_ms: 5000,
+            detail: false,
+        }
+    }
+
+    fn failed(bytes: usize) -> Message {
+        Message::Failed { why: "x".repeat(bytes) }
+    }
+
+    #[test]
+    fn a_plan_and_messages_arrive_whole() {
+        let (mut host, mut guest, _file) = pair();
+        assert_eq!(guest.plan().unwrap(), plan());
+        assert_eq!(host.receive().unwrap(), None);
+        guest.send(&Message::Done { records: 7 }).unwrap();
+        assert_eq!(host.receive().unwrap(), Some(Message::Done { records: 7 }));
+        assert_eq!(host.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn the_ring_wraps() {
+        let (mut host, mut guest, _file) = pair();
+        for round in 0..40 {
+            let message = failed(1_000_000 + round);
+            guest.send(&message).unwrap();
+            assert_eq!(host.receive().unwrap(), Some(message), "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_and_placed() {
+        let (mut host, mut guest, file) = pair();
+        guest.send(&failed(10)).unwrap();
+        guest.send(&failed(100)).unwrap();
+        file.write_all_at(b"y", (RING_OFFSET + FRAME_HEAD + 120) as u64).unwrap();
+        assert!(host.receive().unwrap().is_some());
+        let error = host.receive().unwrap_err().to_string();
+        assert!(error.contains("wrong checksum") || error.contains("no frame head"), "{error}");
+    }
+
+    #[test]
+    fn a_guest_that_lies_about_its_position_is_refused() {
+        let (mut host, guest, _file) = pair();
+        guest.region.head().store(u64::MAX, Ordering::Relaxed);
+        assert!(matches!(host.receive(), Err(ChannelError::Corrupt { at: 0, .. })));
+    }
+
+    #[test]
+    fn a_message_beyond_the_limit_is_refused() {
+        let (_host, mut guest, _file) = pair();
+        assert!(matches!(guest.send(&failed(FRAME_MAX)), Err(ChannelError::TooLarge(_))));
+    }
+
+    #[test]
+    fn breadcrumbs_are_read_back() {
+        let (host, mut guest, _file) = pair();
+        guest.crumb().set("canonical: load");
+        assert_eq!(host.crumb(), "canonical: load");
+        guest.clear_crumb();
+        assert_eq!(host.crumb(), "");
+    }
+}

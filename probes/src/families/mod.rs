@@ -1,0 +1,50 @@
+//! Every probe, by family. A family is a module with a function `probes`; a probe is one entry in its table.
+
+pub mod hooks;
+pub mod program;
+
+use crate::spec::Probe;
+
+/// A family: the first part of its probes' ids, what it is about, and the probes.
+pub struct Family {
+    /// The first part of its probes' ids.
+    pub name: &'static str,
+    /// What it is about, in one line.
+    pub about: &'static str,
+    /// Its probes, in the order in which they run.
+    pub probes: fn() -> Vec<Probe>,
+}
+
+/// The families, in the order in which they run and are reported.
+pub const FAMILIES: &[Family] = &[
+    Family { name: "program", about: "the program type itself and what it takes to have it", probes: program::probes },
+    Family { name: "hooks", about: "each hook: load, attach, fire, deny", probes: hooks::probes },
+];
+
+/// Every probe of every family.
+#[must_use]
+pub fn all() -> Vec<Probe> {
+    FAMILIES.iter().flat_map(|family| (family.probes)()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::family_of;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn ids_are_unique_and_name_their_family() {
+        let mut seen = BTreeSet::new();
+        for family in FAMILIES {
+            for probe in (family.probes)() {
+                assert_eq!(family_of(&probe.id), family.name, "{}", probe.id);
+                assert!(probe.id.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b)), "{}", probe.id);
+                assert_eq!(probe.id.split('/').count(), 2, "{}", probe.id);
+                assert!(probe.question.ends_with('?'), "{}: {}", probe.id, probe.question);
+                assert!(!probe.sources.is_empty(), "{} cites no kernel source", probe.id);
+                assert!(seen.insert(probe.id.clone()), "{} is declared twice", probe.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The program type itself: is it there, is the LSM that runs it there, and what happens without it.
+
+use crate::asm::Asm;
+use crate::bpf::{ProgSpec, attach_type, prog_type};
+use crate::errno::Errno;
+use crate::insn::Reg;
+use crate::lsm::{LsmProgram, deny};
+use crate::session::{Attempt, Ended, Session, Stop};
+use crate::spec::{Probe, source};
+use std::fs::File;
+
+/// The probes of this family.
+#[must_use]
+pub fn probes() -> Vec<Probe> {
+    vec![
+        Probe::new(
+            "program/type",
+            "Does the kernel know BPF_PROG_TYPE_LSM, and tell it from a type that does not exist?",
+            &[
+                source("5.7", "kernel/bpf/syscall.c", "bpf_prog_load_check_attach"),
+                source("5.7", "kernel/bpf/verifier.c", "check_attach_btf_id"),
+            ],
+            program_type,
+        ),
+        Probe::new(
+            "program/lsm-list",
+            "Is bpf among the active LSMs, and where in their order, when lsm= names it last?",
+            &[source("5.7", "security/security.c", "ordered_lsm_init"), source("5.7", "security/bpf/hooks.c", "bpf_lsm_init")],
+            lsm_list,
+        ),
+        Probe::new(
+            "program/lsm-absent",
+            "Can a program be loaded, attached and make a denial take effect when lsm= does not name bpf?",
+            &[
+                source("5.7", "security/security.c", "ordered_lsm_init"),
+                source("5.7", "kernel/bpf/bpf_lsm.c", "bpf_lsm_verify_prog"),
+            ],
+            lsm_absent,
+        )
+        .with_lsm("yama"),
+    ]
+}
+
+fn returning_zero() -> Asm {
+    let mut asm = Asm::new();
+    asm.mov_imm(Reg::R0, 0).exit();
+    asm
+}
+
+fn program_type(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("load", |attempt| {
+        attempt.load_lsm(&LsmProgram::raw("file_open", returning_zero()))?;
+        Ok(())
+    })?;
+    session.case("type-that-does-not-exist", |attempt| {
+        attempt.load(&ProgSpec {
+            prog_type: 0xffff,
+            expected_attach_type: attach_type::LSM_MAC,
+            attach_btf_id: attempt.hook("file_open")?,
+            insns: finish(&returning_zero())?,
+            ..ProgSpec::default()
+        })?;
+        Ok(())
+    })?;
+    session.case("without-attach-btf-id", |attempt| {
+        attempt.load(&ProgSpec {
+            prog_type: prog_type::LSM,
+            expected_attach_type: attach_type::LSM_MAC,
+            insns: finish(&returning_zero())?,
+            ..ProgSpec::default()
+        })?;
+        Ok(())
+    })
+}
+
+fn finish(asm: &Asm) -> Result<Vec<crate::insn::Insn>, Ended> {
+    asm.finish().map_err(|error| Ended::could_not("assemble the program", error))
+}
+
+fn lsm_list(session: &mut Session<'_>) -> Result<(), Stop> {
+    let list = session.kernel().facts().lsm.clone();
+    session.case("order", |attempt| {
+        if list.is_empty() {
+            return Err(Ended::CouldNotTell("/sys/kernel/security/lsm cannot be read".into()));
+        }
+        let names: Vec<&str> = list.split(',').collect();
+        attempt.holds("bpf is active", names.contains(&"bpf"));
+        attempt.holds("bpf is the last", names.last() == Some(&"bpf"));
+        Ok(())
+    })
+}
+
+fn lsm_absent(session: &mut Session<'_>) -> Result<(), Stop> {
+    let list = session.kernel().facts().lsm.clone();
+    session.case("order", |attempt| {
+        attempt.holds("bpf is active", list.split(',').any(|name| name == "bpf"));
+        Ok(())
+    })?;
+    session.case("deny", deny_an_open)
+}
+
+/// With bpf out of `lsm=` the hook functions exist and programs attach to them, but no LSM calls them.
+fn deny_an_open(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
+    let results = attempt.results()?;
+    let program = LsmProgram::returning("file_open", &results, deny(Errno::EPERM));
+    let _attached = attempt.attach_lsm(&program)?;
+    let opened = attempt.trigger(|| File::open("/proc/self/stat").map_err(Errno::from));
+    attempt.runs(results.runs());
+    attempt.denial("open", &opened, Errno::EPERM);
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! The kernel's own warnings while a probe runs, read from `/dev/kmsg`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// What makes a kernel message a finding. Matched anywhere in the text.
+const ALARMS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "Oops:",
+    "general protection fault",
+    "INFO: possible",
+    "INFO: rcu",
+    "rcu: INFO",
+    "INFO: task",
+    "suspicious RCU usage",
+    "soft lockup",
+    "Unreferenced",
+    "scheduling while atomic",
+    "Kernel panic",
+];
+
+/// The kernel's message buffer, from now on.
+pub(super) struct Kmsg {
+    file: Option<File>,
+    tainted: u64,
+}
+
+impl Kmsg {
+    /// Starts reading after what is there now.
+    pub(super) fn open() -> Self {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").ok();
+        let mut kmsg = Self { file, tainted: tainted() };
+        if let Some(file) = &mut kmsg.file {
+            let _ = file.seek(SeekFrom::End(0));
+        }
+        kmsg
+    }
+
+    /// The warnings since the last call, first lines only, and a change of the taint flags.
+    pub(super) fn drain(&mut self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut buffer = vec![0_u8; 8192];
+        // Bounded: a flooded buffer must not hold the supervisor.
+        for _ in 0..20_000 {
+            let Some(file) = &mut self.file else { break };
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => found.extend(alarm(&String::from_utf8_lossy(&buffer[..length]))),
+                // EPIPE: older messages were overwritten; the next read goes on with what is left.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                Err(_) => break,
+            }
+        }
+        let now = tainted();
+        if now != self.tainted {
+            found.push(format!("tainted: {:#x} -> {now:#x}", self.tainted));
+            self.tainted = now;
+        }
+        found
+    }
+}
+
+/// The text of one `/dev/kmsg` record (`prio,seq,time,flags;text`) if it is a warning.
+fn alarm(record: &str) -> Option<String> {
+    let text = record.split_once(';')?.1.lines().next()?;
+    ALARMS.iter().any(|mark| text.contains(mark)).then(|| text.to_owned())
+}
+
+/// The kernel's taint flags, 0 when they cannot be read.
+pub(super) fn tainted() -> u64 {
+    std::fs::read_to_string("/proc/sys/kernel/tainted")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::alarm;
+
+    #[test]
+    fn a_warning_is_kept_and_ordinary_messages_are_not() {
+        assert_eq!(
+            alarm("4,512,1234567,-;WARNING: CPU: 0 PID: 77 at kernel/bpf/x.c:1 f+0x1/0x2\n SUBSYSTEM=cpu\n"),
+            Some("WARNING: CPU: 0 PID: 77 at kernel/bpf/x.c:1 f+0x1/0x2".to_owned())
+        );
+        assert_eq!(alarm("6,513,1234568,-;random: crng init done\n"), None);
+        assert_eq!(alarm("no separator"), None);
+    }
+}

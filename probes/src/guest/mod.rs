@@ -1,0 +1,80 @@
+//! PID 1 of every virtual machine.
+//!
+//! Contract with the harness ([`crate::protocol`] has the details):
+//! 1. Mount what probes need, find the channel, say hello with what is known of the kernel.
+//! 2. Announce the inventory: every probe that the plan selects.
+//! 3. For each: announce it, run it in a process of its own with a deadline, send its cases as they end, and one
+//!    end record with the kernel warnings that appeared meanwhile.
+//! 4. Say done with the count, and restart the machine, which ends it.
+//!
+//! Whatever fails before the channel is found is said on the console, which is for people and for the watchdog.
+
+mod device;
+mod init;
+mod kmsg;
+mod runner;
+
+pub(crate) use runner::Said;
+
+use crate::channel::{GuestEnd, Region};
+use crate::protocol::{Announced, Message, PROTOCOL, Plan};
+use crate::session::Kernel;
+use crate::spec::Probe;
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::collections::BTreeSet;
+
+/// Runs PID 1 to its end. Does not return: it restarts the machine.
+pub fn main() -> ! {
+    let setup = init::prepare();
+    if let Err(why) = serve(setup) {
+        // The harness finds this line in the console log of a boot that said no hello.
+        eprintln!("conform-guest: {why}");
+    }
+    init::power_off()
+}
+
+fn serve(setup: Vec<String>) -> Result<(), String> {
+    let file = device::open_channel()?;
+    let region = Region::map(&file).map_err(|error| error.to_string())?;
+    let mut channel = GuestEnd::new(region).map_err(|error| error.to_string())?;
+    channel.hide_from_children().map_err(|error| error.to_string())?;
+    let plan = channel.plan().map_err(|error| error.to_string())?;
+    let kernel = Kernel::read(setup);
+    let facts = Box::new(kernel.facts().clone());
+    let say = |channel: &mut GuestEnd, message: &Message| channel.send(message).map_err(|error| error.to_string());
+    say(&mut channel, &Message::Hello { protocol: PROTOCOL, facts })?;
+
+    let probes = match selected(&plan) {
+        Ok(probes) => probes,
+        Err(why) => return say(&mut channel, &Message::Failed { why }),
+    };
+    let announced = probes
+        .iter()
+        .map(|probe| Announced {
+            probe: probe.id.clone(),
+            machine: probe.machine.clone(),
+        })
+        .collect();
+    say(&mut channel, &Message::Inventory { probes: announced })?;
+    let records = runner::run_all(&mut channel, &kernel, &plan, &probes).map_err(|error| error.to_string())?;
+    say(&mut channel, &Message::Done { records })
+}
+
+/// The probes that the plan asks for, in the order of their declaration.
+fn selected(plan: &Plan) -> Result<Vec<Probe>, String> {
+    let globs = globs(&plan.select)?;
+    let done: BTreeSet<&str> = plan.done.iter().map(String::as_str).collect();
+    Ok(crate::families::all()
+        .into_iter()
+        .filter(|probe| plan.select.is_empty() || globs.is_match(&probe.id))
+        .filter(|probe| !done.contains(probe.id.as_str()))
+        .collect())
+}
+
+fn globs(patterns: &[String]) -> Result<GlobSet, String> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern).map_err(|error| error.to_string())?);
+    }
+    set.build().map_err(|error| error.to_string())
+}

@@ -1,0 +1,204 @@
+//! Running probes: a child process each, with a deadline, its cases passed on as they end.
+
+use super::kmsg::Kmsg;
+use crate::channel::{ChannelError, GuestEnd};
+use crate::protocol::{Message, Plan};
+use crate::record::{Case, Outcome};
+use crate::session::{Kernel, Session, Sink};
+use crate::spec::Probe;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How often the supervisor looks up while it waits, which is also how often it beats.
+const TICK_MS: u16 = 100;
+/// How long a killed process may take to go; attached programs are detached on the way, a grace period each.
+const REAP: Duration = Duration::from_secs(20);
+
+/// What a probe's process says to PID 1, one JSON object per line.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Said {
+    /// A case has ended.
+    Case(Box<Case>),
+    /// The probe's function has returned.
+    Returned(Outcome),
+}
+
+/// Runs every probe of the plan and returns how many end records were sent.
+pub(super) fn run_all(
+    channel: &mut GuestEnd,
+    kernel: &Kernel,
+    plan: &Plan,
+    probes: &[Probe],
+) -> Result<u64, ChannelError> {
+    let mut kmsg = Kmsg::open();
+    let mut records = 0;
+    for probe in probes.iter().filter(|probe| probe.machine == plan.machine) {
+        channel.beat();
+        channel.clear_crumb();
+        channel.send(&Message::Start { probe: probe.id.clone() })?;
+        kmsg.drain();
+        let started = Instant::now();
+        let outcome = run_one(channel, kernel, plan, probe)?;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        clear_the_field(channel);
+        let warnings = kmsg.drain();
+        channel.send(&Message::End { probe: probe.id.clone(), outcome, warnings, micros })?;
+        records += 1;
+    }
+    Ok(records)
+}
+
+fn run_one(
+    channel: &mut GuestEnd,
+    kernel: &Kernel,
+    plan: &Plan,
+    probe: &Probe,
+) -> Result<Outcome, ChannelError> {
+    let cannot = |what: &str, errno: Errno| Outcome::CouldNotTell { why: format!("{what}: {errno}") };
+    let (reader, writer) = match nix::unistd::pipe() {
+        Ok(pair) => pair,
+        Err(errno) => return Ok(cannot("no pipe for the probe", errno)),
+    };
+    let crumb = channel.crumb();
+    // SAFETY: PID 1 has one thread, so the child may do anything a fresh process may.
+    match unsafe { fork() } {
+        Err(errno) => Ok(cannot("no process for the probe", errno)),
+        Ok(ForkResult::Child) => {
+            drop(reader);
+            let outcome = in_child(kernel, plan, probe, crumb, File::from(writer));
+            // Leaves without destructors: descriptors close by themselves, and no exit handler of PID 1 may run.
+            // SAFETY: _exit takes a plain number and does not return.
+            unsafe { libc::_exit(outcome) }
+        }
+        Ok(ForkResult::Parent { child }) => {
+            drop(writer);
+            supervise(channel, probe, child, reader, Duration::from_millis(plan.probe_ms))
+        }
+    }
+}
+
+/// The probe's process: its own session, its own mount namespace with an empty `/tmp`.
+fn in_child(kernel: &Kernel, plan: &Plan, probe: &Probe, crumb: crate::channel::Crumb, pipe: File) -> i32 {
+    let _ = nix::unistd::setsid();
+    let _ = unshare(CloneFlags::CLONE_NEWNS);
+    private_tmp();
+    let mut sink = Sink::new(pipe);
+    let result = {
+        let mut session = Session::new(kernel, crumb, plan.detail, &mut sink);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (probe.run)(&mut session)))
+    };
+    let outcome = match result {
+        Ok(Ok(())) => Outcome::Observed,
+        Ok(Err(stop)) => Outcome::CouldNotTell { why: stop.0 },
+        Err(panic) => Outcome::Crashed {
+            what: format!("the probe panicked: {}", panic_text(panic.as_ref())),
+            during: String::new(),
+        },
+    };
+    i32::from(sink.say(&Said::Returned(outcome)).is_err())
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
+
+fn private_tmp() {
+    use nix::mount::{MsFlags, mount};
+    let none = None::<&str>;
+    let _ = mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none);
+    let _ = mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), Some("mode=1777"));
+    let _ = std::env::set_current_dir("/tmp");
+}
+
+/// Passes on what the child says until it has returned, died, or run out of time.
+fn supervise(
+    channel: &mut GuestEnd,
+    probe: &Probe,
+    child: Pid,
+    reader: OwnedFd,
+    patience: Duration,
+) -> Result<Outcome, ChannelError> {
+    let deadline = Instant::now() + patience;
+    let mut reader = File::from(reader);
+    let mut pending = Vec::new();
+    let mut buffer = vec![0_u8; 64 << 10];
+    loop {
+        channel.beat();
+        if Instant::now() >= deadline {
+            let _ = kill(child, Signal::SIGKILL);
+            return Ok(Outcome::Hung { during: channel.read_crumb() });
+        }
+        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::from(TICK_MS)) == Ok(0) {
+            continue;
+        }
+        let length = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(outcome_of_the_dead(channel, child)),
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Ok(Outcome::CouldNotTell { why: format!("lost the probe's pipe: {error}") }),
+        };
+        pending.extend_from_slice(&buffer[..length]);
+        while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            match serde_json::from_slice(&line) {
+                Ok(Said::Case(case)) => channel.send(&Message::Case { probe: probe.id.clone(), case })?,
+                Ok(Said::Returned(outcome)) => return Ok(outcome),
+                Err(error) => {
+                    return Ok(Outcome::CouldNotTell { why: format!("the probe's process said nonsense: {error}") });
+                }
+            }
+        }
+    }
+}
+
+/// The child closed its pipe without having returned: it died.
+fn outcome_of_the_dead(channel: &GuestEnd, child: Pid) -> Outcome {
+    let what = match waitpid(child, None) {
+        Ok(WaitStatus::Signaled(_, signal, _)) => format!("the probe's process was ended by {signal}"),
+        Ok(WaitStatus::Exited(_, code)) => format!("the probe's process left with status {code}"),
+        Ok(_) | Err(_) => "the probe's process vanished".to_owned(),
+    };
+    Outcome::Crashed { what, during: channel.read_crumb() }
+}
+
+/// Kills and reaps every process but PID 1, so that nothing of one probe is left for the next.
+fn clear_the_field(channel: &GuestEnd) {
+    let deadline = Instant::now() + REAP;
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    let mut nap = Duration::from_micros(200);
+    while Instant::now() < deadline {
+        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Err(_) => return,
+            Ok(WaitStatus::StillAlive) => {
+                channel.beat();
+                std::thread::sleep(nap);
+                nap = (nap * 2).min(Duration::from_millis(20));
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+impl Sink {
+    /// Sends one message to PID 1.
+    pub(crate) fn say(&mut self, said: &Said) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(said)?;
+        line.push(b'\n');
+        self.pipe().write_all(&line)
+    }
+}
