@@ -1,0 +1,286 @@
+//! Comparing runs with snapshots: one [`Verdict`] per probe and kernel.
+
+use super::merge::was_seen;
+use super::{Known, Snapshot, SnapshotError, Store, diff};
+use crate::model::KernelRun;
+use crate::normalize::{Normal, normalize};
+use probes::record::{Outcome, Record};
+use std::collections::BTreeMap;
+
+/// What comparing gave for one probe on one kernel. A closed set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The run gave what the snapshot says.
+    Matched,
+    /// The run gave something else.
+    Different {
+        /// What differs, per case; see [`paint`].
+        diff: String,
+    },
+    /// The snapshot says nothing of this kernel, or there is none.
+    Missing,
+    /// The snapshot says something of a probe or a kernel that no longer exists.
+    Stale {
+        /// Which of them.
+        what: Stale,
+    },
+    /// The probe was not run, so there is nothing to compare.
+    NotCompared {
+        /// Why it was not run.
+        why: String,
+    },
+}
+
+impl Verdict {
+    /// The verdict's name in reports.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::Different { .. } => "different",
+            Self::Missing => "missing",
+            Self::Stale { .. } => "stale",
+            Self::NotCompared { .. } => "not-compared",
+        }
+    }
+}
+
+/// What of a snapshot no longer exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// No probe has this id.
+    Probe,
+    /// No row of the matrix and no kernel of the run has this name.
+    Kernel,
+}
+
+/// The verdict on one probe on one kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The probe's id.
+    pub probe: String,
+    /// The kernel; empty where a whole file is stale that names none.
+    pub kernel: String,
+    /// The verdict.
+    pub verdict: Verdict,
+}
+
+impl Cell {
+    /// What to tell a person about this cell; `None` where there is nothing to do.
+    #[must_use]
+    pub fn message(&self, colour: bool) -> Option<String> {
+        let Self { probe, kernel, verdict } = self;
+        let accept = format!(
+            "to accept: cargo conform accept --probe {probe} --kernel {kernel} (or look at it with cargo insta review)"
+        );
+        match verdict {
+            Verdict::Matched => None,
+            Verdict::Different { diff } => {
+                let diff = if colour { paint(diff) } else { diff.clone() };
+                Some(format!(
+                    "{probe} on {kernel}: differs from the snapshot (- snapshot, + this run)\n{diff}{accept}"
+                ))
+            }
+            Verdict::Missing => Some(format!("{probe} on {kernel}: not in the snapshot yet\n{accept}")),
+            Verdict::Stale { what: Stale::Probe } => {
+                Some(format!("{probe}: no such probe any more; remove snapshots/{probe}.snap"))
+            }
+            Verdict::Stale { what: Stale::Kernel } => Some(format!(
+                "{probe}: the snapshot holds {kernel}, which is not in the matrix; cargo conform accept --probe {probe} --prune"
+            )),
+            Verdict::NotCompared { why } => Some(format!("{probe} on {kernel}: not compared: {why}")),
+        }
+    }
+}
+
+/// The diff of [`Verdict::Different`] with colours, for a terminal.
+#[must_use]
+pub fn paint(text: &str) -> String {
+    diff::paint(text)
+}
+
+/// All verdicts of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// The cells: kernels in the run's order, probes in the kernel's order, then what is stale.
+    pub cells: Vec<Cell>,
+}
+
+impl Comparison {
+    /// The verdict on a probe on a kernel.
+    #[must_use]
+    pub fn get(&self, probe: &str, kernel: &str) -> Option<&Verdict> {
+        self.cells.iter().find(|cell| cell.probe == probe && cell.kernel == kernel).map(|cell| &cell.verdict)
+    }
+
+    /// The verdicts of one kernel, by probe.
+    #[must_use]
+    pub fn of_kernel<'a>(&'a self, kernel: &str) -> BTreeMap<&'a str, &'a Verdict> {
+        self.cells
+            .iter()
+            .filter(|cell| cell.kernel == kernel)
+            .map(|cell| (cell.probe.as_str(), &cell.verdict))
+            .collect()
+    }
+
+    /// Whether everything that was run matched and nothing is stale.
+    #[must_use]
+    pub fn all_matched(&self) -> bool {
+        self.cells.iter().all(|cell| cell.verdict == Verdict::Matched)
+    }
+}
+
+/// Compares runs with the snapshots of a store.
+///
+/// # Errors
+/// When a snapshot cannot be read.
+pub fn compare(store: &Store, runs: &[KernelRun], known: &Known) -> Result<Comparison, SnapshotError> {
+    let snapshots = store.load_all()?;
+    let mut cells = Vec::new();
+    for run in runs {
+        for record in &run.records {
+            let verdict = judge(snapshots.get(&record.probe), &run.kernel, record)?;
+            cells.push(Cell { probe: record.probe.clone(), kernel: run.kernel.clone(), verdict });
+        }
+    }
+    let in_run: Vec<&str> = runs.iter().map(|run| run.kernel.as_str()).collect();
+    cells.extend(snapshots.values().flat_map(|snapshot| stale(snapshot, &in_run, known)));
+    Ok(Comparison { cells })
+}
+
+/// The verdict on one record.
+///
+/// # Errors
+/// When a part cannot be written as YAML for the diff.
+pub fn judge(snapshot: Option<&Snapshot>, kernel: &str, record: &Record) -> Result<Verdict, SnapshotError> {
+    let given = normalize(record);
+    if let Outcome::NotRun { why } = &given.outcome {
+        return Ok(Verdict::NotCompared { why: why.clone() });
+    }
+    let Some(expected) = snapshot.and_then(|snapshot| snapshot.of(kernel)) else {
+        return Ok(Verdict::Missing);
+    };
+    let found = diff::diff(&record.probe, expected, &given)?;
+    Ok(found.map_or(Verdict::Matched, |diff| Verdict::Different { diff }))
+}
+
+fn stale(snapshot: &Snapshot, in_run: &[&str], known: &Known) -> Vec<Cell> {
+    let cell = |kernel: &str, what| Cell {
+        probe: snapshot.probe.clone(),
+        kernel: kernel.to_owned(),
+        verdict: Verdict::Stale { what },
+    };
+    if !known.questions.contains_key(&snapshot.probe) {
+        return vec![cell("", Stale::Probe)];
+    }
+    let lives = |kernel: &&str| known.matrix.iter().any(|row| row == kernel) || in_run.contains(kernel);
+    snapshot.kernels().filter(|kernel| !lives(kernel)).map(|kernel| cell(kernel, Stale::Kernel)).collect()
+}
+
+/// What a run gave, by probe: the part of each snapshot that it may replace.
+#[must_use]
+pub fn by_probe(runs: &[KernelRun]) -> BTreeMap<String, Vec<(String, Normal)>> {
+    let mut probes: BTreeMap<String, Vec<(String, Normal)>> = BTreeMap::new();
+    for run in runs {
+        for record in &run.records {
+            let normal = normalize(record);
+            if was_seen(&normal) {
+                probes.entry(record.probe.clone()).or_default().push((run.kernel.clone(), normal));
+            }
+        }
+    }
+    probes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::made_up::{done, names, observed};
+    use probes::record::{Case, End, Phase};
+    use rstest::rstest;
+
+    fn record(probe: &str, fired: bool) -> Record {
+        let case = Case {
+            name: "x".into(),
+            phase: Phase::Trigger,
+            end: End::Done,
+            accepted: Some(true),
+            fired: Some(fired),
+            denied: None,
+            seen: serde_json::Map::new(),
+            log: String::new(),
+            programs: Vec::new(),
+        };
+        Record { outcome: Outcome::Observed, cases: vec![case], ..Record::not_run(probe, "") }
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            probe: "a/b".into(),
+            question: "Why?".into(),
+            observed: vec![
+                ("6.1".into(), observed(vec![done("x")])),
+                ("old".into(), observed(vec![done("x")])),
+            ],
+            order: names(&["x"]),
+        }
+    }
+
+    #[rstest]
+    #[case::same("6.1", record("a/b", true), "matched")]
+    #[case::other("6.1", record("a/b", false), "different")]
+    #[case::new_kernel("6.2", record("a/b", true), "missing")]
+    #[case::not_run("6.1", Record::not_run("a/b", "no boot"), "not-compared")]
+    fn verdicts(#[case] kernel: &str, #[case] record: Record, #[case] verdict: &str) {
+        assert_eq!(judge(Some(&snapshot()), kernel, &record).unwrap().name(), verdict);
+    }
+
+    #[test]
+    fn without_a_file_everything_is_missing() {
+        assert_eq!(judge(None, "6.1", &record("a/b", true)).unwrap(), Verdict::Missing);
+    }
+
+    #[rstest]
+    #[case::gone_probe(Known::new(&names(&["6.1"]), [("c/d", "")]), &[], vec![("", Stale::Probe)])]
+    #[case::gone_kernel(Known::new(&names(&["6.1"]), [("a/b", "")]), &[], vec![("old", Stale::Kernel)])]
+    #[case::kernel_of_the_run(Known::new(&names(&["6.1"]), [("a/b", "")]), &["old"], vec![])]
+    fn stale_parts(#[case] known: Known, #[case] in_run: &[&str], #[case] expected: Vec<(&str, Stale)>) {
+        let cells = stale(&snapshot(), in_run, &known);
+        let found: Vec<_> = cells
+            .iter()
+            .map(|cell| match cell.verdict {
+                Verdict::Stale { what } => (cell.kernel.as_str(), what),
+                Verdict::Matched
+                | Verdict::Different { .. }
+                | Verdict::Missing
+                | Verdict::NotCompared { .. } => panic!(),
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_message_names_the_command_that_accepts() {
+        let verdict = judge(Some(&snapshot()), "6.1", &record("a/b", false)).unwrap();
+        let cell = Cell { probe: "a/b".into(), kernel: "6.1".into(), verdict };
+        let message = cell.message(false).unwrap();
+        assert!(message.contains("cargo conform accept --probe a/b --kernel 6.1"), "{message}");
+        assert!(message.contains("cargo insta review"), "{message}");
+        assert!(
+            message.contains("-done at trigger, accepted, fired\n+done at trigger, accepted, not fired"),
+            "{message}"
+        );
+        assert!(!message.contains('\x1b'));
+        assert!(cell.message(true).unwrap().contains("\x1b[31m-"));
+    }
+
+    #[test]
+    fn what_did_not_run_is_no_part_of_a_run() {
+        let run = KernelRun {
+            kernel: "6.1".into(),
+            records: vec![record("a/b", true), Record::not_run("c/d", "no boot")],
+            ..KernelRun::default()
+        };
+        assert_eq!(by_probe(&[run]).keys().collect::<Vec<_>>(), ["a/b"]);
+    }
+}

@@ -1,0 +1,149 @@
+//! Putting what a run gave into a snapshot: the kernels that ran are replaced, all others stay.
+
+use super::{Known, Snapshot};
+use crate::normalize::{Normal, NormalCase};
+use probes::record::Outcome;
+
+/// The snapshot of a probe after a run.
+///
+/// A kernel on which the probe was not run keeps what the snapshot says of it. The order of cases is that of the
+/// newest kernel of the run; cases that it lacks follow the case that preceded them.
+#[must_use]
+pub fn merge(old: Option<&Snapshot>, probe: &str, run: &[(String, Normal)], known: &Known) -> Snapshot {
+    let mut observed: Vec<(String, Normal)> = old.map(|old| old.observed.clone()).unwrap_or_default();
+    let mut ran: Vec<&(String, Normal)> = run.iter().filter(|(_, normal)| was_seen(normal)).collect();
+    ran.sort_by_key(|(kernel, _)| known.rank(kernel));
+    for (kernel, normal) in &ran {
+        match observed.iter_mut().find(|(name, _)| name == kernel) {
+            Some((_, place)) => place.clone_from(normal),
+            None => observed.push((kernel.clone(), normal.clone())),
+        }
+    }
+    observed.sort_by_key(|(kernel, _)| known.rank(kernel));
+    let order = case_order(&ran, old, &observed);
+    for (_, normal) in &mut observed {
+        normal.cases.sort_by_key(|case| order.iter().position(|name| *name == case.name));
+    }
+    let old_question = || old.map(|old| old.question.clone());
+    let question = known.questions.get(probe).cloned().or_else(old_question).unwrap_or_default();
+    Snapshot { probe: probe.to_owned(), question, observed, order }
+}
+
+/// Whether a run saw the probe at all; what did not run says nothing about the kernel.
+#[must_use]
+pub fn was_seen(normal: &Normal) -> bool {
+    match normal.outcome {
+        Outcome::Observed | Outcome::CouldNotTell { .. } | Outcome::Crashed { .. } | Outcome::Hung { .. } => {
+            true
+        }
+        Outcome::NotRun { .. } => false,
+    }
+}
+
+fn case_order(
+    ran: &[&(String, Normal)],
+    old: Option<&Snapshot>,
+    observed: &[(String, Normal)],
+) -> Vec<String> {
+    let mut order = Vec::new();
+    for (_, normal) in ran.iter().rev() {
+        weave(&mut order, normal.cases.iter().map(|case| &case.name));
+    }
+    if let Some(old) = old {
+        weave(&mut order, old.order.iter());
+    }
+    let lives =
+        |name: &String| observed.iter().any(|(_, normal)| normal.cases.iter().any(|case| case.name == *name));
+    order.retain(lives);
+    order
+}
+
+/// Adds the names that are new, each behind the name that precedes it in its own list.
+fn weave<'a>(order: &mut Vec<String>, names: impl Iterator<Item = &'a String>) {
+    let mut next = 0;
+    for name in names {
+        match order.iter().position(|known| known == name) {
+            Some(place) => next = place + 1,
+            None => {
+                order.insert(next, name.clone());
+                next += 1;
+            }
+        }
+    }
+}
+
+/// Finds a case by name.
+#[must_use]
+pub fn find_case<'a>(normal: &'a Normal, name: &str) -> Option<&'a NormalCase> {
+    normal.cases.iter().find(|case| case.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::made_up::{done, names, observed, refused};
+    use crate::snapshot::{parse, render};
+    use std::path::Path;
+
+    fn known() -> Known {
+        Known::new(&names(&["5.10", "6.1", "6.12"]), [("a/b", "Why?")])
+    }
+
+    fn run(kernels: &[(&str, Normal)]) -> Vec<(String, Normal)> {
+        kernels.iter().map(|(kernel, normal)| ((*kernel).to_owned(), normal.clone())).collect()
+    }
+
+    #[test]
+    fn a_first_run_is_put_into_matrix_order() {
+        let normal = observed(vec![done("x")]);
+        let given = run(&[("mine", normal.clone()), ("6.12", normal.clone()), ("5.10", normal)]);
+        let snapshot = merge(None, "a/b", &given, &known());
+        assert_eq!(snapshot.kernels().collect::<Vec<_>>(), ["5.10", "6.12", "mine"]);
+        assert_eq!(snapshot.question, "Why?");
+        assert_eq!(parse(Path::new("x"), &render(&snapshot).unwrap()).unwrap(), snapshot);
+    }
+
+    #[test]
+    fn a_partial_run_replaces_only_its_part() {
+        let old = merge(
+            None,
+            "a/b",
+            &run(&[("5.10", observed(vec![done("x")])), ("6.1", observed(vec![done("x")]))]),
+            &known(),
+        );
+        let new = merge(Some(&old), "a/b", &run(&[("6.1", observed(vec![refused("x", "no")]))]), &known());
+        assert_eq!(new.of("5.10"), old.of("5.10"));
+        assert_eq!(new.of("6.1"), Some(&observed(vec![refused("x", "no")])));
+    }
+
+    #[test]
+    fn what_did_not_run_replaces_nothing() {
+        let old = merge(None, "a/b", &run(&[("5.10", observed(vec![done("x")]))]), &known());
+        let mut lost = observed(vec![]);
+        lost.outcome = Outcome::NotRun { why: "no boot".into() };
+        let new = merge(Some(&old), "a/b", &run(&[("5.10", lost.clone()), ("6.1", lost)]), &known());
+        assert_eq!(new, old);
+    }
+
+    #[test]
+    fn merging_twice_changes_nothing_more() {
+        let old = merge(
+            None,
+            "a/b",
+            &run(&[("5.10", observed(vec![done("x"), done("old"), done("y")]))]),
+            &known(),
+        );
+        let given = run(&[("6.1", observed(vec![done("y"), done("x"), done("new")]))]);
+        let once = merge(Some(&old), "a/b", &given, &known());
+        assert_eq!(once.order, ["y", "x", "old", "new"]);
+        assert_eq!(merge(Some(&once), "a/b", &given, &known()), once);
+        assert_eq!(parse(Path::new("x"), &render(&once).unwrap()).unwrap(), once);
+    }
+
+    #[test]
+    fn a_case_that_no_kernel_has_any_more_goes() {
+        let old = merge(None, "a/b", &run(&[("5.10", observed(vec![done("x"), done("gone")]))]), &known());
+        let new = merge(Some(&old), "a/b", &run(&[("5.10", observed(vec![done("x")]))]), &known());
+        assert_eq!(new.order, ["x"]);
+    }
+}

@@ -1,0 +1,177 @@
+//! Snapshots: one file per probe, `snapshots/<family>/<name>.snap`, holding what every kernel gave.
+//!
+//! A [`Snapshot`] knows one [`Normal`] per kernel. [`format`] writes it for a reviewer's eyes, grouped per case by
+//! the kernels that agree, and reads it back; [`merge`] replaces the part of the kernels that ran; [`compare`]
+//! gives a verdict per probe and kernel; [`store`] holds the files, the pending ones of `cargo insta` among them.
+//!
+//! The files are insta's: a front matter, then the body. `cargo insta review` and `cargo insta accept` work on
+//! `<name>.snap.new`, because the folder holds a test target of the harness (`snapshots/snapshots.rs`).
+
+pub mod assert;
+mod block;
+pub mod compare;
+mod diff;
+pub mod format;
+mod kernels;
+pub mod merge;
+pub mod store;
+
+use crate::normalize::Normal;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub use compare::{Cell, Comparison, Stale, Verdict, compare};
+pub use format::{parse, render};
+pub use merge::merge;
+pub use store::{Ci, Store};
+
+/// What the suite knows when it judges snapshots: the rows of the matrix and the probes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The names of the matrix's rows, in its order.
+    pub matrix: Vec<String>,
+    /// The question of every probe, by id.
+    pub questions: BTreeMap<String, String>,
+}
+
+impl Known {
+    /// From the matrix and the probes' ids and questions.
+    pub fn new<I, Q>(matrix: &[String], probes: impl IntoIterator<Item = (I, Q)>) -> Self
+    where
+        I: Into<String>,
+        Q: Into<String>,
+    {
+        let questions = probes.into_iter().map(|(id, question)| (id.into(), question.into())).collect();
+        Self { matrix: matrix.to_vec(), questions }
+    }
+
+    /// A sort key: rows in the matrix's order, then other kernels by name.
+    #[must_use]
+    pub fn rank(&self, kernel: &str) -> (usize, String) {
+        let place = self.matrix.iter().position(|row| row == kernel).unwrap_or(usize::MAX);
+        (place, kernel.to_owned())
+    }
+}
+
+/// What one probe gave on every kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The probe's id.
+    pub probe: String,
+    /// The probe's question.
+    pub question: String,
+    /// Per kernel what it gave, in the file's order. Never [`probes::record::Outcome::NotRun`].
+    pub observed: Vec<(String, Normal)>,
+    /// The names of all cases, in the file's order; each kernel's cases follow it.
+    pub order: Vec<String>,
+}
+
+impl Snapshot {
+    /// What the snapshot says of a kernel.
+    #[must_use]
+    pub fn of(&self, kernel: &str) -> Option<&Normal> {
+        self.observed.iter().find(|(name, _)| name == kernel).map(|(_, normal)| normal)
+    }
+
+    /// The kernels, in the file's order.
+    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.observed.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// What can go wrong with snapshots.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// A file is not a snapshot.
+    #[error("{}:{line}: {problem}; correct the file or accept the probe again", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// A file or folder cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Something would be written where `CI` is set.
+    #[error("refusing to write {}: the environment variable CI is set, and snapshots are accepted by people; unset CI or run this on your machine", path.display())]
+    Ci {
+        /// The file that would have been written.
+        path: PathBuf,
+    },
+    /// A probe id does not name a file below the snapshot folder.
+    #[error("probe id {id:?} cannot name a snapshot; use <family>/<name> of a-z, 0-9, '-', '_' and '.'")]
+    BadId {
+        /// The id.
+        id: String,
+    },
+    /// A kernel's name cannot stand in a snapshot.
+    #[error(
+        "kernel name {name:?} cannot stand in a snapshot; give the kernel a row with a name without spaces and commas"
+    )]
+    BadKernel {
+        /// The name.
+        name: String,
+    },
+    /// The body could not be written as YAML.
+    #[error("cannot write the snapshot of {probe} as yaml: {source}")]
+    Yaml {
+        /// The probe.
+        probe: String,
+        /// Why.
+        source: serde_yaml::Error,
+    },
+}
+
+/// Made-up observations for the tests of this and the reports' modules.
+#[cfg(test)]
+pub(crate) mod made_up {
+    use crate::normalize::{Normal, NormalCase};
+    use probes::record::{End, Outcome, Phase};
+    use serde_json::Map;
+
+    /// A case that came through.
+    pub(crate) fn done(name: &str) -> NormalCase {
+        NormalCase {
+            name: name.to_owned(),
+            phase: Phase::Trigger,
+            end: End::Done,
+            accepted: Some(true),
+            fired: Some(true),
+            denied: None,
+            reason: None,
+            seen: Map::new(),
+        }
+    }
+
+    /// A case that the verifier refused.
+    pub(crate) fn refused(name: &str, reason: &str) -> NormalCase {
+        NormalCase {
+            phase: Phase::Load,
+            end: End::Refused { errno: "EINVAL".to_owned() },
+            accepted: Some(false),
+            fired: None,
+            reason: Some(reason.to_owned()),
+            ..done(name)
+        }
+    }
+
+    /// An observation of these cases.
+    pub(crate) fn observed(cases: Vec<NormalCase>) -> Normal {
+        Normal { outcome: Outcome::Observed, cases, warnings: Vec::new() }
+    }
+
+    /// Owned strings.
+    pub(crate) fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+}
