@@ -3,6 +3,9 @@
 //! The harness links this crate for the list of probes, the record types and the protocol; the binary
 //! `conform-guest` is PID 1 of every virtual machine.
 
+pub mod asm;
+pub mod helper;
+pub mod insn;
 pub mod record;
 pub mod session;
 pub mod spec;
