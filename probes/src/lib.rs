@@ -4,6 +4,8 @@
 //! `conform-guest` is PID 1 of every virtual machine.
 
 pub mod asm;
+pub mod btf;
+pub mod btf_build;
 pub mod helper;
 pub mod insn;
 pub mod record;
