@@ -34,6 +34,13 @@ impl Errno {
     /// No space left; from the verifier: the log buffer was too small.
     pub const ENOSPC: Self = Self(libc::ENOSPC);
 
+    /// Argument list too long; from bpf(2): the kernel does not know all of the attribute.
+    pub const E2BIG: Self = Self(libc::E2BIG);
+    /// Value too large.
+    pub const EOVERFLOW: Self = Self(libc::EOVERFLOW);
+    /// No such system call.
+    pub const ENOSYS: Self = Self(libc::ENOSYS);
+
     /// From the number, which may be negative as programs return it.
     #[must_use]
     pub const fn from_raw(number: i32) -> Self {

@@ -1,7 +1,7 @@
 //! LSM programs of the suite's usual shape: act for one task only, count, then do what the probe is about.
 
 use crate::asm::Asm;
-use crate::bpf::{ProgSpec, attach_type, prog_type};
+use crate::bpf::{BPF_F_SLEEPABLE, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, ProgSpec};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
@@ -9,8 +9,6 @@ use crate::results::{RUNS, Results, TARGET};
 use crate::session::{Attempt, Ended};
 use std::os::fd::OwnedFd;
 
-/// `BPF_F_SLEEPABLE`, include/uapi/linux/bpf.h.
-pub const SLEEPABLE: u32 = 1 << 4;
 /// Holds the program's context in the body of a framed program.
 pub const CTX: Reg = Reg::R6;
 /// Holds the address of the results page in the body of a framed program.
@@ -35,7 +33,7 @@ impl LsmProgram {
     /// A program with exactly this code.
     #[must_use]
     pub fn raw(hook: &str, asm: Asm) -> Self {
-        Self { hook: hook.to_owned(), flags: 0, attach_type: attach_type::LSM_MAC, asm, extra: None }
+        Self { hook: hook.to_owned(), flags: 0, attach_type: BPF_LSM_MAC, asm, extra: None }
     }
 
     /// A program that does `body` when it runs for the task in the results page, after counting the run, and
@@ -74,7 +72,7 @@ impl LsmProgram {
     /// The same program, sleepable.
     #[must_use]
     pub fn sleepable(mut self) -> Self {
-        self.flags |= SLEEPABLE;
+        self.flags |= BPF_F_SLEEPABLE;
         self
     }
 }
@@ -88,7 +86,7 @@ impl Attempt<'_> {
     pub fn load_lsm(&mut self, program: &LsmProgram) -> Result<OwnedFd, Ended> {
         let insns = program.asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
         let spec = ProgSpec {
-            prog_type: prog_type::LSM,
+            prog_type: BPF_PROG_TYPE_LSM,
             expected_attach_type: program.attach_type,
             attach_btf_id: self.hook(&program.hook)?,
             flags: program.flags,

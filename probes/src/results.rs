@@ -3,7 +3,7 @@
 //! Reading it costs no system call, so a program that denies `bpf(2)` itself does not keep its own results from us
 //! (array maps can be mapped since 5.5: kernel/bpf/arraymap.c, array_map_mmap).
 
-use crate::bpf::{self, MapSpec, map_type};
+use crate::bpf::{self, BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, MapSpec};
 use memmap2::{MmapMut, MmapOptions};
 use crate::errno::Errno;
 use std::sync::atomic::AtomicU64;
@@ -30,9 +30,8 @@ impl Results {
     /// # Errors
     /// The errno of the map's creation or mapping.
     pub fn new() -> Result<Self, Errno> {
-        const BPF_F_MMAPABLE: u32 = 1 << 10;
         let fd = bpf::map_create(&MapSpec {
-            map_type: map_type::ARRAY,
+            map_type: BPF_MAP_TYPE_ARRAY,
             key_size: 4,
             value_size: (SLOTS * 8) as u32,
             max_entries: 1,

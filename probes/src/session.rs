@@ -3,7 +3,8 @@
 //! An attempt keeps track of the phase, so that whatever ends it early (`?`) is recorded with the phase it ended in,
 //! the errno and the verifier's log. A probe that just returns `Ok` from a case says: it came through.
 
-use crate::bpf::{self, LoadError, MapSpec, ProgSpec};
+use crate::bpf::{self, LoadError, Loaded, MapSpec, ProgSpec};
+use crate::insn::{self, Insn};
 use crate::btf::Btf;
 use crate::channel::Crumb;
 use crate::record::{Case, End, KernelFacts, Phase, ProgramDump};
@@ -14,7 +15,7 @@ use crate::errno::Errno;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// Why a probe as a whole could not tell.
 #[derive(Debug)]
@@ -238,9 +239,13 @@ impl<'a> Attempt<'a> {
     /// [`Ended::Refused`] in the phase `load`; the verifier's log goes into the case.
     pub fn load(&mut self, spec: &ProgSpec) -> Result<OwnedFd, Ended> {
         self.at(Phase::Load);
-        let result = if self.detail { bpf::prog_load_with_log(spec, 2) } else { bpf::prog_load(spec).map(|fd| (fd, String::new())) };
+        let result = if self.detail {
+            bpf::prog_load_logged(spec, 2)
+        } else {
+            bpf::prog_load(spec, 1).map(|fd| Loaded { fd, log: String::new() })
+        };
         let (outcome, log) = match result {
-            Ok((fd, log)) => (Ok(fd), log),
+            Ok(Loaded { fd, log }) => (Ok(fd), log),
             Err(LoadError { errno, log }) => (Err(errno), log),
         };
         self.case.log.push_str(&log);
@@ -258,12 +263,10 @@ impl<'a> Attempt<'a> {
     }
 
     fn dump(&mut self, spec: &ProgSpec, loaded: Option<&OwnedFd>) {
-        let bytes: Vec<u8> = spec.insns.iter().flat_map(|insn| insn.to_bytes()).collect();
-        let translated = loaded
-            .and_then(|fd| bpf::prog_info(fd.as_fd()).ok())
-            .map(|info| BASE64.encode(info.xlated))
-            .unwrap_or_default();
-        self.case.programs.push(ProgramDump { name: spec.name.clone(), submitted: BASE64.encode(bytes), translated });
+        let encode = |insns: &[Insn]| BASE64.encode(insn::to_bytes(insns));
+        let translated = loaded.and_then(|fd| bpf::prog_info(fd).ok()).map(|info| encode(&info.xlated)).unwrap_or_default();
+        let submitted = encode(&spec.insns);
+        self.case.programs.push(ProgramDump { name: spec.name.clone(), submitted, translated });
     }
 
     /// Attaches a BPF_LSM_MAC program the way every kernel since 5.7 knows: `BPF_RAW_TRACEPOINT_OPEN` without a name
@@ -273,7 +276,7 @@ impl<'a> Attempt<'a> {
     /// [`Ended::Refused`] in the phase `attach`.
     pub fn attach(&mut self, program: &OwnedFd) -> Result<OwnedFd, Ended> {
         self.at(Phase::Attach);
-        bpf::raw_tracepoint_open(program.as_fd(), None).map_err(Ended::Refused)
+        bpf::raw_tracepoint_open(program, None, 0).map_err(Ended::Refused)
     }
 
     /// Does what should make the kernel run the program, and returns what came of it.

@@ -1,10 +1,5 @@
-<<<<<<< HEAD
 //! PID 1 of every virtual machine; see [`probes::guest`].
 
 fn main() {
     probes::guest::main()
 }
-=======
-//! guest
-fn main() {}
->>>>>>> asm

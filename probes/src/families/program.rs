@@ -1,7 +1,7 @@
 //! The program type itself: is it there, is the LSM that runs it there, and what happens without it.
 
 use crate::asm::Asm;
-use crate::bpf::{ProgSpec, attach_type, prog_type};
+use crate::bpf::{BPF_LSM_MAC, BPF_PROG_TYPE_LSM, ProgSpec};
 use crate::errno::Errno;
 use crate::insn::Reg;
 use crate::lsm::{LsmProgram, deny};
@@ -55,7 +55,7 @@ fn program_type(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("type-that-does-not-exist", |attempt| {
         attempt.load(&ProgSpec {
             prog_type: 0xffff,
-            expected_attach_type: attach_type::LSM_MAC,
+            expected_attach_type: BPF_LSM_MAC,
             attach_btf_id: attempt.hook("file_open")?,
             insns: finish(&returning_zero())?,
             ..ProgSpec::default()
@@ -64,8 +64,8 @@ fn program_type(session: &mut Session<'_>) -> Result<(), Stop> {
     })?;
     session.case("without-attach-btf-id", |attempt| {
         attempt.load(&ProgSpec {
-            prog_type: prog_type::LSM,
-            expected_attach_type: attach_type::LSM_MAC,
+            prog_type: BPF_PROG_TYPE_LSM,
+            expected_attach_type: BPF_LSM_MAC,
             insns: finish(&returning_zero())?,
             ..ProgSpec::default()
         })?;
