@@ -15,6 +15,7 @@ pub mod guest;
 pub mod helper;
 pub mod insn;
 pub mod lsm;
+pub mod objects;
 pub mod protocol;
 pub mod record;
 pub mod results;
