@@ -4,8 +4,10 @@
 //! `conform-guest` is PID 1 of every virtual machine.
 
 pub mod asm;
+pub mod bpf;
 pub mod btf;
 pub mod btf_build;
+pub mod disasm;
 pub mod helper;
 pub mod insn;
 pub mod record;

@@ -1,0 +1,299 @@
+//! Numbers of bpf(2) under their names in include/uapi/linux/bpf.h, and the names by number.
+
+/// Makes a table and one constant per entry from the same rows, so that the two cannot disagree.
+macro_rules! numbers {
+    ($(#[$doc:meta])* $table:ident: $($value:literal $name:ident;)*) => {
+        $(#[$doc])*
+        pub const $table: &[(u32, &str)] = &[$(($value, stringify!($name))),*];
+        $(
+            #[doc = concat!("`", stringify!($name), "`, ", stringify!($value), ".")]
+            pub const $name: u32 = $value;
+        )*
+    };
+}
+
+/// Makes constants of flags.
+macro_rules! flags {
+    ($($what:literal: $($name:ident = $bit:literal;)*)*) => {$($(
+        #[doc = concat!("A flag of ", $what, ": bit ", stringify!($bit), ".")]
+        pub const $name: u32 = 1 << $bit;
+    )*)*};
+}
+
+/// The name of a number in one of the tables of this module.
+#[must_use]
+pub fn name_in(table: &[(u32, &'static str)], number: u32) -> Option<&'static str> {
+    table.iter().find(|&&(value, _)| value == number).map(|&(_, name)| name)
+}
+
+/// The number of a name in one of the tables of this module.
+#[must_use]
+pub fn number_in(table: &[(u32, &str)], name: &str) -> Option<u32> {
+    table.iter().find(|&&(_, known)| known == name).map(|&(value, _)| value)
+}
+
+numbers! {
+    /// The commands of bpf(2).
+    COMMANDS:
+    0 BPF_MAP_CREATE;
+    1 BPF_MAP_LOOKUP_ELEM;
+    2 BPF_MAP_UPDATE_ELEM;
+    3 BPF_MAP_DELETE_ELEM;
+    4 BPF_MAP_GET_NEXT_KEY;
+    5 BPF_PROG_LOAD;
+    6 BPF_OBJ_PIN;
+    7 BPF_OBJ_GET;
+    8 BPF_PROG_ATTACH;
+    9 BPF_PROG_DETACH;
+    10 BPF_PROG_TEST_RUN;
+    11 BPF_PROG_GET_NEXT_ID;
+    12 BPF_MAP_GET_NEXT_ID;
+    13 BPF_PROG_GET_FD_BY_ID;
+    14 BPF_MAP_GET_FD_BY_ID;
+    15 BPF_OBJ_GET_INFO_BY_FD;
+    16 BPF_PROG_QUERY;
+    17 BPF_RAW_TRACEPOINT_OPEN;
+    18 BPF_BTF_LOAD;
+    19 BPF_BTF_GET_FD_BY_ID;
+    20 BPF_TASK_FD_QUERY;
+    21 BPF_MAP_LOOKUP_AND_DELETE_ELEM;
+    22 BPF_MAP_FREEZE;
+    23 BPF_BTF_GET_NEXT_ID;
+    24 BPF_MAP_LOOKUP_BATCH;
+    25 BPF_MAP_LOOKUP_AND_DELETE_BATCH;
+    26 BPF_MAP_UPDATE_BATCH;
+    27 BPF_MAP_DELETE_BATCH;
+    28 BPF_LINK_CREATE;
+    29 BPF_LINK_UPDATE;
+    30 BPF_LINK_GET_FD_BY_ID;
+    31 BPF_LINK_GET_NEXT_ID;
+    32 BPF_ENABLE_STATS;
+    33 BPF_ITER_CREATE;
+    34 BPF_LINK_DETACH;
+    35 BPF_PROG_BIND_MAP;
+    36 BPF_TOKEN_CREATE;
+    37 BPF_PROG_STREAM_READ_BY_FD;
+    38 BPF_PROG_ASSOC_STRUCT_OPS;
+}
+
+numbers! {
+    /// The map types.
+    MAP_TYPES:
+    0 BPF_MAP_TYPE_UNSPEC;
+    1 BPF_MAP_TYPE_HASH;
+    2 BPF_MAP_TYPE_ARRAY;
+    3 BPF_MAP_TYPE_PROG_ARRAY;
+    4 BPF_MAP_TYPE_PERF_EVENT_ARRAY;
+    5 BPF_MAP_TYPE_PERCPU_HASH;
+    6 BPF_MAP_TYPE_PERCPU_ARRAY;
+    7 BPF_MAP_TYPE_STACK_TRACE;
+    8 BPF_MAP_TYPE_CGROUP_ARRAY;
+    9 BPF_MAP_TYPE_LRU_HASH;
+    10 BPF_MAP_TYPE_LRU_PERCPU_HASH;
+    11 BPF_MAP_TYPE_LPM_TRIE;
+    12 BPF_MAP_TYPE_ARRAY_OF_MAPS;
+    13 BPF_MAP_TYPE_HASH_OF_MAPS;
+    14 BPF_MAP_TYPE_DEVMAP;
+    15 BPF_MAP_TYPE_SOCKMAP;
+    16 BPF_MAP_TYPE_CPUMAP;
+    17 BPF_MAP_TYPE_XSKMAP;
+    18 BPF_MAP_TYPE_SOCKHASH;
+    19 BPF_MAP_TYPE_CGROUP_STORAGE;
+    20 BPF_MAP_TYPE_REUSEPORT_SOCKARRAY;
+    21 BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE;
+    22 BPF_MAP_TYPE_QUEUE;
+    23 BPF_MAP_TYPE_STACK;
+    24 BPF_MAP_TYPE_SK_STORAGE;
+    25 BPF_MAP_TYPE_DEVMAP_HASH;
+    26 BPF_MAP_TYPE_STRUCT_OPS;
+    27 BPF_MAP_TYPE_RINGBUF;
+    28 BPF_MAP_TYPE_INODE_STORAGE;
+    29 BPF_MAP_TYPE_TASK_STORAGE;
+    30 BPF_MAP_TYPE_BLOOM_FILTER;
+    31 BPF_MAP_TYPE_USER_RINGBUF;
+    32 BPF_MAP_TYPE_CGRP_STORAGE;
+    33 BPF_MAP_TYPE_ARENA;
+    34 BPF_MAP_TYPE_INSN_ARRAY;
+    35 BPF_MAP_TYPE_RHASH;
+}
+
+numbers! {
+    /// The program types.
+    PROG_TYPES:
+    0 BPF_PROG_TYPE_UNSPEC;
+    1 BPF_PROG_TYPE_SOCKET_FILTER;
+    2 BPF_PROG_TYPE_KPROBE;
+    3 BPF_PROG_TYPE_SCHED_CLS;
+    4 BPF_PROG_TYPE_SCHED_ACT;
+    5 BPF_PROG_TYPE_TRACEPOINT;
+    6 BPF_PROG_TYPE_XDP;
+    7 BPF_PROG_TYPE_PERF_EVENT;
+    8 BPF_PROG_TYPE_CGROUP_SKB;
+    9 BPF_PROG_TYPE_CGROUP_SOCK;
+    10 BPF_PROG_TYPE_LWT_IN;
+    11 BPF_PROG_TYPE_LWT_OUT;
+    12 BPF_PROG_TYPE_LWT_XMIT;
+    13 BPF_PROG_TYPE_SOCK_OPS;
+    14 BPF_PROG_TYPE_SK_SKB;
+    15 BPF_PROG_TYPE_CGROUP_DEVICE;
+    16 BPF_PROG_TYPE_SK_MSG;
+    17 BPF_PROG_TYPE_RAW_TRACEPOINT;
+    18 BPF_PROG_TYPE_CGROUP_SOCK_ADDR;
+    19 BPF_PROG_TYPE_LWT_SEG6LOCAL;
+    20 BPF_PROG_TYPE_LIRC_MODE2;
+    21 BPF_PROG_TYPE_SK_REUSEPORT;
+    22 BPF_PROG_TYPE_FLOW_DISSECTOR;
+    23 BPF_PROG_TYPE_CGROUP_SYSCTL;
+    24 BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE;
+    25 BPF_PROG_TYPE_CGROUP_SOCKOPT;
+    26 BPF_PROG_TYPE_TRACING;
+    27 BPF_PROG_TYPE_STRUCT_OPS;
+    28 BPF_PROG_TYPE_EXT;
+    29 BPF_PROG_TYPE_LSM;
+    30 BPF_PROG_TYPE_SK_LOOKUP;
+    31 BPF_PROG_TYPE_SYSCALL;
+    32 BPF_PROG_TYPE_NETFILTER;
+}
+
+numbers! {
+    /// The attach types.
+    ATTACH_TYPES:
+    0 BPF_CGROUP_INET_INGRESS;
+    1 BPF_CGROUP_INET_EGRESS;
+    2 BPF_CGROUP_INET_SOCK_CREATE;
+    3 BPF_CGROUP_SOCK_OPS;
+    4 BPF_SK_SKB_STREAM_PARSER;
+    5 BPF_SK_SKB_STREAM_VERDICT;
+    6 BPF_CGROUP_DEVICE;
+    7 BPF_SK_MSG_VERDICT;
+    8 BPF_CGROUP_INET4_BIND;
+    9 BPF_CGROUP_INET6_BIND;
+    10 BPF_CGROUP_INET4_CONNECT;
+    11 BPF_CGROUP_INET6_CONNECT;
+    12 BPF_CGROUP_INET4_POST_BIND;
+    13 BPF_CGROUP_INET6_POST_BIND;
+    14 BPF_CGROUP_UDP4_SENDMSG;
+    15 BPF_CGROUP_UDP6_SENDMSG;
+    16 BPF_LIRC_MODE2;
+    17 BPF_FLOW_DISSECTOR;
+    18 BPF_CGROUP_SYSCTL;
+    19 BPF_CGROUP_UDP4_RECVMSG;
+    20 BPF_CGROUP_UDP6_RECVMSG;
+    21 BPF_CGROUP_GETSOCKOPT;
+    22 BPF_CGROUP_SETSOCKOPT;
+    23 BPF_TRACE_RAW_TP;
+    24 BPF_TRACE_FENTRY;
+    25 BPF_TRACE_FEXIT;
+    26 BPF_MODIFY_RETURN;
+    27 BPF_LSM_MAC;
+    28 BPF_TRACE_ITER;
+    29 BPF_CGROUP_INET4_GETPEERNAME;
+    30 BPF_CGROUP_INET6_GETPEERNAME;
+    31 BPF_CGROUP_INET4_GETSOCKNAME;
+    32 BPF_CGROUP_INET6_GETSOCKNAME;
+    33 BPF_XDP_DEVMAP;
+    34 BPF_CGROUP_INET_SOCK_RELEASE;
+    35 BPF_XDP_CPUMAP;
+    36 BPF_SK_LOOKUP;
+    37 BPF_XDP;
+    38 BPF_SK_SKB_VERDICT;
+    39 BPF_SK_REUSEPORT_SELECT;
+    40 BPF_SK_REUSEPORT_SELECT_OR_MIGRATE;
+    41 BPF_PERF_EVENT;
+    42 BPF_TRACE_KPROBE_MULTI;
+    43 BPF_LSM_CGROUP;
+    44 BPF_STRUCT_OPS;
+    45 BPF_NETFILTER;
+    46 BPF_TCX_INGRESS;
+    47 BPF_TCX_EGRESS;
+    48 BPF_TRACE_UPROBE_MULTI;
+    49 BPF_CGROUP_UNIX_CONNECT;
+    50 BPF_CGROUP_UNIX_SENDMSG;
+    51 BPF_CGROUP_UNIX_RECVMSG;
+    52 BPF_CGROUP_UNIX_GETPEERNAME;
+    53 BPF_CGROUP_UNIX_GETSOCKNAME;
+    54 BPF_NETKIT_PRIMARY;
+    55 BPF_NETKIT_PEER;
+    56 BPF_TRACE_KPROBE_SESSION;
+    57 BPF_TRACE_UPROBE_SESSION;
+    58 BPF_TRACE_FSESSION;
+    59 BPF_TRACE_FENTRY_MULTI;
+    60 BPF_TRACE_FEXIT_MULTI;
+    61 BPF_TRACE_FSESSION_MULTI;
+}
+
+numbers! {
+    /// The link types.
+    LINK_TYPES:
+    0 BPF_LINK_TYPE_UNSPEC;
+    1 BPF_LINK_TYPE_RAW_TRACEPOINT;
+    2 BPF_LINK_TYPE_TRACING;
+    3 BPF_LINK_TYPE_CGROUP;
+    4 BPF_LINK_TYPE_ITER;
+    5 BPF_LINK_TYPE_NETNS;
+    6 BPF_LINK_TYPE_XDP;
+    7 BPF_LINK_TYPE_PERF_EVENT;
+    8 BPF_LINK_TYPE_KPROBE_MULTI;
+    9 BPF_LINK_TYPE_STRUCT_OPS;
+    10 BPF_LINK_TYPE_NETFILTER;
+    11 BPF_LINK_TYPE_TCX;
+    12 BPF_LINK_TYPE_UPROBE_MULTI;
+    13 BPF_LINK_TYPE_NETKIT;
+    14 BPF_LINK_TYPE_SOCKMAP;
+    15 BPF_LINK_TYPE_TRACING_MULTI;
+}
+
+flags! {
+    "`BPF_PROG_LOAD`":
+    BPF_F_STRICT_ALIGNMENT = 0;
+    BPF_F_ANY_ALIGNMENT = 1;
+    BPF_F_TEST_RND_HI32 = 2;
+    BPF_F_TEST_STATE_FREQ = 3;
+    BPF_F_SLEEPABLE = 4;
+    BPF_F_XDP_HAS_FRAGS = 5;
+    BPF_F_XDP_DEV_BOUND_ONLY = 6;
+    BPF_F_TEST_REG_INVARIANTS = 7;
+
+    "`BPF_MAP_CREATE`":
+    BPF_F_NO_PREALLOC = 0;
+    BPF_F_NO_COMMON_LRU = 1;
+    BPF_F_NUMA_NODE = 2;
+    BPF_F_RDONLY = 3;
+    BPF_F_WRONLY = 4;
+    BPF_F_STACK_BUILD_ID = 5;
+    BPF_F_ZERO_SEED = 6;
+    BPF_F_RDONLY_PROG = 7;
+    BPF_F_WRONLY_PROG = 8;
+    BPF_F_CLONE = 9;
+    BPF_F_MMAPABLE = 10;
+    BPF_F_PRESERVE_ELEMS = 11;
+    BPF_F_INNER_MAP = 12;
+    BPF_F_LINK = 13;
+    BPF_F_PATH_FD = 14;
+    BPF_F_VTYPE_BTF_OBJ_FD = 15;
+    BPF_F_TOKEN_FD = 16;
+    BPF_F_SEGV_ON_FAULT = 17;
+    BPF_F_NO_USER_CONV = 18;
+    BPF_F_RB_OVERWRITE = 19;
+
+    "`BPF_PROG_ATTACH` and `BPF_LINK_CREATE`":
+    BPF_F_ALLOW_OVERRIDE = 0;
+    BPF_F_ALLOW_MULTI = 1;
+    BPF_F_REPLACE = 2;
+    BPF_F_BEFORE = 3;
+    BPF_F_AFTER = 4;
+    BPF_F_ID = 5;
+    BPF_F_PREORDER = 6;
+
+    "`BPF_PROG_TEST_RUN`":
+    BPF_F_TEST_RUN_ON_CPU = 0;
+}
+
+/// A flag of `BPF_MAP_UPDATE_ELEM`: create or update.
+pub const BPF_ANY: u64 = 0;
+/// A flag of `BPF_MAP_UPDATE_ELEM`: only create.
+pub const BPF_NOEXIST: u64 = 1;
+/// A flag of `BPF_MAP_UPDATE_ELEM`: only update.
+pub const BPF_EXIST: u64 = 2;
+/// A flag of look-ups and updates: hold the value's `bpf_spin_lock`.
+pub const BPF_F_LOCK: u64 = 4;
