@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use crate::errno::Errno;
+use nix::errno::Errno;
 
 use super::{Attr, bpf, bpf_fd, consts};
 

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use crate::errno::Errno;
+use nix::errno::Errno;
 use thiserror::Error;
 
 use super::{
@@ -16,7 +16,7 @@ const LOG_FIRST: usize = 1 << 20;
 /// The largest: one byte less than 16 MiB, because BTF logs were limited to `UINT_MAX >> 8` bytes
 /// (5.10 kernel/bpf/btf.c `btf_parse`), as those of programs were before 5.2.
 const LOG_LAST: usize = (1 << 24) - 1;
-/// How often `EAGAIN`, which a pending signal causes (`bpf_check` in `signal_pending`), is tried again.
+/// How often `EAGAIN`, which a pending signal causes (`do_check`, 6.14 kernel/bpf/verifier.c), is tried again.
 const AGAIN: usize = 5;
 
 /// Which function begins where: `struct bpf_func_info`.
@@ -118,7 +118,7 @@ impl ProgSpec {
 
 /// A refusal, with what the verifier wrote about it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{errno}")]
+#[error("refused with {}", super::errno_name(*errno))]
 pub struct LoadError {
     /// What the kernel answered.
     pub errno: Errno,
@@ -206,8 +206,11 @@ pub fn prog_load(spec: &ProgSpec, log_level: u32) -> Result<OwnedFd, LoadError> 
     }
 }
 
-/// Loads a program with a log from the start, which is given on success as well. The levels are bits: 1 for each
-/// instruction once, 2 for the state after each, 4 for statistics.
+/// Loads a program with a log from the start, which is given on success as well.
+///
+/// The levels are bits: 1 for the path that led to a refusal, 2 for every path with the state after each instruction,
+/// 4 for statistics. After a success, level 1 leaves little but the statistics, because the log of a path that
+/// verifies is thrown away (`do_check_common`, 6.12 kernel/bpf/verifier.c, `pop_log`): take 2 to see something.
 ///
 /// # Errors
 /// [`LoadError`] with what the kernel answered and the log; `ENOSPC` when the log exceeds 16 MiB.
@@ -355,7 +358,7 @@ pub struct TestResult {
     pub data_size_out: u32,
 }
 
-/// `BPF_PROG_TEST_RUN`. LSM programs have none and answer `ENOTSUPP`, which has no name and is number 524.
+/// `BPF_PROG_TEST_RUN`. Program types without one answer [`ENOTSUPP`](super::ENOTSUPP).
 ///
 /// # Errors
 /// What the kernel answers.
