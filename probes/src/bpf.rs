@@ -12,7 +12,7 @@
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use nix::errno::Errno;
+use crate::errno::Errno;
 
 pub mod consts;
 pub mod info;
@@ -68,19 +68,6 @@ unsafe fn bpf_fd<A: Attr>(command: u32, attr: &mut A) -> Result<OwnedFd, Errno> 
     let fd = unsafe { bpf(command, attr) }?;
     // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// The kernel's internal `ENOTSUPP`, 524 (include/linux/errno.h), which user space has no name for and nix therefore
-/// takes for an unknown one.
-///
-/// It is the only number outside the C library's that bpf(2) gives: of that header nothing else stands in kernel/bpf,
-/// net/bpf or kernel/trace/bpf_trace.c of 6.14, but for `ENOPARAM` among the mount options of kernel/bpf/inode.c.
-pub const ENOTSUPP: Errno = Errno::UnknownErrno;
-
-/// The symbolic name of an errno from this module, as it stands in records.
-#[must_use]
-pub fn errno_name(errno: Errno) -> String {
-    if errno == ENOTSUPP { "ENOTSUPP".to_owned() } else { format!("{errno:?}") }
 }
 
 /// A descriptor as an attribute's unsigned field holds it; none is 0.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::errno::Errno;
+use crate::errno::Errno;
 
 use super::{Attr, NAME_LEN, address_mut, bpf, bpf_fd, consts, field_text, length};
 use crate::insn::Insn;

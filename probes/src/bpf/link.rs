@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
+use crate::errno::Errno;
 
 use super::{Attr, bpf, bpf_fd, consts};
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use nix::errno::Errno;
+use crate::errno::Errno;
 
 use super::info::map_info;
 use super::{Attr, NAME_LEN, address, address_mut, bpf, bpf_fd, consts, fd_field, object_name};

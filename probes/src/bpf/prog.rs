@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use nix::errno::Errno;
+use crate::errno::Errno;
 use thiserror::Error;
 
 use super::{
@@ -118,7 +118,7 @@ impl ProgSpec {
 
 /// A refusal, with what the verifier wrote about it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("refused with {}", super::errno_name(*errno))]
+#[error("refused with {errno}")]
 pub struct LoadError {
     /// What the kernel answered.
     pub errno: Errno,
@@ -358,7 +358,7 @@ pub struct TestResult {
     pub data_size_out: u32,
 }
 
-/// `BPF_PROG_TEST_RUN`. Program types without one answer [`ENOTSUPP`](super::ENOTSUPP).
+/// `BPF_PROG_TEST_RUN`. Program types without one answer `ENOTSUPP`.
 ///
 /// # Errors
 /// What the kernel answers.
