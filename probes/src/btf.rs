@@ -246,7 +246,7 @@ impl Btf {
     }
 
     /// The declaration tags of a type as a whole (not of one of its members or parameters), such as
-    /// `bpf_kfunc` on a function since 6.10.
+    /// `bpf_kfunc` on a function of newer kernels (not of 6.1).
     #[must_use]
     pub fn decl_tags(&self, target: u32) -> Vec<String> {
         self.component_tags(target, -1)
