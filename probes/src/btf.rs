@@ -1,7 +1,7 @@
 //! A reader of BTF: the kernel's own (`/sys/kernel/btf/vmlinux`), that of modules, and that of programs.
 //!
 //! It is made for one cheap pass at the start of a slow, emulated machine: [`Btf::parse`] only notes where each
-//! type stands, names are hashed on the first look-up ([`names`]), and everything else is read in place.
+//! type stands, names are hashed on the first look-up (`names`), and everything else is read in place.
 //! What it reads may be damaged or hostile: no walk recurses, and each has a bound. Format:
 //! include/uapi/linux/btf.h; writing BTF is [`crate::btf_build`]'s work.
 
