@@ -1,7 +1,7 @@
 //! A reader of BTF: the kernel's own (`/sys/kernel/btf/vmlinux`), that of modules, and that of programs.
 //!
 //! It is made for one cheap pass at the start of a slow, emulated machine: [`Btf::parse`] only notes where each
-//! type stands, names are hashed on the first look-up ([`names`]), and everything else is read in place.
+//! type stands, names are hashed on the first look-up (`names`), and everything else is read in place.
 //! What it reads may be damaged or hostile: no walk recurses, and each has a bound. Format:
 //! include/uapi/linux/btf.h; writing BTF is [`crate::btf_build`]'s work.
 
@@ -246,7 +246,7 @@ impl Btf {
     }
 
     /// The declaration tags of a type as a whole (not of one of its members or parameters), such as
-    /// `bpf_kfunc` on a function since 6.10.
+    /// `bpf_kfunc` on a function of newer kernels (not of 6.1).
     #[must_use]
     pub fn decl_tags(&self, target: u32) -> Vec<String> {
         self.component_tags(target, -1)

@@ -7,6 +7,9 @@
 use crate::helper;
 use crate::insn::{Insn, op};
 
+/// A way to name the function that a call instruction calls, where the number alone does not.
+pub type Called<'a> = &'a dyn Fn(&Insn) -> Option<String>;
+
 /// Operators of arithmetic by the upper four bits of the opcode; `None` where the form is another.
 const ARITHMETIC: [Option<&str>; 16] = [
     Some("+="),
@@ -53,14 +56,16 @@ pub fn text(insns: &[Insn]) -> String {
     text_with(insns, &|_| None)
 }
 
-/// As [`text`], with the names of kfuncs by their BTF id, for example from [`crate::btf::Btf::name`].
+/// As [`text`], asking `called` for the names of functions. In a submitted program the immediate of a call of a kfunc
+/// is a BTF id ([`crate::btf::Btf::name`]); in a translated one that of every call into the kernel is the distance
+/// from the symbol `__bpf_call_base`.
 #[must_use]
-pub fn text_with(insns: &[Insn], kfunc: &dyn Fn(u32) -> Option<String>) -> String {
+pub fn text_with(insns: &[Insn], called: Called<'_>) -> String {
     let mut lines = String::new();
     let mut at = 0;
     while let Some(insn) = insns.get(at) {
         let next = insns.get(at + 1).filter(|_| insn.is_wide());
-        lines.push_str(&format!("{at:4}: {}\n", line(insn, next, kfunc)));
+        lines.push_str(&format!("{at:4}: {}\n", line(insn, next, called)));
         at += if next.is_some() { 2 } else { 1 };
     }
     lines
@@ -68,14 +73,14 @@ pub fn text_with(insns: &[Insn], kfunc: &dyn Fn(u32) -> Option<String>) -> Strin
 
 /// One instruction; `next` is the second slot of a wide load.
 #[must_use]
-pub fn line(insn: &Insn, next: Option<&Insn>, kfunc: &dyn Fn(u32) -> Option<String>) -> String {
+pub fn line(insn: &Insn, next: Option<&Insn>, called: Called<'_>) -> String {
     let body = match insn.class() {
         op::ALU | op::ALU64 => arithmetic(insn),
         op::LD => load_wide(insn, next).or_else(|| load_packet(insn)),
         op::LDX => load(insn),
         op::ST => store(insn),
         op::STX => store_register(insn),
-        _ => jump(insn, kfunc),
+        _ => jump(insn, called),
     };
     format!("({:02x}) {}", insn.code, body.unwrap_or_else(|| raw(insn)))
 }
@@ -200,11 +205,11 @@ fn store_register(insn: &Insn) -> Option<String> {
     })
 }
 
-fn jump(insn: &Insn, kfunc: &dyn Fn(u32) -> Option<String>) -> Option<String> {
+fn jump(insn: &Insn, called: Called<'_>) -> Option<String> {
     let wide = insn.class() == op::JMP;
     let register = insn.code & op::X != 0;
     match (insn.code & 0xf0, wide) {
-        (op::CALL, true) => return Some(call(insn, kfunc)),
+        (op::CALL, true) => return Some(call(insn, called)),
         (op::EXIT, true) => return Some("exit".to_owned()),
         (op::JA, true) if register => return Some(format!("gotox r{}", insn.dst())),
         (op::JA, true) => return Some(format!("goto pc{:+}", insn.off)),
@@ -218,16 +223,16 @@ fn jump(insn: &Insn, kfunc: &dyn Fn(u32) -> Option<String>) -> Option<String> {
     Some(format!("if {letter}{} {comparison} {right} goto pc{:+}", insn.dst(), insn.off))
 }
 
-fn call(insn: &Insn, kfunc: &dyn Fn(u32) -> Option<String>) -> String {
+fn call(insn: &Insn, called: Called<'_>) -> String {
     let number = insn.imm.cast_unsigned();
     match insn.src() {
         0 => match helper::name(number) {
             Some(name) => format!("call bpf_{name}#{number}"),
-            None => format!("call unknown#{}", insn.imm),
+            None => format!("call {}#{}", called(insn).as_deref().unwrap_or("unknown"), insn.imm),
         },
         op::PSEUDO_CALL => format!("call pc{:+}", insn.imm),
         op::PSEUDO_KFUNC_CALL => {
-            let name = kfunc(number).unwrap_or_else(|| "kernel-function".to_owned());
+            let name = called(insn).unwrap_or_else(|| "kernel-function".to_owned());
             format!("call {name}#{number}")
         }
         _ => raw(insn),
@@ -328,7 +333,8 @@ mod tests {
         let mut a = Asm::new();
         a.label("f").ld_func(R2, "f").ld_map_idx_value(R1, 3, 16).ld_btf_id(R1, 7, 0).call_kfunc(99, 0);
         a.call_sub("f").call(9999);
-        let seen = text_with(&a.finish().unwrap(), &|id| (id == 99).then(|| "bpf_cast_to_kern_ctx".into()));
+        let seen =
+            text_with(&a.finish().unwrap(), &|insn| (insn.imm == 99).then(|| "bpf_cast_to_kern_ctx".into()));
         assert_eq!(
             seen.lines().map(|l| l.get(6..).unwrap_or("")).collect::<Vec<_>>(),
             [

@@ -212,11 +212,11 @@ pub enum LinkTarget {
     Tracing {
         /// `BPF_LSM_MAC`, ..
         attach_type: u32,
-        /// The id of the BTF object, or of the program extended (5.13).
+        /// The id of the BTF object, or of the program extended; 0 on 5.10, which does not say.
         target_obj_id: u32,
-        /// The type in that object (5.13).
+        /// The type in that object; 0 on 5.10, which does not say.
         target_btf_id: u32,
-        /// The cookie (6.18).
+        /// The cookie; shown by 7.3, 0 on 6.1, which does not say.
         cookie: u64,
     },
     /// A cgroup.

@@ -91,7 +91,7 @@ pub struct LinkSpec<'a> {
 }
 
 /// `BPF_RAW_TRACEPOINT_OPEN`: the way to attach an LSM program that every kernel has, with no name, for the program
-/// names its hook. A cookie other than 0 is known since 6.9.
+/// names its hook. A cookie other than 0 is known since 6.10.
 ///
 /// # Errors
 /// What the kernel answers.
@@ -124,7 +124,7 @@ pub fn link_create(prog: impl AsFd, spec: &LinkSpec<'_>) -> Result<OwnedFd, Errn
 /// `BPF_LINK_DETACH` (5.9): the link lives on without doing anything.
 ///
 /// # Errors
-/// What the kernel answers; `EOPNOTSUPP` for raw tracepoints, and with them for LSM programs.
+/// What the kernel answers; `EOPNOTSUPP` for links of type tracing, which those of LSM programs are (seen on 5.10, 6.1 and 7.3).
 pub fn link_detach(link: impl AsFd) -> Result<(), Errno> {
     let mut attr = LinkUpdateAttr { link_fd: number(&link), ..LinkUpdateAttr::default() };
     // SAFETY: the attribute holds no addresses.

@@ -350,7 +350,8 @@ impl Header {
         };
         let types = section(8).ok_or(BtfError::Header("type section"))?;
         let strings = section(16).ok_or(BtfError::Header("string section"))?;
-        // 8 more bytes of header since 7.1 (include/uapi/linux/btf.h, struct btf_header) name a layout section.
+        // Newer headers (struct btf_header of mid-2026) have 8 more bytes, for a section that tells how long the types
+        // of each kind are. Debian's 7.3 does not have it yet.
         let layout = if length >= HEADER + 8 { section(HEADER) } else { Some(0..0) };
         Ok(Self { types, strings, layout: layout.ok_or(BtfError::Header("layout section"))? })
     }
