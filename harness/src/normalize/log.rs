@@ -2,7 +2,7 @@
 //!
 //! A log is trace (instructions, states, source lines) interrupted by messages. The reason is the last run of
 //! messages: what the verifier said before it gave up. From 7.3 on a report with a headline, a paragraph and
-//! source excerpts may follow or stand alone ([`Report`]); where the plain message is there too it stays the
+//! source excerpts may follow or stand alone; where the plain message is there too it stays the
 //! reason, so that the same refusal reads the same on all kernels.
 
 use super::rules::{Scope, apply, trace_rule};
