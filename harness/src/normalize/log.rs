@@ -2,7 +2,7 @@
 //!
 //! A log is trace (instructions, states, source lines) interrupted by messages. The reason is the last run of
 //! messages: what the verifier said before it gave up. From 7.3 on a report with a headline, a paragraph and
-//! source excerpts may follow or stand alone ([`Report`]); where the plain message is there too it stays the
+//! source excerpts may follow or stand alone; where the plain message is there too it stays the
 //! reason, so that the same refusal reads the same on all kernels.
 
 use super::rules::{Scope, apply, trace_rule};
@@ -158,6 +158,33 @@ Suggestion:
 processed 4 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
 ";
 
+    /// As 7.3.4 wrote it, shortened in the middle.
+    const REPORT_BETWEEN: &str = "\
+4: (85) call bpf_ringbuf_reserve#131          ; refs=2
+5: (b7) r0 = 0                        ; R0=0 refs=2
+6: (95) exit
+Unreleased reference id=2 alloc_insn=4
+
+Verification failed: Resource Lifetime Safety: Unreleased resource
+
+Reason:
+  Owned resource (id=2) was acquired at instruction 4 and still needs to be released before this
+  exit path.
+
+At:
+  insn 6
+       | ^-- error: owned resource (id=2) still needs release
+  Instruction context:
+      5 | (b7) r0 = 0
+  >>> 6 | (95) exit
+
+Suggestion:
+  Release or transfer ownership of the acquired resource on every path before the program exits.
+
+BPF_EXIT instruction in main prog would lead to reference leak
+processed 6 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+";
+
     const REPORT_ALONE: &str = "\
 3: (85) call bpf_put_file#70123
 
@@ -189,6 +216,13 @@ processed 4 insns (limit 1000000) max_states_per_insn 0
         Some("invalid func unknown#212")
     )]
     #[case::report_after_the_message(REPORT_AFTER, Some("R0 invalid mem access 'map_value_or_null'"))]
+    #[case::report_between_the_messages(
+        REPORT_BETWEEN,
+        Some(
+            "Unreleased reference id=<id> alloc_insn=4\n\
+             BPF_EXIT instruction in main prog would lead to reference leak"
+        )
+    )]
     #[case::report_alone(
         REPORT_ALONE,
         Some(

@@ -125,7 +125,7 @@ pub const TEXT: &[Rule] = &[
         why: "the number behind a kfunc's name is its BTF id (a helper's number has at most three digits and stays)",
         scopes: SPOKEN,
         pattern: r"\b([A-Za-z_]\w*)#\d{4,}\b",
-        act: Act::Replace("$1#<id>"),
+        act: Act::Call(named_kfunc),
     },
     Rule {
         name: "object-id",
@@ -148,7 +148,7 @@ pub const TRACE: &[Rule] = &[
     trace(
         "statistics",
         "what the verification cost differs between releases and runs",
-        r"^(?:processed \d+ insns|verification time |stack depth \d|max_states_per_insn|insns processed)",
+        r"^(?:processed \d+ insns|verification time |stack depth (?:max )?[\d+]+$|subprog \d+ \(.*\) .*insns_total )",
     ),
     trace(
         "instruction",
@@ -244,6 +244,11 @@ fn pointer_or_mask(found: &Captures<'_>) -> String {
     if text.ends_with("0000000") { text.to_owned() } else { "<ptr>".to_owned() }
 }
 
+/// `unknown#9999` is no kfunc: the program asked for that number.
+fn named_kfunc(found: &Captures<'_>) -> String {
+    if &found[1] == "unknown" { found[0].to_owned() } else { format!("{}#<id>", &found[1]) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,6 +316,12 @@ mod tests {
         "kfunc bpf_put_file#<id> needs"
     )]
     #[case::helper_stays("kfunc-id", Scope::Verifier, "unknown func bpf_foo#211", "unknown func bpf_foo#211")]
+    #[case::number_asked_for(
+        "kfunc-id",
+        Scope::Verifier,
+        "invalid func unknown#9999",
+        "invalid func unknown#9999"
+    )]
     #[case::reference(
         "object-id",
         Scope::Verifier,
@@ -341,6 +352,8 @@ mod tests {
     )]
     #[case("statistics", "verification time 132 usec")]
     #[case("statistics", "stack depth 16+0")]
+    #[case("statistics", "stack depth max 0")]
+    #[case("statistics", "subprog 0 (<unknown>) main insns_self 2 insns_total 2 stack 0")]
     #[case("instruction", "12: (85) call bpf_get_current_task#35 ; R0_w=scalar()")]
     #[case("instruction", "0: R1=ctx(off=0,imm=0) R10=fp0")]
     #[case("instruction", "  1   3: .1........ (85) call bpf_foo#1")]
@@ -376,6 +389,7 @@ mod tests {
     #[case("At program exit the register R0 has value (0x1; 0x0) should have been in (0x0; 0x0)")]
     #[case("func 'bpf_lsm_file_open' doesn't have 3-th argument")]
     #[case("Func#1 is recursive")]
+    #[case("stack depth 600 exceeds interpreter stack depth limit")]
     #[case("frame pointer is read only")]
     #[case("same insn cannot be used with different pointers")]
     fn messages_are_no_trace(#[case] line: &str) {

@@ -7,7 +7,7 @@ use std::path::Path;
 /// Asserts that the file `<root>/<probe>.snap` holds this snapshot; on a difference insta writes the pending file
 /// beside it (unless `CI` is set or `INSTA_UPDATE` says otherwise) and this panics with insta's diff.
 ///
-/// `snapshot` is the whole file's content: [`super::merge`] a partial run first.
+/// `snapshot` is the whole file's content: [`super::merge()`] a partial run first.
 ///
 /// # Errors
 /// When the snapshot cannot be written as text.
@@ -16,9 +16,12 @@ use std::path::Path;
 /// When the snapshot differs; this is an assertion.
 pub fn assert_snapshot(root: &Path, snapshot: &Snapshot) -> Result<(), SnapshotError> {
     let body = format::render_body(snapshot)?;
+    // insta takes a relative path from this source file's folder, which no caller means.
+    let io = |source| SnapshotError::Io { action: "find", path: root.to_owned(), source };
+    let root = std::path::absolute(root).map_err(io)?;
     let (folder, name) = match snapshot.probe.rsplit_once('/') {
         Some((folder, name)) => (root.join(folder), name),
-        None => (root.to_owned(), snapshot.probe.as_str()),
+        None => (root, snapshot.probe.as_str()),
     };
     let mut settings = Settings::clone_current();
     settings.set_snapshot_path(folder);

@@ -69,27 +69,33 @@ impl Cell {
     /// What to tell a person about this cell; `None` where there is nothing to do.
     #[must_use]
     pub fn message(&self, colour: bool) -> Option<String> {
-        let Self { probe, kernel, verdict } = self;
-        let accept = format!(
-            "to accept: cargo conform accept --probe {probe} --kernel {kernel} (or look at it with cargo insta review)"
-        );
-        match verdict {
-            Verdict::Matched => None,
-            Verdict::Different { diff } => {
-                let diff = if colour { paint(diff) } else { diff.clone() };
-                Some(format!(
-                    "{probe} on {kernel}: differs from the snapshot (- snapshot, + this run)\n{diff}{accept}"
-                ))
-            }
-            Verdict::Missing => Some(format!("{probe} on {kernel}: not in the snapshot yet\n{accept}")),
-            Verdict::Stale { what: Stale::Probe } => {
-                Some(format!("{probe}: no such probe any more; remove snapshots/{probe}.snap"))
-            }
-            Verdict::Stale { what: Stale::Kernel } => Some(format!(
-                "{probe}: the snapshot holds {kernel}, which is not in the matrix; cargo conform accept --probe {probe} --prune"
-            )),
-            Verdict::NotCompared { why } => Some(format!("{probe} on {kernel}: not compared: {why}")),
+        message(&self.probe, &[&self.kernel], &self.verdict, colour)
+    }
+}
+
+/// What to tell a person about a probe on kernels that share a verdict; `None` where there is nothing to do.
+#[must_use]
+pub fn message(probe: &str, kernels: &[&str], verdict: &Verdict, colour: bool) -> Option<String> {
+    let on = kernels.join(" ");
+    let options: String = kernels.iter().map(|kernel| format!(" --kernel {kernel}")).collect();
+    let accept =
+        format!("to accept: cargo conform accept --probe {probe}{options}\n       or: cargo insta review");
+    match verdict {
+        Verdict::Matched => None,
+        Verdict::Different { diff } => {
+            let diff = if colour { paint(diff) } else { diff.clone() };
+            Some(format!(
+                "{probe} on {on}: differs from the snapshot (- snapshot, + this run)\n{diff}{accept}"
+            ))
         }
+        Verdict::Missing => Some(format!("{probe} on {on}: not in the snapshot yet\n{accept}")),
+        Verdict::Stale { what: Stale::Probe } => Some(format!(
+            "{probe}: no such probe any more; cargo conform accept --probe {probe} --prune removes its file"
+        )),
+        Verdict::Stale { what: Stale::Kernel } => Some(format!(
+            "{probe}: the snapshot holds {on}, not in the matrix; cargo conform accept --probe {probe} --prune removes it"
+        )),
+        Verdict::NotCompared { why } => Some(format!("{probe} on {on}: not compared: {why}")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Snapshots: one file per probe, `snapshots/<family>/<name>.snap`, holding what every kernel gave.
 //!
-//! A [`Snapshot`] knows one [`Normal`] per kernel. [`format`] writes it for a reviewer's eyes, grouped per case by
-//! the kernels that agree, and reads it back; [`merge`] replaces the part of the kernels that ran; [`compare`]
+//! A [`Snapshot`] knows one [`Normal`] per kernel. [`mod@format`] writes it for a reviewer's eyes, grouped per case by
+//! the kernels that agree, and reads it back; [`mod@merge`] replaces the part of the kernels that ran; [`mod@compare`]
 //! gives a verdict per probe and kernel; [`store`] holds the files, the pending ones of `cargo insta` among them.
 //!
 //! The files are insta's: a front matter, then the body. `cargo insta review` and `cargo insta accept` work on

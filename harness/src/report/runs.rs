@@ -1,0 +1,151 @@
+//! The run folder: `<run>/<kernel>/kernel.json`, one [`KernelRun`] each, records as they came.
+
+use crate::model::{FORMAT, KernelRun};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The file of one kernel in a run folder.
+pub const FILE: &str = "kernel.json";
+
+/// What can go wrong with a run folder.
+#[derive(Debug, thiserror::Error)]
+pub enum RunsError {
+    /// A file or folder cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A file does not hold a run.
+    #[error("{} is not a kernel's run: {source}; run the kernel again", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// A file was written by another version of the suite.
+    #[error("{} has format {found}, this version reads {FORMAT}; run the kernel again", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// A kernel's name cannot name a folder.
+    #[error("kernel name {name:?} cannot name a folder; give the kernel a row with a plain name")]
+    BadKernel {
+        /// The name.
+        name: String,
+    },
+}
+
+/// The file of a kernel in the run folder `run`.
+///
+/// # Errors
+/// [`RunsError::BadKernel`] for a name that is not one plain path component.
+pub fn path(run: &Path, kernel: &str) -> Result<PathBuf, RunsError> {
+    let plain = !kernel.is_empty() && !kernel.starts_with('.') && !kernel.contains(['/', '\\', '\0']);
+    if plain {
+        Ok(run.join(kernel).join(FILE))
+    } else {
+        Err(RunsError::BadKernel { name: kernel.to_owned() })
+    }
+}
+
+/// Writes a kernel's run; a reader sees the old file or the new one, never a part.
+///
+/// # Errors
+/// When the kernel's name cannot name a folder or the file cannot be written.
+pub fn write(run: &Path, kernel: &KernelRun) -> Result<PathBuf, RunsError> {
+    let path = path(run, &kernel.kernel)?;
+    let io = |source| RunsError::Io { action: "write", path: path.clone(), source };
+    let text = serde_json::to_string_pretty(kernel);
+    let text = text.map_err(|source| RunsError::Content { path: path.clone(), source })?;
+    let folder = path.parent().unwrap_or(run);
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    file.write_all(text.as_bytes()).map_err(io)?;
+    file.persist(&path).map_err(|problem| io(problem.error))?;
+    Ok(path)
+}
+
+/// Reads a kernel's run.
+///
+/// # Errors
+/// When the file cannot be read, has another format, or is no run.
+pub fn read(path: &Path) -> Result<KernelRun, RunsError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|source| RunsError::Io { action: "read", path: path.to_owned(), source })?;
+    let content = |source| RunsError::Content { path: path.to_owned(), source };
+    // The format is looked at first: of another one, nothing else may be understood.
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(content)?;
+    if let Some(found) = value.get("format").and_then(serde_json::Value::as_u64)
+        && found != u64::from(FORMAT)
+    {
+        return Err(RunsError::Format { path: path.to_owned(), found });
+    }
+    serde_json::from_value(value).map_err(content)
+}
+
+/// Reads all kernels of a run folder, by name.
+///
+/// # Errors
+/// As [`read`]; folders without a run's file are passed over.
+pub fn read_all(run: &Path) -> Result<Vec<KernelRun>, RunsError> {
+    let io = |source| RunsError::Io { action: "read", path: run.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(run).map_err(io)? {
+        let file = entry.map_err(io)?.path().join(FILE);
+        if file.is_file() {
+            found.push(read(&file)?);
+        }
+    }
+    found.sort_by(|one, other| one.kernel.cmp(&other.kernel));
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::made_up;
+    use rstest::rstest;
+
+    #[test]
+    fn runs_are_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut runs = made_up::runs();
+        for run in &runs {
+            write(folder.path(), run).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("other")).unwrap();
+        runs.sort_by(|one, other| one.kernel.cmp(&other.kernel));
+        assert_eq!(read_all(folder.path()).unwrap(), runs);
+        assert_eq!(std::fs::read_dir(folder.path().join("6.1")).unwrap().count(), 1);
+    }
+
+    #[rstest]
+    #[case(r#"{"format": 99, "kernel": 3}"#, "format 99")]
+    #[case(r#"{"format": 1}"#, "not a kernel's run")]
+    #[case("{", "not a kernel's run")]
+    fn other_files_are_refused(#[case] text: &str, #[case] says: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let problem = read(file.path()).unwrap_err().to_string();
+        assert!(problem.contains(says), "{problem}");
+    }
+
+    #[rstest]
+    #[case("6.1", true)]
+    #[case("vmlinuz-6.1 mine", true)]
+    #[case("..", false)]
+    #[case("a/b", false)]
+    #[case("", false)]
+    fn only_plain_names_name_folders(#[case] name: &str, #[case] good: bool) {
+        assert_eq!(path(Path::new("run"), name).is_ok(), good);
+    }
+}
