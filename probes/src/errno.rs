@@ -72,10 +72,14 @@ impl Errno {
     pub fn name(self) -> String {
         match self.0 {
             ENOTSUPP => "ENOTSUPP".to_owned(),
-            number => match nix::errno::Errno::from_raw(number) {
-                nix::errno::Errno::UnknownErrno => format!("errno {number}"),
-                known => format!("{known:?}"),
-            },
+            number => {
+                let known = nix::errno::Errno::from_raw(number);
+                if known == nix::errno::Errno::UnknownErrno {
+                    format!("errno {number}")
+                } else {
+                    format!("{known:?}")
+                }
+            }
         }
     }
 }

@@ -4,13 +4,16 @@
 //! (array maps can be mapped since 5.5: kernel/bpf/arraymap.c, array_map_mmap).
 
 use crate::bpf::{self, BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, MapSpec};
-use memmap2::{MmapMut, MmapOptions};
 use crate::errno::Errno;
-use std::sync::atomic::AtomicU64;
+use memmap2::{MmapMut, MmapOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
 /// Number of 64-bit slots.
 pub const SLOTS: usize = 512;
+/// The page in bytes, as a map's attribute takes it.
+const PAGE_BYTES: u32 = 4096;
+const _: () = assert!(PAGE_BYTES as usize == SLOTS * 8);
 /// Byte offset of the tgid that programs act for; 0 acts for nobody.
 pub const TARGET: i32 = 0;
 /// Byte offset of the count of runs on behalf of the target.
@@ -33,7 +36,7 @@ impl Results {
         let fd = bpf::map_create(&MapSpec {
             map_type: BPF_MAP_TYPE_ARRAY,
             key_size: 4,
-            value_size: (SLOTS * 8) as u32,
+            value_size: PAGE_BYTES,
             max_entries: 1,
             flags: BPF_F_MMAPABLE,
             name: "results".into(),
@@ -41,8 +44,8 @@ impl Results {
         })?;
         // SAFETY: the mapping is of a BPF map, which nobody truncates; programs change it, and every read below is
         // volatile.
-        let page = unsafe { MmapOptions::new().len(SLOTS * 8).map_mut(fd.as_raw_fd()) }
-            .map_err(Errno::from)?;
+        let page =
+            unsafe { MmapOptions::new().len(SLOTS * 8).map_mut(fd.as_raw_fd()) }.map_err(Errno::from)?;
         let mut results = Self { fd, page };
         results.set(TARGET, u64::from(std::process::id()));
         Ok(results)

@@ -4,14 +4,14 @@
 //! the errno and the verifier's log. A probe that just returns `Ok` from a case says: it came through.
 
 use crate::bpf::{self, LoadError, Loaded, MapSpec, ProgSpec};
-use crate::insn::{self, Insn};
 use crate::btf::Btf;
 use crate::channel::Crumb;
+use crate::errno::Errno;
+use crate::insn::{self, Insn};
 use crate::record::{Case, End, KernelFacts, Phase, ProgramDump};
 use crate::results::Results;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use crate::errno::Errno;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -31,8 +31,10 @@ impl Kernel {
     /// Reads what is to be known. `setup` is what could not be set up.
     #[must_use]
     pub fn read(setup: Vec<String>) -> Self {
-        let text = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
-        let bytes = fs::read("/sys/kernel/btf/vmlinux").map_err(|error| format!("/sys/kernel/btf/vmlinux: {error}"));
+        let text =
+            |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let bytes =
+            fs::read("/sys/kernel/btf/vmlinux").map_err(|error| format!("/sys/kernel/btf/vmlinux: {error}"));
         let btf_bytes = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let facts = KernelFacts {
             release: text("/proc/sys/kernel/osrelease"),
@@ -41,10 +43,14 @@ impl Kernel {
             cmdline: text("/proc/cmdline"),
             btf_bytes,
             tainted: text("/proc/sys/kernel/tainted").parse().unwrap_or(0),
-            cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
+            cpus: std::thread::available_parallelism()
+                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
             setup,
         };
         let btf = bytes.and_then(|bytes| Btf::parse(bytes).map_err(|error| error.to_string()));
+        if let Ok(btf) = &btf {
+            btf.warm(); // once, before the probes' processes are forked
+        }
         Self { facts, btf }
     }
 
@@ -65,7 +71,11 @@ impl Kernel {
     /// Major and minor version.
     #[must_use]
     pub fn version(&self) -> (u32, u32) {
-        let mut numbers = self.facts.release.split(|byte: char| !byte.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
+        let mut numbers = self
+            .facts
+            .release
+            .split(|byte: char| !byte.is_ascii_digit())
+            .map(|text| text.parse().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 }
@@ -264,7 +274,10 @@ impl<'a> Attempt<'a> {
 
     fn dump(&mut self, spec: &ProgSpec, loaded: Option<&OwnedFd>) {
         let encode = |insns: &[Insn]| BASE64.encode(insn::to_bytes(insns));
-        let translated = loaded.and_then(|fd| bpf::prog_info(fd).ok()).map(|info| encode(&info.xlated)).unwrap_or_default();
+        let translated = loaded
+            .and_then(|fd| bpf::prog_info(fd).ok())
+            .map(|info| encode(&info.xlated))
+            .unwrap_or_default();
         let submitted = encode(&spec.insns);
         self.case.programs.push(ProgramDump { name: spec.name.clone(), submitted, translated });
     }
@@ -295,7 +308,8 @@ impl<'a> Attempt<'a> {
     /// Notes whether what the program found is what user space knows. The two values themselves are volatile as a
     /// rule (a pid, a time); when they differ they go into the raw log, where a reader finds them.
     pub fn same<T: PartialEq + std::fmt::Debug>(&mut self, key: &str, program: T, user: T) {
-        let verdict = if program == user { "as user space knows it" } else { "DIFFERS from what user space knows" };
+        let verdict =
+            if program == user { "as user space knows it" } else { "DIFFERS from what user space knows" };
         if program != user {
             self.case.log.push_str(&format!("{key}: the program saw {program:?}, user space {user:?}\n"));
         }

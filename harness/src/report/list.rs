@@ -3,7 +3,8 @@
 //! The JSON is an array of objects with the fields of [`ProbeInfo`].
 
 use comfy_table::{ContentArrangement, Table, presets};
-use probes::spec::{Hazard, Probe};
+use probes::protocol::Machine;
+use probes::spec::Probe;
 use serde::{Deserialize, Serialize};
 
 /// What a probe is, without its function.
@@ -15,20 +16,10 @@ pub struct ProbeInfo {
     pub family: String,
     /// The question it asks.
     pub question: String,
-    /// `shared` or `own-machine`: whether it may take its virtual machine down.
-    pub hazard: HazardName,
+    /// The virtual machine it needs: `"shared"`, `"own"`, or `{"lsm": {"order": ".."}}`.
+    pub machine: Machine,
     /// The kernel source that the question rests on.
     pub sources: Vec<SourceInfo>,
-}
-
-/// Whether a probe may take its virtual machine down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HazardName {
-    /// Shares its virtual machine.
-    Shared,
-    /// Runs in a virtual machine of its own.
-    OwnMachine,
 }
 
 /// A place in the kernel's source.
@@ -53,10 +44,7 @@ impl From<&Probe> for ProbeInfo {
             id: probe.id.clone(),
             family: probe.family().to_owned(),
             question: probe.question.clone(),
-            hazard: match probe.hazard {
-                Hazard::Shared => HazardName::Shared,
-                Hazard::OwnMachine => HazardName::OwnMachine,
-            },
+            machine: probe.machine.clone(),
             sources: probe.sources.iter().map(source).collect(),
         }
     }
@@ -69,11 +57,12 @@ pub fn table(probes: &[ProbeInfo], width: u16) -> String {
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     for probe in probes {
         let sources: Vec<String> = probe.sources.iter().map(source_line).collect();
-        let hazard = match probe.hazard {
-            HazardName::Shared => "",
-            HazardName::OwnMachine => " (own machine)",
+        let machine = match &probe.machine {
+            Machine::Shared => String::new(),
+            Machine::Own => " (own machine)".to_owned(),
+            Machine::Lsm { order } => format!(" (booted with lsm={order})"),
         };
-        table.add_row([probe.id.clone(), format!("{}{hazard}", probe.question), sources.join("\n")]);
+        table.add_row([probe.id.clone(), format!("{}{machine}", probe.question), sources.join("\n")]);
     }
     format!("{}\n{} probes\n", table.trim_fmt(), probes.len())
 }
@@ -97,7 +86,7 @@ pub(crate) fn made_up() -> ProbeInfo {
         id: "a/b".to_owned(),
         family: "a".to_owned(),
         question: "Why?".to_owned(),
-        hazard: HazardName::OwnMachine,
+        machine: Machine::Own,
         sources: vec![SourceInfo {
             version: "6.12".into(),
             file: "kernel/bpf/bpf_lsm.c".into(),
@@ -129,7 +118,7 @@ mod tests {
     #[test]
     fn json_is_read_back() {
         let text = json(&[made_up()]).unwrap();
-        assert!(text.contains(r#""hazard": "own-machine""#), "{text}");
+        assert!(text.contains(r#""machine": "own""#), "{text}");
         assert_eq!(serde_json::from_str::<Vec<ProbeInfo>>(&text).unwrap(), [made_up()]);
     }
 }

@@ -102,7 +102,9 @@ enum Lost {
     NoHello { boots: u32, tail: String },
     #[error("the guest cannot go on: {0}")]
     Guest(String),
-    #[error("wrong kernel: uname -r is {found}, the row {row} promises {expected}*; check the image or the row")]
+    #[error(
+        "wrong kernel: uname -r is {found}, the row {row} promises {expected}*; check the image or the row"
+    )]
     WrongKernel { row: String, found: String, expected: String },
     #[error("the guest speaks protocol {0}, the harness {PROTOCOL}; build both from one tree")]
     Protocol(u32),
@@ -148,8 +150,16 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
         qemu: setup.qemu_version.clone(),
         ..KernelRun::default()
     };
-    let mut collector =
-        Collector { setup, job, observer, run, inventory: Vec::new(), current: None, fruitless: 0, ended_in_boot: 0 };
+    let mut collector = Collector {
+        setup,
+        job,
+        observer,
+        run,
+        inventory: Vec::new(),
+        current: None,
+        fruitless: 0,
+        ended_in_boot: 0,
+    };
     if let Err(lost) = collector.everything() {
         collector.run.failure = Some(lost.to_string());
         observer.note(&job.kernel, &format!("failed: {lost}"));
@@ -170,8 +180,13 @@ impl Collector<'_> {
         // The first boot brings the inventory, which says what other machines are needed.
         let shared = self.plan(self.setup.select.clone(), Machine::Shared);
         self.until_done(shared)?;
-        let orders: BTreeSet<Machine> =
-            self.inventory.iter().map(|probe| &probe.machine).filter(|it| matches!(it, Machine::Lsm { .. })).cloned().collect();
+        let orders: BTreeSet<Machine> = self
+            .inventory
+            .iter()
+            .map(|probe| &probe.machine)
+            .filter(|it| matches!(it, Machine::Lsm { .. }))
+            .cloned()
+            .collect();
         for machine in orders {
             let plan = self.plan(self.setup.select.clone(), machine);
             self.until_done(plan)?;
@@ -308,8 +323,10 @@ impl Collector<'_> {
         if hello_at.is_none() {
             return started.elapsed() > deadlines.hello;
         }
-        let overdue =
-            self.current.as_ref().is_some_and(|current| current.since.elapsed() > deadlines.probe + deadlines.silence);
+        let overdue = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.since.elapsed() > deadlines.probe + deadlines.silence);
         overdue || alive_at.elapsed() > deadlines.silence
     }
 
@@ -331,7 +348,8 @@ impl Collector<'_> {
                 }
             }
             Message::End { probe, outcome, warnings, micros } => {
-                let cases = self.current.take().filter(|current| current.probe == probe).map(|current| current.cases);
+                let cases =
+                    self.current.take().filter(|current| current.probe == probe).map(|current| current.cases);
                 let cases = cases.unwrap_or_default();
                 self.run.records.push(Record { probe, outcome, cases, warnings, micros });
                 self.ended_in_boot += 1;
@@ -339,7 +357,10 @@ impl Collector<'_> {
             }
             Message::Done { records } if records == self.ended_in_boot => return Ok(Some(Boot::Done)),
             Message::Done { records } => {
-                return Err(Lost::Guest(format!("it counts {records} records, {} arrived", self.ended_in_boot)));
+                return Err(Lost::Guest(format!(
+                    "it counts {records} records, {} arrived",
+                    self.ended_in_boot
+                )));
             }
             Message::Failed { why } => return Err(Lost::Guest(why)),
         }
@@ -377,7 +398,9 @@ impl Collector<'_> {
         let outcome = match (cause, console) {
             (Cause::Stream(what), _) => Outcome::CouldNotTell { why: what.clone() },
             (Cause::Gone | Cause::Silent, Some(what)) => Outcome::Crashed { what, during },
-            (Cause::Gone, None) => Outcome::Crashed { what: "the machine ended without a word".into(), during },
+            (Cause::Gone, None) => {
+                Outcome::Crashed { what: "the machine ended without a word".into(), during }
+            }
             (Cause::Silent, None) => Outcome::Hung { during },
         };
         self.observer.note(&self.job.kernel, &format!("lost the machine during {}", current.probe));

@@ -34,7 +34,17 @@ pub fn build(workspace: &Path) -> Result<PathBuf, GuestError> {
     let target_dir = workspace.join("target").join("guest");
     let output = Command::new(&cargo)
         .current_dir(workspace)
-        .args(["build", "--package", "probes", "--bin", "conform-guest", "--profile", "guest", "--target", TARGET])
+        .args([
+            "build",
+            "--package",
+            "probes",
+            "--bin",
+            "conform-guest",
+            "--profile",
+            "guest",
+            "--target",
+            TARGET,
+        ])
         .args(["--quiet", "--color", "never", "--locked", "--target-dir"])
         .arg(&target_dir)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")

@@ -21,7 +21,9 @@ pub fn write(guest: &Path, target: &Path) -> io::Result<()> {
 }
 
 fn pack(guest: &[u8], mut target: impl Write) -> io::Result<()> {
-    let folder = |name: &str| newc::Builder::new(name).set_mode_file_type(newc::ModeFileType::Directory).mode(0o040_755);
+    let folder = |name: &str| {
+        newc::Builder::new(name).set_mode_file_type(newc::ModeFileType::Directory).mode(0o040_755)
+    };
     for name in FOLDERS {
         folder(name).write(&mut target, 0).finish()?;
     }

@@ -59,7 +59,10 @@ pub fn kvm_hint() -> KvmHint {
 
 fn hint_from_cpuinfo(cpuinfo: &str) -> KvmHint {
     let has = |flag: &str| {
-        cpuinfo.lines().filter(|line| line.starts_with("flags")).any(|line| line.split_whitespace().any(|f| f == flag))
+        cpuinfo
+            .lines()
+            .filter(|line| line.starts_with("flags"))
+            .any(|line| line.split_whitespace().any(|f| f == flag))
     };
     if has("vmx") || has("svm") {
         KvmHint::Maybe

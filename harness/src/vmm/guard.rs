@@ -85,7 +85,8 @@ fn kill_descendants() {
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
         }
         while matches!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
-        {}
+        {
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -95,12 +96,15 @@ fn descendants(ancestor: u32) -> Vec<u32> {
     let mut parents = BTreeMap::new();
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
         // The command's name stands in parentheses and may hold anything: what counts comes after the last one.
         let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
         let mut fields = rest.split(' ');
-        if let (Some(state), Some(parent)) = (fields.next(), fields.next().and_then(|text| text.parse::<u32>().ok()))
+        if let (Some(state), Some(parent)) =
+            (fields.next(), fields.next().and_then(|text| text.parse::<u32>().ok()))
             && state != "Z"
         {
             parents.insert(pid, parent);

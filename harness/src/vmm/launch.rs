@@ -140,9 +140,29 @@ impl MachineSpec {
         let memory = self.memory_mib.to_string();
         let cpus = self.cpus.to_string();
         let mut arguments: Vec<OsString> = [
-            "-machine", "q35", "-accel", accel, "-cpu", "max", "-m", &memory, "-smp", &cpus, "-nodefaults",
-            "-no-user-config", "-display", "none", "-vga", "none", "-net", "none", "-no-reboot", "-serial", "stdio",
-            "-monitor", "none",
+            "-machine",
+            "q35",
+            "-accel",
+            accel,
+            "-cpu",
+            "max",
+            "-m",
+            &memory,
+            "-smp",
+            &cpus,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-vga",
+            "none",
+            "-net",
+            "none",
+            "-no-reboot",
+            "-serial",
+            "stdio",
+            "-monitor",
+            "none",
         ]
         .iter()
         .map(OsString::from)
@@ -160,7 +180,10 @@ impl MachineSpec {
         let path = files.region.to_string_lossy().replace(',', ",,");
         vec![
             "-object".into(),
-            format!("memory-backend-file,id=channel,share=on,mem-path={path},size={}", probes::protocol::REGION),
+            format!(
+                "memory-backend-file,id=channel,share=on,mem-path={path},size={}",
+                probes::protocol::REGION
+            ),
             "-device".into(),
             "ivshmem-plain,memdev=channel,master=on".into(),
         ]
@@ -198,7 +221,14 @@ mod tests {
         let text = |kind| {
             let launcher = Launcher { kind, vng: Some("/v/vng".into()), qemu: "/q".into() };
             let (program, arguments) = spec().command(&launcher, &files);
-            (program, arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" "))
+            (
+                program,
+                arguments
+                    .iter()
+                    .map(|word| word.to_string_lossy().into_owned())
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            )
         };
         let (vng, by_vng) = text(LauncherKind::VirtmeNg);
         let (qemu, by_qemu) = text(LauncherKind::Qemu);

@@ -66,12 +66,8 @@ impl Machine {
         let region_path = files.path().join("channel");
         let empty = files.path().join("empty");
         fs::create_dir(&empty).map_err(prepare)?;
-        let region_file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&region_path)
-            .map_err(prepare)?;
+        let region_file =
+            File::options().read(true).write(true).create_new(true).open(&region_path).map_err(prepare)?;
         region_file.set_len(REGION as u64).map_err(prepare)?;
         let channel = HostEnd::new(Region::map(&region_file)?, plan)?;
         let log = File::create(console)
@@ -179,7 +175,10 @@ pub fn console_tail(path: &Path) -> String {
     let mut bytes = Vec::new();
     if let Ok(mut file) = File::open(path) {
         let length = file.metadata().map_or(0, |meta| meta.len());
-        let _ = std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL as u64)));
+        let _ = std::io::Seek::seek(
+            &mut file,
+            std::io::SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL as u64)),
+        );
         let _ = file.take(CONSOLE_TAIL as u64).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
@@ -188,8 +187,15 @@ pub fn console_tail(path: &Path) -> String {
 /// The kernel's first words about its own end in a console log, if there are any.
 #[must_use]
 pub fn first_alarm(console: &str) -> Option<String> {
-    const ALARMS: &[&str] =
-        &["BUG:", "Oops", "general protection fault", "Kernel panic", "kernel BUG at", "stack guard page", "double fault"];
+    const ALARMS: &[&str] = &[
+        "BUG:",
+        "Oops",
+        "general protection fault",
+        "Kernel panic",
+        "kernel BUG at",
+        "stack guard page",
+        "double fault",
+    ];
     console
         .lines()
         .find(|line| ALARMS.iter().any(|alarm| line.contains(alarm)))

@@ -52,10 +52,14 @@ pub fn probes() -> Vec<Probe> {
         .map(|&hook| {
             Probe::new(
                 format!("hooks/{}", hook.name),
-                format!("Does a program on {} load, also sleepable, attach, run for its trigger{}?", hook.name, match hook.verdict {
-                    Verdict::Errnos(_) => ", and deny it",
-                    Verdict::Nothing => "",
-                }),
+                format!(
+                    "Does a program on {} load, also sleepable, attach, run for its trigger{}?",
+                    hook.name,
+                    match hook.verdict {
+                        Verdict::Errnos(_) => ", and deny it",
+                        Verdict::Nothing => "",
+                    }
+                ),
                 &[hook.source],
                 move |session| hook_probe(session, hook),
             )

@@ -1,6 +1,11 @@
 //! Every probe, by family. A family is a module with a function `probes`; a probe is one entry in its table.
 
+pub mod chain;
+pub mod context;
+pub mod example;
+pub mod helpers;
 pub mod hooks;
+pub mod kfuncs;
 pub mod program;
 
 use crate::spec::Probe;
@@ -17,7 +22,28 @@ pub struct Family {
 
 /// The families, in the order in which they run and are reported.
 pub const FAMILIES: &[Family] = &[
-    Family { name: "program", about: "the program type itself and what it takes to have it", probes: program::probes },
+    Family {
+        name: "program",
+        about: "the program type itself and what it takes to have it",
+        probes: program::probes,
+    },
+    Family { name: "example", about: "the documented examples, as written", probes: example::probes },
+    Family { name: "chain", about: "several programs on one hook", probes: chain::probes },
+    Family {
+        name: "context",
+        about: "the array of arguments that a program is given",
+        probes: context::probes,
+    },
+    Family {
+        name: "helpers",
+        about: "each helper: called for real, its result checked",
+        probes: helpers::probes,
+    },
+    Family {
+        name: "kfuncs",
+        about: "each kfunc: called for real, its result checked",
+        probes: kfuncs::probes,
+    },
     Family { name: "hooks", about: "each hook: load, attach, fire, deny", probes: hooks::probes },
 ];
 
@@ -39,7 +65,11 @@ mod tests {
         for family in FAMILIES {
             for probe in (family.probes)() {
                 assert_eq!(family_of(&probe.id), family.name, "{}", probe.id);
-                assert!(probe.id.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b)), "{}", probe.id);
+                assert!(
+                    probe.id.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b)),
+                    "{}",
+                    probe.id
+                );
                 assert_eq!(probe.id.split('/').count(), 2, "{}", probe.id);
                 assert!(probe.question.ends_with('?'), "{}: {}", probe.id, probe.question);
                 assert!(!probe.sources.is_empty(), "{} cites no kernel source", probe.id);

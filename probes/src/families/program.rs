@@ -25,7 +25,10 @@ pub fn probes() -> Vec<Probe> {
         Probe::new(
             "program/lsm-list",
             "Is bpf among the active LSMs, and where in their order, when lsm= names it last?",
-            &[source("5.7", "security/security.c", "ordered_lsm_init"), source("5.7", "security/bpf/hooks.c", "bpf_lsm_init")],
+            &[
+                source("5.7", "security/security.c", "ordered_lsm_init"),
+                source("5.7", "security/bpf/hooks.c", "bpf_lsm_init"),
+            ],
             lsm_list,
         ),
         Probe::new(

@@ -21,7 +21,8 @@ pub(super) fn open_channel() -> Result<File, String> {
             continue;
         }
         // Without a driver nobody has switched the device's memory on.
-        fs::write(folder.join("enable"), "1").map_err(|error| format!("cannot enable the channel: {error}"))?;
+        fs::write(folder.join("enable"), "1")
+            .map_err(|error| format!("cannot enable the channel: {error}"))?;
         return ["resource2_wc", "resource2"]
             .iter()
             .find_map(|bar| OpenOptions::new().read(true).write(true).open(folder.join(bar)).ok())

@@ -41,7 +41,8 @@ fn serve(setup: Vec<String>) -> Result<(), String> {
     let plan = channel.plan().map_err(|error| error.to_string())?;
     let kernel = Kernel::read(setup);
     let facts = Box::new(kernel.facts().clone());
-    let say = |channel: &mut GuestEnd, message: &Message| channel.send(message).map_err(|error| error.to_string());
+    let say =
+        |channel: &mut GuestEnd, message: &Message| channel.send(message).map_err(|error| error.to_string());
     say(&mut channel, &Message::Hello { protocol: PROTOCOL, facts })?;
 
     let probes = match selected(&plan) {
@@ -50,13 +51,11 @@ fn serve(setup: Vec<String>) -> Result<(), String> {
     };
     let announced = probes
         .iter()
-        .map(|probe| Announced {
-            probe: probe.id.clone(),
-            machine: probe.machine.clone(),
-        })
+        .map(|probe| Announced { probe: probe.id.clone(), machine: probe.machine.clone() })
         .collect();
     say(&mut channel, &Message::Inventory { probes: announced })?;
-    let records = runner::run_all(&mut channel, &kernel, &plan, &probes).map_err(|error| error.to_string())?;
+    let records =
+        runner::run_all(&mut channel, &kernel, &plan, &probes).map_err(|error| error.to_string())?;
     say(&mut channel, &Message::Done { records })
 }
 

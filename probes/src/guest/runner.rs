@@ -150,7 +150,9 @@ fn supervise(
             Ok(0) => return Ok(outcome_of_the_dead(channel, child)),
             Ok(length) => length,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Ok(Outcome::CouldNotTell { why: format!("lost the probe's pipe: {error}") }),
+            Err(error) => {
+                return Ok(Outcome::CouldNotTell { why: format!("lost the probe's pipe: {error}") });
+            }
         };
         pending.extend_from_slice(&buffer[..length]);
         while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
@@ -159,7 +161,9 @@ fn supervise(
                 Ok(Said::Case(case)) => channel.send(&Message::Case { probe: probe.id.clone(), case })?,
                 Ok(Said::Returned(outcome)) => return Ok(outcome),
                 Err(error) => {
-                    return Ok(Outcome::CouldNotTell { why: format!("the probe's process said nonsense: {error}") });
+                    return Ok(Outcome::CouldNotTell {
+                        why: format!("the probe's process said nonsense: {error}"),
+                    });
                 }
             }
         }
