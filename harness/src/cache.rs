@@ -25,7 +25,9 @@ const TMP_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// There is no place for a cache.
-    #[error("no place for the cache: neither {CACHE_VARIABLE}, XDG_CACHE_HOME nor HOME is set; set {CACHE_VARIABLE}")]
+    #[error(
+        "no place for the cache: neither {CACHE_VARIABLE}, XDG_CACHE_HOME nor HOME is set; set {CACHE_VARIABLE}"
+    )]
     NoPlace,
     /// The cache cannot be written to.
     #[error("cannot write to {}: make it writable, or set {CACHE_VARIABLE} to a folder that is", path.display())]
@@ -78,7 +80,10 @@ impl CacheError {
     /// Sorts an I/O error into the kinds that have a remedy of their own.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
-        #[expect(clippy::wildcard_enum_match_arm, reason = "ErrorKind is non-exhaustive and has some forty kinds")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "ErrorKind is non-exhaustive and has some forty kinds"
+        )]
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path, source },
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
@@ -217,7 +222,8 @@ impl Cache {
         let _guard = self.lock("tmp", &Progress::silent(), TMP_PATIENCE)?;
         let tmp = self.root.join("tmp");
         let entries = fs::read_dir(&tmp).map_err(|e| CacheError::io("list", &tmp, e))?;
-        for entry in entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().ends_with(".lock")) {
+        for entry in entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().ends_with(".lock"))
+        {
             let lock_path = entry.path().with_file_name(format!("{}.lock", entry.file_name().display()));
             if let Attempt::Taken(_lock) = Lock::try_take(&lock_path)? {
                 // What cannot be removed now is tried again by the next run.

@@ -190,9 +190,9 @@ impl Command {
     pub fn spawn(mut self) -> Result<Running, ChildError> {
         let log = match &self.log {
             None => None,
-            Some(path) => Some(
-                File::create(path).map_err(|source| ChildError::Log { path: path.clone(), source })?,
-            ),
+            Some(path) => {
+                Some(File::create(path).map_err(|source| ChildError::Log { path: path.clone(), source })?)
+            }
         };
         die_with_parent(&mut self.inner);
         let started = Instant::now();
@@ -337,8 +337,7 @@ impl Running {
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, ChildError> {
         if self.ended.is_none() {
             let waited = self.child.try_wait();
-            self.ended =
-                waited.map_err(|source| ChildError::Wait { what: self.what.clone(), source })?;
+            self.ended = waited.map_err(|source| ChildError::Wait { what: self.what.clone(), source })?;
         }
         Ok(self.ended)
     }

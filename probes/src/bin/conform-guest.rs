@@ -1,2 +1,2 @@
 //! guest
-fn main(){}
+fn main() {}
