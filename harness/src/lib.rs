@@ -1,8 +1,13 @@
 //! The host side of bpf-lsm-conformance: from a row of `matrix.yaml` to a report.
 
+pub mod cache;
+pub mod child;
 pub mod cli;
+pub mod exit;
+pub mod matrix;
 pub mod model;
 pub mod normalize;
+pub mod progress;
 pub mod report;
 pub mod run;
 pub mod snapshot;

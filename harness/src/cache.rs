@@ -1,0 +1,433 @@
+//! The cache folder: where kernels, apt's lists and tools are kept between runs, safely for several runs at once.
+//!
+//! Layout: `kernels/<key>/` (published entries), `apt/<suite>/` (private apt roots), `tools/`, `locks/`, `tmp/`.
+//! Nothing half-made is ever visible under its final name: an entry is made in `tmp/`, flushed, and renamed. Locks
+//! are advisory locks on files in `locks/`; the kernel releases them however a run ends, and whoever finds the lock
+//! of a left-over temporary folder free removes the folder.
+
+use crate::exit::{self, ExitCode};
+use crate::progress::Progress;
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The environment variable that names the cache folder.
+pub const CACHE_VARIABLE: &str = "CONFORM_CACHE";
+/// The folder's name inside the user's cache folder.
+const FOLDER: &str = "bpf-lsm-conformance";
+/// How long the short-lived lock on `tmp/` is waited for.
+const TMP_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What can go wrong with the cache.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// There is no place for a cache.
+    #[error(
+        "no place for the cache: neither {CACHE_VARIABLE}, XDG_CACHE_HOME nor HOME is set; set {CACHE_VARIABLE}"
+    )]
+    NoPlace,
+    /// The cache cannot be written to.
+    #[error("cannot write to {}: make it writable, or set {CACHE_VARIABLE} to a folder that is", path.display())]
+    Unwritable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk is full.
+    #[error("the disk that holds {} is full: make room, or set {CACHE_VARIABLE} to a folder elsewhere", path.display())]
+    Full {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another run did not give up a lock in time.
+    #[error("gave up after {} s: {holder} holds {}; wait for it or end it", waited.as_secs(), path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// Who has it, as far as known.
+        holder: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Anything else.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ExitCode for CacheError {
+    fn exit_code(&self) -> u8 {
+        exit::INFRASTRUCTURE
+    }
+}
+
+impl CacheError {
+    /// Sorts an I/O error into the kinds that have a remedy of their own.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "ErrorKind is non-exhaustive and has some forty kinds"
+        )]
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path, source },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::Unwritable { path, source }
+            }
+            _ => Self::Io { action, path, source },
+        }
+    }
+}
+
+/// The cache folder, opened.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// Opens the cache where the environment says: `CONFORM_CACHE`, else `XDG_CACHE_HOME`, else `~/.cache`.
+    ///
+    /// # Errors
+    /// [`CacheError::NoPlace`], or as [`Cache::open`].
+    pub fn from_env() -> Result<Self, CacheError> {
+        Self::open(&default_root(|name| std::env::var_os(name))?)
+    }
+
+    /// Opens the cache in `root`, creates what is missing and removes what killed runs have left behind.
+    ///
+    /// # Errors
+    /// When the folder cannot be created or written to.
+    pub fn open(root: &Path) -> Result<Self, CacheError> {
+        let absolute = std::path::absolute(root).map_err(|e| CacheError::io("find", root, e))?;
+        let cache = Self { root: absolute };
+        for folder in ["kernels", "apt", "tools", "locks", "tmp"] {
+            let path = cache.root.join(folder);
+            fs::create_dir_all(&path).map_err(|e| CacheError::io("create", &path, e))?;
+        }
+        cache.sweep()?;
+        Ok(cache)
+    }
+
+    /// The cache folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the published entry `key` is or would be.
+    #[must_use]
+    pub fn kernel_dir(&self, key: &str) -> PathBuf {
+        self.root.join("kernels").join(file_name(key))
+    }
+
+    /// Bytes that an unprivileged user can still write to the cache's file system.
+    ///
+    /// # Errors
+    /// When the file system does not say.
+    pub fn free_bytes(&self) -> Result<u64, CacheError> {
+        let stat = nix::sys::statvfs::statvfs(&self.root)
+            .map_err(|e| CacheError::io("ask for the free space of", &self.root, e.into()))?;
+        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+
+    /// Takes the lock `name`, waiting at most `patience` and saying for whom.
+    ///
+    /// # Errors
+    /// [`CacheError::Locked`] after `patience`; otherwise when the lock file cannot be used.
+    pub fn lock(&self, name: &str, progress: &Progress, patience: Duration) -> Result<Lock, CacheError> {
+        let path = self.root.join("locks").join(format!("{}.lock", file_name(name)));
+        let started = Instant::now();
+        let mut told = false;
+        loop {
+            match Lock::try_take(&path)? {
+                Attempt::Taken(lock) => return Ok(lock),
+                Attempt::Busy(holder) if started.elapsed() >= patience => {
+                    return Err(CacheError::Locked { path, holder, waited: started.elapsed() });
+                }
+                Attempt::Busy(holder) => {
+                    if !told {
+                        let limit = patience.as_secs();
+                        progress.say(name, &format!("waiting for {holder} to finish, at most {limit} s"));
+                        told = true;
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        }
+    }
+
+    /// A new folder inside the cache that disappears with the returned value unless it is published.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn temp_dir(&self) -> Result<TempDir, CacheError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        // Held while the folder and its lock come into being, so that a sweep never sees one without the other.
+        let _guard = self.lock("tmp", &Progress::silent(), TMP_PATIENCE)?;
+        loop {
+            let id = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let path = self.root.join("tmp").join(&id);
+            let lock_path = self.root.join("tmp").join(format!("{id}.lock"));
+            // Another container may use the same cache and have the same process id.
+            if path.exists() || lock_path.exists() {
+                continue;
+            }
+            if let Attempt::Taken(lock) = Lock::try_take(&lock_path)? {
+                fs::create_dir(&path).map_err(|e| CacheError::io("create", &path, e))?;
+                return Ok(TempDir { path, lock_path, _lock: lock });
+            }
+        }
+    }
+
+    /// Makes the content of `temp` visible as `dest`, all at once; an older `dest` is replaced.
+    ///
+    /// # Errors
+    /// When flushing or renaming fails; `dest` is then as it was.
+    pub fn publish(&self, temp: TempDir, dest: &Path) -> Result<(), CacheError> {
+        flush_tree(&temp.path)?;
+        let aside = if dest.exists() {
+            let aside = self.temp_dir()?;
+            let old = aside.path().join("old");
+            fs::rename(dest, &old).map_err(|e| CacheError::io("move away", dest, e))?;
+            Some(aside)
+        } else {
+            None
+        };
+        fs::rename(&temp.path, dest).map_err(|e| CacheError::io("publish", dest, e))?;
+        if let Some(parent) = dest.parent() {
+            flush(parent)?;
+        }
+        drop(aside);
+        Ok(())
+    }
+
+    /// Removes temporary folders whose owners are gone.
+    fn sweep(&self) -> Result<(), CacheError> {
+        let _guard = self.lock("tmp", &Progress::silent(), TMP_PATIENCE)?;
+        let tmp = self.root.join("tmp");
+        let entries = fs::read_dir(&tmp).map_err(|e| CacheError::io("list", &tmp, e))?;
+        for entry in entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().ends_with(".lock"))
+        {
+            let lock_path = entry.path().with_file_name(format!("{}.lock", entry.file_name().display()));
+            if let Attempt::Taken(_lock) = Lock::try_take(&lock_path)? {
+                // What cannot be removed now is tried again by the next run.
+                let _ = fs::remove_dir_all(entry.path());
+                let _ = fs::remove_file(&lock_path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The cache folder that the environment asks for.
+fn default_root(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, CacheError> {
+    let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(root) = set(CACHE_VARIABLE) {
+        return Ok(root);
+    }
+    // The XDG specification tells to ignore relative paths.
+    if let Some(root) = set("XDG_CACHE_HOME").filter(|root| root.is_absolute()) {
+        return Ok(root.join(FOLDER));
+    }
+    set("HOME").map(|home| home.join(".cache").join(FOLDER)).ok_or(CacheError::NoPlace)
+}
+
+/// `name` as one component of a path: separators and other surprises become `_`.
+fn file_name(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "+-.~_".contains(c) { c } else { '_' };
+    let mapped: String = name.chars().map(safe).collect();
+    if mapped.starts_with('.') { format!("_{mapped}") } else { mapped }
+}
+
+/// Writes a file or folder through to the disk.
+fn flush(path: &Path) -> Result<(), CacheError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(|e| CacheError::io("flush", path, e))
+}
+
+/// Writes a folder and the files in it through to the disk.
+fn flush_tree(path: &Path) -> Result<(), CacheError> {
+    for entry in fs::read_dir(path).map_err(|e| CacheError::io("list", path, e))? {
+        let entry = entry.map_err(|e| CacheError::io("list", path, e))?;
+        let kind = entry.file_type().map_err(|e| CacheError::io("inspect", &entry.path(), e))?;
+        if kind.is_dir() {
+            flush_tree(&entry.path())?;
+        } else if kind.is_file() {
+            flush(&entry.path())?;
+        }
+    }
+    flush(path)
+}
+
+/// A folder under way; removed when dropped.
+#[derive(Debug)]
+pub struct TempDir {
+    path: PathBuf,
+    lock_path: PathBuf,
+    _lock: Lock,
+}
+
+impl TempDir {
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // What stays behind is removed by the next run's sweep.
+        let _ = fs::remove_dir_all(&self.path);
+        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+/// A lock that is held until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+enum Attempt {
+    Taken(Lock),
+    Busy(String),
+}
+
+impl Lock {
+    fn try_take(path: &Path) -> Result<Attempt, CacheError> {
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|e| CacheError::io("open the lock", path, e))?;
+        match file.try_lock() {
+            Ok(()) => {
+                // Only for the message of whoever waits; a lock that cannot be signed is still a lock.
+                let _ = sign(&mut file);
+                Ok(Attempt::Taken(Self { _file: file }))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.take(200).read_to_string(&mut holder);
+                let holder = holder.trim();
+                Ok(Attempt::Busy(if holder.is_empty() { "another run".into() } else { holder.into() }))
+            }
+            Err(TryLockError::Error(e)) => Err(CacheError::io("lock", path, e)),
+        }
+    }
+}
+
+/// Notes in the lock file who has it.
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    let program = std::env::args_os().next().map(PathBuf::from);
+    let name = program.as_deref().and_then(Path::file_name).unwrap_or_default();
+    write!(file, "process {} ({})", std::process::id(), name.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn opened() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        (dir, cache)
+    }
+
+    #[rstest]
+    #[case::own_variable(&[("CONFORM_CACHE", "/c"), ("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], Some("/c"))]
+    #[case::xdg(&[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], Some("/x/bpf-lsm-conformance"))]
+    #[case::home(&[("CONFORM_CACHE", ""), ("XDG_CACHE_HOME", "x"), ("HOME", "/h")], Some("/h/.cache/bpf-lsm-conformance"))]
+    #[case::nothing(&[], None)]
+    fn the_root_comes_from_the_environment(#[case] set: &[(&str, &str)], #[case] want: Option<&str>) {
+        let root = default_root(|name| set.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()));
+        assert_eq!(root.ok(), want.map(PathBuf::from));
+    }
+
+    #[test]
+    fn publishing_replaces_all_at_once_and_leaves_nothing_behind() {
+        let (_dir, cache) = opened();
+        let dest = cache.kernel_dir("a/b");
+        assert!(dest.ends_with("kernels/a_b"));
+        for content in ["one", "two"] {
+            let temp = cache.temp_dir().unwrap();
+            fs::write(temp.path().join("file"), content).unwrap();
+            cache.publish(temp, &dest).unwrap();
+            assert_eq!(fs::read_to_string(dest.join("file")).unwrap(), content);
+        }
+        assert_eq!(fs::read_dir(cache.root().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn left_overs_go_and_what_is_in_use_stays() {
+        let (dir, cache) = opened();
+        let live = cache.temp_dir().unwrap();
+        let dead = dir.path().join("tmp/1-1");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("half"), "x").unwrap();
+        fs::write(dir.path().join("tmp/1-1.lock"), "process 1").unwrap();
+        drop(Cache::open(dir.path()).unwrap());
+        assert!(live.path().exists());
+        assert!(!dead.exists());
+    }
+
+    #[test]
+    fn a_lock_is_exclusive_names_its_holder_and_ends_with_the_guard() {
+        let (_dir, cache) = opened();
+        let (progress, lines) = Progress::collected();
+        let held = cache.lock("kernel x", &progress, Duration::ZERO).unwrap();
+        let error = cache.lock("kernel x", &progress, Duration::from_millis(120)).unwrap_err();
+        let me = format!("process {}", std::process::id());
+        assert!(error.to_string().contains(&me), "{error}");
+        assert!(lines.lock().unwrap()[0].contains(&me));
+        drop(held);
+        cache.lock("kernel x", &progress, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn two_threads_never_hold_a_lock_together() {
+        let (_dir, cache) = opened();
+        let inside = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        let _lock = cache.lock("x", &Progress::silent(), Duration::from_secs(60)).unwrap();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_full_disk_and_a_closed_folder_say_so() {
+        let full = CacheError::io("write", Path::new("/c"), io::ErrorKind::StorageFull.into());
+        assert!(full.to_string().contains("is full"), "{full}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Cache::open(file.path()).unwrap_err();
+        assert_eq!(error.exit_code(), exit::INFRASTRUCTURE);
+    }
+}

@@ -1,0 +1,466 @@
+//! Child processes that cannot outstay their welcome: a wall-clock deadline, a process group of their own that is
+//! killed on drop, and a kernel-side promise that they die with the thread that started them.
+//!
+//! Everything a child writes goes to an optional log file and to a bounded tail that errors show. The promise to die
+//! with the parent (`PR_SET_PDEATHSIG`) holds for the child itself, not for what it starts in turn, and it is bound
+//! to the *thread* that called [`Command::spawn`]: that thread has to live as long as the child should.
+
+use crate::exit::{self, ExitCode};
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How much of the latest output an error can show.
+const TAIL_BYTES: usize = 4096;
+/// Standard output beyond this is only in the log file.
+const STDOUT_BYTES: usize = 16 << 20;
+/// How long the pipes may stay open after the child has ended (a grandchild may hold them).
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What can go wrong with a child process.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    /// The program could not be started at all.
+    #[error("cannot start {program} for {what}")]
+    Start {
+        /// What the child was for.
+        what: String,
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The program is not installed.
+    #[error("cannot start {program} for {what}: not found in PATH")]
+    NotFound {
+        /// What the child was for.
+        what: String,
+        /// The program.
+        program: String,
+    },
+    /// The log file could not be written.
+    #[error("cannot write the log file {}", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The child ended, and not well.
+    #[error("{what} failed ({status}){}{}", indent(tail), log_hint(log.as_deref()))]
+    Failed {
+        /// What the child was for.
+        what: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of its output.
+        tail: String,
+        /// Where all of its output is.
+        log: Option<PathBuf>,
+    },
+    /// The child was killed at its deadline.
+    #[error("{what} did not end within {} s and was killed{}{}", deadline.as_secs(), indent(tail), log_hint(log.as_deref()))]
+    Deadline {
+        /// What the child was for.
+        what: String,
+        /// The deadline.
+        deadline: Duration,
+        /// The end of its output.
+        tail: String,
+        /// Where all of its output is.
+        log: Option<PathBuf>,
+    },
+    /// The child could not be waited for.
+    #[error("cannot wait for {what}")]
+    Wait {
+        /// What the child was for.
+        what: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl ExitCode for ChildError {
+    fn exit_code(&self) -> u8 {
+        exit::INFRASTRUCTURE
+    }
+}
+
+impl ChildError {
+    /// The end of the child's output, as far as there is any.
+    #[must_use]
+    pub fn tail(&self) -> &str {
+        match self {
+            Self::Failed { tail, .. } | Self::Deadline { tail, .. } => tail,
+            Self::Start { .. } | Self::NotFound { .. } | Self::Log { .. } | Self::Wait { .. } => "",
+        }
+    }
+}
+
+/// The tail as indented lines below the message.
+fn indent(tail: &str) -> String {
+    tail.trim_end().lines().map(|line| format!("\n  | {line}")).collect()
+}
+
+/// Where to read on.
+fn log_hint(log: Option<&Path>) -> String {
+    log.map(|path| format!("\n  all of it: {}", path.display())).unwrap_or_default()
+}
+
+/// A program to be started.
+#[derive(Debug)]
+pub struct Command {
+    inner: std::process::Command,
+    what: String,
+    deadline: Duration,
+    log: Option<PathBuf>,
+}
+
+impl Command {
+    /// A child that runs `program`, is called `what` in messages and is killed after `deadline`.
+    pub fn new(program: impl AsRef<OsStr>, what: impl Into<String>, deadline: Duration) -> Self {
+        let mut inner = std::process::Command::new(program);
+        inner.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        Self { inner, what: what.into(), deadline, log: None }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.inner.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.inner.args(args);
+        self
+    }
+
+    /// Sets an environment variable of the child.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.inner.env(name, value);
+        self
+    }
+
+    /// Removes an environment variable from the child.
+    #[must_use]
+    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.inner.env_remove(name);
+        self
+    }
+
+    /// Sets the child's working directory.
+    #[must_use]
+    pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.inner.current_dir(dir);
+        self
+    }
+
+    /// Connects the child's standard input, to be taken with [`Running::stdin`]; it is `/dev/null` otherwise.
+    #[must_use]
+    pub fn with_stdin(mut self) -> Self {
+        self.inner.stdin(Stdio::piped());
+        self
+    }
+
+    /// Writes all output to `path`, from its beginning.
+    #[must_use]
+    pub fn log(mut self, path: impl Into<PathBuf>) -> Self {
+        self.log = Some(path.into());
+        self
+    }
+
+    /// Starts the child.
+    ///
+    /// # Errors
+    /// [`ChildError::NotFound`], [`ChildError::Start`] or [`ChildError::Log`].
+    pub fn spawn(mut self) -> Result<Running, ChildError> {
+        let log = match &self.log {
+            None => None,
+            Some(path) => {
+                Some(File::create(path).map_err(|source| ChildError::Log { path: path.clone(), source })?)
+            }
+        };
+        die_with_parent(&mut self.inner);
+        let started = Instant::now();
+        let mut child = self.inner.spawn().map_err(|source| self.start_error(source))?;
+        let captured = Arc::new(Mutex::new(Captured { log, ..Captured::default() }));
+        let (done, readers) = channel();
+        if let Some(stdout) = child.stdout.take() {
+            read_along(stdout, Arc::clone(&captured), true, done.clone());
+        }
+        if let Some(stderr) = child.stderr.take() {
+            read_along(stderr, Arc::clone(&captured), false, done.clone());
+        }
+        let (what, deadline, log) = (self.what, self.deadline, self.log);
+        Ok(Running { child, what, started, deadline, log, captured, readers, ended: None })
+    }
+
+    /// Runs the child to its end.
+    ///
+    /// # Errors
+    /// Any [`ChildError`]; an exit status other than 0 is one.
+    pub fn run(self) -> Result<Output, ChildError> {
+        self.spawn()?.wait()
+    }
+
+    fn start_error(&self, source: std::io::Error) -> ChildError {
+        let what = self.what.clone();
+        let program = self.inner.get_program().to_string_lossy().into_owned();
+        if source.kind() == std::io::ErrorKind::NotFound {
+            return ChildError::NotFound { what, program };
+        }
+        ChildError::Start { what, program, source }
+    }
+}
+
+/// Asks the kernel to kill the child when the starting thread ends.
+fn die_with_parent(command: &mut std::process::Command) {
+    let parent = std::process::id();
+    // SAFETY: the closure runs between fork and exec and calls only `prctl` and `getppid`, both async-signal-safe;
+    // it allocates nothing (an error made from a raw errno owns no memory).
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
+                return Err(std::io::Error::last_os_error());
+            }
+            // The parent may have died before the request was made; then nobody would ever send the signal.
+            if u32::try_from(libc::getppid()) != Ok(parent) {
+                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        });
+    }
+}
+
+/// What a child has written so far.
+#[derive(Default)]
+struct Captured {
+    stdout: Vec<u8>,
+    tail: VecDeque<u8>,
+    log: Option<File>,
+}
+
+impl Captured {
+    fn take_in(&mut self, bytes: &[u8], is_stdout: bool) {
+        if is_stdout {
+            let room = STDOUT_BYTES.saturating_sub(self.stdout.len());
+            self.stdout.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+        self.tail.extend(bytes);
+        let excess = self.tail.len().saturating_sub(TAIL_BYTES);
+        self.tail.drain(..excess);
+        if let Some(log) = &mut self.log {
+            // A full disk shows itself where the result is written; the tail is kept either way.
+            let _ = log.write_all(bytes);
+        }
+    }
+}
+
+/// Copies one of the child's streams into `captured` until it closes.
+fn read_along(
+    mut stream: impl Read + Send + 'static,
+    captured: Arc<Mutex<Captured>>,
+    is_stdout: bool,
+    done: std::sync::mpsc::Sender<()>,
+) {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16384];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            captured.lock().unwrap_or_else(PoisonError::into_inner).take_in(&buffer[..count], is_stdout);
+        }
+        // Nobody waits any more when the child was dropped.
+        let _ = done.send(());
+    });
+}
+
+/// How a child that ended well ended.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Standard output, at most 16 MiB of it.
+    pub stdout: String,
+    /// The end of both streams, in order of arrival.
+    pub tail: String,
+    /// From start to end.
+    pub elapsed: Duration,
+}
+
+/// A child under way; killed with its process group when dropped.
+pub struct Running {
+    child: std::process::Child,
+    what: String,
+    started: Instant,
+    deadline: Duration,
+    log: Option<PathBuf>,
+    captured: Arc<Mutex<Captured>>,
+    readers: Receiver<()>,
+    ended: Option<ExitStatus>,
+}
+
+impl Running {
+    /// The child's process id, which is also its process group's.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The child's standard input, once, if [`Command::with_stdin`] asked for it.
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// The end of what the child has written so far.
+    #[must_use]
+    pub fn tail(&self) -> String {
+        let captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: Vec<u8> = captured.tail.iter().copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// How the child ended, or `None` while it runs. The deadline is not looked at.
+    ///
+    /// # Errors
+    /// [`ChildError::Wait`].
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, ChildError> {
+        if self.ended.is_none() {
+            let waited = self.child.try_wait();
+            self.ended = waited.map_err(|source| ChildError::Wait { what: self.what.clone(), source })?;
+        }
+        Ok(self.ended)
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// [`ChildError::Deadline`], [`ChildError::Failed`] or [`ChildError::Wait`].
+    pub fn wait(self) -> Result<Output, ChildError> {
+        self.wait_with(|| {})
+    }
+
+    /// Waits for the end and calls `tick` several times a second meanwhile.
+    ///
+    /// # Errors
+    /// [`ChildError::Deadline`], [`ChildError::Failed`] or [`ChildError::Wait`].
+    pub fn wait_with(mut self, mut tick: impl FnMut()) -> Result<Output, ChildError> {
+        let mut pause = Duration::from_millis(2);
+        let status = loop {
+            if let Some(status) = self.try_wait()? {
+                break status;
+            }
+            if self.started.elapsed() >= self.deadline {
+                self.kill();
+                self.drain();
+                let (what, tail, log) = (self.what.clone(), self.tail(), self.log.clone());
+                return Err(ChildError::Deadline { what, deadline: self.deadline, tail, log });
+            }
+            tick();
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        };
+        let elapsed = self.started.elapsed();
+        self.drain();
+        let tail = self.tail();
+        if !status.success() {
+            return Err(ChildError::Failed { what: self.what.clone(), status, tail, log: self.log.clone() });
+        }
+        let mut captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        let stdout = String::from_utf8_lossy(&std::mem::take(&mut captured.stdout)).into_owned();
+        drop(captured);
+        Ok(Output { stdout, tail, elapsed })
+    }
+
+    /// Kills the child and whatever is left of its process group, and waits for the child.
+    pub fn kill(&mut self) {
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            // SAFETY: `killpg` takes plain numbers. The group's number cannot have been given away: the child, its
+            // leader, has not been waited for, or members of the group are what keeps the number taken.
+            unsafe { libc::killpg(group, libc::SIGKILL) };
+        }
+        if self.ended.is_none() {
+            // The only failure is that there is nothing left to wait for.
+            self.ended = self.child.wait().ok();
+        }
+    }
+
+    /// Waits a little for the last output.
+    fn drain(&self) {
+        let until = Instant::now() + DRAIN;
+        for _stream in 0..2 {
+            if self.readers.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            self.kill();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, seconds: u64) -> Command {
+        Command::new("sh", "the test's shell", Duration::from_secs(seconds)).args(["-c", script])
+    }
+
+    #[test]
+    fn output_is_captured_and_logged() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let output = shell("echo out; echo err >&2", 20).log(&log).run().unwrap();
+        assert_eq!(output.stdout, "out\n");
+        assert!(output.tail.contains("out\n") && output.tail.contains("err\n"));
+        assert!(std::fs::read_to_string(log).unwrap().contains("err\n"));
+    }
+
+    #[test]
+    fn a_failure_shows_the_tail() {
+        let error = shell("echo why it failed; exit 7", 20).run().unwrap_err();
+        assert!(error.to_string().contains("exit status: 7"), "{error}");
+        assert!(error.to_string().contains("  | why it failed"), "{error}");
+    }
+
+    #[test]
+    fn the_deadline_kills_grandchildren_too() {
+        let started = Instant::now();
+        let error = shell("echo begun; sleep 600 & sleep 600", 1).run().unwrap_err();
+        assert!(matches!(error, ChildError::Deadline { .. }), "{error}");
+        assert!(error.tail().contains("begun"));
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn dropping_kills() {
+        let running = shell("sleep 600", 700).spawn().unwrap();
+        let stat = PathBuf::from(format!("/proc/{}/stat", running.pid()));
+        assert!(stat.exists());
+        drop(running);
+        assert!(!stat.exists());
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = Command::new("no-such-program-here", "a test", Duration::from_secs(1)).run().unwrap_err();
+        assert!(matches!(error, ChildError::NotFound { .. }));
+        assert!(error.to_string().contains("no-such-program-here"));
+    }
+}

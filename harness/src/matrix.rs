@@ -1,0 +1,149 @@
+//! `matrix.yaml`: which kernels there are, where each comes from, and under which `lsm=` order it boots.
+//!
+//! Whatever is wrong is refused with file, line, column and, where a name was probably mistyped, the name meant.
+
+mod parse;
+mod values;
+
+use crate::exit::{self, ExitCode};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use values::{PackageName, closest, series_of_package};
+
+/// What can go wrong with `matrix.yaml`.
+#[derive(Debug, thiserror::Error)]
+pub enum MatrixError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file says something that is not allowed.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What, and how to put it right.
+        message: String,
+    },
+    /// A kernel was asked for that no row names.
+    #[error("no kernel {name:?} in the matrix{}; it has {}", did_you_mean(suggestion.as_deref()), known.join(", "))]
+    UnknownKernel {
+        /// The name asked for.
+        name: String,
+        /// The name probably meant.
+        suggestion: Option<String>,
+        /// All names.
+        known: Vec<String>,
+    },
+}
+
+impl ExitCode for MatrixError {
+    fn exit_code(&self) -> u8 {
+        exit::BAD_INPUT
+    }
+}
+
+/// The words that introduce a suggestion, or nothing.
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    suggestion.map(|name| format!(", did you mean {name:?}?")).unwrap_or_default()
+}
+
+/// All rows, in the file's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// The rows; their names differ.
+    pub rows: Vec<Row>,
+}
+
+/// One kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The row's name: letters, digits, `.`, `_`, `+` and `-`.
+    pub name: String,
+    /// Where the image comes from.
+    pub source: Source,
+    /// The value of `lsm=` on the kernel's command line; `bpf` is in it.
+    pub lsm: String,
+    /// What the kernel's configuration has to say: `CONFIG_*` name to `y`, `m`, `n` or a value.
+    pub config: BTreeMap<String, String>,
+}
+
+/// Where a kernel image comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A package of Debian's archive.
+    Debian(Debian),
+    /// A mainline version such as `v6.14`, fetched through virtme-ng.
+    Upstream(String),
+    /// Kernel sources to be built.
+    Archive(Archive),
+    /// An image that is already there.
+    Path(PathBuf),
+}
+
+/// A Debian package, pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Debian {
+    /// The suites to look in, in this order.
+    pub suites: Vec<String>,
+    /// The package's name, which holds the series.
+    pub package: PackageName,
+    /// The package's version.
+    pub version: String,
+}
+
+/// An archive of kernel sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// Where it is.
+    pub url: String,
+    /// Its SHA-256, lower-case hexadecimal.
+    pub sha256: String,
+    /// Configuration fragments, absolute or as resolved against the matrix's folder.
+    pub fragments: Vec<PathBuf>,
+}
+
+impl Matrix {
+    /// Reads the file `path`.
+    ///
+    /// # Errors
+    /// [`MatrixError::Read`] or [`MatrixError::Invalid`].
+    pub fn load(path: &Path) -> Result<Self, MatrixError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| MatrixError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads `text` as if it were in the file `path`: messages name it, relative paths start from its folder.
+    ///
+    /// # Errors
+    /// [`MatrixError::Invalid`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, MatrixError> {
+        parse::matrix(text, path)
+    }
+
+    /// The row called `name`.
+    ///
+    /// # Errors
+    /// [`MatrixError::UnknownKernel`], with the nearest name.
+    pub fn row(&self, name: &str) -> Result<&Row, MatrixError> {
+        self.rows.iter().find(|row| row.name == name).ok_or_else(|| {
+            let known: Vec<_> = self.rows.iter().map(|row| row.name.clone()).collect();
+            let suggestion = closest(name, known.iter().map(String::as_str)).map(str::to_owned);
+            MatrixError::UnknownKernel { name: name.to_owned(), suggestion, known }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
