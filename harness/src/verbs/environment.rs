@@ -1,0 +1,179 @@
+//! What a run stands on: tools, the packed guest, kernel images, the accelerator.
+
+use super::project::{Project, Subject};
+use crate::cache::Cache;
+use crate::cli::MachineOptions;
+use crate::exit::{self, Failure};
+use crate::model::ImageFacts;
+use crate::progress::Progress;
+use crate::provision::{kernels, tools};
+use crate::run::collect::{Deadlines, Job, Setup, trial};
+use crate::run::{guest, initramfs};
+use crate::vmm::accel::{Accel, AccelChoice, choose};
+use crate::vmm::{Launcher, LauncherKind};
+use std::path::{Path, PathBuf};
+
+/// Memory of a machine. The largest Debian kernel with our initramfs needs about 250 MiB.
+const MEMORY_MIB: u32 = 384;
+
+/// Tools and settings that all kernels of a run share.
+pub struct Environment {
+    /// What the collector needs.
+    pub setup: Setup,
+    /// Why this accelerator.
+    pub accel_reason: String,
+}
+
+/// The folder of one run.
+pub struct RunFolder {
+    /// Where.
+    pub path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes the folder: the one asked for, or one named after the time.
+    ///
+    /// # Errors
+    /// Infrastructure, when it cannot be made.
+    pub fn make(project: &Project, asked: Option<&Path>) -> Result<Self, Failure> {
+        let path = asked.map_or_else(
+            || {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                project.work_folder().join("runs").join(format!("{}-{}", now.as_secs(), std::process::id()))
+            },
+            Path::to_owned,
+        );
+        std::fs::create_dir_all(&path).map_err(|error| cannot("make the run folder", &path, &error))?;
+        let path = path.canonicalize().map_err(|error| cannot("find the run folder", &path, &error))?;
+        Ok(Self { path })
+    }
+
+    /// Makes this the last run, which `accept` looks at.
+    pub fn becomes_last(&self, project: &Project) {
+        let link = project.last_run();
+        let new = link.with_extension(format!("new-{}", std::process::id()));
+        // The link is a convenience: a run whose link cannot be set is still whole.
+        if std::os::unix::fs::symlink(&self.path, &new).is_ok() && std::fs::rename(&new, &link).is_err() {
+            let _ = std::fs::remove_file(&new);
+        }
+    }
+}
+
+fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!("cannot {what} {}: {error}", path.display()))
+}
+
+/// Images of the subjects, in their order: fetched where they are missing. One that cannot be had does not keep the
+/// others from running; its reason stands in its place.
+pub fn images(
+    subjects: &[Subject],
+    cache: &Cache,
+    progress: &Progress,
+    offline: bool,
+) -> Vec<Result<ImageFacts, Failure>> {
+    subjects
+        .iter()
+        .map(|subject| match subject {
+            Subject::Row(row) => kernels::ensure(row, cache, progress, offline).map_err(Failure::from),
+            Subject::Image { path, .. } => kernels::from_path(path).map_err(Failure::from),
+        })
+        .collect()
+}
+
+/// Jobs for the subjects that have an image.
+///
+/// # Errors
+/// Infrastructure, when a folder for console logs cannot be made.
+pub fn jobs(
+    subjects: &[(&Subject, ImageFacts)],
+    folder: &RunFolder,
+    lsm: Option<&str>,
+    default_lsm: &str,
+) -> Result<Vec<Job>, Failure> {
+    subjects
+        .iter()
+        .map(|(subject, image)| {
+            let console = folder.path.join(subject.name());
+            std::fs::create_dir_all(&console).map_err(|error| cannot("make", &console, &error))?;
+            let own = match subject {
+                Subject::Row(row) => row.lsm.as_str(),
+                Subject::Image { .. } => default_lsm,
+            };
+            Ok(Job {
+                kernel: subject.name().to_owned(),
+                image: image.clone(),
+                lsm: lsm.unwrap_or(own).to_owned(),
+                release_prefix: subject.release_prefix(),
+                folder: console,
+            })
+        })
+        .collect()
+}
+
+impl Environment {
+    /// Finds or installs the tools, builds and packs the guest.
+    ///
+    /// # Errors
+    /// With the exit code of what is missing.
+    pub fn prepare(
+        project: &Project,
+        options: &MachineOptions,
+        cache: &Cache,
+        progress: &Progress,
+    ) -> Result<Self, Failure> {
+        let qemu = tools::qemu(progress, options.offline)?;
+        let vng = match options.vmm {
+            LauncherKind::VirtmeNg => Some(tools::virtme_ng(cache, progress, options.offline)?.path),
+            LauncherKind::Qemu => None,
+        };
+        let initramfs = packed_guest(project, progress)?;
+        let guard = std::env::current_exe().map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
+        let setup = Setup {
+            launcher: Launcher { kind: options.vmm, vng, qemu: qemu.path },
+            accel: Accel::Tcg,
+            qemu_version: qemu.version,
+            initramfs,
+            guard,
+            deadlines: Deadlines::for_accel(Accel::Tcg),
+            select: Vec::new(),
+            detail: false,
+            memory_mib: MEMORY_MIB,
+            // One: two virtual processors under TCG are slower and now and then lose a boot while a kernel patches
+            // itself.
+            cpus: 1,
+        };
+        Ok(Self { setup, accel_reason: String::new() })
+    }
+
+    /// Chooses the accelerator, if need be by booting `job` under KVM.
+    pub fn choose_accel(&mut self, choice: AccelChoice, job: &Job, progress: &Progress) {
+        let (accel, reason) = choose(choice, || {
+            progress.say("accel", "trying a machine under kvm");
+            let mut setup = self.setup.clone();
+            setup.accel = Accel::Kvm;
+            setup.deadlines = Deadlines::for_accel(Accel::Kvm);
+            setup.deadlines.hello = std::time::Duration::from_secs(10);
+            trial(&setup, job)
+        });
+        progress.say("accel", &reason);
+        self.setup.accel = accel;
+        self.setup.deadlines = Deadlines::for_accel(accel);
+        self.accel_reason = reason;
+    }
+}
+
+/// Builds the guest and packs it, unless the packed one is newer.
+fn packed_guest(project: &Project, progress: &Progress) -> Result<PathBuf, Failure> {
+    progress.say("guest", "building the guest binary (a few seconds; about a minute the first time)");
+    let binary = guest::build(&project.root)?;
+    let folder = project.work_folder();
+    std::fs::create_dir_all(&folder).map_err(|error| cannot("make", &folder, &error))?;
+    let target = folder.join("initramfs.cpio");
+    let newer = |a: &Path, b: &Path| -> Option<bool> {
+        Some(a.metadata().ok()?.modified().ok()? > b.metadata().ok()?.modified().ok()?)
+    };
+    if newer(&target, &binary) != Some(true) {
+        initramfs::write(&binary, &target).map_err(|error| cannot("pack the guest into", &target, &error))?;
+    }
+    Ok(target)
+}

@@ -1,0 +1,54 @@
+//! What each verb of the command line does. Everything here returns the exit code, or a [`Failure`] that knows it.
+
+mod accept;
+mod doctor;
+mod environment;
+mod kernels;
+mod list;
+mod merge;
+pub mod project;
+mod run;
+mod show;
+
+use crate::cli::{Cli, Verb};
+use crate::exit::{self, Failure};
+use crate::progress::Progress;
+use crate::vmm::guard;
+use clap::CommandFactory;
+use std::io::Write;
+
+pub use environment::Environment;
+pub use run::{Finished, prepare_and_run};
+
+/// Carries out the command line.
+///
+/// # Errors
+/// [`Failure`] with the exit code it deserves.
+pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
+    let project = project::Project::find(cli.matrix)?;
+    let progress = Progress::stderr();
+    match cli.verb {
+        Verb::Run(options) => run::run(&project, &options, &progress),
+        Verb::List(options) => list::list(&options),
+        Verb::Kernels { verb } => kernels::kernels(&project, &verb, &progress),
+        Verb::Show(options) => show::show(&project, &options, &progress),
+        Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
+        Verb::Accept(options) => accept::accept(&project, &options),
+        Verb::Merge(options) => merge::merge(&project, &options),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "conform", &mut std::io::stdout());
+            Ok(exit::OK)
+        }
+        Verb::Guard { remove, command } => std::process::exit(guard::run(&command, remove)),
+    }
+}
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no failure of ours.
+pub(crate) fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes());
+    if !text.ends_with('\n') {
+        let _ = stdout.write_all(b"\n");
+    }
+    let _ = stdout.flush();
+}

@@ -1,0 +1,219 @@
+//! Where the project is, what it knows, and what a selection on the command line means.
+
+use crate::cli::Selection;
+use crate::exit::{self, Failure};
+use crate::matrix::{Matrix, Row, Source, closest, series_of_package};
+use crate::report::list::ProbeInfo;
+use crate::snapshot::{Ci, Known, Store};
+use globset::Glob;
+use std::path::{Path, PathBuf};
+
+/// The project's folder and the matrix in use.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// The top of the project.
+    pub root: PathBuf,
+    /// The matrix file.
+    pub matrix: PathBuf,
+}
+
+/// A kernel to be run: a row, or an image without one.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// A row of the matrix.
+    Row(Box<Row>),
+    /// An image on disk; compared with the row of its series, or else the nearest.
+    Image {
+        /// Its name in records: the file's.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Subject {
+    /// The name in records.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Row(row) => &row.name,
+            Self::Image { name, .. } => name,
+        }
+    }
+
+    /// What `uname -r` must begin with; empty where nothing is promised.
+    #[must_use]
+    pub fn release_prefix(&self) -> String {
+        let series = match self {
+            Self::Row(row) => match &row.source {
+                Source::Debian(debian) => series_of_package(debian.package.as_str()),
+                Source::Upstream(version) => Some(version.trim_start_matches('v').to_owned()),
+                Source::Archive(_) | Source::Path(_) => None,
+            },
+            Self::Image { .. } => None,
+        };
+        series.unwrap_or_default()
+    }
+}
+
+impl Project {
+    /// The project around the running program: what cargo says at run time, else what it said at build time.
+    ///
+    /// # Errors
+    /// Bad input when that folder is gone.
+    pub fn find(matrix: Option<PathBuf>) -> Result<Self, Failure> {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let package = Path::new(&package);
+        let root = package.parent().unwrap_or(package);
+        let root = root.canonicalize().map_err(|error| {
+            Failure::new(exit::BAD_INPUT, anyhow::anyhow!("cannot find the project at {}: {error}", root.display()))
+        })?;
+        let matrix = matrix.unwrap_or_else(|| root.join("matrix.yaml"));
+        Ok(Self { root, matrix })
+    }
+
+    /// Reads the matrix.
+    ///
+    /// # Errors
+    /// Bad input, with file, line and remedy.
+    pub fn matrix(&self) -> Result<Matrix, Failure> {
+        Ok(Matrix::load(&self.matrix)?)
+    }
+
+    /// The folder for everything that can be made again.
+    #[must_use]
+    pub fn work_folder(&self) -> PathBuf {
+        self.root.join("target").join("conform")
+    }
+
+    /// The link to the last run's folder.
+    #[must_use]
+    pub fn last_run(&self) -> PathBuf {
+        self.work_folder().join("last")
+    }
+
+    /// The snapshots.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        Store::new(self.root.join("snapshots"), Ci::from_env())
+    }
+}
+
+/// What the suite knows by name: kernels and probes.
+#[must_use]
+pub fn known(matrix: &Matrix) -> Known {
+    let names: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
+    Known::new(&names, probes::families::all().into_iter().map(|probe| (probe.id, probe.question)))
+}
+
+/// Every probe, without its function.
+#[must_use]
+pub fn probe_infos() -> Vec<ProbeInfo> {
+    probes::families::all().iter().map(ProbeInfo::from).collect()
+}
+
+/// The kernels that a selection names; all rows when it names none.
+///
+/// # Errors
+/// Bad input for a name that is neither a row nor a file, with the nearest row.
+pub fn subjects(matrix: &Matrix, selection: &[String]) -> Result<Vec<Subject>, Failure> {
+    if selection.is_empty() {
+        return Ok(matrix.rows.iter().map(|row| Subject::Row(Box::new(row.clone()))).collect());
+    }
+    let mut found: Vec<Subject> = Vec::new();
+    for name in selection {
+        let subject = subject(matrix, name)?;
+        if !found.iter().any(|other| other.name() == subject.name()) {
+            found.push(subject);
+        }
+    }
+    Ok(found)
+}
+
+fn subject(matrix: &Matrix, name: &str) -> Result<Subject, Failure> {
+    let path = Path::new(name);
+    match matrix.row(name) {
+        Ok(row) => Ok(Subject::Row(Box::new(row.clone()))),
+        Err(_) if path.is_file() => {
+            let file = path.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+            // Snapshot files list kernels by name: no spaces, no commas.
+            let name = file.replace([' ', ','], "_");
+            let path = path.canonicalize().map_err(|error| Failure::new(exit::BAD_INPUT, error))?;
+            Ok(Subject::Image { name, path })
+        }
+        Err(_) if name.contains('/') => {
+            Err(Failure::new(exit::BAD_INPUT, anyhow::anyhow!("no kernel image at {name}; check the path")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The globs over probe ids that a selection means. A case's id selects its probe.
+///
+/// # Errors
+/// Bad input for a malformed glob or an unknown name; nothing selected for a glob without a match.
+pub fn probe_globs(selection: &[String]) -> Result<Vec<String>, Failure> {
+    let ids: Vec<String> = probes::families::all().into_iter().map(|probe| probe.id).collect();
+    let mut globs = Vec::new();
+    for wanted in selection {
+        let probe = probe_part(wanted);
+        let matcher = Glob::new(&probe)
+            .map_err(|error| Failure::new(exit::BAD_INPUT, anyhow::anyhow!("--probe {wanted}: {error}")))?
+            .compile_matcher();
+        if ids.iter().any(|id| matcher.is_match(id)) {
+            globs.push(probe);
+        } else if probe.contains(['*', '?', '[', '{']) {
+            let why = anyhow::anyhow!("no probe matches {wanted}; cargo conform list shows all");
+            return Err(Failure::new(exit::NOTHING_SELECTED, why));
+        } else {
+            let hint = closest(&probe, ids.iter().map(String::as_str))
+                .map(|near| format!(", did you mean {near}?"))
+                .unwrap_or_default();
+            let why = anyhow::anyhow!("no probe {wanted}{hint}; cargo conform list shows all");
+            return Err(Failure::new(exit::BAD_INPUT, why));
+        }
+    }
+    Ok(globs)
+}
+
+/// `<family>/<name>` of `<family>/<name>/<variant>`, and of a family alone everything in it.
+fn probe_part(id: &str) -> String {
+    let mut parts = id.split('/');
+    match (parts.next(), parts.next()) {
+        (Some(family), Some(name)) => format!("{family}/{name}"),
+        (Some(family), None) if !family.contains('*') => format!("{family}/*"),
+        _ => id.to_owned(),
+    }
+}
+
+/// Whether anything of a selection is given.
+#[must_use]
+pub fn is_partial(selection: &Selection) -> bool {
+    !selection.kernels.is_empty() || !selection.probes.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::case_id("hooks/file_open/fire", "hooks/file_open")]
+    #[case::probe("hooks/file_open", "hooks/file_open")]
+    #[case::family("hooks", "hooks/*")]
+    #[case::any("*", "*")]
+    #[case::glob("*/file_open", "*/file_open")]
+    fn what_a_name_selects(#[case] given: &str, #[case] glob: &str) {
+        assert_eq!(probe_part(given), glob);
+    }
+
+    #[rstest]
+    #[case::misspelt("program/typ", exit::BAD_INPUT, "did you mean program/type?")]
+    #[case::empty_glob("nothing/*", exit::NOTHING_SELECTED, "no probe matches")]
+    #[case::broken_glob("program/[", exit::BAD_INPUT, "--probe")]
+    fn wrong_names_are_told_apart(#[case] given: &str, #[case] code: u8, #[case] words: &str) {
+        let failure = probe_globs(&[given.to_owned()]).unwrap_err();
+        assert_eq!(failure.code, code);
+        assert!(failure.to_string().contains(words), "{failure}");
+    }
+}

@@ -1,0 +1,249 @@
+//! `conform run`: everything, from a selection to an exit code.
+
+use super::environment::{Environment, RunFolder, images, jobs};
+use super::project::{Project, Subject, known, probe_globs, probe_infos, subjects};
+use crate::cache::Cache;
+use crate::cli::{Format, MachineOptions, RunOptions, Selection};
+use crate::exit::{self, Failure};
+use crate::matrix::Matrix;
+use crate::model::{FORMAT, ImageFacts, KernelRun};
+use crate::progress::Progress;
+use crate::report::{Material, json, junit, runs, table};
+use crate::run::collect::Observer;
+use crate::run::schedule;
+use crate::snapshot::{Ci, Comparison, Verdict, compare};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A run that has come to its end.
+pub struct Finished {
+    /// The kernels, in the order of the selection.
+    pub runs: Vec<KernelRun>,
+    /// Where the raw records are.
+    pub folder: PathBuf,
+    /// Wall-clock time.
+    pub took: Duration,
+}
+
+/// Runs what is selected, compares, reports.
+pub(super) fn run(project: &Project, options: &RunOptions, progress: &Progress) -> Result<u8, Failure> {
+    if options.accept && Ci::from_env() == Ci::Yes {
+        let why = anyhow::anyhow!("--accept is refused where CI is set: snapshots are accepted by people");
+        return Err(Failure::new(exit::BAD_INPUT, why));
+    }
+    let matrix = project.matrix()?;
+    let finished = prepare_and_run(
+        project,
+        &options.selection,
+        &options.machine,
+        options.run_dir.as_deref(),
+        false,
+        progress,
+    )?;
+    let comparison = compare_with_rows(project, &matrix, &finished.runs)?;
+    report(project, &matrix, &finished, &comparison, options.format)?;
+    keep_proposals(project, &matrix, &finished.runs, &comparison, options.accept)?;
+    Ok(exit_code(&finished.runs, &comparison, options.accept))
+}
+
+/// Makes everything ready, boots the kernels, and writes their records to the run folder as they come.
+///
+/// # Errors
+/// [`Failure`], when nothing can be run; a kernel that fails by itself is in the result.
+pub fn prepare_and_run(
+    project: &Project,
+    selection: &Selection,
+    options: &MachineOptions,
+    run_dir: Option<&Path>,
+    detail: bool,
+    progress: &Progress,
+) -> Result<Finished, Failure> {
+    let matrix = project.matrix()?;
+    let subjects = subjects(&matrix, &selection.kernels)?;
+    let globs = probe_globs(&selection.probes)?;
+    if subjects.is_empty() {
+        return Err(Failure::new(exit::NOTHING_SELECTED, anyhow::anyhow!("the matrix has no kernels")));
+    }
+    let cache = Cache::from_env()?;
+    let started = Instant::now();
+    let mut environment = Environment::prepare(project, options, &cache, progress)?;
+    environment.setup.select = globs;
+    environment.setup.detail = detail;
+    let folder = RunFolder::make(project, run_dir)?;
+
+    let mut ready = Vec::new();
+    let mut failed = Vec::new();
+    for (subject, image) in subjects.iter().zip(images(&subjects, &cache, progress, options.offline)) {
+        match image {
+            Ok(image) => ready.push((subject, image)),
+            Err(failure) => {
+                progress.say(subject.name(), &format!("no image: {failure}"));
+                failed.push(without_image(subject, &failure));
+            }
+        }
+    }
+    let default_lsm = matrix.rows.first().map_or("bpf", |row| row.lsm.as_str());
+    let jobs = jobs(&ready, &folder, options.lsm.as_deref(), default_lsm)?;
+    if let Some(first) = jobs.first() {
+        environment.choose_accel(options.accel, first, progress);
+    }
+    let width = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let teller = Teller { progress };
+    let write = |run: &KernelRun| match runs::write(&folder.path, run) {
+        Ok(_) => progress.say(&run.kernel, &in_short(run)),
+        Err(error) => progress.say(&run.kernel, &format!("its records could not be kept: {error}")),
+    };
+    let mut runs = schedule::run_all(&environment.setup, &jobs, width, &teller, &write);
+    for run in failed {
+        write(&run);
+        runs.push(run);
+    }
+    folder.becomes_last(project);
+    Ok(Finished { runs, folder: folder.path, took: started.elapsed() })
+}
+
+/// A run of a kernel that has no image: every probe is accounted for, none has run.
+fn without_image(subject: &Subject, failure: &Failure) -> KernelRun {
+    KernelRun {
+        format: FORMAT,
+        kernel: subject.name().to_owned(),
+        image: ImageFacts::default(),
+        failure: Some(failure.to_string()),
+        ..KernelRun::default()
+    }
+}
+
+fn in_short(run: &KernelRun) -> String {
+    let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
+    let retries = if run.boot_retries > 0 { format!(", {} boots repeated", run.boot_retries) } else { String::new() };
+    format!(
+        "{} records in {:.1} s (boot {:.1}, probes {:.1}{retries})",
+        run.records.len(),
+        seconds(run.timing.boot_ms + run.timing.probes_ms + run.timing.rest_ms),
+        seconds(run.timing.boot_ms),
+        seconds(run.timing.probes_ms),
+    )
+}
+
+struct Teller<'a> {
+    progress: &'a Progress,
+}
+
+impl Observer for Teller<'_> {
+    fn note(&self, kernel: &str, text: &str) {
+        self.progress.say(kernel, text);
+    }
+
+    fn progress(&self, _kernel: &str, _done: usize, _total: usize) {}
+}
+
+/// Compares runs with the snapshots. An image without a row is compared with the row of its series, or with the
+/// newest row that is older.
+///
+/// # Errors
+/// When the snapshots cannot be read.
+pub fn compare_with_rows(
+    project: &Project,
+    matrix: &Matrix,
+    runs: &[KernelRun],
+) -> Result<Comparison, Failure> {
+    let known = known(matrix);
+    let mut as_rows = runs.to_vec();
+    for run in &mut as_rows {
+        if let Some(row) = row_for(matrix, run) {
+            run.kernel = row;
+        }
+    }
+    let mut comparison = compare(&project.store(), &as_rows, &known)?;
+    // Back to the names that the user gave.
+    let mut cells = Vec::new();
+    for (run, as_row) in runs.iter().zip(&as_rows) {
+        for record in &run.records {
+            let cell = comparison.cells.iter().find(|cell| cell.probe == record.probe && cell.kernel == as_row.kernel);
+            cells.extend(cell.cloned().map(|mut cell| {
+                cell.kernel.clone_from(&run.kernel);
+                cell
+            }));
+        }
+    }
+    comparison.cells.retain(|cell| matches!(cell.verdict, Verdict::Stale { .. }));
+    cells.append(&mut comparison.cells);
+    Ok(Comparison { cells })
+}
+
+/// The row that an image without one is compared with, by its release.
+fn row_for(matrix: &Matrix, run: &KernelRun) -> Option<String> {
+    if matrix.rows.iter().any(|row| row.name == run.kernel) {
+        return None;
+    }
+    let release = &run.facts.as_ref()?.release;
+    let version = |text: &str| {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    };
+    let wanted = version(release);
+    let older = matrix.rows.iter().filter(|row| version(&row.name) <= wanted);
+    older.max_by_key(|row| version(&row.name)).or(matrix.rows.first()).map(|row| row.name.clone())
+}
+
+fn report(
+    project: &Project,
+    matrix: &Matrix,
+    finished: &Finished,
+    comparison: &Comparison,
+    format: Format,
+) -> Result<(), Failure> {
+    let names: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
+    let probes = probe_infos();
+    let material = Material { runs: &finished.runs, comparison, matrix: &names, probes: &probes };
+    let broken = |error: String| Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!(error));
+    match format {
+        Format::Table | Format::Markdown => {
+            let terminal = std::io::stdout().is_terminal();
+            let width = usize::from(super::list::width());
+            super::print(&table::render(material, table::Look { width, unicode: terminal, colour: terminal }));
+            let folder = finished.folder.strip_prefix(&project.root).unwrap_or(&finished.folder);
+            super::print(&format!(
+                "{:.1} s in all; raw records in {}",
+                finished.took.as_secs_f64(),
+                folder.display()
+            ));
+        }
+        Format::Json => super::print(&json::render(material).map_err(|error| broken(error.to_string()))?),
+        Format::Junit => super::print(&junit::render(material).map_err(|error| broken(error.to_string()))?),
+    }
+    Ok(())
+}
+
+/// Writes what differs where `cargo insta review` finds it, or accepts it. Only rows have snapshots.
+fn keep_proposals(
+    project: &Project,
+    matrix: &Matrix,
+    runs: &[KernelRun],
+    comparison: &Comparison,
+    accept: bool,
+) -> Result<(), Failure> {
+    let store = project.store();
+    let known = known(matrix);
+    let rows: Vec<KernelRun> =
+        runs.iter().filter(|run| known.matrix.contains(&run.kernel)).cloned().collect();
+    if accept {
+        let changed = store.accept_runs(&rows, &known, |_, _| true)?;
+        super::print(&format!("accepted: {} snapshot files changed", changed.len()));
+    } else if Ci::from_env() == Ci::No && !comparison.all_matched() {
+        store.propose(&rows, &known)?;
+    }
+    Ok(())
+}
+
+/// A kernel that could not be run comes first: what it would have said is not known.
+fn exit_code(runs: &[KernelRun], comparison: &Comparison, accepted: bool) -> u8 {
+    if runs.iter().any(|run| run.failure.is_some()) {
+        exit::INFRASTRUCTURE
+    } else if comparison.all_matched() || accepted {
+        exit::OK
+    } else {
+        exit::MISMATCH
+    }
+}
