@@ -54,6 +54,8 @@ pub enum Verb {
     Doctor(DoctorOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
     Accept(AcceptOptions),
+    /// Join run folders of several machines, compare them, and demand that none is missing
+    Merge(MergeOptions),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -100,6 +102,8 @@ pub enum Format {
     Json,
     /// For CI: JUnit XML, a suite per kernel
     Junit,
+    /// For a page: the table as Markdown
+    Markdown,
 }
 
 /// Which kernels and which probes.
@@ -200,4 +204,24 @@ pub struct AcceptOptions {
     /// The run whose records to accept [default: the last one]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
+    /// Instead: remove from the snapshots what no probe or kernel of the matrix stands behind any more
+    #[arg(long)]
+    pub prune: bool,
+}
+
+/// Options of `merge`.
+#[derive(Args, Clone, Debug)]
+pub struct MergeOptions {
+    /// The run folders
+    #[arg(required = true, value_name = "DIR")]
+    pub folders: Vec<PathBuf>,
+    /// Kernels of which records must be there
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub require: Vec<String>,
+    /// Where the joined run goes
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
 }

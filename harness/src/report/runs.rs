@@ -44,6 +44,15 @@ pub enum RunsError {
     },
 }
 
+impl crate::exit::ExitCode for RunsError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io { .. } => crate::exit::INFRASTRUCTURE,
+            Self::Content { .. } | Self::Format { .. } | Self::BadKernel { .. } => crate::exit::BAD_INPUT,
+        }
+    }
+}
+
 /// The file of a kernel in the run folder `run`.
 ///
 /// # Errors

@@ -25,6 +25,12 @@ pub enum GuestError {
     Build(String),
 }
 
+impl crate::exit::ExitCode for GuestError {
+    fn exit_code(&self) -> u8 {
+        crate::exit::INFRASTRUCTURE
+    }
+}
+
 /// Builds the guest in `workspace` and returns its path. Does nothing when it is up to date.
 ///
 /// # Errors

@@ -132,6 +132,15 @@ pub enum SnapshotError {
     },
 }
 
+impl crate::exit::ExitCode for SnapshotError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Parse { .. } | Self::Ci { .. } | Self::BadId { .. } | Self::BadKernel { .. } => crate::exit::BAD_INPUT,
+            Self::Io { .. } | Self::Yaml { .. } => crate::exit::INFRASTRUCTURE,
+        }
+    }
+}
+
 /// Made-up observations for the tests of this and the reports' modules.
 #[cfg(test)]
 pub(crate) mod made_up {

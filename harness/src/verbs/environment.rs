@@ -18,6 +18,8 @@ const MEMORY_MIB: u32 = 384;
 
 /// Tools and settings that all kernels of a run share.
 pub struct Environment {
+    /// Kernels and tools that were fetched.
+    pub cache: Cache,
     /// What the collector needs.
     pub setup: Setup,
     /// Why this accelerator.
@@ -25,9 +27,9 @@ pub struct Environment {
 }
 
 /// The folder of one run.
-pub struct RunFolder {
+pub(super) struct RunFolder {
     /// Where.
-    pub path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl RunFolder {
@@ -35,7 +37,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// Infrastructure, when it cannot be made.
-    pub fn make(project: &Project, asked: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn make(project: &Project, asked: Option<&Path>) -> Result<Self, Failure> {
         let path = asked.map_or_else(
             || {
                 let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -49,7 +51,7 @@ impl RunFolder {
     }
 
     /// Makes this the last run, which `accept` looks at.
-    pub fn becomes_last(&self, project: &Project) {
+    pub(super) fn becomes_last(&self, project: &Project) {
         let link = project.last_run();
         let new = link.with_extension(format!("new-{}", std::process::id()));
         // The link is a convenience: a run whose link cannot be set is still whole.
@@ -65,7 +67,7 @@ fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
 
 /// Images of the subjects, in their order: fetched where they are missing. One that cannot be had does not keep the
 /// others from running; its reason stands in its place.
-pub fn images(
+pub(super) fn images(
     subjects: &[Subject],
     cache: &Cache,
     progress: &Progress,
@@ -75,7 +77,7 @@ pub fn images(
         .iter()
         .map(|subject| match subject {
             Subject::Row(row) => kernels::ensure(row, cache, progress, offline).map_err(Failure::from),
-            Subject::Image { path, .. } => kernels::from_path(path).map_err(Failure::from),
+            Subject::Image { path, .. } => kernels::inspect(path).map_err(Failure::from),
         })
         .collect()
 }
@@ -84,7 +86,7 @@ pub fn images(
 ///
 /// # Errors
 /// Infrastructure, when a folder for console logs cannot be made.
-pub fn jobs(
+pub(super) fn jobs(
     subjects: &[(&Subject, ImageFacts)],
     folder: &RunFolder,
     lsm: Option<&str>,
@@ -118,22 +120,21 @@ impl Environment {
     pub fn prepare(
         project: &Project,
         options: &MachineOptions,
-        cache: &Cache,
         progress: &Progress,
     ) -> Result<Self, Failure> {
-        let qemu = tools::qemu(progress, options.offline)?;
+        let cache = Cache::from_env()?;
+        let qemu = tools::ensure_qemu(&cache, progress, options.offline)?;
         let vng = match options.vmm {
-            LauncherKind::VirtmeNg => Some(tools::virtme_ng(cache, progress, options.offline)?.path),
+            LauncherKind::VirtmeNg => Some(tools::ensure_vng(&cache, progress, options.offline)?.path),
             LauncherKind::Qemu => None,
         };
         let initramfs = packed_guest(project, progress)?;
-        let guard = std::env::current_exe().map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
         let setup = Setup {
             launcher: Launcher { kind: options.vmm, vng, qemu: qemu.path },
             accel: Accel::Tcg,
             qemu_version: qemu.version,
             initramfs,
-            guard,
+            guard: project.program.clone(),
             deadlines: Deadlines::for_accel(Accel::Tcg),
             select: Vec::new(),
             detail: false,
@@ -142,7 +143,7 @@ impl Environment {
             // itself.
             cpus: 1,
         };
-        Ok(Self { setup, accel_reason: String::new() })
+        Ok(Self { cache, setup, accel_reason: String::new() })
     }
 
     /// Chooses the accelerator, if need be by booting `job` under KVM.

@@ -22,10 +22,7 @@ pub(super) fn list(options: &ListOptions) -> Result<u8, Failure> {
         Format::Json => super::print(
             &list::json(&probes).map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?,
         ),
-        Format::Junit | Format::Markdown => {
-            let why = anyhow::anyhow!("list has no such format; take table or json");
-            return Err(Failure::new(exit::BAD_INPUT, why));
-        }
+        Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
     }
     Ok(exit::OK)
 }

@@ -18,7 +18,7 @@ use clap::CommandFactory;
 use std::io::Write;
 
 pub use environment::Environment;
-pub use run::{Finished, prepare_and_run};
+pub use run::{Finished, compare_with_rows, prepare_and_run};
 
 /// Carries out the command line.
 ///
@@ -51,4 +51,9 @@ pub(crate) fn print(text: &str) {
         let _ = stdout.write_all(b"\n");
     }
     let _ = stdout.flush();
+}
+
+/// The refusal of a format that a verb does not have.
+pub(crate) fn no_such_format(verb: &str) -> Failure {
+    Failure::new(exit::BAD_INPUT, anyhow::anyhow!("{verb} has no such format; take table or json"))
 }

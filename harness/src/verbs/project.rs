@@ -2,7 +2,7 @@
 
 use crate::cli::Selection;
 use crate::exit::{self, Failure};
-use crate::matrix::{Matrix, Row, Source, closest, series_of_package};
+use crate::matrix::{Matrix, Row, Source, closest};
 use crate::report::list::ProbeInfo;
 use crate::snapshot::{Ci, Known, Store};
 use globset::Glob;
@@ -15,6 +15,8 @@ pub struct Project {
     pub root: PathBuf,
     /// The matrix file.
     pub matrix: PathBuf,
+    /// The program `conform`, which is also the guard of every machine.
+    pub program: PathBuf,
 }
 
 /// A kernel to be run: a row, or an image without one.
@@ -46,7 +48,7 @@ impl Subject {
     pub fn release_prefix(&self) -> String {
         let series = match self {
             Self::Row(row) => match &row.source {
-                Source::Debian(debian) => series_of_package(debian.package.as_str()),
+                Source::Debian(debian) => Some(format!("{}.", debian.package.series)),
                 Source::Upstream(version) => Some(version.trim_start_matches('v').to_owned()),
                 Source::Archive(_) | Source::Path(_) => None,
             },
@@ -69,7 +71,8 @@ impl Project {
             Failure::new(exit::BAD_INPUT, anyhow::anyhow!("cannot find the project at {}: {error}", root.display()))
         })?;
         let matrix = matrix.unwrap_or_else(|| root.join("matrix.yaml"));
-        Ok(Self { root, matrix })
+        let program = std::env::current_exe().map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
+        Ok(Self { root, matrix, program })
     }
 
     /// Reads the matrix.

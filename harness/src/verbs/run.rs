@@ -2,7 +2,6 @@
 
 use super::environment::{Environment, RunFolder, images, jobs};
 use super::project::{Project, Subject, known, probe_globs, probe_infos, subjects};
-use crate::cache::Cache;
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::matrix::Matrix;
@@ -65,16 +64,28 @@ pub fn prepare_and_run(
     if subjects.is_empty() {
         return Err(Failure::new(exit::NOTHING_SELECTED, anyhow::anyhow!("the matrix has no kernels")));
     }
-    let cache = Cache::from_env()?;
     let started = Instant::now();
-    let mut environment = Environment::prepare(project, options, &cache, progress)?;
+    let mut environment = Environment::prepare(project, options, progress)?;
     environment.setup.select = globs;
     environment.setup.detail = detail;
     let folder = RunFolder::make(project, run_dir)?;
+    let runs = run_subjects(&mut environment, &matrix, &subjects, options, &folder, progress)?;
+    folder.becomes_last(project);
+    Ok(Finished { runs, folder: folder.path, took: started.elapsed() })
+}
 
+/// Boots the subjects and keeps their records in `folder`. Those without an image come last, as failed.
+fn run_subjects(
+    environment: &mut Environment,
+    matrix: &Matrix,
+    subjects: &[Subject],
+    options: &MachineOptions,
+    folder: &RunFolder,
+    progress: &Progress,
+) -> Result<Vec<KernelRun>, Failure> {
     let mut ready = Vec::new();
     let mut failed = Vec::new();
-    for (subject, image) in subjects.iter().zip(images(&subjects, &cache, progress, options.offline)) {
+    for (subject, image) in subjects.iter().zip(images(subjects, &environment.cache, progress, options.offline)) {
         match image {
             Ok(image) => ready.push((subject, image)),
             Err(failure) => {
@@ -84,23 +95,19 @@ pub fn prepare_and_run(
         }
     }
     let default_lsm = matrix.rows.first().map_or("bpf", |row| row.lsm.as_str());
-    let jobs = jobs(&ready, &folder, options.lsm.as_deref(), default_lsm)?;
+    let jobs = jobs(&ready, folder, options.lsm.as_deref(), default_lsm)?;
     if let Some(first) = jobs.first() {
         environment.choose_accel(options.accel, first, progress);
     }
     let width = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let teller = Teller { progress };
     let write = |run: &KernelRun| match runs::write(&folder.path, run) {
         Ok(_) => progress.say(&run.kernel, &in_short(run)),
         Err(error) => progress.say(&run.kernel, &format!("its records could not be kept: {error}")),
     };
-    let mut runs = schedule::run_all(&environment.setup, &jobs, width, &teller, &write);
-    for run in failed {
-        write(&run);
-        runs.push(run);
-    }
-    folder.becomes_last(project);
-    Ok(Finished { runs, folder: folder.path, took: started.elapsed() })
+    let mut runs = schedule::run_all(&environment.setup, &jobs, width, &Teller { progress }, &write);
+    failed.iter().for_each(&write);
+    runs.append(&mut failed);
+    Ok(runs)
 }
 
 /// A run of a kernel that has no image: every probe is accounted for, none has run.
@@ -238,7 +245,7 @@ fn keep_proposals(
 }
 
 /// A kernel that could not be run comes first: what it would have said is not known.
-fn exit_code(runs: &[KernelRun], comparison: &Comparison, accepted: bool) -> u8 {
+pub(super) fn exit_code(runs: &[KernelRun], comparison: &Comparison, accepted: bool) -> u8 {
     if runs.iter().any(|run| run.failure.is_some()) {
         exit::INFRASTRUCTURE
     } else if comparison.all_matched() || accepted {

@@ -1,0 +1,109 @@
+//! `conform kernels list|fetch`: where the matrix's kernels come from, and whether they are here.
+
+use super::environment::images;
+use super::project::{Project, Subject, subjects};
+use crate::cache::Cache;
+use crate::cli::{Format, KernelsVerb};
+use crate::exit::{self, Failure};
+use crate::matrix::{Row, Source};
+use crate::progress::Progress;
+use crate::provision::kernels::{Status, status};
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+/// Version of the JSON that `kernels list` and `kernels fetch` print.
+const SCHEMA: u32 = 1;
+
+/// The JSON document.
+#[derive(Serialize)]
+struct Listing {
+    /// [`SCHEMA`].
+    schema: u32,
+    /// The rows, in the matrix's order.
+    kernels: Vec<RowReport>,
+}
+
+/// One row.
+#[derive(Serialize)]
+struct RowReport {
+    /// The row's name.
+    name: String,
+    /// `debian`, `upstream`, `archive` or `path`.
+    source: &'static str,
+    /// What exactly: package and version, a mainline version, an address, a path.
+    origin: String,
+    /// Whether the image is a package that can be fetched.
+    packaged: bool,
+    /// Value of `lsm=`.
+    lsm: String,
+    /// How its image stands: an object whose `state` is `cached`, `local`, `absent`, `damaged` or `unavailable`.
+    status: Status,
+}
+
+/// Lists or fetches.
+pub(super) fn kernels(project: &Project, verb: &KernelsVerb, progress: &Progress) -> Result<u8, Failure> {
+    let matrix = project.matrix()?;
+    let cache = Cache::from_env()?;
+    let (rows, format, code) = match verb {
+        KernelsVerb::List { format } => (matrix.rows, *format, exit::OK),
+        KernelsVerb::Fetch { kernels, format } => {
+            let subjects = subjects(&matrix, kernels)?;
+            let mut code = exit::OK;
+            for (subject, image) in subjects.iter().zip(images(&subjects, &cache, progress, false)) {
+                if let Err(failure) = image {
+                    progress.say(subject.name(), &failure.to_string());
+                    code = failure.code;
+                }
+            }
+            let rows = subjects.into_iter().filter_map(|subject| match subject {
+                Subject::Row(row) => Some(*row),
+                Subject::Image { .. } => None,
+            });
+            (rows.collect(), *format, code)
+        }
+    };
+    let kernels: Vec<RowReport> = rows.iter().map(|row| describe(row, &cache)).collect();
+    match format {
+        Format::Table => super::print(&table(&kernels)),
+        Format::Json => {
+            let text = serde_json::to_string_pretty(&Listing { schema: SCHEMA, kernels });
+            super::print(&text.map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?);
+        }
+        Format::Junit | Format::Markdown => return Err(super::no_such_format("kernels")),
+    }
+    Ok(code)
+}
+
+fn describe(row: &Row, cache: &Cache) -> RowReport {
+    let (source, origin) = match &row.source {
+        Source::Debian(debian) => ("debian", format!("{} {}", debian.package.full, debian.version)),
+        Source::Upstream(version) => ("upstream", version.clone()),
+        Source::Archive(archive) => ("archive", archive.url.clone()),
+        Source::Path(path) => ("path", path.display().to_string()),
+    };
+    RowReport {
+        name: row.name.clone(),
+        source,
+        origin,
+        packaged: matches!(row.source, Source::Debian(_)),
+        lsm: row.lsm.clone(),
+        status: status(row, cache),
+    }
+}
+
+fn table(kernels: &[RowReport]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["kernel", "state", "from"]);
+    for kernel in kernels {
+        let (state, more) = match &kernel.status {
+            Status::Cached { facts, .. } => ("cached", facts.substituted.clone()),
+            Status::Local { .. } => ("local", None),
+            Status::Absent { .. } => ("absent", None),
+            Status::Damaged { why } => ("damaged", Some(why.clone())),
+            Status::Unavailable { why } => ("unavailable", Some(why.clone())),
+        };
+        let origin = more.map_or_else(|| kernel.origin.clone(), |more| format!("{}\n{more}", kernel.origin));
+        table.add_row([kernel.name.clone(), state.to_owned(), origin]);
+    }
+    table.trim_fmt()
+}

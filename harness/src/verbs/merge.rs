@@ -1,0 +1,65 @@
+//! `conform merge`: run folders of several machines become one, and nothing may be missing.
+
+use super::project::{Project, probe_infos};
+use super::run::{compare_with_rows, exit_code};
+use crate::cli::{Format, MergeOptions};
+use crate::exit::{self, Failure};
+use crate::model::KernelRun;
+use crate::report::{Material, json, junit, runs, table};
+
+/// Joins, compares, reports.
+pub(super) fn merge(project: &Project, options: &MergeOptions) -> Result<u8, Failure> {
+    let matrix = project.matrix()?;
+    let mut joined: Vec<KernelRun> = Vec::new();
+    for folder in &options.folders {
+        for run in runs::read_all(folder)? {
+            join(&mut joined, run)?;
+        }
+    }
+    for name in &options.require {
+        if !joined.iter().any(|run| run.kernel == *name) {
+            let why = anyhow::anyhow!("no records of {name} in any of the folders, and it is required");
+            return Err(Failure::new(exit::INFRASTRUCTURE, why));
+        }
+    }
+    if let Some(out) = &options.out {
+        for run in &joined {
+            runs::write(out, run)?;
+        }
+    }
+    let comparison = compare_with_rows(project, &matrix, &joined)?;
+    let names: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
+    let probes = probe_infos();
+    let material = Material { runs: &joined, comparison: &comparison, matrix: &names, probes: &probes };
+    let broken = |error: String| Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!(error));
+    let look = table::Look::default();
+    match options.format {
+        Format::Table => super::print(&table::render(material, look)),
+        Format::Markdown => super::print(&format!("```text\n{}```\n", table::render(material, look))),
+        Format::Json => super::print(&json::render(material).map_err(|error| broken(error.to_string()))?),
+        Format::Junit => super::print(&junit::render(material).map_err(|error| broken(error.to_string()))?),
+    }
+    Ok(exit_code(&joined, &comparison, false))
+}
+
+/// Adds a run: a further kernel, or further probes of one that is there. The same probe twice is refused.
+fn join(joined: &mut Vec<KernelRun>, run: KernelRun) -> Result<(), Failure> {
+    let Some(there) = joined.iter_mut().find(|other| other.kernel == run.kernel) else {
+        joined.push(run);
+        return Ok(());
+    };
+    for record in run.records {
+        if there.records.iter().any(|other| other.probe == record.probe) {
+            let why = anyhow::anyhow!("{} on {} is in two of the folders", record.probe, run.kernel);
+            return Err(Failure::new(exit::BAD_INPUT, why));
+        }
+        there.records.push(record);
+    }
+    there.boots += run.boots;
+    there.boot_retries += run.boot_retries;
+    there.timing.boot_ms += run.timing.boot_ms;
+    there.timing.probes_ms += run.timing.probes_ms;
+    there.timing.rest_ms += run.timing.rest_ms;
+    there.failure = there.failure.take().or(run.failure);
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The conformance run itself: a test per probe family and kernel of the matrix.
+//!
+//! `cargo test --workspace` boots each kernel once and every family's test looks at its part of the records. With a
+//! name filter (`cargo test 6_12`, `cargo test hooks_on_7_3`) and under nextest, where each test is a process of its
+//! own, only the family asked for is run. A machine that cannot boot a virtual machine fails here, with the remedy.
+
+use harness::cli::{MachineOptions, Selection};
+use harness::model::KernelRun;
+use harness::progress::Progress;
+use harness::snapshot::{Ci, Comparison, Known, Store, assert::assert_snapshot, merge};
+use harness::verbs::project::Project;
+use harness::vmm::{AccelChoice, LauncherKind};
+use probes::spec::family_of;
+use rstest::rstest;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+include!(concat!(env!("OUT_DIR"), "/conformance.rs"));
+
+/// What a kernel gave, or why it gave nothing; shared by the tests of one process.
+type Shared = Arc<OnceLock<Result<KernelRun, String>>>;
+
+#[test]
+fn every_row_and_every_family_has_its_tests() {
+    let matrix = project().matrix().unwrap();
+    let rows: Vec<&str> = matrix.rows.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(rows, KERNELS);
+    let mut families: Vec<&str> = probes::families::FAMILIES.iter().map(|family| family.name).collect();
+    families.sort_unstable();
+    assert_eq!(families, FAMILIES);
+}
+
+fn project() -> Project {
+    let mut project = Project::find(None).unwrap();
+    project.program = env!("CARGO_BIN_EXE_conform").into();
+    project
+}
+
+/// Whether this process was asked for some tests only.
+fn filtered() -> bool {
+    std::env::args().skip(1).any(|word| !word.starts_with('-')) || std::env::var_os("NEXTEST").is_some()
+}
+
+fn check(family: &str, kernel: &str) {
+    let run = if filtered() { boot(kernel, Some(family)) } else { boot_shared(kernel) };
+    let mut run = run.unwrap_or_else(|why| panic!("{kernel} could not be run: {why}\ncargo conform doctor says more"));
+    if let Some(why) = &run.failure {
+        panic!("{kernel} could not be run to its end: {why}\ncargo conform doctor says more");
+    }
+    run.records.retain(|record| family_of(&record.probe) == family);
+    assert!(!run.records.is_empty(), "no probe of the family {family} ran on {kernel}");
+    compare(&run);
+}
+
+/// Compares with the snapshots, leaves what differs where `cargo insta review` finds it, and lets insta agree.
+fn compare(run: &KernelRun) {
+    let project = project();
+    let matrix = project.matrix().unwrap();
+    let known = harness::verbs::project::known(&matrix);
+    let runs = [run.clone()];
+    let comparison = harness::verbs::compare_with_rows(&project, &matrix, &runs).unwrap();
+    let mine: Vec<String> = messages(&comparison, run);
+    if !mine.is_empty() {
+        if Ci::from_env() == Ci::No {
+            static ONE_WRITER: Mutex<()> = Mutex::new(());
+            let _guard = ONE_WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+            project.store().propose(&runs, &known).unwrap();
+        }
+        panic!("{}", mine.join("\n\n"));
+    }
+    agree_with_insta(&project.store(), &known, run);
+}
+
+fn messages(comparison: &Comparison, run: &KernelRun) -> Vec<String> {
+    let of_run = |probe: &str| run.records.iter().any(|record| record.probe == probe);
+    comparison.cells.iter().filter(|cell| of_run(&cell.probe)).filter_map(|cell| cell.message(false)).collect()
+}
+
+fn agree_with_insta(store: &Store, known: &Known, run: &KernelRun) {
+    for record in &run.records {
+        let old = store.load(&record.probe).unwrap();
+        let part = [(run.kernel.clone(), harness::normalize::normalize(record))];
+        let whole = merge(old.as_ref(), &record.probe, &part, known);
+        assert_snapshot(&project().root.join("snapshots"), &whole).unwrap();
+    }
+}
+
+fn boot_shared(kernel: &str) -> Result<KernelRun, String> {
+    static RUNS: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
+    let slot =
+        Arc::clone(RUNS.lock().unwrap_or_else(PoisonError::into_inner).entry(kernel.to_owned()).or_default());
+    slot.get_or_init(|| boot(kernel, None)).clone()
+}
+
+fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {
+    let selection = Selection {
+        kernels: vec![kernel.to_owned()],
+        probes: family.iter().map(|family| format!("{family}/*")).collect(),
+    };
+    let options = MachineOptions {
+        jobs: Some(1),
+        vmm: LauncherKind::VirtmeNg,
+        accel: AccelChoice::Auto,
+        offline: false,
+        lsm: None,
+    };
+    let folder = project().work_folder().join("tests").join(family.unwrap_or("all"));
+    let progress = Progress::stderr();
+    let finished =
+        harness::verbs::prepare_and_run(&project(), &selection, &options, Some(&folder), false, &progress)
+            .map_err(|failure| failure.to_string())?;
+    finished.runs.into_iter().next().ok_or_else(|| "no run".to_owned())
+}
