@@ -43,7 +43,8 @@ fn filtered() -> bool {
 
 fn check(family: &str, kernel: &str) {
     let run = if filtered() { boot(kernel, Some(family)) } else { boot_shared(kernel) };
-    let mut run = run.unwrap_or_else(|why| panic!("{kernel} could not be run: {why}\ncargo conform doctor says more"));
+    let mut run =
+        run.unwrap_or_else(|why| panic!("{kernel} could not be run: {why}\ncargo conform doctor says more"));
     if let Some(why) = &run.failure {
         panic!("{kernel} could not be run to its end: {why}\ncargo conform doctor says more");
     }
@@ -73,7 +74,12 @@ fn compare(run: &KernelRun) {
 
 fn messages(comparison: &Comparison, run: &KernelRun) -> Vec<String> {
     let of_run = |probe: &str| run.records.iter().any(|record| record.probe == probe);
-    comparison.cells.iter().filter(|cell| of_run(&cell.probe)).filter_map(|cell| cell.message(false)).collect()
+    comparison
+        .cells
+        .iter()
+        .filter(|cell| of_run(&cell.probe))
+        .filter_map(|cell| cell.message(false))
+        .collect()
 }
 
 fn agree_with_insta(store: &Store, known: &Known, run: &KernelRun) {
@@ -102,6 +108,7 @@ fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {
         vmm: LauncherKind::VirtmeNg,
         accel: AccelChoice::Auto,
         offline: false,
+        deadline: None,
         lsm: None,
     };
     let folder = project().work_folder().join("tests").join(family.unwrap_or("all"));

@@ -80,18 +80,25 @@ impl Kernel {
     }
 }
 
-/// Where a probe's process writes what it has found.
+/// Where a probe's process writes what it has found, and hears that it has arrived: a case that PID 1 has taken is
+/// safe from a crash in the next one. Two pipes and no socket, because programs on socket hooks are what is probed.
 pub struct Sink {
     pipe: File,
+    taken: File,
 }
 
 impl Sink {
-    pub(crate) const fn new(pipe: File) -> Self {
-        Self { pipe }
+    pub(crate) const fn new(pipe: File, taken: File) -> Self {
+        Self { pipe, taken }
     }
 
     pub(crate) const fn pipe(&mut self) -> &mut File {
         &mut self.pipe
+    }
+
+    /// Waits until PID 1 has passed on what was written. It closes the pipe when it dies, so this ends.
+    pub(crate) fn wait_until_taken(&mut self) -> std::io::Result<()> {
+        std::io::Read::read_exact(&mut self.taken, &mut [0])
     }
 }
 
@@ -113,6 +120,11 @@ impl<'a> Session<'a> {
     #[must_use]
     pub const fn kernel(&self) -> &'a Kernel {
         self.kernel
+    }
+
+    /// Writes bytes to PID 1 as they are; for the self-test that shows what comes of it.
+    pub(crate) fn write_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        std::io::Write::write_all(self.sink.pipe(), bytes)
     }
 
     /// Runs one case and sends it to PID 1, however it ends.

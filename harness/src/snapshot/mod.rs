@@ -135,7 +135,9 @@ pub enum SnapshotError {
 impl crate::exit::ExitCode for SnapshotError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Parse { .. } | Self::Ci { .. } | Self::BadId { .. } | Self::BadKernel { .. } => crate::exit::BAD_INPUT,
+            Self::Parse { .. } | Self::Ci { .. } | Self::BadId { .. } | Self::BadKernel { .. } => {
+                crate::exit::BAD_INPUT
+            }
             Self::Io { .. } | Self::Yaml { .. } => crate::exit::INFRASTRUCTURE,
         }
     }

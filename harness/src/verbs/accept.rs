@@ -12,8 +12,11 @@ pub(super) fn accept(project: &Project, options: &AcceptOptions) -> Result<u8, F
     let known = known(&matrix);
     let store = project.store();
     // A stale file's probe is unknown by definition, so its name is not looked up.
-    let patterns =
-        if options.prune { options.selection.probes.clone() } else { probe_globs(&options.selection.probes)? };
+    let patterns = if options.prune {
+        options.selection.probes.clone()
+    } else {
+        probe_globs(&options.selection.probes)?
+    };
     let mut set = GlobSetBuilder::new();
     for pattern in &patterns {
         set.add(Glob::new(pattern).map_err(|error| Failure::new(exit::BAD_INPUT, error))?);
@@ -28,7 +31,9 @@ pub(super) fn accept(project: &Project, options: &AcceptOptions) -> Result<u8, F
             subjects(&matrix, &options.selection.kernels)?.iter().map(|it| it.name().to_owned()).collect();
         let folder = options.run_dir.clone().unwrap_or_else(|| project.last_run());
         let runs = runs::read_all(&folder)?;
-        store.accept_runs(&runs, &known, |probe, kernel| wanted(probe) && kernels.iter().any(|it| it == kernel))?
+        store.accept_runs(&runs, &known, |probe, kernel| {
+            wanted(probe) && kernels.iter().any(|it| it == kernel)
+        })?
     };
     for probe in &changed {
         super::print(&format!("accepted {probe}"));

@@ -39,13 +39,15 @@ pub(super) fn doctor(project: &Project, options: &DoctorOptions, progress: &Prog
         }
         Format::Junit | Format::Markdown => return Err(super::no_such_format("doctor")),
     }
-    let broken = checks.iter().any(|check| check.state == State::Missing && !check.name.starts_with("kernel "));
+    let broken =
+        checks.iter().any(|check| check.state == State::Missing && !check.name.starts_with("kernel "));
     Ok(if broken { exit::INFRASTRUCTURE } else { exit::OK })
 }
 
 /// Boots the first kernel that is in the cache, under KVM if that may work, else under TCG.
 fn accelerator(project: &Project, matrix: &Matrix, cache: &Cache, progress: &Progress) -> Check {
-    let cannot = |why: String| Check::new("accelerator", State::Warn, why, "conform kernels fetch, then again");
+    let cannot =
+        |why: String| Check::new("accelerator", State::Warn, why, "conform kernels fetch, then again");
     let subjects: Vec<Subject> = matrix.rows.iter().map(|row| Subject::Row(Box::new(row.clone()))).collect();
     let silent = Progress::silent();
     let found = subjects
@@ -58,6 +60,7 @@ fn accelerator(project: &Project, matrix: &Matrix, cache: &Cache, progress: &Pro
         vmm: LauncherKind::Qemu,
         accel: AccelChoice::Auto,
         offline: true,
+        deadline: None,
         lsm: None,
     };
     let prepared = Environment::prepare(project, &options, progress).and_then(|environment| {

@@ -9,9 +9,10 @@ use crate::progress::Progress;
 use crate::provision::{kernels, tools};
 use crate::run::collect::{Deadlines, Job, Setup, trial};
 use crate::run::{guest, initramfs};
-use crate::vmm::accel::{Accel, AccelChoice, choose};
+use crate::vmm::accel::{Accel, choose};
 use crate::vmm::{Launcher, LauncherKind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Memory of a machine. The largest Debian kernel with our initramfs needs about 250 MiB.
 const MEMORY_MIB: u32 = 384;
@@ -40,7 +41,8 @@ impl RunFolder {
     pub(super) fn make(project: &Project, asked: Option<&Path>) -> Result<Self, Failure> {
         let path = asked.map_or_else(
             || {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                let now =
+                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 project.work_folder().join("runs").join(format!("{}-{}", now.as_secs(), std::process::id()))
             },
             Path::to_owned,
@@ -147,18 +149,21 @@ impl Environment {
     }
 
     /// Chooses the accelerator, if need be by booting `job` under KVM.
-    pub fn choose_accel(&mut self, choice: AccelChoice, job: &Job, progress: &Progress) {
-        let (accel, reason) = choose(choice, || {
+    pub fn choose_accel(&mut self, options: &MachineOptions, job: &Job, progress: &Progress) {
+        let (accel, reason) = choose(options.accel, || {
             progress.say("accel", "trying a machine under kvm");
             let mut setup = self.setup.clone();
             setup.accel = Accel::Kvm;
             setup.deadlines = Deadlines::for_accel(Accel::Kvm);
-            setup.deadlines.hello = std::time::Duration::from_secs(10);
+            setup.deadlines.hello = Duration::from_secs(10);
             trial(&setup, job)
         });
         progress.say("accel", &reason);
         self.setup.accel = accel;
         self.setup.deadlines = Deadlines::for_accel(accel);
+        if let Some(seconds) = options.deadline {
+            self.setup.deadlines.probe = Duration::from_secs(seconds);
+        }
         self.accel_reason = reason;
     }
 }

@@ -19,9 +19,9 @@ pub(super) fn list(options: &ListOptions) -> Result<u8, Failure> {
         probe_infos().into_iter().filter(|probe| globs.is_empty() || set.is_match(&probe.id)).collect();
     match options.format {
         Format::Table => super::print(&list::table(&probes, width())),
-        Format::Json => super::print(
-            &list::json(&probes).map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?,
-        ),
+        Format::Json => {
+            super::print(&list::json(&probes).map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?)
+        }
         Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
     }
     Ok(exit::OK)

@@ -64,11 +64,15 @@ impl Project {
     /// # Errors
     /// Bad input when that folder is gone.
     pub fn find(matrix: Option<PathBuf>) -> Result<Self, Failure> {
-        let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let package =
+            std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
         let package = Path::new(&package);
         let root = package.parent().unwrap_or(package);
         let root = root.canonicalize().map_err(|error| {
-            Failure::new(exit::BAD_INPUT, anyhow::anyhow!("cannot find the project at {}: {error}", root.display()))
+            Failure::new(
+                exit::BAD_INPUT,
+                anyhow::anyhow!("cannot find the project at {}: {error}", root.display()),
+            )
         })?;
         let matrix = matrix.unwrap_or_else(|| root.join("matrix.yaml"));
         let program = std::env::current_exe().map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
@@ -156,7 +160,7 @@ fn subject(matrix: &Matrix, name: &str) -> Result<Subject, Failure> {
 /// # Errors
 /// Bad input for a malformed glob or an unknown name; nothing selected for a glob without a match.
 pub fn probe_globs(selection: &[String]) -> Result<Vec<String>, Failure> {
-    let ids: Vec<String> = probes::families::all().into_iter().map(|probe| probe.id).collect();
+    let ids: Vec<String> = probes::families::all_with_hidden().into_iter().map(|probe| probe.id).collect();
     let mut globs = Vec::new();
     for wanted in selection {
         let probe = probe_part(wanted);

@@ -85,7 +85,9 @@ fn run_subjects(
 ) -> Result<Vec<KernelRun>, Failure> {
     let mut ready = Vec::new();
     let mut failed = Vec::new();
-    for (subject, image) in subjects.iter().zip(images(subjects, &environment.cache, progress, options.offline)) {
+    for (subject, image) in
+        subjects.iter().zip(images(subjects, &environment.cache, progress, options.offline))
+    {
         match image {
             Ok(image) => ready.push((subject, image)),
             Err(failure) => {
@@ -97,7 +99,7 @@ fn run_subjects(
     let default_lsm = matrix.rows.first().map_or("bpf", |row| row.lsm.as_str());
     let jobs = jobs(&ready, folder, options.lsm.as_deref(), default_lsm)?;
     if let Some(first) = jobs.first() {
-        environment.choose_accel(options.accel, first, progress);
+        environment.choose_accel(options, first, progress);
     }
     let width = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let write = |run: &KernelRun| match runs::write(&folder.path, run) {
@@ -123,7 +125,8 @@ fn without_image(subject: &Subject, failure: &Failure) -> KernelRun {
 
 fn in_short(run: &KernelRun) -> String {
     let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
-    let retries = if run.boot_retries > 0 { format!(", {} boots repeated", run.boot_retries) } else { String::new() };
+    let retries =
+        if run.boot_retries > 0 { format!(", {} boots repeated", run.boot_retries) } else { String::new() };
     format!(
         "{} records in {:.1} s (boot {:.1}, probes {:.1}{retries})",
         run.records.len(),
@@ -167,7 +170,10 @@ pub fn compare_with_rows(
     let mut cells = Vec::new();
     for (run, as_row) in runs.iter().zip(&as_rows) {
         for record in &run.records {
-            let cell = comparison.cells.iter().find(|cell| cell.probe == record.probe && cell.kernel == as_row.kernel);
+            let cell = comparison
+                .cells
+                .iter()
+                .find(|cell| cell.probe == record.probe && cell.kernel == as_row.kernel);
             cells.extend(cell.cloned().map(|mut cell| {
                 cell.kernel.clone_from(&run.kernel);
                 cell
@@ -186,7 +192,8 @@ fn row_for(matrix: &Matrix, run: &KernelRun) -> Option<String> {
     }
     let release = &run.facts.as_ref()?.release;
     let version = |text: &str| {
-        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut numbers =
+            text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     };
     let wanted = version(release);
@@ -209,7 +216,10 @@ fn report(
         Format::Table | Format::Markdown => {
             let terminal = std::io::stdout().is_terminal();
             let width = usize::from(super::list::width());
-            super::print(&table::render(material, table::Look { width, unicode: terminal, colour: terminal }));
+            super::print(&table::render(
+                material,
+                table::Look { width, unicode: terminal, colour: terminal },
+            ));
             let folder = finished.folder.strip_prefix(&project.root).unwrap_or(&finished.folder);
             super::print(&format!(
                 "{:.1} s in all; raw records in {}",

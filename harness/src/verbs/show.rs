@@ -64,15 +64,19 @@ pub(super) fn show(project: &Project, options: &ShowOptions, progress: &Progress
     let selection = Selection { kernels: options.kernels.clone(), probes: vec![options.probe.clone()] };
     let folder = project.work_folder().join("show");
     let finished = prepare_and_run(project, &selection, &options.machine, Some(&folder), true, progress)?;
-    let Some(probe) = finished.runs.iter().flat_map(|run| &run.records).map(|record| record.probe.clone()).next()
+    let Some(probe) =
+        finished.runs.iter().flat_map(|run| &run.records).map(|record| record.probe.clone()).next()
     else {
-        let why = finished.runs.into_iter().find_map(|run| run.failure).unwrap_or_else(|| "no kernel ran it".into());
+        let why = finished
+            .runs
+            .into_iter()
+            .find_map(|run| run.failure)
+            .unwrap_or_else(|| "no kernel ran it".into());
         return Err(Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!(why)));
     };
     let all = probes::families::all();
     let question = all.iter().find(|it| it.id == probe).map(|it| it.question.clone()).unwrap_or_default();
-    let kernels =
-        finished.runs.into_iter().flat_map(|run| on_kernel(run, case.as_deref())).collect();
+    let kernels = finished.runs.into_iter().flat_map(|run| on_kernel(run, case.as_deref())).collect();
     let shown = Shown { schema: SCHEMA, probe, question, kernels };
     match options.format {
         Format::Table => super::print(&in_words(&shown)),
@@ -107,7 +111,9 @@ fn on_kernel(run: KernelRun, case: Option<&str>) -> Vec<OnKernel> {
 }
 
 fn program_texts(case: &Case) -> Vec<ProgramText> {
-    let text = |code: &str| BASE64.decode(code).map(|bytes| disasm::text(&insn::from_bytes(&bytes))).unwrap_or_default();
+    let text = |code: &str| {
+        BASE64.decode(code).map(|bytes| disasm::text(&insn::from_bytes(&bytes))).unwrap_or_default()
+    };
     let one = |program: &ProgramDump| ProgramText {
         case: case.name.clone(),
         name: program.name.clone(),
@@ -132,7 +138,8 @@ fn in_words(shown: &Shown) -> String {
             let _ = writeln!(text, "\n-- {}", case.name);
             let _ = writeln!(text, "{}", serde_yaml::to_string(normal).unwrap_or_default().trim_end());
             for program in kernel.programs.iter().filter(|program| program.case == case.name) {
-                let _ = writeln!(text, "program {} as submitted:\n{}", program.name, indent(&program.submitted));
+                let _ =
+                    writeln!(text, "program {} as submitted:\n{}", program.name, indent(&program.submitted));
                 if !program.translated.is_empty() {
                     let _ = writeln!(text, "as the kernel keeps it:\n{}", indent(&program.translated));
                 }

@@ -7,6 +7,7 @@ pub mod helpers;
 pub mod hooks;
 pub mod kfuncs;
 pub mod program;
+pub mod selftest;
 
 use crate::spec::Probe;
 
@@ -47,10 +48,22 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "hooks", about: "each hook: load, attach, fire, deny", probes: hooks::probes },
 ];
 
+/// The family that runs only when it is asked for by name; see [`selftest`].
+pub const HIDDEN: Family =
+    Family { name: "selftest", about: "probes that misbehave on purpose", probes: selftest::probes };
+
 /// Every probe of every family.
 #[must_use]
 pub fn all() -> Vec<Probe> {
     FAMILIES.iter().flat_map(|family| (family.probes)()).collect()
+}
+
+/// Every probe that can be asked for: [`all`] and the hidden ones.
+#[must_use]
+pub fn all_with_hidden() -> Vec<Probe> {
+    let mut probes = all();
+    probes.extend((HIDDEN.probes)());
+    probes
 }
 
 #[cfg(test)]
@@ -62,7 +75,7 @@ mod tests {
     #[test]
     fn ids_are_unique_and_name_their_family() {
         let mut seen = BTreeSet::new();
-        for family in FAMILIES {
+        for family in FAMILIES.iter().chain([&HIDDEN]) {
             for probe in (family.probes)() {
                 assert_eq!(family_of(&probe.id), family.name, "{}", probe.id);
                 assert!(

@@ -63,7 +63,13 @@ fn serve(setup: Vec<String>) -> Result<(), String> {
 fn selected(plan: &Plan) -> Result<Vec<Probe>, String> {
     let globs = globs(&plan.select)?;
     let done: BTreeSet<&str> = plan.done.iter().map(String::as_str).collect();
-    Ok(crate::families::all()
+    // A hidden probe runs only when its family is named, so that `*` does not mean it.
+    let probes = if plan.select.iter().any(|glob| glob.starts_with(crate::families::HIDDEN.name)) {
+        crate::families::all_with_hidden()
+    } else {
+        crate::families::all()
+    };
+    Ok(probes
         .into_iter()
         .filter(|probe| plan.select.is_empty() || globs.is_match(&probe.id))
         .filter(|probe| !done.contains(probe.id.as_str()))

@@ -1,7 +1,7 @@
 //! Running probes: a child process each, with a deadline, its cases passed on as they end.
 
 use super::kmsg::Kmsg;
-use crate::channel::{ChannelError, GuestEnd};
+use crate::channel::{ChannelError, Crumb, GuestEnd};
 use crate::protocol::{Message, Plan};
 use crate::record::{Case, Outcome};
 use crate::session::{Kernel, Session, Sink};
@@ -15,7 +15,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// How often the supervisor looks up while it waits, which is also how often it beats.
@@ -65,34 +65,36 @@ fn run_one(
     probe: &Probe,
 ) -> Result<Outcome, ChannelError> {
     let cannot = |what: &str, errno: Errno| Outcome::CouldNotTell { why: format!("{what}: {errno}") };
-    let (reader, writer) = match nix::unistd::pipe() {
-        Ok(pair) => pair,
-        Err(errno) => return Ok(cannot("no pipe for the probe", errno)),
+    let pipes = nix::unistd::pipe().and_then(|said| Ok((said, nix::unistd::pipe()?)));
+    let ((reader, writer), (taken, take)) = match pipes {
+        Ok(pipes) => pipes,
+        Err(errno) => return Ok(cannot("no pipes for the probe", errno)),
     };
     let crumb = channel.crumb();
     // SAFETY: PID 1 has one thread, so the child may do anything a fresh process may.
     match unsafe { fork() } {
         Err(errno) => Ok(cannot("no process for the probe", errno)),
         Ok(ForkResult::Child) => {
-            drop(reader);
-            let outcome = in_child(kernel, plan, probe, crumb, File::from(writer));
+            drop((reader, take));
+            let sink = Sink::new(File::from(writer), File::from(taken));
+            let outcome = in_child(kernel, plan, probe, crumb, sink);
             // Leaves without destructors: descriptors close by themselves, and no exit handler of PID 1 may run.
             // SAFETY: _exit takes a plain number and does not return.
             unsafe { libc::_exit(outcome) }
         }
         Ok(ForkResult::Parent { child }) => {
-            drop(writer);
-            supervise(channel, probe, child, reader, Duration::from_millis(plan.probe_ms))
+            drop((writer, taken));
+            let mut ears = Ears { reader: File::from(reader), take: File::from(take), pending: Vec::new() };
+            supervise(channel, probe, child, &mut ears, Duration::from_millis(plan.probe_ms))
         }
     }
 }
 
 /// The probe's process: its own session, its own mount namespace with an empty `/tmp`.
-fn in_child(kernel: &Kernel, plan: &Plan, probe: &Probe, crumb: crate::channel::Crumb, pipe: File) -> i32 {
+fn in_child(kernel: &Kernel, plan: &Plan, probe: &Probe, crumb: Crumb, mut sink: Sink) -> i32 {
     let _ = nix::unistd::setsid();
     let _ = unshare(CloneFlags::CLONE_NEWNS);
     private_tmp();
-    let mut sink = Sink::new(pipe);
     let result = {
         let mut session = Session::new(kernel, crumb, plan.detail, &mut sink);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (probe.run)(&mut session)))
@@ -124,17 +126,23 @@ fn private_tmp() {
     let _ = std::env::set_current_dir("/tmp");
 }
 
+/// PID 1's ends of a probe's pipes.
+struct Ears {
+    reader: File,
+    take: File,
+    /// What has been read of a line that is not complete yet.
+    pending: Vec<u8>,
+}
+
 /// Passes on what the child says until it has returned, died, or run out of time.
 fn supervise(
     channel: &mut GuestEnd,
     probe: &Probe,
     child: Pid,
-    reader: OwnedFd,
+    ears: &mut Ears,
     patience: Duration,
 ) -> Result<Outcome, ChannelError> {
     let deadline = Instant::now() + patience;
-    let mut reader = File::from(reader);
-    let mut pending = Vec::new();
     let mut buffer = vec![0_u8; 64 << 10];
     loop {
         channel.beat();
@@ -142,32 +150,41 @@ fn supervise(
             let _ = kill(child, Signal::SIGKILL);
             return Ok(Outcome::Hung { during: channel.read_crumb() });
         }
-        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(ears.reader.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::from(TICK_MS)) == Ok(0) {
             continue;
         }
-        let length = match reader.read(&mut buffer) {
+        let length = match ears.reader.read(&mut buffer) {
             Ok(0) => return Ok(outcome_of_the_dead(channel, child)),
             Ok(length) => length,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                return Ok(Outcome::CouldNotTell { why: format!("lost the probe's pipe: {error}") });
-            }
+            Err(error) => return Ok(Outcome::CouldNotTell { why: format!("lost the probe's pipe: {error}") }),
         };
-        pending.extend_from_slice(&buffer[..length]);
-        while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            match serde_json::from_slice(&line) {
-                Ok(Said::Case(case)) => channel.send(&Message::Case { probe: probe.id.clone(), case })?,
-                Ok(Said::Returned(outcome)) => return Ok(outcome),
-                Err(error) => {
-                    return Ok(Outcome::CouldNotTell {
-                        why: format!("the probe's process said nonsense: {error}"),
-                    });
-                }
+        ears.pending.extend_from_slice(&buffer[..length]);
+        if let Some(outcome) = pass_on(channel, probe, ears)? {
+            return Ok(outcome);
+        }
+    }
+}
+
+/// Takes the complete lines that have been read; an outcome ends the probe.
+fn pass_on(channel: &mut GuestEnd, probe: &Probe, ears: &mut Ears) -> Result<Option<Outcome>, ChannelError> {
+    while let Some(end) = ears.pending.iter().position(|&byte| byte == b'\n') {
+        let line: Vec<u8> = ears.pending.drain(..=end).collect();
+        match serde_json::from_slice(&line) {
+            Ok(Said::Case(case)) => {
+                channel.send(&Message::Case { probe: probe.id.clone(), case })?;
+                // A probe that has died meanwhile hears nothing, which its own pipe will say.
+                let _ = ears.take.write_all(&[1]);
+            }
+            Ok(Said::Returned(outcome)) => return Ok(Some(outcome)),
+            Err(error) => {
+                let why = format!("the probe's process said nonsense: {error}");
+                return Ok(Some(Outcome::CouldNotTell { why }));
             }
         }
     }
+    Ok(None)
 }
 
 /// The child closed its pipe without having returned: it died.
@@ -199,10 +216,14 @@ fn clear_the_field(channel: &GuestEnd) {
 }
 
 impl Sink {
-    /// Sends one message to PID 1.
+    /// Sends one message to PID 1; a case is safe when this returns.
     pub(crate) fn say(&mut self, said: &Said) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(said)?;
         line.push(b'\n');
-        self.pipe().write_all(&line)
+        self.pipe().write_all(&line)?;
+        match said {
+            Said::Case(_) => self.wait_until_taken(),
+            Said::Returned(_) => Ok(()),
+        }
     }
 }
