@@ -6,3 +6,4 @@ pub mod exit;
 pub mod matrix;
 pub mod model;
 pub mod progress;
+pub mod provision;

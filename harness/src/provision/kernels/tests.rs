@@ -1,0 +1,92 @@
+//! Kernels from the cache and from paths; nothing here asks a network.
+
+use super::*;
+use crate::provision::entry::Meta;
+use crate::provision::image::fake_image;
+
+fn matrix_row(lsm_and_source: &str) -> Row {
+    let text = format!("kernels:\n- {{name: k, {lsm_and_source}, config: {{CONFIG_BPF_LSM: y}}}}\n");
+    crate::matrix::Matrix::parse(&text, Path::new("matrix.yaml")).unwrap().rows.remove(0)
+}
+
+fn debian_row() -> Row {
+    matrix_row(
+        "lsm: bpf, debian: {suite: trixie, package: linux-image-6.12.1+deb13-cloud-amd64, version: 6.12.1-1}",
+    )
+}
+
+fn cache() -> (tempfile::TempDir, Cache) {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    (dir, cache)
+}
+
+fn put(row: &Row, cache: &Cache, config: &str) -> Entry {
+    let temp = cache.temp_dir().unwrap();
+    std::fs::write(temp.path().join("vmlinuz"), fake_image(4096)).unwrap();
+    std::fs::write(temp.path().join("config"), config).unwrap();
+    let meta = Meta { package: "p".into(), substituted: Some("taken instead".into()), ..Meta::default() };
+    Entry::publish(cache, &cache_key(&row.source).unwrap(), temp, meta).unwrap()
+}
+
+#[test]
+fn a_cached_kernel_needs_nothing_else() {
+    let (_dir, cache) = cache();
+    let row = debian_row();
+    assert!(matches!(status(&row, &cache), Status::Absent { .. }));
+    let error = ensure(&row, &cache, &Progress::silent(), true).unwrap_err();
+    assert_eq!(
+        (error.exit_code(), matches!(error, KernelError::Offline { .. })),
+        (exit::INFRASTRUCTURE, true)
+    );
+
+    put(&row, &cache, "CONFIG_BPF_LSM=y\nCONFIG_LSM=\"bpf\"\nCONFIG_SOUND=y\n");
+    let facts = ensure(&row, &cache, &Progress::silent(), true).unwrap();
+    assert_eq!(facts.substituted.as_deref(), Some("taken instead"));
+    assert_eq!(facts.config.keys().collect::<Vec<_>>(), ["CONFIG_BPF_LSM", "CONFIG_LSM"]);
+    assert!(matches!(status(&row, &cache), Status::Cached { .. }));
+}
+
+#[test]
+fn a_broken_promise_is_refused_and_an_unknown_one_is_not() {
+    let (_dir, cache) = cache();
+    let row = debian_row();
+    put(&row, &cache, "CONFIG_LSM=\"bpf\"\n");
+    let error = ensure(&row, &cache, &Progress::silent(), true).unwrap_err();
+    assert!(error.to_string().contains("CONFIG_BPF_LSM is n, promised is y"), "{error}");
+    put(&row, &cache, "");
+    assert!(ensure(&row, &cache, &Progress::silent(), true).unwrap().config.is_empty());
+}
+
+#[test]
+fn a_damaged_kernel_is_never_used() {
+    let (_dir, cache) = cache();
+    let row = debian_row();
+    let entry = put(&row, &cache, "");
+    std::fs::write(entry.image(), &fake_image(4096)[..3000]).unwrap();
+    let error = ensure(&row, &cache, &Progress::silent(), true).unwrap_err();
+    assert!(matches!(error, KernelError::Damaged { .. }), "{error}");
+    let Status::Damaged { why } = status(&row, &cache) else { panic!("damaged") };
+    assert!(why.contains("truncated"), "{why}");
+}
+
+#[test]
+fn an_image_by_path_is_checked_too() {
+    let (dir, cache) = cache();
+    let path = dir.path().join("bzImage");
+    let row = matrix_row(&format!("lsm: bpf, path: {}", path.display()));
+    assert!(matches!(status(&row, &cache), Status::Damaged { .. }));
+    std::fs::write(&path, fake_image(64)).unwrap();
+    let facts = ensure(&row, &cache, &Progress::silent(), true).unwrap();
+    assert_eq!((facts.path, facts.sha256.len()), (path.clone(), 64));
+    std::fs::write(&path, b"\x7fELF").unwrap();
+    assert_eq!(inspect(&path).unwrap_err().exit_code(), exit::BAD_INPUT);
+}
+
+#[test]
+fn an_archive_has_no_builder_yet() {
+    let (_dir, cache) = cache();
+    let row = matrix_row(&format!("lsm: bpf, archive: {{url: 'https://h/x', sha256: {}}}", "0".repeat(64)));
+    assert!(matches!(ensure(&row, &cache, &Progress::silent(), false), Err(KernelError::NoBuilder { .. })));
+    assert!(matches!(status(&row, &cache), Status::Unavailable { .. }));
+}
