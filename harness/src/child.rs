@@ -3,7 +3,8 @@
 //!
 //! Everything a child writes goes to an optional log file and to a bounded tail that errors show. The promise to die
 //! with the parent (`PR_SET_PDEATHSIG`) holds for the child itself, not for what it starts in turn, and it is bound
-//! to the *thread* that called [`Command::spawn`]: that thread has to live as long as the child should.
+//! to the *thread* that called [`Command::spawn`]: that thread has to live as long as the child should. A child that
+//! is dropped or overdue is first asked to end (`SIGTERM` to its group) and killed half a second later.
 
 use crate::exit::{self, ExitCode};
 use std::collections::VecDeque;
@@ -17,12 +18,17 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How much of the latest output an error can show.
+/// How much of the latest output is kept for errors.
 const TAIL_BYTES: usize = 4096;
+/// How many of its lines an error does show.
+const SHOWN_LINES: usize = 12;
 /// Standard output beyond this is only in the log file.
 const STDOUT_BYTES: usize = 16 << 20;
 /// How long the pipes may stay open after the child has ended (a grandchild may hold them).
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long a child that is being stopped has to tidy up before it is killed.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What can go wrong with a child process.
 #[derive(Debug, thiserror::Error)]
@@ -107,9 +113,10 @@ impl ChildError {
     }
 }
 
-/// The tail as indented lines below the message.
+/// The last lines of the tail, indented, below the message.
 fn indent(tail: &str) -> String {
-    tail.trim_end().lines().map(|line| format!("\n  | {line}")).collect()
+    let lines: Vec<&str> = tail.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(SHOWN_LINES)..].iter().map(|line| format!("\n  | {line}")).collect()
 }
 
 /// Where to read on.
@@ -361,7 +368,7 @@ impl Running {
                 break status;
             }
             if self.started.elapsed() >= self.deadline {
-                self.kill();
+                self.stop(GRACE);
                 self.drain();
                 let (what, tail, log) = (self.what.clone(), self.tail(), self.log.clone());
                 return Err(ChildError::Deadline { what, deadline: self.deadline, tail, log });
@@ -382,17 +389,45 @@ impl Running {
         Ok(Output { stdout, tail, elapsed })
     }
 
+    /// Asks the child's process group to end, and kills it when the child has not ended after `grace`.
+    ///
+    /// The grace lets apt note how far a download came, and QEMU close its files.
+    pub fn stop(&mut self, grace: Duration) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.signal(libc::SIGTERM);
+        let until = Instant::now() + grace;
+        while Instant::now() < until && !self.is_zombie() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.kill();
+    }
+
     /// Kills the child and whatever is left of its process group, and waits for the child.
     pub fn kill(&mut self) {
-        if let Ok(group) = i32::try_from(self.child.id()) {
-            // SAFETY: `killpg` takes plain numbers. The group's number cannot have been given away: the child, its
-            // leader, has not been waited for, or members of the group are what keeps the number taken.
-            unsafe { libc::killpg(group, libc::SIGKILL) };
-        }
         if self.ended.is_none() {
+            self.signal(libc::SIGKILL);
             // The only failure is that there is nothing left to wait for.
             self.ended = self.child.wait().ok();
         }
+    }
+
+    /// Sends a signal to the process group of a child that has not been waited for.
+    fn signal(&self, signal: libc::c_int) {
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            // SAFETY: `killpg` takes plain numbers. The number is still the child's: callers see to it that the
+            // child, the group's leader, has not been waited for.
+            unsafe { libc::killpg(group, signal) };
+        }
+    }
+
+    /// Whether the child has ended, without taking its exit status, so that its number stays its own.
+    fn is_zombie(&self) -> bool {
+        use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+        let Ok(pid) = i32::try_from(self.child.id()) else { return true };
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        !matches!(waitid(Id::Pid(nix::unistd::Pid::from_raw(pid)), flags), Ok(WaitStatus::StillAlive))
     }
 
     /// Waits a little for the last output.
@@ -409,7 +444,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.ended.is_none() {
-            self.kill();
+            self.stop(GRACE);
         }
     }
 }

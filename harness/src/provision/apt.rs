@@ -10,7 +10,7 @@ use crate::cache::{Cache, CacheError, Lock};
 use crate::child::{ChildError, Command};
 use crate::exit::{self, ExitCode};
 use crate::matrix::{PackageName, series_of_package};
-use crate::progress::Progress;
+use crate::progress::{Progress, Task};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +23,8 @@ const UPDATE_DEADLINE: Duration = Duration::from_secs(600);
 const DOWNLOAD_DEADLINE: Duration = Duration::from_secs(1200);
 /// Wall-clock limit of a look into the lists.
 const QUERY_DEADLINE: Duration = Duration::from_secs(120);
+/// apt's helper for scripts, part of the package apt.
+const HELPER: &str = "/usr/lib/apt/apt-helper";
 /// How long another run's work on the same suite is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1800);
 
@@ -58,7 +60,7 @@ pub enum AptError {
         suite: String,
         /// What apt said.
         #[source]
-        source: ChildError,
+        source: Box<ChildError>,
     },
     /// The lists cannot be read.
     #[error("cannot read the package lists of {suite}")]
@@ -67,7 +69,7 @@ pub enum AptError {
         suite: String,
         /// What apt said.
         #[source]
-        source: ChildError,
+        source: Box<ChildError>,
     },
     /// The mirror lists the package but does not have it.
     #[error("{package} {version} is listed in {suite} but gone from the mirror")]
@@ -80,7 +82,7 @@ pub enum AptError {
         version: String,
         /// What apt said.
         #[source]
-        source: ChildError,
+        source: Box<ChildError>,
     },
     /// The package could not be fetched.
     #[error("cannot download {package} {version} from {suite}; what has come is kept, run again to go on")]
@@ -93,7 +95,7 @@ pub enum AptError {
         version: String,
         /// What apt said.
         #[source]
-        source: ChildError,
+        source: Box<ChildError>,
     },
     /// The package is not what the signed lists promise.
     #[error("{} has the SHA-256 {actual}, the signed package list says {expected}", path.display())]
@@ -112,7 +114,7 @@ pub enum AptError {
         path: PathBuf,
         /// What apt said.
         #[source]
-        source: ChildError,
+        source: Box<ChildError>,
     },
     /// The cache failed.
     #[error(transparent)]
@@ -241,22 +243,11 @@ impl Suite {
         Err(last_error.unwrap_or(AptError::NoApt))
     }
 
-    fn download_once(
-        &self,
-        what: &Candidate,
-        folder: &Path,
-        task: &crate::progress::Task,
-    ) -> Result<PathBuf, AptError> {
-        let argument = format!("{}={}", what.package.full, what.version);
-        let purpose = format!("downloading {argument}");
-        let command = self
-            .apt("apt-get", purpose, DOWNLOAD_DEADLINE)
-            .args(["-q", "download", &argument])
-            .current_dir(folder)
-            .log(self.root.join("download.log"));
-        let outcome = command
-            .spawn()
-            .and_then(|running| running.wait_with(|| task.position(size_of_files(folder), what.size)));
+    fn download_once(&self, what: &Candidate, folder: &Path, task: &Task) -> Result<PathBuf, AptError> {
+        let outcome = self.download_command(what, folder).and_then(|command| {
+            let running = command.current_dir(folder).log(self.root.join("download.log")).spawn()?;
+            running.wait_with(|| task.position(size_of_files(folder), what.size))
+        });
         outcome.map_err(|source| self.download_error(what, source))?;
         let path = only_deb(folder)?;
         let actual = super::sha256_file(&path).map_err(|e| CacheError::io("read", &path, e))?;
@@ -266,7 +257,24 @@ impl Suite {
         Ok(path)
     }
 
+    /// `apt-get download` throws a partial file away; apt's helper, given the address and the hash, continues it.
+    fn download_command(&self, what: &Candidate, folder: &Path) -> Result<Command, ChildError> {
+        let argument = format!("{}={}", what.package.full, what.version);
+        let purpose = format!("downloading {argument}");
+        if !Path::new(HELPER).exists() {
+            let command = self.apt("apt-get", purpose, DOWNLOAD_DEADLINE);
+            return Ok(command.args(["-q", "download", &argument]));
+        }
+        let query = self.apt("apt-get", format!("asking where {argument} is"), QUERY_DEADLINE);
+        let printed = query.args(["-q", "download", "--print-uris", &argument]).run()?.stdout;
+        let uri = printed.split('\'').nth(1).unwrap_or_default();
+        let file = folder.join(format!("{}_{}.deb", what.package.full, what.version));
+        let command = self.apt(HELPER, purpose, DOWNLOAD_DEADLINE);
+        Ok(command.args(["-q", "download-file", uri]).arg(file).arg(format!("SHA256:{}", what.sha256)))
+    }
+
     fn download_error(&self, what: &Candidate, source: ChildError) -> AptError {
+        let source = Box::new(source);
         if source.tail().contains("No space left on device") {
             return AptError::Full { path: self.root.clone(), source };
         }
@@ -341,9 +349,9 @@ impl Suite {
                 Ok(())
             }
             Err(source) if source.tail().contains("No space left on device") => {
-                Err(AptError::Full { path: self.root.clone(), source })
+                Err(AptError::Full { path: self.root.clone(), source: Box::new(source) })
             }
-            Err(source) => Err(AptError::Update { suite: self.name.clone(), source }),
+            Err(source) => Err(AptError::Update { suite: self.name.clone(), source: Box::new(source) }),
         }
     }
 
@@ -353,7 +361,7 @@ impl Suite {
             .apt("apt-cache", format!("listing {prefix}*"), QUERY_DEADLINE)
             .args(["pkgnames", &prefix])
             .run()
-            .map_err(|source| AptError::Query { suite: self.name.clone(), source })?
+            .map_err(|source| self.query_error(source))?
             .stdout;
         let kin: Vec<String> = names
             .lines()
@@ -365,6 +373,10 @@ impl Suite {
         Ok(found)
     }
 
+    fn query_error(&self, source: ChildError) -> AptError {
+        AptError::Query { suite: self.name.clone(), source: Box::new(source) }
+    }
+
     /// The lists' stanzas about `packages`.
     fn show(&self, packages: &[String]) -> Result<String, AptError> {
         if packages.is_empty() {
@@ -374,7 +386,7 @@ impl Suite {
         match command.arg("show").args(packages).run() {
             Ok(output) => Ok(output.stdout),
             Err(error) if error.tail().contains("No packages found") => Ok(String::new()),
-            Err(source) => Err(AptError::Query { suite: self.name.clone(), source }),
+            Err(source) => Err(self.query_error(source)),
         }
     }
 }

@@ -126,6 +126,9 @@ fn mirror(matrix: &Matrix) -> Check {
     }
     suites.sort_unstable();
     suites.dedup();
+    if suites.is_empty() {
+        return Check::new("debian mirror", State::Ok, "no kernel of the matrix needs one", "");
+    }
     let find = |suite: &str| sources::mirror_for(suite, &entries, |name| std::env::var(name).ok());
     let without: Vec<&str> = suites.iter().copied().filter(|suite| find(suite).is_none()).collect();
     if !without.is_empty() {

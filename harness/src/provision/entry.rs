@@ -32,7 +32,7 @@ pub struct Seal {
 /// What `entry.json` holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
-    /// [`FORMAT`].
+    /// Version of this description.
     pub format: u32,
     /// The image.
     pub image: Seal,

@@ -171,7 +171,7 @@ mod tests {
         image[PE_OFFSET..PE_OFFSET + 4].copy_from_slice(&0x300_u32.to_le_bytes());
         image[0x300..0x304].copy_from_slice(b"PE\0\0");
         image[0x300 + 24..0x300 + 26].copy_from_slice(&[0x0b, 0x02]);
-        let (start, size) = (image.len() as u32, 1472_u32);
+        let (start, size) = (u32::try_from(image.len()).unwrap(), 1472_u32);
         image[0x300 + 168..0x300 + 172].copy_from_slice(&start.to_le_bytes());
         image[0x300 + 172..0x300 + 176].copy_from_slice(&size.to_le_bytes());
         assert!(matches!(validate_bytes(&image), Err(ImageError::Truncated { .. })));

@@ -1,14 +1,16 @@
 //! From a row of the matrix to a kernel image that is whole: out of the cache, or fetched into it.
 
-use super::apt::{AptError, Candidate, Suite};
-use super::deb::{self, DebError};
-use super::entry::{Entry, EntryError, Meta};
+mod fetch;
+
+use super::apt::AptError;
+use super::deb::DebError;
+use super::entry::{Entry, EntryError};
 use super::image::{self, ImageError};
-use super::tools::{self, ToolError};
-use crate::cache::{Cache, CacheError, TempDir};
-use crate::child::{ChildError, Command};
+use super::tools::ToolError;
+use crate::cache::{Cache, CacheError};
+use crate::child::ChildError;
 use crate::exit::{self, ExitCode};
-use crate::matrix::{Debian, PackageName, Row, Source, series_of_package};
+use crate::matrix::{Row, Source};
 use crate::model::ImageFacts;
 use crate::progress::Progress;
 use serde::Serialize;
@@ -18,8 +20,6 @@ use std::time::Duration;
 
 /// How long another run's fetching of the same kernel is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1800);
-/// Wall-clock limit of fetching a mainline build.
-const UPSTREAM_DEADLINE: Duration = Duration::from_secs(1800);
 /// The configuration options that are worth a place in a run's facts, besides those that the row promises.
 const TELLING: &[&str] = &[
     "CONFIG_AUDIT",
@@ -75,7 +75,7 @@ pub enum KernelError {
         suites: Vec<String>,
         /// The last failure, if a package was tried at all.
         #[source]
-        source: Option<AptError>,
+        source: Option<Box<AptError>>,
     },
     /// The package holds no kernel.
     #[error(
@@ -116,13 +116,13 @@ pub enum KernelError {
         version: String,
         /// What virtme-ng said, if it failed; it can also succeed and leave nothing.
         #[source]
-        source: Option<ChildError>,
+        source: Option<Box<ChildError>>,
     },
     /// The image that was named is none.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// apt failed.
-    #[error("kernel {name}: {source}")]
+    #[error("cannot fetch kernel {name}")]
     Apt {
         /// The row.
         name: String,
@@ -130,7 +130,7 @@ pub enum KernelError {
         source: AptError,
     },
     /// The package cannot be unpacked.
-    #[error("kernel {name}: {source}")]
+    #[error("cannot unpack the package of kernel {name}")]
     Deb {
         /// The row.
         name: String,
@@ -256,12 +256,13 @@ pub fn ensure(
         return Err(KernelError::Offline { name: name() });
     }
     let _lock = cache.lock(&format!("kernel-{key}"), progress, LOCK_PATIENCE)?;
+    let fetch = fetch::Fetch { row, cache, progress, key: &key, label: &label };
     // Whoever held the lock may have fetched it.
     let entry = match load(row, cache, &key, &Progress::silent(), offline)? {
         Some(entry) => entry,
         None => match &row.source {
-            Source::Debian(debian) => fetch_debian(row, debian, cache, progress, &label, &key)?,
-            Source::Upstream(version) => fetch_upstream(row, version, cache, progress, &label, &key)?,
+            Source::Debian(pin) => fetch.debian(pin)?,
+            Source::Upstream(version) => fetch.upstream(version)?,
             Source::Archive(_) | Source::Path(_) => return Err(KernelError::NoBuilder { name: name() }),
         },
     };
@@ -366,253 +367,6 @@ fn kept_promises(row: &Row, facts: ImageFacts) -> Result<ImageFacts, KernelError
     } else {
         Err(KernelError::PromiseBroken { name: row.name.clone(), broken })
     }
-}
-
-/// A package that was fetched.
-struct Fetched {
-    candidate: Candidate,
-    suite: Suite,
-    file: PathBuf,
-    substituted: Option<String>,
-}
-
-/// Fetches the pinned package, or the newest of its kin that downloads.
-fn fetch_debian(
-    row: &Row,
-    pin: &Debian,
-    cache: &Cache,
-    progress: &Progress,
-    label: &str,
-    key: &str,
-) -> Result<Entry, KernelError> {
-    let name = || row.name.clone();
-    let fetched = fetch_package(row, pin, cache, progress, label)?;
-    let temp = cache.temp_dir()?;
-    let task = progress.task(label, "unpacking");
-    let unpacked = deb::unpack(&fetched.file, temp.path())
-        .map_err(|source| KernelError::Deb { name: name(), source })?;
-    let Candidate { package, version, sha256, .. } = &fetched.candidate;
-    if unpacked.image.is_none() {
-        return Err(KernelError::NoImage {
-            name: name(),
-            package: package.full.clone(),
-            version: version.clone(),
-        });
-    }
-    let config_origin = match unpacked.config {
-        Some(_) => format!("package {} {version}", package.full),
-        None => fetch_config(&fetched, &temp, label, progress),
-    };
-    let deb = keep_package(&fetched.file, &temp)?;
-    let meta = Meta {
-        package: package.full.clone(),
-        package_version: version.clone(),
-        suite: fetched.suite.name().to_owned(),
-        deb,
-        deb_sha256: sha256.clone(),
-        config_origin: config_origin.clone(),
-        substituted: fetched.substituted.clone(),
-        ..Meta::default()
-    };
-    let entry = Entry::publish(cache, key, temp, meta)
-        .map_err(|source| KernelError::Publish { name: name(), source })?;
-    if let Some(sentence) = &fetched.substituted {
-        progress.say(label, sentence);
-    }
-    if entry.config().is_empty() {
-        progress.say(label, &format!("the kernel's configuration is unknown: {config_origin}"));
-    }
-    task.done(&format!("ready: {} {version}", package.full));
-    Ok(entry)
-}
-
-/// Moves the package's file into the entry (its modules may be wanted later) and returns its name.
-fn keep_package(file: &Path, temp: &TempDir) -> Result<String, CacheError> {
-    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let dest = temp.path().join(&name);
-    std::fs::rename(file, &dest).map_err(|e| CacheError::io("move", &dest, e))?;
-    if let Some(folder) = file.parent() {
-        // An empty folder that stays does no harm.
-        let _ = std::fs::remove_dir(folder);
-    }
-    Ok(name)
-}
-
-/// Since 6.19 Debian keeps the configuration in `linux-base-<release>`; returns where it was found or why not.
-fn fetch_config(fetched: &Fetched, temp: &TempDir, label: &str, progress: &Progress) -> String {
-    let Candidate { package, version, .. } = &fetched.candidate;
-    let companion = format!("linux-base-{}", package.release());
-    let Some(companion) = series_of_package(&companion) else {
-        return format!("package {} holds none", package.full);
-    };
-    let get = || -> Result<Option<()>, String> {
-        let found = fetched.suite.exactly(&companion, version).map_err(|e| chain(&e))?;
-        let Some(candidate) = found else { return Ok(None) };
-        let file = fetched.suite.download(&candidate, label, progress).map_err(|e| chain(&e))?;
-        let unpacked = deb::unpack(&file, temp.path()).map_err(|e| chain(&e))?;
-        // The file was wanted for its configuration only; what stays is fetched over by the next run.
-        let _ = file.parent().map(std::fs::remove_dir_all);
-        Ok(unpacked.config.map(drop))
-    };
-    match get() {
-        Ok(Some(())) => format!("package {} {version}", companion.full),
-        Ok(None) => format!(
-            "{} holds none, and {} {version} with it is not in {}",
-            package.full,
-            companion.full,
-            fetched.suite.name()
-        ),
-        Err(why) => {
-            format!("{} holds none, and {} could not be fetched: {why}", package.full, companion.full)
-        }
-    }
-}
-
-/// Looks through the suites: first for the pin, then for its kin.
-fn fetch_package(
-    row: &Row,
-    pin: &Debian,
-    cache: &Cache,
-    progress: &Progress,
-    label: &str,
-) -> Result<Fetched, KernelError> {
-    let name = || row.name.clone();
-    let mut known: Vec<(Candidate, String)> = Vec::new();
-    let mut trouble = None;
-    let mut pin_was_listed = false;
-    for suite_name in &pin.suites {
-        match look_in(suite_name, pin, cache, progress, label) {
-            Ok(Look::Pin(fetched)) => return Ok(*fetched),
-            Ok(Look::Others { candidates, listed }) => {
-                pin_was_listed |= listed;
-                known.extend(candidates.into_iter().map(|candidate| (candidate, suite_name.clone())));
-            }
-            // Another suite may still have it.
-            Err(error) => trouble = trouble.or(Some(error)),
-        }
-    }
-    // A suite that could not be asked may have the pin: a substitute is no answer to a broken network.
-    if let Some(source) = trouble {
-        return Err(KernelError::Apt { name: name(), source });
-    }
-    known.sort_by(|(a, _), (b, _)| super::debian_version::compare(&b.version, &a.version));
-    let mut last = None;
-    for (candidate, suite_name) in known {
-        let opened = Suite::open(cache, &suite_name, progress);
-        let suite = opened.map_err(|source| KernelError::Apt { name: name(), source })?;
-        match suite.download(&candidate, label, progress) {
-            Ok(file) => {
-                let substituted = Some(substitution(pin, &candidate, &suite_name, pin_was_listed));
-                return Ok(Fetched { candidate, suite, file, substituted });
-            }
-            Err(error @ AptError::Gone { .. }) => {
-                progress.say(label, &error.to_string());
-                last = Some(error);
-            }
-            Err(source) => return Err(KernelError::Apt { name: name(), source }),
-        }
-    }
-    let PackageName { full, series, .. } = pin.package.clone();
-    Err(KernelError::NothingLeft {
-        name: name(),
-        package: full,
-        series,
-        suites: pin.suites.clone(),
-        source: last,
-    })
-}
-
-/// The sentence that goes into every report of a run with a substitute.
-fn substitution(pin: &Debian, taken: &Candidate, suite: &str, pin_was_listed: bool) -> String {
-    let how = if pin_was_listed { "still listed but gone from the mirror" } else { "no longer listed" };
-    format!(
-        "the pinned {} {} is {how} ({}); taken instead: {} {} from {suite}, the newest of series {} that downloads",
-        pin.package.full,
-        pin.version,
-        pin.suites.join(", "),
-        taken.package.full,
-        taken.version,
-        pin.package.series
-    )
-}
-
-/// What a suite has.
-enum Look {
-    /// The pin itself, downloaded.
-    Pin(Box<Fetched>),
-    /// Its kin, without the pin.
-    Others { candidates: Vec<Candidate>, listed: bool },
-}
-
-fn look_in(
-    suite_name: &str,
-    pin: &Debian,
-    cache: &Cache,
-    progress: &Progress,
-    label: &str,
-) -> Result<Look, AptError> {
-    let mut suite = Suite::open(cache, suite_name, progress)?;
-    let mut candidates = suite.candidates(&pin.package, Some(&pin.version), progress)?;
-    let is_pin = |candidate: &Candidate| candidate.package == pin.package && candidate.version == pin.version;
-    let Some(at) = candidates.iter().position(is_pin) else {
-        return Ok(Look::Others { candidates, listed: false });
-    };
-    let candidate = candidates.remove(at);
-    match suite.download(&candidate, label, progress) {
-        Ok(file) => Ok(Look::Pin(Box::new(Fetched { candidate, suite, file, substituted: None }))),
-        Err(error @ AptError::Gone { .. }) => {
-            progress.say(label, &error.to_string());
-            Ok(Look::Others { candidates, listed: true })
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Fetches a mainline build through virtme-ng, which keeps it in its user's home: it is given one of its own.
-fn fetch_upstream(
-    row: &Row,
-    version: &str,
-    cache: &Cache,
-    progress: &Progress,
-    label: &str,
-    key: &str,
-) -> Result<Entry, KernelError> {
-    let failed =
-        |source| KernelError::Upstream { name: row.name.clone(), version: version.to_owned(), source };
-    let vng = tools::ensure_vng(cache, progress, false)?;
-    let home = cache.temp_dir()?;
-    let task = progress.task(label, &format!("downloading mainline {version} through virtme-ng"));
-    Command::new(&vng.path, format!("fetching mainline {version}"), UPSTREAM_DEADLINE)
-        .args(["--dry-run", "--run", version])
-        .env("HOME", home.path())
-        .current_dir(home.path())
-        .log(cache.root().join("tools").join("virtme-ng-run.log"))
-        .run()
-        .map_err(|source| failed(Some(source)))?;
-    let boot = home.path().join(".cache/virtme-ng").join(version).join("amd64/boot");
-    let find = |prefix: &str| {
-        let entries = std::fs::read_dir(&boot).ok()?;
-        let mut paths = entries.flatten().map(|entry| entry.path());
-        paths.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
-    };
-    let image = find("vmlinuz-").ok_or_else(|| failed(None))?;
-    let temp = cache.temp_dir()?;
-    let take = |from: &Path, to: &str| {
-        std::fs::rename(from, temp.path().join(to)).map_err(|e| CacheError::io("move", from, e))
-    };
-    take(&image, "vmlinuz")?;
-    let config_origin = match find("config-") {
-        Some(config) => {
-            take(&config, "config")?;
-            format!("mainline build {version}")
-        }
-        None => format!("the mainline build {version} holds none"),
-    };
-    let meta = Meta { config_origin, ..Meta::default() };
-    let entry = Entry::publish(cache, key, temp, meta)
-        .map_err(|source| KernelError::Publish { name: row.name.clone(), source })?;
-    task.done(&format!("ready: mainline {version}"));
-    Ok(entry)
 }
 
 #[cfg(test)]

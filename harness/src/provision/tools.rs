@@ -62,7 +62,7 @@ pub enum ToolError {
         command: String,
         /// Why.
         #[source]
-        source: ChildError,
+        source: Box<ChildError>,
     },
     /// There is nothing to install with.
     #[error(
@@ -87,7 +87,7 @@ pub enum ToolError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: ChildError,
+        source: Box<ChildError>,
     },
     /// The cache failed.
     #[error(transparent)]
@@ -166,7 +166,7 @@ fn with_version(path: PathBuf) -> Result<Tool, ToolError> {
             let version = output.stdout.lines().next().unwrap_or_default().trim().to_owned();
             Ok(Tool { path, version })
         }
-        Err(source) => Err(ToolError::Broken { path, source }),
+        Err(source) => Err(ToolError::Broken { path, source: Box::new(source) }),
     }
 }
 
@@ -235,7 +235,8 @@ fn install(tool: &str, packages: &[&str], cache: &Cache, progress: &Progress) ->
         apt(&arguments)
     });
     drop(task);
-    outcome.map(drop).map_err(|source| ToolError::Install { what: packages.join(" "), command, source })
+    let failed = |source| ToolError::Install { what: packages.join(" "), command: command.clone(), source };
+    outcome.map(drop).map_err(|error| failed(Box::new(error)))
 }
 
 /// The folder of virtme-ng's environment.
@@ -285,7 +286,11 @@ fn make_environment(python: &Path, dir: &Path, progress: &Progress) -> Result<()
     let _task = progress.task("install", &format!("installing {requirement}"));
     let log = dir.with_extension("log");
     let failed = |command: String| {
-        move |source| ToolError::Install { what: format!("virtme-ng {VNG_VERSION}"), command, source }
+        move |error| ToolError::Install {
+            what: format!("virtme-ng {VNG_VERSION}"),
+            command,
+            source: Box::new(error),
+        }
     };
     Command::new(python, "making a Python environment", INSTALL_DEADLINE)
         .args([OsStr::new("-m"), OsStr::new("venv"), dir.as_os_str()])

@@ -1,6 +1,7 @@
 //! Kernels from the cache and from paths; nothing here asks a network.
 
 use super::*;
+use crate::provision::entry::Meta;
 use crate::provision::image::fake_image;
 
 fn matrix_row(lsm_and_source: &str) -> Row {

@@ -1,0 +1,217 @@
+//! What must come of faults: wrong input, broken surroundings, misbehaving probes, a killed harness. The real program
+//! is run, with real machines where the fault is in one.
+
+use rstest::rstest;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The kernels for faults: an old one and a new one.
+const OLD: &str = "5.10";
+const NEW: &str = "7.3";
+
+fn conform() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conform"));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    conform().args(arguments).output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[track_caller]
+fn must_end(output: &Output, code: i32, words: &[&str]) {
+    let text = told(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in:\n{text}");
+    }
+}
+
+/// The image of a row, fetched if need be.
+fn image_of(kernel: &str) -> PathBuf {
+    let output = run(&["kernels", "fetch", "--kernel", kernel, "--format", "json"]);
+    assert!(output.status.success(), "{}", told(&output));
+    let listing: Value = serde_json::from_slice(&output.stdout).unwrap();
+    PathBuf::from(listing["kernels"][0]["status"]["facts"]["path"].as_str().unwrap())
+}
+
+#[rstest]
+#[case::unknown_probe(&["run", "--probe", "program/typ"], 2, &["did you mean program/type?"])]
+#[case::glob_without_match(&["run", "--probe", "program/x*"], 4, &["no probe matches program/x*"])]
+#[case::unknown_kernel(&["run", "--kernel", "6.13x"], 2, &["no kernel", "it has 5.10"])]
+#[case::no_such_image(&["run", "--kernel", "/no/such/vmlinuz"], 2, &["no kernel image at /no/such/vmlinuz"])]
+#[case::unknown_option(&["run", "--fast"], 2, &["--fast"])]
+fn wrong_input_is_named(#[case] arguments: &[&str], #[case] code: i32, #[case] words: &[&str]) {
+    must_end(&run(arguments), code, words);
+}
+
+#[test]
+fn a_wrong_key_in_the_matrix_is_named_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let matrix = folder.path().join("matrix.yaml");
+    std::fs::write(&matrix, "kernels:\n  - name: a\n    path: vmlinuz\n    lms: bpf\n").unwrap();
+    let output = run(&["--matrix", matrix.to_str().unwrap(), "run"]);
+    must_end(&output, 2, &["matrix.yaml:4:5", "lms", "did you mean \"lsm\"?"]);
+}
+
+#[test]
+fn an_unwritable_cache_is_named() {
+    let output = conform().args(["run", "--kernel", NEW]).env("CONFORM_CACHE", "/proc/no-cache").output().unwrap();
+    must_end(&output, 3, &["/proc/no-cache"]);
+}
+
+#[test]
+fn a_truncated_image_is_refused_before_any_machine_starts() {
+    let whole = std::fs::read(image_of(NEW)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let cut = folder.path().join("vmlinuz-cut");
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    let output = run(&["run", "--kernel", cut.to_str().unwrap(), "--run-dir", folder.path().to_str().unwrap()]);
+    must_end(&output, 3, &["vmlinuz-cut", "truncated"]);
+}
+
+/// `/dev/full` takes no byte; a run folder below a small file system would need a privilege to make.
+#[test]
+fn a_full_disk_is_named_and_the_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=48k full {0} && exec {1} run --kernel {NEW} --probe program/type --vmm qemu --run-dir {0}/run",
+        folder.path().display(),
+        env!("CARGO_BIN_EXE_conform"),
+    );
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare, of util-linux");
+    must_end(&output, 3, &["No space left on device"]);
+}
+
+/// A run of some probes on some kernels, as JSON.
+fn records(arguments: &[&str]) -> (Output, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = vec!["run", "--format", "json", "--run-dir", folder.path().to_str().unwrap()];
+    all.extend(arguments);
+    let output = conform().args(&all).env("CI", "true").output().unwrap();
+    let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", told(&output)));
+    (output, document)
+}
+
+#[rstest]
+fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
+    let (_, document) = records(&["--kernel", kernel, "--probe", "selftest/*", "--deadline", "8"]);
+    let records = document["kernels"][0]["records"].as_array().unwrap();
+    let of = |name: &str| records.iter().find(|record| record["probe"] == format!("selftest/{name}")).unwrap();
+    let expected = [
+        ("before", "observed", ""),
+        ("panic", "crashed", "Kernel panic"),
+        ("hang", "hung", ""),
+        ("killed", "crashed", "SIGKILL"),
+        ("reboot", "crashed", "the machine ended without a word"),
+        ("flood", "observed", ""),
+        ("forge", "could-not-tell", ""),
+        ("rust-panic", "crashed", "on purpose"),
+        ("after", "observed", ""),
+    ];
+    assert_eq!(records.len(), expected.len());
+    for (name, outcome, what) in expected {
+        let record = of(name);
+        assert_eq!(record["outcome"], outcome, "{record:#}");
+        assert!(record["what"].as_str().unwrap_or_default().contains(what), "{record:#}");
+    }
+    assert_eq!(of("panic")["during"], "crash: trigger");
+    assert_eq!(of("hang")["during"], "forever: trigger");
+    for name in ["before", "panic", "killed", "forge", "rust-panic", "after"] {
+        assert_eq!(of(name)["cases"][0]["seen"]["answer"], 42, "the case before the fault is kept: {name}");
+    }
+}
+
+#[rstest]
+fn both_launchers_give_the_same_records(#[values(OLD, NEW)] kernel: &str) {
+    let by = |vmm: &str| {
+        let (output, document) = records(&["--kernel", kernel, "--vmm", vmm]);
+        let records = document["kernels"][0]["records"].as_array().unwrap().clone();
+        assert!(!records.is_empty(), "{}", told(&output));
+        let without_time = |mut record: Value| {
+            record["micros"] = Value::Null;
+            record
+        };
+        (document["kernels"][0]["vmm"].clone(), records.into_iter().map(without_time).collect::<Vec<_>>())
+    };
+    let (vng, by_vng) = by("virtme-ng");
+    let (qemu, by_qemu) = by("qemu");
+    assert_eq!((vng, qemu), ("virtme-ng".into(), "qemu".into()));
+    assert_eq!(by_vng.len(), by_qemu.len());
+    for (one, other) in by_vng.iter().zip(&by_qemu) {
+        assert_eq!(one, other);
+    }
+}
+
+/// The folder of the machine that `harness` has started, from its guard's command line.
+fn machine_folder(harness: u32) -> Option<String> {
+    let children = std::fs::read_to_string(format!("/proc/{harness}/task/{harness}/children")).ok();
+    let all = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let candidates: Vec<String> = match children {
+        Some(list) if !list.trim().is_empty() => list.split_whitespace().map(str::to_owned).collect(),
+        _ => all.collect(),
+    };
+    candidates.iter().find_map(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<String> =
+            words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.to_owned();
+        (parent == harness.to_string() && words.get(1).map(String::as_str) == Some("guard"))
+            .then(|| words.get(3).cloned())?
+    })
+}
+
+fn processes_with(text: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter(|entry| {
+            std::fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|words| String::from_utf8_lossy(&words).contains(text))
+        })
+        .count()
+}
+
+fn wait_for(what: &str, patience: Duration, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[rstest]
+fn a_killed_harness_leaves_no_machine_behind(#[values("virtme-ng", "qemu")] vmm: &str) {
+    image_of(NEW);
+    let folder = tempfile::tempdir().unwrap();
+    let mut harness = conform()
+        .args(["run", "--kernel", NEW, "--probe", "selftest/hang", "--vmm", vmm, "--run-dir"])
+        .arg(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut machine = None;
+    wait_for("a machine", Duration::from_secs(120), || {
+        machine = machine_folder(harness.id());
+        machine.is_some()
+    });
+    let machine = machine.unwrap();
+    let channel = format!("mem-path={machine}/channel");
+    wait_for("QEMU", Duration::from_secs(60), || processes_with(&channel) > 0);
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    wait_for("the end of QEMU and its launcher", Duration::from_secs(20), || processes_with(&machine) == 0);
+    wait_for("the removal of its files", Duration::from_secs(5), || !Path::new(&machine).exists());
+}
