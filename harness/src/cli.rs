@@ -152,7 +152,7 @@ pub struct RunOptions {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
-    /// Where the raw records go [default: target/conform/runs/<time>]
+    /// Where the raw records go [default: target/conform/runs/TIME]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
     /// Accept whatever differs, after printing it (refused when CI is set)
@@ -177,7 +177,7 @@ pub struct ListOptions {
 /// Options of `show`.
 #[derive(Args, Clone, Debug)]
 pub struct ShowOptions {
-    /// The probe's id, or a case's: `<family>/<name>[/<variant>]`
+    /// The probe's id, or a case's: `FAMILY/NAME[/VARIANT]`
     pub probe: String,
     /// Only these kernels
     #[arg(long = "kernel", value_name = "NAME|PATH", value_delimiter = ',')]

@@ -4,6 +4,8 @@
 //! name filter (`cargo test 6_12`, `cargo test hooks_on_7_3`) and under nextest, where each test is a process of its
 //! own, only the family asked for is run. A machine that cannot boot a virtual machine fails here, with the remedy.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use harness::cli::{MachineOptions, Selection};
 use harness::model::KernelRun;
 use harness::progress::Progress;

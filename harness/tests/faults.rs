@@ -1,6 +1,8 @@
 //! What must come of faults: wrong input, broken surroundings, misbehaving probes, a killed harness. The real program
 //! is run, with real machines where the fault is in one.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
+
 use rstest::rstest;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,8 @@ const NEW: &str = "7.3";
 
 fn conform() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conform"));
-    command.stdin(Stdio::null());
+    // With CI set nothing is proposed as a snapshot: what these tests run is not meant to be accepted.
+    command.stdin(Stdio::null()).env("CI", "true");
     command
 }
 
@@ -56,14 +59,15 @@ fn wrong_input_is_named(#[case] arguments: &[&str], #[case] code: i32, #[case] w
 fn a_wrong_key_in_the_matrix_is_named_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let matrix = folder.path().join("matrix.yaml");
-    std::fs::write(&matrix, "kernels:\n  - name: a\n    path: vmlinuz\n    lms: bpf\n").unwrap();
+    std::fs::write(&matrix, "kernels:\n  - name: a\n    path: vmlinuz\n    lsmm: bpf\n").unwrap();
     let output = run(&["--matrix", matrix.to_str().unwrap(), "run"]);
-    must_end(&output, 2, &["matrix.yaml:4:5", "lms", "did you mean \"lsm\"?"]);
+    must_end(&output, 2, &["matrix.yaml:4:5", "lsmm", "did you mean \"lsm\"?"]);
 }
 
 #[test]
 fn an_unwritable_cache_is_named() {
-    let output = conform().args(["run", "--kernel", NEW]).env("CONFORM_CACHE", "/proc/no-cache").output().unwrap();
+    let output =
+        conform().args(["run", "--kernel", NEW]).env("CONFORM_CACHE", "/proc/no-cache").output().unwrap();
     must_end(&output, 3, &["/proc/no-cache"]);
 }
 
@@ -73,21 +77,23 @@ fn a_truncated_image_is_refused_before_any_machine_starts() {
     let folder = tempfile::tempdir().unwrap();
     let cut = folder.path().join("vmlinuz-cut");
     std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
-    let output = run(&["run", "--kernel", cut.to_str().unwrap(), "--run-dir", folder.path().to_str().unwrap()]);
+    let output =
+        run(&["run", "--kernel", cut.to_str().unwrap(), "--run-dir", folder.path().to_str().unwrap()]);
     must_end(&output, 3, &["vmlinuz-cut", "truncated"]);
 }
 
-/// `/dev/full` takes no byte; a run folder below a small file system would need a privilege to make.
+/// The records of one kernel do not fit into one page; a user namespace makes such a small file system possible.
 #[test]
 fn a_full_disk_is_named_and_the_run_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
-        "mount -t tmpfs -o size=48k full {0} && exec {1} run --kernel {NEW} --probe program/type --vmm qemu --run-dir {0}/run",
+        "mount -t tmpfs -o size=4k full {0} && exec {1} run --kernel {NEW} --probe program/type --vmm qemu --run-dir {0}/run",
         folder.path().display(),
         env!("CARGO_BIN_EXE_conform"),
     );
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+        .env("CI", "true")
         .stdin(Stdio::null())
         .output()
         .expect("unshare, of util-linux");
@@ -99,8 +105,9 @@ fn records(arguments: &[&str]) -> (Output, Value) {
     let folder = tempfile::tempdir().unwrap();
     let mut all = vec!["run", "--format", "json", "--run-dir", folder.path().to_str().unwrap()];
     all.extend(arguments);
-    let output = conform().args(&all).env("CI", "true").output().unwrap();
-    let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", told(&output)));
+    let output = conform().args(&all).output().unwrap();
+    let document =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", told(&output)));
     (output, document)
 }
 
@@ -108,7 +115,8 @@ fn records(arguments: &[&str]) -> (Output, Value) {
 fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
     let (_, document) = records(&["--kernel", kernel, "--probe", "selftest/*", "--deadline", "8"]);
     let records = document["kernels"][0]["records"].as_array().unwrap();
-    let of = |name: &str| records.iter().find(|record| record["probe"] == format!("selftest/{name}")).unwrap();
+    let of =
+        |name: &str| records.iter().find(|record| record["probe"] == format!("selftest/{name}")).unwrap();
     let expected = [
         ("before", "observed", ""),
         ("panic", "crashed", "Kernel panic"),
@@ -157,7 +165,8 @@ fn both_launchers_give_the_same_records(#[values(OLD, NEW)] kernel: &str) {
 /// The folder of the machine that `harness` has started, from its guard's command line.
 fn machine_folder(harness: u32) -> Option<String> {
     let children = std::fs::read_to_string(format!("/proc/{harness}/task/{harness}/children")).ok();
-    let all = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let all =
+        std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let candidates: Vec<String> = match children {
         Some(list) if !list.trim().is_empty() => list.split_whitespace().map(str::to_owned).collect(),
         _ => all.collect(),

@@ -20,7 +20,8 @@ pub(super) fn list(options: &ListOptions) -> Result<u8, Failure> {
     match options.format {
         Format::Table => super::print(&list::table(&probes, width())),
         Format::Json => {
-            super::print(&list::json(&probes).map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?)
+            let text = list::json(&probes).map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
+            super::print(&text);
         }
         Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
     }

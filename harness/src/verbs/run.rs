@@ -13,6 +13,7 @@ use crate::run::schedule;
 use crate::snapshot::{Ci, Comparison, Verdict, compare};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A run that has come to its end.
@@ -21,6 +22,8 @@ pub struct Finished {
     pub runs: Vec<KernelRun>,
     /// Where the raw records are.
     pub folder: PathBuf,
+    /// Records that could not be written to the folder, one sentence each.
+    pub not_kept: Vec<String>,
     /// Wall-clock time.
     pub took: Duration,
 }
@@ -43,7 +46,11 @@ pub(super) fn run(project: &Project, options: &RunOptions, progress: &Progress) 
     let comparison = compare_with_rows(project, &matrix, &finished.runs)?;
     report(project, &matrix, &finished, &comparison, options.format)?;
     keep_proposals(project, &matrix, &finished.runs, &comparison, options.accept)?;
-    Ok(exit_code(&finished.runs, &comparison, options.accept))
+    for sentence in &finished.not_kept {
+        progress.say("records", sentence);
+    }
+    let code = exit_code(&finished.runs, &comparison, options.accept);
+    Ok(if finished.not_kept.is_empty() { code } else { exit::INFRASTRUCTURE })
 }
 
 /// Makes everything ready, boots the kernels, and writes their records to the run folder as they come.
@@ -69,12 +76,13 @@ pub fn prepare_and_run(
     environment.setup.select = globs;
     environment.setup.detail = detail;
     let folder = RunFolder::make(project, run_dir)?;
-    let runs = run_subjects(&mut environment, &matrix, &subjects, options, &folder, progress)?;
+    let (runs, not_kept) = run_subjects(&mut environment, &matrix, &subjects, options, &folder, progress)?;
     folder.becomes_last(project);
-    Ok(Finished { runs, folder: folder.path, took: started.elapsed() })
+    Ok(Finished { runs, folder: folder.path, not_kept, took: started.elapsed() })
 }
 
-/// Boots the subjects and keeps their records in `folder`. Those without an image come last, as failed.
+/// Boots the subjects and keeps their records in `folder`. Those without an image come last, as failed. The second
+/// part says what could not be kept.
 fn run_subjects(
     environment: &mut Environment,
     matrix: &Matrix,
@@ -82,7 +90,7 @@ fn run_subjects(
     options: &MachineOptions,
     folder: &RunFolder,
     progress: &Progress,
-) -> Result<Vec<KernelRun>, Failure> {
+) -> Result<(Vec<KernelRun>, Vec<String>), Failure> {
     let mut ready = Vec::new();
     let mut failed = Vec::new();
     for (subject, image) in
@@ -102,14 +110,18 @@ fn run_subjects(
         environment.choose_accel(options, first, progress);
     }
     let width = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let not_kept = Mutex::new(Vec::new());
     let write = |run: &KernelRun| match runs::write(&folder.path, run) {
         Ok(_) => progress.say(&run.kernel, &in_short(run)),
-        Err(error) => progress.say(&run.kernel, &format!("its records could not be kept: {error}")),
+        Err(error) => {
+            let sentence = format!("the records of {} could not be kept: {error}", run.kernel);
+            not_kept.lock().unwrap_or_else(PoisonError::into_inner).push(sentence);
+        }
     };
     let mut runs = schedule::run_all(&environment.setup, &jobs, width, &Teller { progress }, &write);
     failed.iter().for_each(&write);
     runs.append(&mut failed);
-    Ok(runs)
+    Ok((runs, not_kept.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
 /// A run of a kernel that has no image: every probe is accounted for, none has run.

@@ -158,7 +158,9 @@ fn supervise(
             Ok(0) => return Ok(outcome_of_the_dead(channel, child)),
             Ok(length) => length,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Ok(Outcome::CouldNotTell { why: format!("lost the probe's pipe: {error}") }),
+            Err(error) => {
+                return Ok(Outcome::CouldNotTell { why: format!("lost the probe's pipe: {error}") });
+            }
         };
         ears.pending.extend_from_slice(&buffer[..length]);
         if let Some(outcome) = pass_on(channel, probe, ears)? {
