@@ -107,7 +107,17 @@ impl std::fmt::Debug for Progress {
 }
 
 const SPINNER: &str = "{spinner} [{prefix}] {wide_msg} {elapsed}";
-const BAR: &str = "{spinner} [{prefix}] {msg} {bar:24} {bytes}/{total_bytes} {elapsed}";
+const BYTES_BAR: &str = "{spinner} [{prefix}] {msg} {bar:24} {bytes}/{total_bytes} {elapsed}";
+const COUNT_BAR: &str = "{spinner} [{prefix}] {msg} {bar:24} {pos}/{len} {elapsed}";
+
+/// What a position counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes, shown in mebibytes.
+    Bytes,
+    /// Things, shown as they are.
+    Things,
+}
 
 /// A template of this module; a template that does not parse would only cost the looks.
 fn style(template: &str) -> ProgressStyle {
@@ -147,21 +157,32 @@ impl Task {
 
     /// Shows how many bytes of how many have come; a plain log gets a line every few seconds.
     pub fn position(&self, bytes: u64, total: u64) {
+        self.reached(bytes, total, Unit::Bytes);
+    }
+
+    /// Shows how much of how much is done; a plain log gets a line every few seconds.
+    pub fn reached(&self, done: u64, total: u64, unit: Unit) {
         let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bar) = &self.bar {
             if plain.total != total {
                 plain.total = total;
-                bar.set_style(style(BAR));
+                bar.set_style(style(match unit {
+                    Unit::Bytes => BYTES_BAR,
+                    Unit::Things => COUNT_BAR,
+                }));
                 bar.set_length(total);
             }
-            bar.set_position(bytes);
+            bar.set_position(done);
             return;
         }
         if plain.said.elapsed() < PLAIN_INTERVAL {
             return;
         }
         plain.said = Instant::now();
-        let line = format!("{} ({} of {} MiB)", plain.message, bytes >> 20, total >> 20);
+        let line = match unit {
+            Unit::Bytes => format!("{} ({} of {} MiB)", plain.message, done >> 20, total >> 20),
+            Unit::Things => format!("{} ({done} of {total})", plain.message),
+        };
         drop(plain);
         self.progress.say(&self.label, &line);
     }

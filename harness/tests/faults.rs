@@ -1,7 +1,7 @@
 //! What must come of faults: wrong input, broken surroundings, misbehaving probes, a killed harness. The real program
 //! is run, with real machines where the fault is in one.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use rstest::rstest;
 use serde_json::Value;

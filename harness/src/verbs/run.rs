@@ -6,11 +6,12 @@ use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::matrix::Matrix;
 use crate::model::{FORMAT, ImageFacts, KernelRun};
-use crate::progress::Progress;
+use crate::progress::{Progress, Task, Unit};
 use crate::report::{Material, json, junit, runs, table};
 use crate::run::collect::Observer;
 use crate::run::schedule;
 use crate::snapshot::{Ci, Comparison, Verdict, compare};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -111,14 +112,18 @@ fn run_subjects(
     }
     let width = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let not_kept = Mutex::new(Vec::new());
-    let write = |run: &KernelRun| match runs::write(&folder.path, run) {
-        Ok(_) => progress.say(&run.kernel, &in_short(run)),
-        Err(error) => {
-            let sentence = format!("the records of {} could not be kept: {error}", run.kernel);
-            not_kept.lock().unwrap_or_else(PoisonError::into_inner).push(sentence);
+    let teller = Teller::new(progress);
+    let write = |run: &KernelRun| {
+        teller.over(&run.kernel);
+        match runs::write(&folder.path, run) {
+            Ok(_) => progress.say(&run.kernel, &in_short(run)),
+            Err(error) => {
+                let sentence = format!("the records of {} could not be kept: {error}", run.kernel);
+                not_kept.lock().unwrap_or_else(PoisonError::into_inner).push(sentence);
+            }
         }
     };
-    let mut runs = schedule::run_all(&environment.setup, &jobs, width, &Teller { progress }, &write);
+    let mut runs = schedule::run_all(&environment.setup, &jobs, width, &teller, &write);
     failed.iter().for_each(&write);
     runs.append(&mut failed);
     Ok((runs, not_kept.into_inner().unwrap_or_else(PoisonError::into_inner)))
@@ -148,8 +153,20 @@ fn in_short(run: &KernelRun) -> String {
     )
 }
 
+/// Tells what the machines do: a bar per kernel on a terminal, now and then a line elsewhere.
 struct Teller<'a> {
     progress: &'a Progress,
+    tasks: Mutex<BTreeMap<String, Task>>,
+}
+
+impl<'a> Teller<'a> {
+    const fn new(progress: &'a Progress) -> Self {
+        Self { progress, tasks: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn over(&self, kernel: &str) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(kernel);
+    }
 }
 
 impl Observer for Teller<'_> {
@@ -157,7 +174,12 @@ impl Observer for Teller<'_> {
         self.progress.say(kernel, text);
     }
 
-    fn progress(&self, _kernel: &str, _done: usize, _total: usize) {}
+    fn progress(&self, kernel: &str, done: usize, total: usize) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let task =
+            tasks.entry(kernel.to_owned()).or_insert_with(|| self.progress.task(kernel, "running probes"));
+        task.reached(done as u64, total as u64, Unit::Things);
+    }
 }
 
 /// Compares runs with the snapshots. An image without a row is compared with the row of its series, or with the
