@@ -10,7 +10,7 @@ use crate::progress::{Progress, Task, Unit};
 use crate::report::{Material, json, junit, runs, table};
 use crate::run::collect::Observer;
 use crate::run::schedule;
-use crate::snapshot::{Ci, Comparison, Verdict, compare};
+use crate::snapshot::{Cell, Ci, Comparison, Verdict, compare};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -201,21 +201,23 @@ pub fn compare_with_rows(
     }
     let mut comparison = compare(&project.store(), &as_rows, &known)?;
     // Back to the names that the user gave.
+    let (stale, judged): (Vec<_>, Vec<_>) =
+        comparison.cells.drain(..).partition(|cell| matches!(cell.verdict, Verdict::Stale { .. }));
+    let judged: BTreeMap<(&str, &str), &Verdict> =
+        judged.iter().map(|cell| ((cell.kernel.as_str(), cell.probe.as_str()), &cell.verdict)).collect();
     let mut cells = Vec::new();
     for (run, as_row) in runs.iter().zip(&as_rows) {
         for record in &run.records {
-            let cell = comparison
-                .cells
-                .iter()
-                .find(|cell| cell.probe == record.probe && cell.kernel == as_row.kernel);
-            cells.extend(cell.cloned().map(|mut cell| {
-                cell.kernel.clone_from(&run.kernel);
-                cell
-            }));
+            if let Some(verdict) = judged.get(&(as_row.kernel.as_str(), record.probe.as_str())) {
+                cells.push(Cell {
+                    probe: record.probe.clone(),
+                    kernel: run.kernel.clone(),
+                    verdict: (*verdict).clone(),
+                });
+            }
         }
     }
-    comparison.cells.retain(|cell| matches!(cell.verdict, Verdict::Stale { .. }));
-    cells.append(&mut comparison.cells);
+    cells.extend(stale);
     Ok(Comparison { cells })
 }
 
