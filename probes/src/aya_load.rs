@@ -45,9 +45,9 @@ impl Aya {
     fn open(&self, object: &Object, globals: &[Global], detail: bool) -> Result<Ebpf, EbpfError> {
         let mut loader = self.loader.borrow_mut();
         loader.verifier_log_level(if detail {
-            VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS
+            VerifierLogLevel::VERBOSE
         } else {
-            VerifierLogLevel::default()
+            VerifierLogLevel::DEBUG // as ours: no statistics, which would hold times
         });
         for &Global(name, value) in globals {
             loader.override_global(name, value, true);

@@ -1,9 +1,117 @@
 //! Helpers: called as intended from an LSM program, the result checked against user space.
+//!
+//! A helper is a [`Row`]: what is asked of it, where its rules are in the kernel's source, and its cases, each a name
+//! and one function that works on a [`Bench`]. The usual names are `canonical` (the helper's normal use, by a program
+//! that may not sleep), `canonical-sleepable` (the same, by one that may), `from-rust` (an object compiled from Rust
+//! and loaded with aya) and `misuse-..` (a call that the verifier is expected to refuse; its reason is the record).
 
-use crate::spec::Probe;
+mod bench;
+mod exec;
+mod identity;
+mod kernel_objects;
+mod maps;
+mod memory;
+mod ringbuf;
+mod signals;
+mod storage;
+mod text;
+mod time;
+
+use crate::helper;
+use crate::session::{Ended, Session, Stop};
+use crate::spec::{Probe, Source};
+use bench::Bench;
+
+/// What a case does.
+type Body = fn(&mut Bench<'_, '_>) -> Result<(), Ended>;
+
+/// A helper's row.
+#[derive(Clone, Copy)]
+struct Row {
+    /// Its number.
+    helper: u32,
+    /// What is asked: the rest of a question that begins with "Does bpf_..".
+    asks: &'static str,
+    /// Where the kernel's source answers.
+    sources: &'static [Source],
+    /// The cases, in order.
+    cases: &'static [Case],
+}
+
+/// A case of a helper.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    kind: Kind,
+    body: Body,
+}
+
+/// What kind of programs a case is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Made by hand, not allowed to sleep.
+    Plain,
+    /// Made by hand, allowed to sleep.
+    Sleepable,
+    /// An object loaded with aya.
+    Rust,
+}
+
+/// The normal use, by a program that may not sleep.
+const fn canonical(body: Body) -> Case {
+    Case { name: "canonical", kind: Kind::Plain, body }
+}
+
+/// The normal use, by a program that may sleep.
+const fn sleepable(body: Body) -> Case {
+    Case { name: "canonical-sleepable", kind: Kind::Sleepable, body }
+}
+
+/// The normal use, in Rust.
+const fn rust(body: Body) -> Case {
+    Case { name: "from-rust", kind: Kind::Rust, body }
+}
+
+/// A use that is to be refused; the name begins with `misuse-`.
+const fn misuse(name: &'static str, body: Body) -> Case {
+    Case { name, kind: Kind::Plain, body }
+}
+
+/// Any other case.
+const fn case(name: &'static str, body: Body) -> Case {
+    Case { name, kind: Kind::Plain, body }
+}
+
+const TABLES: &[&[Row]] = &[
+    identity::ROWS,
+    time::ROWS,
+    memory::ROWS,
+    maps::ROWS,
+    ringbuf::ROWS,
+    storage::ROWS,
+    text::ROWS,
+    signals::ROWS,
+    kernel_objects::ROWS,
+];
 
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    Vec::new()
+    TABLES.iter().flat_map(|rows| rows.iter().map(|&row| probe(row))).collect()
+}
+
+fn probe(row: Row) -> Probe {
+    let name = helper::name(row.helper).unwrap_or("unknown");
+    let question = format!("Does bpf_{name} {}?", row.asks);
+    let probe =
+        Probe::new(format!("helpers/bpf_{name}"), question, row.sources, move |session| run(session, row));
+    if row.cases.iter().any(|case| case.kind == Kind::Rust) { probe.uses_aya() } else { probe }
+}
+
+fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
+    row.cases.iter().try_for_each(|case| {
+        session.case(case.name, |attempt| {
+            (case.body)(&mut Bench::new(attempt, row.helper, case.kind == Kind::Sleepable))
+        })
+    })
 }
