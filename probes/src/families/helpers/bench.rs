@@ -2,8 +2,10 @@
 
 use crate::asm::Asm;
 use crate::bpf::{FuncInfo, ProgSpec, btf_load};
+use crate::btf::Kind;
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::errno::Errno;
+use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::results::{FREE, Results, TARGET};
@@ -38,6 +40,22 @@ impl<'c, 'k> Bench<'c, 'k> {
     /// The number of the row's helper.
     pub(super) const fn helper(&self) -> u32 {
         self.helper
+    }
+
+    /// Whether the kernel's own list of helpers has this one. Where there is no list, the verifier is asked.
+    pub(super) fn known(&self) -> Result<bool, Ended> {
+        let btf = self.attempt.btf()?;
+        let Some(list) = btf.find(Kind::Enum, "bpf_func_id") else { return Ok(true) };
+        let name = helper::name(self.helper).unwrap_or_default();
+        Ok(btf.enum_value(Some(list), &format!("BPF_FUNC_{name}")).is_some())
+    }
+
+    /// Loads a program that is nothing but a call of the helper, for what the kernel says of one that it does not
+    /// have. A real use would be refused for other things that such a kernel lacks: a type of map, callbacks.
+    pub(super) fn bare_call(&mut self) -> Result<(), Ended> {
+        let mut asm = Asm::new();
+        asm.call(self.helper).mov_imm(Reg::R0, 0).exit();
+        self.attempt.load_lsm(&LsmProgram::raw("file_open", asm)).map(drop)
     }
 
     /// The offset of a member of a kernel structure.
@@ -155,7 +173,13 @@ impl<'c, 'k> Bench<'c, 'k> {
         let value = value.cast_signed();
         match i32::try_from(value) {
             Ok(errno @ i32::MIN..0) => self.attempt.see(key, format!("-{}", Errno::from_raw(errno))),
-            Ok(_) | Err(_) => self.attempt.see(key, value),
+            Ok(_) => self.attempt.see(key, value),
+            Err(_) => match u32::try_from(value).map(u32::cast_signed) {
+                Ok(errno @ -4095..0) => {
+                    self.attempt.see(key, format!("-{} as unsigned 32 bits", Errno::from_raw(errno)));
+                }
+                Ok(_) | Err(_) => self.attempt.see(key, value),
+            },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Reading memory of the kernel and of user space.
 
-use super::bench::{Bench, keep, page, slot, stack};
+use super::bench::{Bench, argument, keep, page, slot, stack};
 use super::{Row, canonical, case, misuse, rust, sleepable};
 use crate::asm::Asm;
 use crate::aya_load::Global;
@@ -74,7 +74,8 @@ pub(super) const ROWS: &[Row] = &[
         ],
         cases: &[
             canonical(|bench| read_user(bench, 0)),
-            sleepable(|bench| read_user(bench, 0)),
+            sleepable(copy_from_executed),
+            super::Case { name: "on-file_open", ..sleepable(|bench| read_user(bench, 0)) },
             super::Case { name: "page-not-present", ..sleepable(read_untouched) },
             super::Case { name: "bad-address", ..sleepable(|bench| read_bad(bench, BAD_USER)) },
             super::Case {
@@ -177,6 +178,23 @@ fn read_into(bench: &mut Bench<'_, '_>, at: i32, size: i32) -> Result<(), Ended>
         stack(asm, Reg::R1, at);
         asm.mov_imm(Reg::R2, size).ld_imm64(Reg::R3, BAD_USER).call(helper);
     })
+}
+
+/// Reads the name of a program that is being executed from the stack that it will find. The hook is the one that has
+/// been for programs that may sleep from the first (5.10 kernel/bpf/verifier.c, btf_sleepable_lsm_hooks).
+fn copy_from_executed(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let (helper, exec) = (bench.helper(), bench.offset("linux_binprm", "exec")?);
+    let name = super::exec::PROGRAM.to_bytes_with_nul();
+    let size = i32::try_from(name.len()).unwrap_or(0);
+    let (results, executed) = bench.run("bprm_committed_creds", super::exec::at_secure, |asm| {
+        argument(asm, Reg::R3, 0);
+        asm.ldx(Size::DW, Reg::R3, Reg::R3, exec);
+        read_to_page(asm, helper, size);
+    })?;
+    executed.map_err(|errno| Ended::could_not("execute a program", errno))?;
+    bench.returned("returned", results.get(slot(0)));
+    bench.attempt.same("what was read", results.bytes(slot(1), name.len()), name.to_vec());
+    Ok(())
 }
 
 /// Loads a call whose size comes from the results page, any 64 bits.
