@@ -94,6 +94,15 @@ const TABLES: &[&[Row]] = &[
     kernel_objects::ROWS,
 ];
 
+/// Helpers whose probes need a machine with another order of LSMs.
+///
+/// IMA is told to measure something. Before 6.9 it keeps what it knows of a file with the LSM `integrity` and panics
+/// when it has something to keep and `lsm=` does not name that one (6.1 security/integrity/iint.c,
+/// integrity_inode_get). Later kernels have no such LSM and ignore the name.
+const MACHINES: &[(u32, &str)] =
+    &[(helper::IMA_INODE_HASH, WITH_INTEGRITY), (helper::IMA_FILE_HASH, WITH_INTEGRITY)];
+const WITH_INTEGRITY: &str = "landlock,lockdown,yama,integrity,bpf";
+
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
@@ -105,7 +114,11 @@ fn probe(row: Row) -> Probe {
     let question = format!("Does bpf_{name} {}?", row.asks);
     let probe =
         Probe::new(format!("helpers/bpf_{name}"), question, row.sources, move |session| run(session, row));
-    if row.cases.iter().any(|case| case.kind == Kind::Rust) { probe.uses_aya() } else { probe }
+    let probe = if row.cases.iter().any(|case| case.kind == Kind::Rust) { probe.uses_aya() } else { probe };
+    match MACHINES.iter().find(|&&(helper, _)| helper == row.helper) {
+        Some(&(_, order)) => probe.with_lsm(order),
+        None => probe,
+    }
 }
 
 fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {

@@ -1,9 +1,10 @@
 //! Helpers about the hook's own arguments: a file's path and hash, a program that is executed, and about the call of
 //! the hook itself.
 
-use super::bench::{Bench, CONTENT, FILE, argument, keep, open_file, page, slot, stack, write_file};
+use super::bench::{Bench, FILE, argument, keep, open_file, page, slot, stack, write_file};
 use super::{Row, canonical, case, exec, misuse, sleepable};
 use crate::bpf::{self, BPF_LSM_MAC, LinkSpec};
+use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::CTX;
@@ -12,6 +13,7 @@ use crate::session::Ended;
 use crate::spec::{Source, source};
 use crate::triggers::Arm;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::chown;
 
 const LSM: Source = source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_lsm_func_proto");
@@ -64,6 +66,7 @@ pub(super) const ROWS: &[Row] = &[
             canonical(|bench| ima(bench, true)),
             sleepable(|bench| ima(bench, true)),
             super::Case { name: "not-measured", ..sleepable(|bench| ima(bench, false)) },
+            super::Case { name: "while-it-is-opened", ..sleepable(file_hash_while_opened) },
         ],
     },
     Row {
@@ -130,6 +133,8 @@ pub(super) const ROWS: &[Row] = &[
     },
 ];
 
+/// A hook for files that are open.
+const OPEN: &str = "file_ioctl";
 /// The first of the hooks of execve(2) that has the program's file.
 const EXEC: &str = "bprm_creds_for_exec";
 
@@ -149,11 +154,20 @@ fn d_path(bench: &mut Bench<'_, '_>, size: i32) -> Result<(), Ended> {
 
 /// The owner whose files the policy measures; nobody else has it.
 const MEASURED_OWNER: u32 = 7777;
-const MEASUREMENTS: &str = "/sys/kernel/security/ima/ascii_runtime_measurements";
+/// Digests of [`CONTENT`](super::bench::CONTENT) by the number of the algorithm in `enum hash_algo` (include/uapi/linux/hash_info.h).
+const DIGESTS: &[(u64, &str)] = &[
+    (2, "7fe70820e08a1aac0ef224d9c66ab66831cc4ab1"),
+    (4, "434728a410a78f56fc1b5899c3593436e61ab0c731e9072d95e96db290205e53"),
+];
 
 /// Tells IMA to measure files of that owner. A kernel may take a policy only once; what an earlier probe has loaded
 /// stays, and is the same.
-fn measure() -> Result<(), Ended> {
+fn measure(bench: &Bench<'_, '_>) -> Result<(), Ended> {
+    let facts = bench.attempt.kernel().facts();
+    if !facts.lsm.split(',').any(|lsm| lsm == "ima") && !facts.cmdline.contains("integrity") {
+        let why = "neither ima nor integrity is among the LSMs, and the kernel may panic when it measures";
+        return Err(Ended::CouldNotTell(why.into()));
+    }
     let path = "/sys/kernel/security/ima/policy";
     let rule = format!("measure func=FILE_CHECK mask=MAY_READ fowner={MEASURED_OWNER}\n");
     if fs::metadata("/sys/kernel/security/ima").is_err() {
@@ -163,14 +177,9 @@ fn measure() -> Result<(), Ended> {
     Ok(())
 }
 
-/// The digest of a file in IMA's list of measurements, as hexadecimal text.
-fn measured(content: &str) -> Option<String> {
-    let list = fs::read_to_string(MEASUREMENTS).ok()?;
-    let line = list.lines().rev().find(|line| line.ends_with(content))?;
-    line.split_whitespace().nth(3)?.split(':').next_back().map(str::to_owned)
-}
-
-/// Opens a file with known content, which IMA has measured before or has not.
+/// Asks for the hash of a file with known content, which IMA has measured before or has not.
+///
+/// The hook is that of ioctl(2), because a file that is only being opened cannot be read yet.
 fn ima(bench: &mut Bench<'_, '_>, with_measurement: bool) -> Result<(), Ended> {
     let helper = bench.helper();
     let inode = bench.offset("file", "f_inode")?;
@@ -178,41 +187,49 @@ fn ima(bench: &mut Bench<'_, '_>, with_measurement: bool) -> Result<(), Ended> {
     let _old = fs::remove_file(FILE);
     write_file()?;
     if with_measurement {
-        measure()?;
+        measure(bench)?;
         chown(FILE, Some(MEASURED_OWNER), None)
             .map_err(|error| Ended::could_not("give the file away", error))?;
     }
-    let (results, opened) = bench.run(
-        "file_open",
-        |arm| {
-            // The first opening is what IMA measures, after the hook; the second finds the measurement.
-            let _measured = fs::File::open(FILE);
-            open_file(arm)
-        },
-        |asm| {
-            argument(asm, Reg::R1, 0);
-            if helper == helper::IMA_INODE_HASH {
-                asm.ldx(Size::DW, Reg::R1, Reg::R1, inode);
-            }
-            page(asm, Reg::R2, 1);
-            asm.mov_imm(Reg::R3, 64).call(helper);
-            keep(asm, 0, Reg::R0);
-        },
-    )?;
-    opened.map_err(|errno| Ended::could_not("open the file", errno))?;
-    // On success an algorithm of `enum hash_algo`: 2 is SHA-1, 4 is SHA-256.
+    let (results, done) = bench.run(OPEN, open_and_ask, |asm| {
+        argument(asm, Reg::R1, 0);
+        if helper == helper::IMA_INODE_HASH {
+            asm.ldx(Size::DW, Reg::R1, Reg::R1, inode);
+        }
+        page(asm, Reg::R2, 1);
+        asm.mov_imm(Reg::R3, 64).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    done.map_err(|errno| Ended::could_not("open the file", errno))?;
     bench.returned("returned", results.get(slot(0)));
-    let length = match results.get(slot(0)) {
-        2 => 20,
-        4 => 32,
-        _ => return Ok(()),
-    };
-    let digest: String = results.bytes(slot(1), length).iter().map(|byte| format!("{byte:02x}")).collect();
-    bench.attempt.see("the hash", digest.clone());
-    bench.attempt.see("bytes in the file", CONTENT.len());
-    if with_measurement {
-        bench.attempt.same("the hash in IMA's list", Some(digest), measured(FILE));
+    if let Some(&(_, digest)) = DIGESTS.iter().find(|&&(algorithm, _)| algorithm == results.get(slot(0))) {
+        let bytes = results.bytes(slot(1), digest.len() / 2);
+        let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        bench.attempt.same("the hash", found.as_str(), digest);
     }
+    Ok(())
+}
+
+/// Opens the file, which makes IMA measure it if it is to, and then does something with it.
+fn open_and_ask(arm: Arm) -> Result<(), Errno> {
+    let file = fs::File::open(FILE)?;
+    arm.during(|| {
+        // SAFETY: FIOCLEX has no argument.
+        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FIOCLEX) };
+        Errno::result(result).map(drop)
+    })
+}
+
+/// Asks for the hash of a file that cannot be read yet.
+fn file_hash_while_opened(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let results = bench.open(|asm| {
+        argument(asm, Reg::R1, 0);
+        page(asm, Reg::R2, 1);
+        asm.mov_imm(Reg::R3, 64).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    bench.returned("returned", results.get(slot(0)));
     Ok(())
 }
 
@@ -242,7 +259,7 @@ fn attach_cookie(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     })?;
     bench.attempt.at(Phase::Attach);
     let spec = LinkSpec { attach_type: BPF_LSM_MAC, cookie: COOKIE, ..LinkSpec::default() };
-    let _link = bpf::link_create(&program, &spec).map_err(Ended::Refused)?;
+    std::mem::forget(bpf::link_create(&program, &spec).map_err(Ended::Refused)?); // as every program of a bench
     let _opened = bench.attempt.trigger(|| open_file(Arm::new(&results)));
     bench.attempt.runs(results.runs());
     bench.attempt.same("the cookie", results.get(slot(0)), COOKIE);
