@@ -97,7 +97,7 @@ const TABLES: &[&[Row]] = &[
 /// Helpers whose probes need a machine with another order of LSMs.
 ///
 /// IMA is told to measure something. Before 6.9 it keeps what it knows of a file with the LSM `integrity` and panics
-/// when it has something to keep and `lsm=` does not name that one (6.1 security/integrity/iint.c,
+/// when it has something to keep and `lsm=` does not name that one (6.0 security/integrity/iint.c,
 /// integrity_inode_get). Later kernels have no such LSM and ignore the name.
 const MACHINES: &[(u32, &str)] =
     &[(helper::IMA_INODE_HASH, WITH_INTEGRITY), (helper::IMA_FILE_HASH, WITH_INTEGRITY)];
@@ -128,4 +128,20 @@ fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
             if bench.known()? { (case.body)(&mut bench) } else { bench.bare_call() }
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_name_a_helper_and_begin_with_its_normal_use() {
+        for row in TABLES.iter().copied().flatten() {
+            let name = helper::name(row.helper).unwrap();
+            assert_eq!(row.cases.first().map(|case| case.name), Some("canonical"), "{name}");
+            for case in row.cases {
+                assert_eq!(case.kind == Kind::Rust, case.name == "from-rust", "{name}/{}", case.name);
+            }
+        }
+    }
 }

@@ -100,7 +100,7 @@ impl<'c, 'k> Bench<'c, 'k> {
     /// Attaches a program, does `act`, and notes the runs.
     ///
     /// The program stays attached until the probe's process ends, naming nobody and therefore doing nothing. To
-    /// detach the last program of a hook costs a grace period (5.10 kernel/trace/ftrace.c, unregister_ftrace_direct),
+    /// detach the last program of a hook costs a grace period (5.9 kernel/trace/ftrace.c, unregister_ftrace_direct),
     /// a tenth of a second and more on a slow machine, and to detach one of several does not.
     fn fire<T>(
         &mut self,

@@ -64,7 +64,7 @@ pub(super) const ROWS: &[Row] = &[
         asks: "give the number of the inode of the task's cgroup",
         sources: &[
             source("5.9", "kernel/bpf/helpers.c", "bpf_get_current_cgroup_id"),
-            source("5.9", "include/linux/kernfs.h", "kernfs_id"),
+            source("5.9", "include/linux/kernfs.h", "kernfs_ino"),
         ],
         cases: &[canonical(cgroup_id)],
     },

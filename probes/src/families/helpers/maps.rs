@@ -85,7 +85,7 @@ pub(super) const ROWS: &[Row] = &[
         helper: helper::FOR_EACH_MAP_ELEM,
         asks: "call back for each element and return their number",
         sources: &[
-            source("6.0", "kernel/bpf/helpers.c", "bpf_for_each_map_elem"),
+            source("6.0", "kernel/bpf/bpf_iter.c", "bpf_for_each_map_elem"),
             source("6.0", "kernel/bpf/verifier.c", "prepare_func_exit"),
         ],
         cases: &[

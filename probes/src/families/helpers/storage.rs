@@ -276,7 +276,8 @@ fn from_rust(bench: &mut Bench<'_, '_>, object: &'static Object) -> Result<(), E
     if object.name == INODE_STORAGE.name {
         globals.push(Global::u32("FILE_F_INODE", inode));
     }
-    // Before the program is attached: both are openings to it, that of a pidfd since it is a file of pidfs (6.9).
+    // Before the program is attached: both are openings to it, that of a pidfd since pidfs (6.14
+    // fs/pidfs.c, pidfs_alloc_file).
     let owner =
         if globals.len() > 1 { File::open(FILE).map(OwnedFd::from).map_err(Errno::from) } else { pidfd() };
     let owner = owner.map_err(|errno| Ended::could_not("open the owner", errno))?;
