@@ -4,6 +4,7 @@
 //! `conform-guest` is PID 1 of every virtual machine.
 
 pub mod asm;
+pub mod aya_load;
 pub mod bpf;
 pub mod btf;
 pub mod btf_build;

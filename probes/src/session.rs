@@ -3,6 +3,7 @@
 //! An attempt keeps track of the phase, so that whatever ends it early (`?`) is recorded with the phase it ended in,
 //! the errno and the verifier's log. A probe that just returns `Ok` from a case says: it came through.
 
+use crate::aya_load::Aya;
 use crate::bpf::{self, LoadError, Loaded, MapSpec, ProgSpec};
 use crate::btf::Btf;
 use crate::channel::Crumb;
@@ -13,6 +14,7 @@ use crate::results::Results;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -25,6 +27,7 @@ pub struct Stop(pub String);
 pub struct Kernel {
     facts: KernelFacts,
     btf: Result<Btf, String>,
+    aya: OnceCell<Result<Aya, String>>,
 }
 
 impl Kernel {
@@ -51,7 +54,7 @@ impl Kernel {
         if let Ok(btf) = &btf {
             btf.warm(); // once, before the probes' processes are forked
         }
-        Self { facts, btf }
+        Self { facts, btf, aya: OnceCell::new() }
     }
 
     /// What the guest knows about the kernel.
@@ -66,6 +69,15 @@ impl Kernel {
     /// [`Ended::CouldNotTell`] when the kernel has none, or none that can be parsed.
     pub fn btf(&self) -> Result<&Btf, Ended> {
         self.btf.as_ref().map_err(|why| Ended::CouldNotTell(format!("no kernel BTF: {why}")))
+    }
+
+    /// aya, ready to load. The first call is slow: PID 1 makes it before it forks the probes that use aya.
+    ///
+    /// # Errors
+    /// [`Ended::CouldNotTell`] when the kernel's BTF cannot be had.
+    pub fn aya(&self) -> Result<&Aya, Ended> {
+        let aya = self.aya.get_or_init(Aya::warm);
+        aya.as_ref().map_err(|why| Ended::could_not("make aya ready", why))
     }
 
     /// Major and minor version.
@@ -205,6 +217,12 @@ impl<'a> Attempt<'a> {
     #[must_use]
     pub const fn kernel(&self) -> &'a Kernel {
         self.kernel
+    }
+
+    /// Whether this is a detailed run, with the verifier's log of accepted programs.
+    #[must_use]
+    pub const fn detail(&self) -> bool {
+        self.detail
     }
 
     /// The kernel's BTF. See [`Kernel::btf`].

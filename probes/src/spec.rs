@@ -35,6 +35,8 @@ pub struct Probe {
     pub sources: Vec<Source>,
     /// The virtual machine it needs.
     pub machine: Machine,
+    /// Whether it loads objects with aya, which PID 1 makes ready once for all of them.
+    pub aya: bool,
     /// What it does.
     pub run: Run,
 }
@@ -52,6 +54,7 @@ impl Probe {
             question: question.into(),
             sources: sources.to_vec(),
             machine: Machine::Shared,
+            aya: false,
             run: Box::new(run),
         }
     }
@@ -60,6 +63,13 @@ impl Probe {
     #[must_use]
     pub fn own_machine(mut self) -> Self {
         self.machine = Machine::Own;
+        self
+    }
+
+    /// The same probe, which loads objects with aya.
+    #[must_use]
+    pub const fn uses_aya(mut self) -> Self {
+        self.aya = true;
         self
     }
 

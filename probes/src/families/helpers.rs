@@ -1,9 +1,147 @@
 //! Helpers: called as intended from an LSM program, the result checked against user space.
+//!
+//! A helper is a [`Row`]: what is asked of it, where its rules are in the kernel's source, and its cases, each a name
+//! and one function that works on a [`Bench`]. The usual names are `canonical` (the helper's normal use, by a program
+//! that may not sleep), `canonical-sleepable` (the same, by one that may), `from-rust` (an object compiled from Rust
+//! and loaded with aya) and `misuse-..` (a call that the verifier is expected to refuse; its reason is the record).
 
-use crate::spec::Probe;
+mod bench;
+mod exec;
+mod identity;
+mod kernel_objects;
+mod maps;
+mod memory;
+mod ringbuf;
+mod signals;
+mod storage;
+mod text;
+mod time;
+
+use crate::helper;
+use crate::session::{Ended, Session, Stop};
+use crate::spec::{Probe, Source};
+use bench::Bench;
+
+/// What a case does.
+type Body = fn(&mut Bench<'_, '_>) -> Result<(), Ended>;
+
+/// A helper's row.
+#[derive(Clone, Copy)]
+struct Row {
+    /// Its number.
+    helper: u32,
+    /// What is asked: the rest of a question that begins with "Does bpf_..".
+    asks: &'static str,
+    /// Where the kernel's source answers.
+    sources: &'static [Source],
+    /// The cases, in order.
+    cases: &'static [Case],
+}
+
+/// A case of a helper.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    kind: Kind,
+    body: Body,
+}
+
+/// What kind of programs a case is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Made by hand, not allowed to sleep.
+    Plain,
+    /// Made by hand, allowed to sleep.
+    Sleepable,
+    /// An object loaded with aya.
+    Rust,
+}
+
+/// The normal use, by a program that may not sleep.
+const fn canonical(body: Body) -> Case {
+    Case { name: "canonical", kind: Kind::Plain, body }
+}
+
+/// The normal use, by a program that may sleep.
+const fn sleepable(body: Body) -> Case {
+    Case { name: "canonical-sleepable", kind: Kind::Sleepable, body }
+}
+
+/// The normal use, in Rust.
+const fn rust(body: Body) -> Case {
+    Case { name: "from-rust", kind: Kind::Rust, body }
+}
+
+/// A use that is to be refused; the name begins with `misuse-`.
+const fn misuse(name: &'static str, body: Body) -> Case {
+    Case { name, kind: Kind::Plain, body }
+}
+
+/// Any other case.
+const fn case(name: &'static str, body: Body) -> Case {
+    Case { name, kind: Kind::Plain, body }
+}
+
+const TABLES: &[&[Row]] = &[
+    identity::ROWS,
+    time::ROWS,
+    memory::ROWS,
+    maps::ROWS,
+    ringbuf::ROWS,
+    storage::ROWS,
+    text::ROWS,
+    signals::ROWS,
+    kernel_objects::ROWS,
+];
+
+/// Helpers whose probes need a machine with another order of LSMs.
+///
+/// IMA is told to measure something. Before 6.9 it keeps what it knows of a file with the LSM `integrity` and panics
+/// when it has something to keep and `lsm=` does not name that one (6.0 security/integrity/iint.c,
+/// integrity_inode_get). Later kernels have no such LSM and ignore the name.
+const MACHINES: &[(u32, &str)] =
+    &[(helper::IMA_INODE_HASH, WITH_INTEGRITY), (helper::IMA_FILE_HASH, WITH_INTEGRITY)];
+const WITH_INTEGRITY: &str = "landlock,lockdown,yama,integrity,bpf";
 
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    Vec::new()
+    TABLES.iter().flat_map(|rows| rows.iter().map(|&row| probe(row))).collect()
+}
+
+fn probe(row: Row) -> Probe {
+    let name = helper::name(row.helper).unwrap_or("unknown");
+    let question = format!("Does bpf_{name} {}?", row.asks);
+    let probe =
+        Probe::new(format!("helpers/bpf_{name}"), question, row.sources, move |session| run(session, row));
+    let probe = if row.cases.iter().any(|case| case.kind == Kind::Rust) { probe.uses_aya() } else { probe };
+    match MACHINES.iter().find(|&&(helper, _)| helper == row.helper) {
+        Some(&(_, order)) => probe.with_lsm(order),
+        None => probe,
+    }
+}
+
+fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
+    row.cases.iter().try_for_each(|case| {
+        session.case(case.name, |attempt| {
+            let mut bench = Bench::new(attempt, row.helper, case.kind == Kind::Sleepable);
+            if bench.known()? { (case.body)(&mut bench) } else { bench.bare_call() }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_name_a_helper_and_begin_with_its_normal_use() {
+        for row in TABLES.iter().copied().flatten() {
+            let name = helper::name(row.helper).unwrap();
+            assert_eq!(row.cases.first().map(|case| case.name), Some("canonical"), "{name}");
+            for case in row.cases {
+                assert_eq!(case.kind == Kind::Rust, case.name == "from-rust", "{name}/{}", case.name);
+            }
+        }
+    }
 }

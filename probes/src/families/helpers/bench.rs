@@ -1,0 +1,251 @@
+//! What a helper's case works with: programs of one shape, a trigger, and a page of results.
+
+use crate::asm::Asm;
+use crate::bpf::{FuncInfo, ProgSpec, btf_load};
+use crate::btf::Kind;
+use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
+use crate::errno::Errno;
+use crate::helper;
+use crate::insn::{Reg, Size};
+use crate::lsm::{CTX, LsmProgram, PAGE};
+use crate::results::{FREE, Results, TARGET};
+use crate::session::{Attempt, Ended};
+use crate::triggers::Arm;
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// The file that the usual trigger opens, in the probe's own `/tmp`.
+pub(super) const FILE: &str = "/tmp/opened";
+/// What is in it.
+pub(super) const CONTENT: &str = "content\n";
+
+/// The byte offset of a program's own slot in the results page.
+pub(super) const fn slot(index: i32) -> i32 {
+    FREE + 8 * index
+}
+
+/// A case under way.
+pub(super) struct Bench<'c, 'k> {
+    /// The attempt, for what the case sees.
+    pub(super) attempt: &'c mut Attempt<'k>,
+    helper: u32,
+    sleepable: bool,
+}
+
+impl<'c, 'k> Bench<'c, 'k> {
+    pub(super) fn new(attempt: &'c mut Attempt<'k>, helper: u32, sleepable: bool) -> Self {
+        Self { attempt, helper, sleepable }
+    }
+
+    /// The number of the row's helper.
+    pub(super) const fn helper(&self) -> u32 {
+        self.helper
+    }
+
+    /// Whether the kernel's own list of helpers has this one. Where there is no list, the verifier is asked.
+    pub(super) fn known(&self) -> Result<bool, Ended> {
+        let btf = self.attempt.btf()?;
+        let Some(list) = btf.find(Kind::Enum, "bpf_func_id") else { return Ok(true) };
+        let name = helper::name(self.helper).unwrap_or_default();
+        Ok(btf.enum_value(Some(list), &format!("BPF_FUNC_{name}")).is_some())
+    }
+
+    /// Loads a program that is nothing but a call of the helper, for what the kernel says of one that it does not
+    /// have. A real use would be refused for other things that such a kernel lacks: a type of map, callbacks.
+    pub(super) fn bare_call(&mut self) -> Result<(), Ended> {
+        let mut asm = Asm::new();
+        asm.call(self.helper).mov_imm(Reg::R0, 0).exit();
+        self.attempt.load_lsm(&LsmProgram::raw("file_open", asm)).map(drop)
+    }
+
+    /// The offset of a member of a kernel structure.
+    pub(super) fn offset(&self, record: &str, member: &str) -> Result<u32, Ended> {
+        let found = self.attempt.btf()?.member(record, member);
+        found.map(|member| member.byte_offset).map_err(|error| Ended::Absent(error.to_string()))
+    }
+
+    /// A framed program, sleepable if the case is about those.
+    fn program(&self, hook: &str, results: &Results, body: impl FnOnce(&mut Asm)) -> LsmProgram {
+        let program = LsmProgram::framed(hook, results, body);
+        if self.sleepable { program.sleepable() } else { program }
+    }
+
+    /// Runs `body` once, in a program on `file_open`, when this process opens [`FILE`].
+    pub(super) fn open(&mut self, body: impl FnOnce(&mut Asm)) -> Result<Results, Ended> {
+        self.run("file_open", open_file, body).map(|(results, _)| results)
+    }
+
+    /// As [`Bench::open`], for a helper without arguments: its result is in the first slot.
+    pub(super) fn call_on_open(&mut self) -> Result<Results, Ended> {
+        let helper = self.helper;
+        self.open(|asm| {
+            asm.call(helper).stx(Size::DW, PAGE, slot(0), Reg::R0);
+        })
+    }
+
+    /// Runs `body` in a program on `hook` for what `act` does while armed, and returns the results page and what `act`
+    /// returned.
+    pub(super) fn run<T>(
+        &mut self,
+        hook: &str,
+        act: impl FnOnce(Arm) -> T,
+        body: impl FnOnce(&mut Asm),
+    ) -> Result<(Results, T), Ended> {
+        let results = self.idle_results()?;
+        let program = self.program(hook, &results, body);
+        let done = self.fire(&program, &results, act)?;
+        Ok((results, done))
+    }
+
+    /// Attaches a program, does `act`, and notes the runs.
+    ///
+    /// The program stays attached until the probe's process ends, naming nobody and therefore doing nothing. To
+    /// detach the last program of a hook costs a grace period (5.9 kernel/trace/ftrace.c, unregister_ftrace_direct),
+    /// a tenth of a second and more on a slow machine, and to detach one of several does not.
+    fn fire<T>(
+        &mut self,
+        program: &LsmProgram,
+        results: &Results,
+        act: impl FnOnce(Arm) -> T,
+    ) -> Result<T, Ended> {
+        write_file()?;
+        std::mem::forget(self.attempt.attach_lsm(program)?);
+        let done = self.attempt.trigger(|| act(Arm::new(results)));
+        self.attempt.runs(results.runs());
+        Ok(done)
+    }
+
+    /// As [`Bench::open`], for a program with a callback: `callback` is what stands at the label `callback`, and
+    /// `params` are how many arguments it takes.
+    pub(super) fn open_with_callback(
+        &mut self,
+        params: usize,
+        body: impl FnOnce(&mut Asm),
+        callback: impl FnOnce(&mut Asm),
+    ) -> Result<Results, Ended> {
+        let results = self.idle_results()?;
+        let mut program = self.program("file_open", &results, body);
+        program.asm.label("callback");
+        callback(&mut program.asm);
+        let position = program.asm.position("callback").unwrap_or_default();
+        let (btf, main, callback) = functions(params)?;
+        program.extra = Some(ProgSpec {
+            prog_btf_fd: Some(btf.as_raw_fd()),
+            func_info: vec![
+                FuncInfo { insn_off: 0, type_id: main },
+                FuncInfo { insn_off: position, type_id: callback },
+            ],
+            ..ProgSpec::default()
+        });
+        let _opened = self.fire(&program, &results, open_file)?;
+        Ok(results)
+    }
+
+    /// Loads a program on `file_open` that is expected to be refused, and only that.
+    pub(super) fn load(&mut self, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
+        self.load_on("file_open", body)
+    }
+
+    /// As [`Bench::load`], for another hook.
+    pub(super) fn load_on(&mut self, hook: &str, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
+        let results = self.idle_results()?;
+        let program = self.program(hook, &results, body);
+        self.attempt.load_lsm(&program).map(drop)
+    }
+
+    /// Loads and attaches a framed program and leaves the rest to the case.
+    pub(super) fn load_for(
+        &mut self,
+        hook: &str,
+        body: impl FnOnce(&mut Asm),
+    ) -> Result<(Results, OwnedFd), Ended> {
+        let results = self.idle_results()?;
+        let program = self.program(hook, &results, body);
+        let program = self.attempt.load_lsm(&program)?;
+        Ok((results, program))
+    }
+
+    /// A results page that names nobody yet.
+    fn idle_results(&mut self) -> Result<Results, Ended> {
+        let mut results = self.attempt.results()?;
+        results.set(TARGET, 0);
+        Ok(results)
+    }
+
+    /// Notes what a helper returned that returns a small number or a negative errno.
+    pub(super) fn returned(&mut self, key: &str, value: u64) {
+        let value = value.cast_signed();
+        match i32::try_from(value) {
+            Ok(errno @ i32::MIN..0) => self.attempt.see(key, format!("-{}", Errno::from_raw(errno))),
+            Ok(_) => self.attempt.see(key, value),
+            Err(_) => match u32::try_from(value).map(u32::cast_signed) {
+                Ok(errno @ -4095..0) => {
+                    self.attempt.see(key, format!("-{} as unsigned 32 bits", Errno::from_raw(errno)));
+                }
+                Ok(_) | Err(_) => self.attempt.see(key, value),
+            },
+        }
+    }
+}
+
+/// Makes [`FILE`] anew.
+pub(super) fn write_file() -> Result<(), Ended> {
+    fs::write(FILE, CONTENT).map_err(|error| Ended::could_not("write the file to be opened", error))
+}
+
+/// The usual trigger.
+pub(super) fn open_file(arm: Arm) -> Result<File, Errno> {
+    arm.during(|| File::open(FILE)).map_err(Errno::from)
+}
+
+/// Types of a main program and of a callback with `params` arguments; every argument is 64 bits wide.
+fn functions(params: usize) -> Result<(OwnedFd, u32, u32), Ended> {
+    let mut types = BtfBuilder::new();
+    let int = types.int("int", 4, SIGNED);
+    let long = types.int("long", 8, SIGNED);
+    let word = types.int("u64", 8, UNSIGNED);
+    let context = types.ptr(word);
+    let proto = types.func_proto(int, &[("ctx", context)]);
+    let main = types.func("main", proto, Linkage::Static);
+    let names = ["a", "b", "c", "d"];
+    let params: Vec<(&str, u32)> = names.into_iter().take(params).map(|name| (name, word)).collect();
+    let proto = types.func_proto(long, &params);
+    let callback = types.func("callback", proto, Linkage::Static);
+    let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the program's BTF", error))?;
+    Ok((btf, main, callback))
+}
+
+/// Writes text to the stack at `at` below the frame pointer, padded with zeros to a multiple of 4.
+pub(super) fn put_text(asm: &mut Asm, at: i32, text: &[u8]) {
+    for (offset, chunk) in (at..).step_by(4).zip(text.chunks(4)) {
+        let mut word = [0; 4];
+        word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        asm.st_imm(Size::W, Reg::R10, offset, u32::from_le_bytes(word));
+    }
+}
+
+/// `dst = frame pointer + at`.
+pub(super) fn stack(asm: &mut Asm, dst: Reg, at: i32) {
+    asm.mov_reg(dst, Reg::R10).add_imm(dst, at);
+}
+
+/// `dst = address of a slot of the results page`.
+pub(super) fn page(asm: &mut Asm, dst: Reg, index: i32) {
+    asm.mov_reg(dst, PAGE).add_imm(dst, slot(index));
+}
+
+/// Stores a register in a slot of the results page.
+pub(super) fn keep(asm: &mut Asm, index: i32, src: Reg) {
+    asm.stx(Size::DW, PAGE, slot(index), src);
+}
+
+/// `dst = the hook's argument`.
+pub(super) fn argument(asm: &mut Asm, dst: Reg, index: i32) {
+    asm.ldx(Size::DW, dst, CTX, 8 * index);
+}
+
+/// The text up to the first NUL.
+pub(super) fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,363 @@
+//! Who is running, and where.
+
+use super::bench::{Bench, FILE, keep, open_file, page, slot, stack};
+use super::{Row, canonical, case, misuse, rust};
+use crate::aya_load::Global;
+use crate::errno::Errno;
+use crate::helper;
+use crate::insn::{Reg, Size};
+use crate::objects::TASK_IDENTITY;
+use crate::objects::layout::{COMM, TaskIdentity};
+use crate::session::{Attempt, Ended};
+use crate::spec::source;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Barrier;
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        helper: helper::GET_CURRENT_PID_TGID,
+        asks: "give the process in the upper half and the thread in the lower",
+        sources: &[
+            source("5.9", "kernel/bpf/helpers.c", "bpf_get_current_pid_tgid"),
+            source("5.9", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto"),
+        ],
+        cases: &[canonical(pid_tgid), case("in-a-thread", pid_tgid_in_a_thread)],
+    },
+    Row {
+        helper: helper::GET_NS_CURRENT_PID_TGID,
+        asks: "give process and thread as a pid namespace numbers them",
+        sources: &[source("5.9", "kernel/bpf/helpers.c", "bpf_get_ns_current_pid_tgid")],
+        cases: &[
+            canonical(|bench| ns_pid_tgid(bench, 0)),
+            case("of-no-namespace", |bench| ns_pid_tgid(bench, 1)),
+        ],
+    },
+    Row {
+        helper: helper::GET_CURRENT_UID_GID,
+        asks: "give the real group in the upper half and the real user in the lower",
+        sources: &[source("5.9", "kernel/bpf/helpers.c", "bpf_get_current_uid_gid")],
+        cases: &[canonical(uid_gid)],
+    },
+    Row {
+        helper: helper::GET_CURRENT_COMM,
+        asks: "fill in the thread's name, and only into memory of the stated size",
+        sources: &[
+            source("5.9", "kernel/bpf/helpers.c", "bpf_get_current_comm"),
+            source("5.9", "kernel/bpf/verifier.c", "check_helper_mem_access"),
+        ],
+        cases: &[
+            canonical(comm),
+            rust(task_identity),
+            misuse("misuse-size-zero", |bench| comm_with(bench, -16, 0)),
+            misuse("misuse-size-beyond-the-stack", |bench| comm_with(bench, -8, 16)),
+            misuse("misuse-number-for-pointer", |bench| {
+                let helper = bench.helper();
+                bench.load(|asm| {
+                    asm.mov_imm(Reg::R1, 4096).mov_imm(Reg::R2, 16).call(helper);
+                })
+            }),
+        ],
+    },
+    Row {
+        helper: helper::GET_CURRENT_CGROUP_ID,
+        asks: "give the number of the inode of the task's cgroup",
+        sources: &[
+            source("5.9", "kernel/bpf/helpers.c", "bpf_get_current_cgroup_id"),
+            source("5.9", "include/linux/kernfs.h", "kernfs_ino"),
+        ],
+        cases: &[canonical(cgroup_id)],
+    },
+    Row {
+        helper: helper::GET_CURRENT_ANCESTOR_CGROUP_ID,
+        asks: "give the number of the inode of the cgroup above the task's at a level",
+        sources: &[
+            source("5.9", "kernel/bpf/helpers.c", "bpf_get_current_ancestor_cgroup_id"),
+            source("6.0", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto"),
+        ],
+        cases: &[canonical(ancestor_cgroup_id)],
+    },
+    Row {
+        helper: helper::GET_SMP_PROCESSOR_ID,
+        asks: "give the number of the processor that runs the task",
+        sources: &[source("5.9", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto")],
+        cases: &[canonical(|bench| {
+            let results = bench.call_on_open()?;
+            bench.attempt.same("the processor", results.get(slot(0)), place()?.0);
+            Ok(())
+        })],
+    },
+    Row {
+        helper: helper::GET_NUMA_NODE_ID,
+        asks: "give the number of the memory node of the processor that runs the task",
+        sources: &[source("5.9", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto")],
+        cases: &[canonical(|bench| {
+            let results = bench.call_on_open()?;
+            bench.attempt.same("the node", results.get(slot(0)), place()?.1);
+            Ok(())
+        })],
+    },
+    Row {
+        helper: helper::GET_CURRENT_TASK,
+        asks: "give the address of the task, as a number that cannot be followed",
+        sources: &[source("5.9", "kernel/trace/bpf_trace.c", "bpf_get_current_task")],
+        cases: &[
+            canonical(current_task),
+            misuse("misuse-followed", |bench| {
+                let (helper, tgid) = (bench.helper(), bench.offset("task_struct", "tgid")?);
+                bench.load(|asm| {
+                    asm.call(helper).ldx(Size::W, Reg::R1, Reg::R0, tgid);
+                })
+            }),
+        ],
+    },
+    Row {
+        helper: helper::GET_CURRENT_TASK_BTF,
+        asks: "give the task as a pointer that can be followed and not written through",
+        sources: &[
+            source("6.0", "kernel/trace/bpf_trace.c", "bpf_get_current_task_btf"),
+            source("6.0", "kernel/bpf/verifier.c", "check_ptr_to_btf_access"),
+        ],
+        cases: &[
+            canonical(current_task_btf),
+            misuse("misuse-written-through", |bench| {
+                let (helper, tgid) = (bench.helper(), bench.offset("task_struct", "tgid")?);
+                bench.load(|asm| {
+                    asm.call(helper).mov_imm(Reg::R1, 0).stx(Size::W, Reg::R0, tgid, Reg::R1);
+                })
+            }),
+        ],
+    },
+];
+
+fn own_pid() -> u64 {
+    u64::from(std::process::id())
+}
+
+fn pid_tgid(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let results = bench.call_on_open()?;
+    let pid = own_pid();
+    bench.attempt.same("process and thread", results.get(slot(0)), pid << 32 | pid);
+    Ok(())
+}
+
+/// The thread is there before the program acts for its process and does nothing but open the file meanwhile.
+fn pid_tgid_in_a_thread(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let gate = Barrier::new(2);
+    let (results, thread) = bench.run(
+        "file_open",
+        |arm| {
+            std::thread::scope(|scope| {
+                let thread = scope.spawn(|| {
+                    gate.wait();
+                    let _opened = File::open(FILE);
+                    gate.wait();
+                    // SAFETY: gettid takes nothing and cannot fail.
+                    unsafe { libc::gettid() }
+                });
+                arm.during(|| {
+                    gate.wait();
+                    gate.wait();
+                });
+                thread.join()
+            })
+        },
+        |asm| {
+            asm.call(helper);
+            keep(asm, 0, Reg::R0);
+        },
+    )?;
+    let thread = thread.map_err(|_| Ended::CouldNotTell("the thread panicked".into()))?;
+    bench.attempt.holds("the thread is not the process", u64::from(thread.unsigned_abs()) != own_pid());
+    let user = own_pid() << 32 | u64::from(thread.unsigned_abs());
+    bench.attempt.same("process and thread", results.get(slot(0)), user);
+    Ok(())
+}
+
+/// For the namespace of this process, or for one whose inode has a number that is `off` by some.
+fn ns_pid_tgid(bench: &mut Bench<'_, '_>, off: u64) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let namespace = fs::metadata("/proc/self/ns/pid")
+        .map_err(|error| Ended::could_not("look at the pid namespace", error))?;
+    let results = bench.open(|asm| {
+        asm.ld_imm64(Reg::R1, kernel_dev(namespace.dev())).ld_imm64(Reg::R2, namespace.ino() + off);
+        page(asm, Reg::R3, 1);
+        asm.mov_imm(Reg::R4, 8).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    bench.returned("returned", results.get(slot(0)));
+    // `struct bpf_pidns_info` has the thread first; zeroed when the call fails.
+    let user = if off == 0 { own_pid() << 32 | own_pid() } else { 0 };
+    bench.attempt.same("process and thread", results.get(slot(1)), user);
+    Ok(())
+}
+
+/// `dev_t` as the kernel has it inside (MINORBITS is 20).
+fn kernel_dev(dev: u64) -> u64 {
+    let (major, minor) = (libc::major(dev), libc::minor(dev));
+    u64::from(major) << 20 | u64::from(minor)
+}
+
+/// With real ids that are neither 0 nor equal, so that nothing can be mixed up.
+fn uid_gid(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    const UID: u32 = 4321;
+    const GID: u32 = 1234;
+    let helper = bench.helper();
+    let (results, became) = bench.run(
+        "file_open",
+        |arm| {
+            become_real(UID, GID)?;
+            let opened = open_file(arm);
+            become_real(0, 0)?;
+            opened
+        },
+        |asm| {
+            asm.call(helper);
+            keep(asm, 0, Reg::R0);
+        },
+    )?;
+    became.map_err(|errno| Ended::could_not("open the file as another user", errno))?;
+    bench.attempt.same("user and group", results.get(slot(0)), u64::from(GID) << 32 | u64::from(UID));
+    Ok(())
+}
+
+/// Sets the real ids; the effective ones stay 0, and with them the capabilities.
+fn become_real(uid: u32, gid: u32) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::setresgid(gid, 0, 0) })?;
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::setresuid(uid, 0, 0) }).map(drop)
+}
+
+/// A name of full length, the NUL included.
+const NAME: &[u8; COMM] = b"conformance-lsm\0";
+
+fn set_name() -> Result<(), Ended> {
+    // SAFETY: the name ends with a NUL and lives longer than the call.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_NAME, NAME.as_ptr()) })
+        .map(drop)
+        .map_err(|errno| Ended::could_not("set the thread's name", errno))
+}
+
+fn comm(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    set_name()?;
+    let results = bench.open(|asm| {
+        page(asm, Reg::R1, 1);
+        asm.mov_imm(Reg::R2, 16).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    bench.returned("returned", results.get(slot(0)));
+    bench.attempt.same("the name", results.bytes(slot(1), COMM), NAME.to_vec());
+    Ok(())
+}
+
+/// Loads a call with a buffer on the stack.
+fn comm_with(bench: &mut Bench<'_, '_>, at: i32, size: i32) -> Result<(), Ended> {
+    let helper = bench.helper();
+    bench.load(|asm| {
+        stack(asm, Reg::R1, at);
+        asm.mov_imm(Reg::R2, size).call(helper);
+    })
+}
+
+/// What the object notes is this helper's and those of the other rows here.
+fn task_identity(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    set_name()?;
+    super::bench::write_file()?;
+    let object = bench.attempt.attach_object(&TASK_IDENTITY, &[Global::target()])?;
+    let _opened = bench.attempt.trigger(|| File::open(FILE));
+    let seen: TaskIdentity = object.results()?;
+    let cgroup = inode("/sys/fs/cgroup")?;
+    let attempt: &mut Attempt<'_> = bench.attempt;
+    attempt.runs(seen.runs);
+    attempt.see("bpf_get_current_comm returned", seen.comm_result);
+    attempt.same("the name", seen.comm, *NAME);
+    attempt.same("process and thread", seen.pid_tgid, own_pid() << 32 | own_pid());
+    attempt.same("user and group", seen.uid_gid, 0);
+    attempt.same("the processor", seen.cpu, place()?.0);
+    attempt.same("the cgroup", seen.cgroup, cgroup);
+    Ok(())
+}
+
+fn inode(path: &str) -> Result<u64, Ended> {
+    fs::metadata(path).map(|found| found.ino()).map_err(|error| Ended::could_not("look at a cgroup", error))
+}
+
+/// A cgroup that this process is in for as long as the value lives.
+struct Cgroup;
+
+impl Cgroup {
+    const ROOT: &str = "/sys/fs/cgroup";
+    const OWN: &str = "/sys/fs/cgroup/conform";
+
+    fn enter() -> Result<Self, Ended> {
+        let why = |error: std::io::Error| Ended::could_not("enter a cgroup of our own", error);
+        // What is left of a probe that died is as good as new.
+        fs::create_dir_all(Self::OWN).map_err(why)?;
+        fs::write(format!("{}/cgroup.procs", Self::OWN), "0").map_err(why)?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // What cannot be removed stays: an empty cgroup disturbs nobody.
+        let _moved = fs::write(format!("{}/cgroup.procs", Self::ROOT), "0");
+        let _removed = fs::remove_dir(Self::OWN);
+    }
+}
+
+fn cgroup_id(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let _inside = Cgroup::enter()?;
+    let results = bench.call_on_open()?;
+    bench.attempt.same("the cgroup", results.get(slot(0)), inode(Cgroup::OWN)?);
+    Ok(())
+}
+
+fn ancestor_cgroup_id(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let _inside = Cgroup::enter()?;
+    let results = bench.open(|asm| {
+        for level in 0..3 {
+            asm.mov_imm(Reg::R1, level).call(helper);
+            keep(asm, level, Reg::R0);
+        }
+    })?;
+    bench.attempt.same("level 0", results.get(slot(0)), inode(Cgroup::ROOT)?);
+    bench.attempt.same("level 1", results.get(slot(1)), inode(Cgroup::OWN)?);
+    bench.attempt.see("level 2, which is none", results.get(slot(2)));
+    Ok(())
+}
+
+/// The processor and the memory node that this thread runs on.
+fn place() -> Result<(u64, u64), Ended> {
+    let (mut cpu, mut node) = (0_u32, 0_u32);
+    let unused = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: two places for numbers that live across the call, and null for what has no meaning since 2.6.24.
+    let result = unsafe { libc::syscall(libc::SYS_getcpu, &raw mut cpu, &raw mut node, unused) };
+    Errno::result(result).map_err(|errno| Ended::could_not("ask for the processor", errno))?;
+    Ok((cpu.into(), node.into()))
+}
+
+fn current_task(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let (helper, tgid) = (bench.helper(), bench.offset("task_struct", "tgid")?);
+    let results = bench.open(|asm| {
+        asm.call(helper).mov_reg(Reg::R3, Reg::R0).add_imm(Reg::R3, tgid);
+        page(asm, Reg::R1, 0);
+        asm.mov_imm(Reg::R2, 4).call(helper::PROBE_READ_KERNEL);
+    })?;
+    bench.attempt.same("the process read from that address", results.get(slot(0)), own_pid());
+    Ok(())
+}
+
+fn current_task_btf(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let (helper, tgid) = (bench.helper(), bench.offset("task_struct", "tgid")?);
+    let results = bench.open(|asm| {
+        asm.call(helper).ldx(Size::W, Reg::R1, Reg::R0, tgid);
+        keep(asm, 0, Reg::R1);
+    })?;
+    bench.attempt.same("the process read through the pointer", results.get(slot(0)), own_pid());
+    Ok(())
+}

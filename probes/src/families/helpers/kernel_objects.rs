@@ -1,0 +1,302 @@
+//! Helpers about the hook's own arguments: a file's path and hash, a program that is executed, and about the call of
+//! the hook itself.
+
+use super::bench::{Bench, FILE, argument, keep, open_file, page, slot, stack, write_file};
+use super::{Row, canonical, case, exec, misuse, sleepable};
+use crate::bpf::{self, BPF_LSM_MAC, LinkSpec};
+use crate::errno::Errno;
+use crate::helper;
+use crate::insn::{Reg, Size};
+use crate::lsm::CTX;
+use crate::record::Phase;
+use crate::session::Ended;
+use crate::spec::{Source, source};
+use crate::triggers::Arm;
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::chown;
+
+const LSM: Source = source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_lsm_func_proto");
+const TRACING: Source = source("6.0", "kernel/trace/bpf_trace.c", "tracing_prog_func_proto");
+const CALL: Source = source("6.14", "kernel/bpf/verifier.c", "check_helper_call");
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        helper: helper::D_PATH,
+        asks: "write the path of the file that is opened",
+        sources: &[TRACING, source("6.0", "kernel/trace/bpf_trace.c", "bpf_d_path_allowed")],
+        cases: &[
+            canonical(|bench| d_path(bench, 64)),
+            sleepable(|bench| d_path(bench, 64)),
+            case("more-than-fits", |bench| d_path(bench, 4)),
+            misuse("misuse-file-for-path", |bench| {
+                let helper = bench.helper();
+                bench.load(|asm| {
+                    argument(asm, Reg::R1, 0);
+                    page(asm, Reg::R2, 1);
+                    asm.mov_imm(Reg::R3, 64).call(helper);
+                })
+            }),
+            misuse("misuse-size-beyond-the-stack", |bench| {
+                let (helper, path) = (bench.helper(), bench.offset("file", "f_path")?);
+                bench.load(|asm| {
+                    argument(asm, Reg::R1, 0);
+                    asm.add_imm(Reg::R1, path);
+                    stack(asm, Reg::R2, -16);
+                    asm.mov_imm(Reg::R3, 64).call(helper);
+                })
+            }),
+        ],
+    },
+    Row {
+        helper: helper::IMA_INODE_HASH,
+        asks: "give the hash that IMA has measured of a file, in programs that may sleep",
+        sources: &[LSM, CALL, source("6.14", "security/integrity/ima/ima_main.c", "__ima_inode_hash")],
+        cases: &[
+            canonical(|bench| ima(bench, true)),
+            sleepable(|bench| ima(bench, true)),
+            super::Case { name: "not-measured", ..sleepable(|bench| ima(bench, false)) },
+        ],
+    },
+    Row {
+        helper: helper::IMA_FILE_HASH,
+        asks: "give the hash of a file, measured or not, in programs that may sleep",
+        sources: &[LSM, CALL, source("6.14", "security/integrity/ima/ima_main.c", "__ima_inode_hash")],
+        cases: &[
+            canonical(|bench| ima(bench, true)),
+            sleepable(|bench| ima(bench, true)),
+            super::Case { name: "not-measured", ..sleepable(|bench| ima(bench, false)) },
+            super::Case { name: "while-it-is-opened", ..sleepable(file_hash_while_opened) },
+        ],
+    },
+    Row {
+        helper: helper::BPRM_OPTS_SET,
+        asks: "make the kernel tell an executed program that it runs securely (AT_SECURE)",
+        sources: &[LSM, source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_bprm_opts_set")],
+        cases: &[
+            canonical(|bench| bprm_opts(bench, 1)),
+            case("no-option", |bench| bprm_opts(bench, 0)),
+            case("unknown-option", |bench| bprm_opts(bench, 2)),
+            misuse("misuse-number-for-bprm", |bench| {
+                let helper = bench.helper();
+                bench.load_on(EXEC, |asm| {
+                    asm.mov_imm(Reg::R1, 4096).mov_imm(Reg::R2, 1).call(helper);
+                })
+            }),
+        ],
+    },
+    Row {
+        helper: helper::GET_ATTACH_COOKIE,
+        asks: "give the cookie of the program's link",
+        sources: &[LSM, source("6.0", "kernel/bpf/syscall.c", "bpf_tracing_prog_attach")],
+        cases: &[
+            canonical(attach_cookie),
+            case("without-a-cookie", |bench| {
+                let helper = bench.helper();
+                let results = bench.open(|asm| {
+                    asm.mov_reg(Reg::R1, CTX).call(helper);
+                    keep(asm, 0, Reg::R0);
+                })?;
+                bench.attempt.see("the cookie", results.get(slot(0)));
+                Ok(())
+            }),
+        ],
+    },
+    Row {
+        helper: helper::GET_FUNC_ARG_CNT,
+        asks: "give the number of the hook's arguments",
+        sources: &[TRACING],
+        cases: &[canonical(|bench| {
+            let helper = bench.helper();
+            let results = bench.open(|asm| {
+                asm.mov_reg(Reg::R1, CTX).call(helper);
+                keep(asm, 0, Reg::R0);
+            })?;
+            bench.attempt.see("arguments of file_open", results.get(slot(0)));
+            Ok(())
+        })],
+    },
+    Row {
+        helper: helper::GET_FUNC_ARG,
+        asks: "give an argument of the hook by its number",
+        sources: &[TRACING],
+        cases: &[canonical(func_arg)],
+    },
+    Row {
+        helper: helper::GET_FUNC_IP,
+        asks: "give the address of the hook's function",
+        sources: &[
+            source("6.0", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto"),
+            source("6.0", "kernel/bpf/verifier.c", "check_get_func_ip"),
+        ],
+        cases: &[canonical(func_ip)],
+    },
+];
+
+/// A hook for files that are open.
+const OPEN: &str = "file_ioctl";
+/// The first of the hooks of execve(2) that has the program's file.
+const EXEC: &str = "bprm_creds_for_exec";
+
+fn d_path(bench: &mut Bench<'_, '_>, size: i32) -> Result<(), Ended> {
+    let (helper, path) = (bench.helper(), bench.offset("file", "f_path")?);
+    let results = bench.open(|asm| {
+        argument(asm, Reg::R1, 0);
+        asm.add_imm(Reg::R1, path);
+        page(asm, Reg::R2, 1);
+        asm.mov_imm(Reg::R3, size).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    bench.returned("returned", results.get(slot(0)));
+    bench.attempt.see("the path", super::bench::text(&results.bytes(slot(1), 64)));
+    Ok(())
+}
+
+/// The owner whose files the policy measures; nobody else has it.
+const MEASURED_OWNER: u32 = 7777;
+/// Digests of [`CONTENT`](super::bench::CONTENT) by the number of the algorithm in `enum hash_algo` (include/uapi/linux/hash_info.h).
+const DIGESTS: &[(u64, &str)] = &[
+    (2, "7fe70820e08a1aac0ef224d9c66ab66831cc4ab1"),
+    (4, "434728a410a78f56fc1b5899c3593436e61ab0c731e9072d95e96db290205e53"),
+];
+
+/// Tells IMA to measure files of that owner. A kernel may take a policy only once; what an earlier probe has loaded
+/// stays, and is the same.
+fn measure(bench: &Bench<'_, '_>) -> Result<(), Ended> {
+    let facts = bench.attempt.kernel().facts();
+    if !facts.lsm.split(',').any(|lsm| lsm == "ima") && !facts.cmdline.contains("integrity") {
+        let why = "neither ima nor integrity is among the LSMs, and the kernel may panic when it measures";
+        return Err(Ended::CouldNotTell(why.into()));
+    }
+    let path = "/sys/kernel/security/ima/policy";
+    let rule = format!("measure func=FILE_CHECK mask=MAY_READ fowner={MEASURED_OWNER}\n");
+    if fs::metadata("/sys/kernel/security/ima").is_err() {
+        return Err(Ended::Absent("IMA".into()));
+    }
+    let _first_time = fs::write(path, rule);
+    Ok(())
+}
+
+/// Asks for the hash of a file with known content, which IMA has measured before or has not.
+///
+/// The hook is that of ioctl(2), because a file that is only being opened cannot be read yet.
+fn ima(bench: &mut Bench<'_, '_>, with_measurement: bool) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let inode = bench.offset("file", "f_inode")?;
+    // A new file each time: what IMA knows of an inode outlives the case.
+    let _old = fs::remove_file(FILE);
+    write_file()?;
+    if with_measurement {
+        measure(bench)?;
+        chown(FILE, Some(MEASURED_OWNER), None)
+            .map_err(|error| Ended::could_not("give the file away", error))?;
+    }
+    let (results, done) = bench.run(OPEN, open_and_ask, |asm| {
+        argument(asm, Reg::R1, 0);
+        if helper == helper::IMA_INODE_HASH {
+            asm.ldx(Size::DW, Reg::R1, Reg::R1, inode);
+        }
+        page(asm, Reg::R2, 1);
+        asm.mov_imm(Reg::R3, 64).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    done.map_err(|errno| Ended::could_not("open the file", errno))?;
+    bench.returned("returned", results.get(slot(0)));
+    if let Some(&(_, digest)) = DIGESTS.iter().find(|&&(algorithm, _)| algorithm == results.get(slot(0))) {
+        let bytes = results.bytes(slot(1), digest.len() / 2);
+        let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        bench.attempt.same("the hash", found.as_str(), digest);
+    }
+    Ok(())
+}
+
+/// Opens the file, which makes IMA measure it if it is to, and then does something with it.
+fn open_and_ask(arm: Arm) -> Result<(), Errno> {
+    let file = fs::File::open(FILE)?;
+    arm.during(|| {
+        // SAFETY: FIOCLEX has no argument.
+        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FIOCLEX) };
+        Errno::result(result).map(drop)
+    })
+}
+
+/// Asks for the hash of a file that cannot be read yet.
+fn file_hash_while_opened(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let results = bench.open(|asm| {
+        argument(asm, Reg::R1, 0);
+        page(asm, Reg::R2, 1);
+        asm.mov_imm(Reg::R3, 64).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    bench.returned("returned", results.get(slot(0)));
+    Ok(())
+}
+
+fn bprm_opts(bench: &mut Bench<'_, '_>, options: i32) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let control =
+        exec::at_secure(Arm::idle()).map_err(|errno| Ended::could_not("execute a program", errno))?;
+    let (results, secure) = bench.run(EXEC, exec::at_secure, |asm| {
+        argument(asm, Reg::R1, 0);
+        asm.mov_imm(Reg::R2, options).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    let secure = secure.map_err(|errno| Ended::could_not("execute a program", errno))?;
+    bench.returned("returned", results.get(slot(0)));
+    bench.attempt.see("AT_SECURE without the program", control);
+    bench.attempt.see("AT_SECURE", secure);
+    Ok(())
+}
+
+fn attach_cookie(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    const COOKIE: u64 = 0x0123_4567_89ab_cdef;
+    let helper = bench.helper();
+    write_file()?;
+    let (results, program) = bench.load_for("file_open", |asm| {
+        asm.mov_reg(Reg::R1, CTX).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    bench.attempt.at(Phase::Attach);
+    let spec = LinkSpec { attach_type: BPF_LSM_MAC, cookie: COOKIE, ..LinkSpec::default() };
+    std::mem::forget(bpf::link_create(&program, &spec).map_err(Ended::Refused)?); // as every program of a bench
+    let _opened = bench.attempt.trigger(|| open_file(Arm::new(&results)));
+    bench.attempt.runs(results.runs());
+    bench.attempt.same("the cookie", results.get(slot(0)), COOKIE);
+    Ok(())
+}
+
+/// The first argument, and one that the hook does not have.
+fn func_arg(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let results = bench.open(|asm| {
+        for index in 0..2 {
+            asm.st_imm(Size::DW, Reg::R10, -8, 0);
+            stack(asm, Reg::R3, -8);
+            asm.mov_reg(Reg::R1, CTX).mov_imm(Reg::R2, index).call(helper);
+            keep(asm, 2 * index, Reg::R0);
+            asm.ldx(Size::DW, Reg::R1, Reg::R10, -8);
+            keep(asm, 2 * index + 1, Reg::R1);
+        }
+        argument(asm, Reg::R1, 0);
+        keep(asm, 4, Reg::R1);
+    })?;
+    bench.returned("returned for the first", results.get(slot(0)));
+    bench.attempt.holds("the first is that of the context", results.get(slot(1)) == results.get(slot(4)));
+    bench.returned("returned for one that there is not", results.get(slot(2)));
+    Ok(())
+}
+
+fn func_ip(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let results = bench.open(|asm| {
+        asm.mov_reg(Reg::R1, CTX).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    let symbols = fs::read_to_string("/proc/kallsyms")
+        .map_err(|error| Ended::could_not("read the kernel's symbols", error))?;
+    let line = symbols.lines().find(|line| line.ends_with(" bpf_lsm_file_open"));
+    let address = line.and_then(|line| u64::from_str_radix(line.split(' ').next()?, 16).ok());
+    bench.attempt.same("the address of bpf_lsm_file_open", Some(results.get(slot(0))), address);
+    Ok(())
+}

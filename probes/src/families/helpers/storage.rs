@@ -1,0 +1,292 @@
+//! Storage that belongs to a task, an inode or a socket.
+
+use super::bench::{Bench, FILE, argument, keep, open_file, slot, write_file};
+use super::{Row, canonical, case, misuse, rust, sleepable};
+use crate::asm::Asm;
+use crate::aya_load::Global;
+use crate::bpf::{
+    self, BPF_F_NO_PREALLOC, BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_TASK_STORAGE,
+    MapSpec, btf_load,
+};
+use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
+use crate::errno::Errno;
+use crate::helper;
+use crate::insn::{Reg, Size};
+use crate::objects::layout::Storage;
+use crate::objects::{INODE_STORAGE, Object, TASK_STORAGE};
+use crate::session::Ended;
+use crate::spec::{Source, source};
+use std::fs::File;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+const LSM: Source = source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_lsm_func_proto");
+const TRACING: Source = source("6.0", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto");
+const ARGUMENTS: Source = source("6.0", "kernel/bpf/verifier.c", "check_reg_type");
+const SLEEPABLE: Source = source("6.0", "kernel/bpf/verifier.c", "check_map_prog_compatibility");
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        helper: helper::TASK_STORAGE_GET,
+        asks: "give the task's own value, which user space finds through a pidfd",
+        sources: &[
+            TRACING,
+            source("6.0", "kernel/bpf/bpf_task_storage.c", "bpf_task_storage_get"),
+            SLEEPABLE,
+        ],
+        cases: &[
+            canonical(|bench| get(bench, TASK)),
+            sleepable(|bench| get(bench, TASK)),
+            rust(|bench| from_rust(bench, &TASK_STORAGE)),
+            misuse("misuse-without-null-check", |bench| unchecked(bench, TASK)),
+            misuse("misuse-number-for-owner", |bench| no_owner(bench, TASK)),
+        ],
+    },
+    Row {
+        helper: helper::TASK_STORAGE_DELETE,
+        asks: "delete the task's own value, and answer ENOENT when there is none",
+        sources: &[TRACING, source("6.0", "kernel/bpf/bpf_task_storage.c", "bpf_task_storage_delete")],
+        cases: &[canonical(|bench| delete(bench, TASK))],
+    },
+    Row {
+        helper: helper::INODE_STORAGE_GET,
+        asks: "give the inode's own value, which user space finds through a file",
+        sources: &[LSM, source("6.0", "kernel/bpf/bpf_inode_storage.c", "bpf_inode_storage_get"), SLEEPABLE],
+        cases: &[
+            canonical(|bench| get(bench, INODE)),
+            sleepable(|bench| get(bench, INODE)),
+            rust(|bench| from_rust(bench, &INODE_STORAGE)),
+            misuse("misuse-without-null-check", |bench| unchecked(bench, INODE)),
+            misuse("misuse-number-for-owner", |bench| no_owner(bench, INODE)),
+            misuse("misuse-file-for-inode", |bench| {
+                let (helper, map) = (bench.helper(), map(bench, INODE)?);
+                bench.load(|asm| {
+                    argument(asm, Reg::R2, 0);
+                    create(asm, &map, helper);
+                })
+            }),
+        ],
+    },
+    Row {
+        helper: helper::INODE_STORAGE_DELETE,
+        asks: "delete the inode's own value, and answer ENOENT when there is none",
+        sources: &[LSM, source("6.0", "kernel/bpf/bpf_inode_storage.c", "bpf_inode_storage_delete")],
+        cases: &[canonical(|bench| delete(bench, INODE))],
+    },
+    Row {
+        helper: helper::SK_STORAGE_GET,
+        asks: "give the socket's own value, which user space finds through the socket",
+        sources: &[LSM, source("6.0", "net/core/bpf_sk_storage.c", "bpf_sk_storage_get"), ARGUMENTS],
+        cases: &[
+            canonical(|bench| get(bench, SOCKET)),
+            sleepable(|bench| get(bench, SOCKET)),
+            case("owner-without-null-check", sk_unchecked),
+            misuse("misuse-without-null-check", |bench| unchecked(bench, SOCKET)),
+            misuse("misuse-number-for-owner", |bench| no_owner(bench, SOCKET)),
+        ],
+    },
+    Row {
+        helper: helper::SK_STORAGE_DELETE,
+        asks: "delete the socket's own value, and answer ENOENT when there is none",
+        sources: &[LSM, source("6.0", "net/core/bpf_sk_storage.c", "bpf_sk_storage_delete")],
+        cases: &[canonical(|bench| delete(bench, SOCKET))],
+    },
+];
+
+/// A kind of storage.
+#[derive(Clone, Copy)]
+struct Owner {
+    map_type: u32,
+    hook: &'static str,
+    /// Puts the owner into R2 in a program on the hook; `pass` is where to go when there is none.
+    into_r2: fn(&mut Asm, u32),
+    /// The member that leads to the owner, whose offset `into_r2` is given.
+    member: Option<(&'static str, &'static str)>,
+    get: u32,
+    delete: u32,
+}
+
+const TASK: Owner = Owner {
+    map_type: BPF_MAP_TYPE_TASK_STORAGE,
+    hook: "file_open",
+    into_r2: |asm, _| {
+        asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R2, Reg::R0);
+    },
+    member: None,
+    get: helper::TASK_STORAGE_GET,
+    delete: helper::TASK_STORAGE_DELETE,
+};
+
+const INODE: Owner = Owner {
+    map_type: BPF_MAP_TYPE_INODE_STORAGE,
+    hook: "file_open",
+    into_r2: |asm, offset| {
+        argument(asm, Reg::R1, 0);
+        asm.ldx(Size::DW, Reg::R2, Reg::R1, offset);
+    },
+    member: Some(("file", "f_inode")),
+    get: helper::INODE_STORAGE_GET,
+    delete: helper::INODE_STORAGE_DELETE,
+};
+
+const SOCKET: Owner = Owner {
+    map_type: BPF_MAP_TYPE_SK_STORAGE,
+    hook: "socket_post_create",
+    into_r2: |asm, offset| {
+        argument(asm, Reg::R1, 0);
+        asm.ldx(Size::DW, Reg::R2, Reg::R1, offset).jeq_imm(Reg::R2, 0, "pass");
+    },
+    member: Some(("socket", "sk")),
+    get: helper::SK_STORAGE_GET,
+    delete: helper::SK_STORAGE_DELETE,
+};
+
+fn offset(bench: &Bench<'_, '_>, owner: Owner) -> Result<u32, Ended> {
+    owner.member.map_or(Ok(0), |(record, member)| bench.offset(record, member))
+}
+
+/// A map of this storage, with 64 bits for each owner. Its types are compulsory
+/// (6.0 kernel/bpf/bpf_local_storage.c, bpf_local_storage_map_alloc_check).
+fn map(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<OwnedFd, Ended> {
+    let mut types = BtfBuilder::new();
+    let (key, value) = (types.int("int", 4, SIGNED), types.int("u64", 8, UNSIGNED));
+    let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the map's BTF", error))?;
+    bench.attempt.map(&MapSpec {
+        flags: BPF_F_NO_PREALLOC,
+        btf_fd: Some(btf.as_raw_fd()),
+        btf_key_type_id: key,
+        btf_value_type_id: value,
+        name: "storage".into(),
+        ..MapSpec::new(owner.map_type, 4, 8, 0)
+    })
+}
+
+/// Calls a helper for the owner in R2, to create what is not there.
+fn create(asm: &mut Asm, map: &OwnedFd, helper: u32) {
+    const CREATE: i32 = 1; // BPF_LOCAL_STORAGE_GET_F_CREATE
+    asm.ld_map_fd(Reg::R1, map).mov_imm(Reg::R3, 0).mov_imm(Reg::R4, CREATE).call(helper);
+}
+
+/// What user space does for the hook to be called, and the descriptor that leads to the owner.
+fn act(owner: Owner, arm: crate::triggers::Arm) -> Result<OwnedFd, Errno> {
+    if owner.map_type == BPF_MAP_TYPE_SK_STORAGE {
+        return Ok(arm.during(|| UdpSocket::bind("127.0.0.1:0"))?.into());
+    }
+    let file = open_file(arm)?;
+    if owner.map_type == BPF_MAP_TYPE_TASK_STORAGE { pidfd() } else { Ok(file.into()) }
+}
+
+/// This process.
+fn pidfd() -> Result<OwnedFd, Errno> {
+    // SAFETY: plain numbers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(|_| Errno::EOVERFLOW)?) })
+}
+
+/// What user space finds for an owner.
+fn stored(map: impl AsFd, owner: impl AsFd) -> Result<u64, Errno> {
+    let mut value = [0; 8];
+    bpf::map_lookup(map, &owner.as_fd().as_raw_fd().to_ne_bytes(), &mut value)?;
+    Ok(u64::from_ne_bytes(value))
+}
+
+/// Adds 40 to a new value and 2 to the same, found without asking for a new one.
+fn get(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
+    let (map, offset) = (map(bench, owner)?, offset(bench, owner)?);
+    let (results, fd) = bench.run(
+        owner.hook,
+        |arm| act(owner, arm),
+        |asm| {
+            for (index, more) in [(0, 40), (1, 2)] {
+                (owner.into_r2)(asm, offset);
+                if index == 0 {
+                    create(asm, &map, owner.get);
+                } else {
+                    asm.ld_map_fd(Reg::R1, &map).mov_imm(Reg::R3, 0).mov_imm(Reg::R4, 0).call(owner.get);
+                }
+                asm.jeq_imm(Reg::R0, 0, "pass").ldx(Size::DW, Reg::R1, Reg::R0, 0).add_imm(Reg::R1, more);
+                asm.stx(Size::DW, Reg::R0, 0, Reg::R1);
+                keep(asm, index, Reg::R1);
+            }
+        },
+    )?;
+    let fd = fd.map_err(|errno| Ended::could_not("make the owner", errno))?;
+    bench.attempt.see("the program's value", results.get(slot(1)));
+    bench.attempt.same("user space's value", Ok(results.get(slot(1))), stored(&map, &fd));
+    Ok(())
+}
+
+fn delete(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
+    let (map, offset) = (map(bench, owner)?, offset(bench, owner)?);
+    let (results, fd) = bench.run(
+        owner.hook,
+        |arm| act(owner, arm),
+        |asm| {
+            (owner.into_r2)(asm, offset);
+            create(asm, &map, owner.get);
+            for index in 0..2 {
+                (owner.into_r2)(asm, offset);
+                asm.ld_map_fd(Reg::R1, &map).call(owner.delete);
+                keep(asm, index, Reg::R0);
+            }
+        },
+    )?;
+    let fd = fd.map_err(|errno| Ended::could_not("make the owner", errno))?;
+    bench.returned("returned", results.get(slot(0)));
+    bench.returned("returned the second time", results.get(slot(1)));
+    bench.attempt.same("user space's value", stored(&map, &fd), Err(Errno::ENOENT));
+    Ok(())
+}
+
+/// Loads a program that uses the value without asking whether there is one.
+fn unchecked(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
+    let (map, offset) = (map(bench, owner)?, offset(bench, owner)?);
+    bench.load_on(owner.hook, |asm| {
+        (owner.into_r2)(asm, offset);
+        create(asm, &map, owner.get);
+        asm.ldx(Size::DW, Reg::R1, Reg::R0, 0);
+    })
+}
+
+/// Loads a program that gives a number for the owner.
+fn no_owner(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
+    let map = map(bench, owner)?;
+    bench.load_on(owner.hook, |asm| {
+        asm.mov_imm(Reg::R2, 4096);
+        create(asm, &map, owner.get);
+    })
+}
+
+/// Loads a program that gives `socket->sk` without asking whether it is null.
+fn sk_unchecked(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let (map, offset) = (map(bench, SOCKET)?, offset(bench, SOCKET)?);
+    bench.load_on(SOCKET.hook, |asm| {
+        argument(asm, Reg::R1, 0);
+        asm.ldx(Size::DW, Reg::R2, Reg::R1, offset);
+        create(asm, &map, SOCKET.get);
+    })
+}
+
+fn from_rust(bench: &mut Bench<'_, '_>, object: &'static Object) -> Result<(), Ended> {
+    const OPENINGS: u64 = 3;
+    write_file()?;
+    let inode = bench.offset("file", "f_inode")?;
+    let mut globals = vec![Global::target()];
+    if object.name == INODE_STORAGE.name {
+        globals.push(Global::u32("FILE_F_INODE", inode));
+    }
+    // Before the program is attached: both are openings to it, that of a pidfd since pidfs (6.14
+    // fs/pidfs.c, pidfs_alloc_file).
+    let owner =
+        if globals.len() > 1 { File::open(FILE).map(OwnedFd::from).map_err(Errno::from) } else { pidfd() };
+    let owner = owner.map_err(|errno| Ended::could_not("open the owner", errno))?;
+    let object = bench.attempt.attach_object(object, &globals)?;
+    bench.attempt.trigger(|| (0..OPENINGS).for_each(|_| drop(File::open(FILE))));
+    let seen: Storage = object.results()?;
+    bench.attempt.runs(seen.runs);
+    bench.attempt.see("without storage", seen.without);
+    bench.attempt.see("the program's value", seen.count);
+    bench.attempt.same("user space's value", Ok(seen.count), stored(object.storage("COUNTERS")?, &owner));
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Text: formatting, comparing and parsing it, and sending it to the trace.
+
+use super::bench::{Bench, keep, page, put_text, slot, stack};
+use super::{Row, canonical, case, misuse};
+use crate::asm::Asm;
+use crate::bpf::{self, BPF_F_RDONLY_PROG, MapSpec};
+use crate::helper;
+use crate::insn::{Reg, Size};
+use crate::session::Ended;
+use crate::spec::{Source, source};
+use std::fs;
+use std::os::fd::OwnedFd;
+
+const BASE: Source = source("6.14", "kernel/bpf/helpers.c", "bpf_base_func_proto");
+const CONSTANT: Source = source("6.14", "kernel/bpf/verifier.c", "check_reg_const_str");
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        helper: helper::SNPRINTF,
+        asks: "format numbers with a format that the verifier knows",
+        sources: &[
+            source("6.0", "kernel/bpf/helpers.c", "bpf_snprintf"),
+            source("6.14", "kernel/bpf/verifier.c", "check_bpf_snprintf_call"),
+            CONSTANT,
+        ],
+        cases: &[
+            canonical(|bench| snprintf(bench, 32)),
+            case("more-than-fits", |bench| snprintf(bench, 8)),
+            misuse("misuse-format-not-frozen", |bench| {
+                let (helper, format) = (bench.helper(), constant(bench, b"%d %d\0", false)?);
+                bench.load(|asm| {
+                    asm.ld_map_value(Reg::R3, &format, 0);
+                    format_two(asm, helper, 32);
+                })
+            }),
+            misuse("misuse-format-on-the-stack", |bench| {
+                let helper = bench.helper();
+                bench.load(|asm| {
+                    put_text(asm, -32, b"%d %d\0");
+                    stack(asm, Reg::R3, -32);
+                    format_two(asm, helper, 32);
+                })
+            }),
+            misuse("misuse-format-without-its-data", |bench| {
+                let (helper, format) = (bench.helper(), constant(bench, b"%d %d %d\0", true)?);
+                bench.load(|asm| {
+                    asm.ld_map_value(Reg::R3, &format, 0);
+                    format_two(asm, helper, 32);
+                })
+            }),
+        ],
+    },
+    Row {
+        helper: helper::STRNCMP,
+        asks: "compare memory with a string that the verifier knows",
+        sources: &[source("6.0", "kernel/bpf/helpers.c", "bpf_strncmp"), CONSTANT],
+        cases: &[
+            canonical(strncmp),
+            misuse("misuse-string-on-the-stack", |bench| {
+                let helper = bench.helper();
+                bench.load(|asm| {
+                    put_text(asm, -8, b"abc\0");
+                    stack(asm, Reg::R1, -8);
+                    asm.mov_imm(Reg::R2, 4).mov_reg(Reg::R3, Reg::R1).call(helper);
+                })
+            }),
+            misuse("misuse-size-beyond-the-stack", |bench| {
+                let (helper, string) = (bench.helper(), constant(bench, b"abc\0", true)?);
+                bench.load(|asm| {
+                    put_text(asm, -8, b"abc\0abc\0");
+                    stack(asm, Reg::R1, -8);
+                    asm.mov_imm(Reg::R2, 16).ld_map_value(Reg::R3, &string, 0).call(helper);
+                })
+            }),
+        ],
+    },
+    Row {
+        helper: helper::STRTOL,
+        asks: "parse a signed number, and return how many characters it had",
+        sources: &[source("6.0", "kernel/bpf/cgroup.c", "sysctl_func_proto"), BASE],
+        cases: &[
+            canonical(|bench| parse(bench, b"-1234 x\0", -1234)),
+            case("no-number", |bench| parse(bench, b"x\0\0\0", 0)),
+        ],
+    },
+    Row {
+        helper: helper::STRTOUL,
+        asks: "parse an unsigned number, and return how many characters it had",
+        sources: &[source("6.0", "kernel/bpf/cgroup.c", "sysctl_func_proto"), BASE],
+        cases: &[
+            canonical(|bench| parse(bench, b"0x2a\0\0\0\0", 42)),
+            case("negative", |bench| parse(bench, b"-1\0\0", 0)),
+        ],
+    },
+    Row {
+        helper: helper::TRACE_PRINTK,
+        asks: "write a line that user space finds in the trace",
+        sources: &[
+            source("5.9", "kernel/trace/bpf_trace.c", "bpf_trace_printk"),
+            source("5.9", "kernel/bpf/verifier.c", "check_helper_mem_access"),
+        ],
+        cases: &[
+            canonical(trace_printk),
+            misuse("misuse-size-zero", |bench| printk_with(bench, 0)),
+            misuse("misuse-size-beyond-the-stack", |bench| printk_with(bench, 64)),
+        ],
+    },
+];
+
+/// A map of one element that programs cannot write, with text in it; frozen, user space cannot write it either, and
+/// the verifier reads it.
+fn constant(bench: &mut Bench<'_, '_>, text: &[u8], frozen: bool) -> Result<OwnedFd, Ended> {
+    const SIZE: u32 = 32;
+    let spec = MapSpec { flags: BPF_F_RDONLY_PROG, ..MapSpec::array(SIZE, 1).named("text") };
+    let map = bench.attempt.map(&spec)?;
+    let mut value = [0; SIZE as usize];
+    value.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+    bpf::map_update(&map, &0_u32.to_ne_bytes(), &value, bpf::BPF_ANY)
+        .map_err(|errno| Ended::could_not("store the text", errno))?;
+    if frozen {
+        bpf::map_freeze(&map).map_err(|errno| Ended::could_not("freeze the text", errno))?;
+    }
+    Ok(map)
+}
+
+/// Formats two numbers with the format in R3, into `size` bytes of the page's second slot.
+fn format_two(asm: &mut Asm, helper: u32, size: i32) {
+    asm.st_imm(Size::DW, Reg::R10, -16, 42).st_imm(Size::DW, Reg::R10, -8, 255);
+    page(asm, Reg::R1, 1);
+    stack(asm, Reg::R4, -16);
+    asm.mov_imm(Reg::R2, size).mov_imm(Reg::R5, 16).call(helper);
+    keep(asm, 0, Reg::R0);
+}
+
+fn snprintf(bench: &mut Bench<'_, '_>, size: i32) -> Result<(), Ended> {
+    let (helper, format) = (bench.helper(), constant(bench, b"n=%d hex=%x\0", true)?);
+    let results = bench.open(|asm| {
+        asm.ld_map_value(Reg::R3, &format, 0);
+        format_two(asm, helper, size);
+    })?;
+    bench.returned("returned", results.get(slot(0)));
+    bench.attempt.see("the text", super::bench::text(&results.bytes(slot(1), 32)));
+    Ok(())
+}
+
+/// Compares with `abc`: the same, something greater, something less, and something that differs only beyond the size.
+fn strncmp(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let (helper, string) = (bench.helper(), constant(bench, b"abc\0", true)?);
+    let texts: [(&[u8], i32, i64); 4] =
+        [(b"abc\0", 4, 0), (b"abd\0", 4, 1), (b"abb\0", 4, -1), (b"abx\0", 2, 0)];
+    let results = bench.open(|asm| {
+        for (index, (text, size, _)) in (0..).zip(texts) {
+            put_text(asm, -8, text);
+            stack(asm, Reg::R1, -8);
+            asm.mov_imm(Reg::R2, size).ld_map_value(Reg::R3, &string, 0).call(helper);
+            keep(asm, index, Reg::R0);
+        }
+    })?;
+    let holds =
+        (0..).zip(texts).all(|(index, (_, _, sign))| results.get(slot(index)).cast_signed().signum() == sign);
+    bench.attempt.holds("the signs are those of strncmp(3)", holds);
+    Ok(())
+}
+
+/// Parses a number with the base that its text shows.
+fn parse(bench: &mut Bench<'_, '_>, text: &[u8], number: i64) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let length = i32::try_from(text.len()).unwrap_or(0);
+    let results = bench.open(|asm| {
+        put_text(asm, -16, text);
+        asm.st_imm(Size::DW, Reg::R10, -8, 0);
+        stack(asm, Reg::R1, -16);
+        stack(asm, Reg::R4, -8);
+        asm.mov_imm(Reg::R2, length).mov_imm(Reg::R3, 0).call(helper);
+        keep(asm, 0, Reg::R0);
+        asm.ldx(Size::DW, Reg::R1, Reg::R10, -8);
+        keep(asm, 1, Reg::R1);
+    })?;
+    bench.returned("returned", results.get(slot(0)));
+    bench.attempt.same("the number", results.get(slot(1)).cast_signed(), number);
+    Ok(())
+}
+
+const FORMAT: &[u8; 20] = b"conformance of %d\n\0\0";
+
+fn trace_printk(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let (helper, pid) = (bench.helper(), std::process::id());
+    let results = bench.open(|asm| {
+        put_text(asm, -24, FORMAT);
+        stack(asm, Reg::R1, -24);
+        asm.mov_imm(Reg::R2, 19)
+            .ldx(Size::DW, Reg::R3, crate::lsm::PAGE, crate::results::TARGET)
+            .call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    let line = format!("bpf_trace_printk: conformance of {pid}");
+    let trace = fs::read_to_string("/sys/kernel/tracing/trace")
+        .map_err(|error| Ended::could_not("read the trace", error))?;
+    // What is returned is the length of the text, in which a pid is volatile.
+    let length = u64::try_from(format!("conformance of {pid}\n").len()).unwrap_or(0);
+    let returned = results.get(slot(0));
+    bench.attempt.holds(
+        "returned the length, its newline or zero maybe counted",
+        (length - 1..=length + 1).contains(&returned),
+    );
+    bench.attempt.see("lines in the trace", trace.lines().filter(|found| found.ends_with(&line)).count());
+    Ok(())
+}
+
+/// Loads a call with a format of this size on the stack, where there are 24 bytes.
+fn printk_with(bench: &mut Bench<'_, '_>, size: i32) -> Result<(), Ended> {
+    let helper = bench.helper();
+    bench.load(|asm| {
+        put_text(asm, -24, FORMAT);
+        stack(asm, Reg::R1, -24);
+        asm.mov_imm(Reg::R2, size).call(helper);
+    })
+}
