@@ -19,7 +19,14 @@ pub struct Family {
     pub about: &'static str,
     /// Its probes, in the order in which they run.
     pub probes: fn() -> Vec<Probe>,
+    /// Hooks on which PID 1 keeps an inert program while the family runs. Taking the last program off a hook costs a
+    /// grace period, over 100 ms on some kernels, and a family about something else than attaching need not pay it
+    /// for every probe. What is kept returns 0 and is attached first.
+    pub kept: &'static [&'static str],
 }
+
+/// The hooks that most helper and kfunc probes use.
+const KEPT: &[&str] = &["file_open"];
 
 /// The families, in the order in which they run and are reported.
 pub const FAMILIES: &[Family] = &[
@@ -27,35 +34,54 @@ pub const FAMILIES: &[Family] = &[
         name: "program",
         about: "the program type itself and what it takes to have it",
         probes: program::probes,
+        kept: &[],
     },
-    Family { name: "example", about: "the documented examples, as written", probes: example::probes },
-    Family { name: "chain", about: "several programs on one hook", probes: chain::probes },
+    Family {
+        name: "example",
+        about: "the documented examples, as written",
+        probes: example::probes,
+        kept: &[],
+    },
+    Family { name: "chain", about: "several programs on one hook", probes: chain::probes, kept: &[] },
     Family {
         name: "context",
         about: "the array of arguments that a program is given",
         probes: context::probes,
+        kept: &[],
     },
     Family {
         name: "helpers",
         about: "each helper: called for real, its result checked",
         probes: helpers::probes,
+        kept: KEPT,
     },
     Family {
         name: "kfuncs",
         about: "each kfunc: called for real, its result checked",
         probes: kfuncs::probes,
+        kept: KEPT,
     },
-    Family { name: "hooks", about: "each hook: load, attach, fire, deny", probes: hooks::probes },
+    Family { name: "hooks", about: "each hook: load, attach, fire, deny", probes: hooks::probes, kept: &[] },
 ];
 
 /// The family that runs only when it is asked for by name; see [`selftest`].
-pub const HIDDEN: Family =
-    Family { name: "selftest", about: "probes that misbehave on purpose", probes: selftest::probes };
+pub const HIDDEN: Family = Family {
+    name: "selftest",
+    about: "probes that misbehave on purpose",
+    probes: selftest::probes,
+    kept: &[],
+};
 
 /// Every probe of every family.
 #[must_use]
 pub fn all() -> Vec<Probe> {
     FAMILIES.iter().flat_map(|family| (family.probes)()).collect()
+}
+
+/// The hooks that are kept while a family runs; see [`Family::kept`].
+#[must_use]
+pub fn kept(family: &str) -> &'static [&'static str] {
+    FAMILIES.iter().find(|it| it.name == family).map_or(&[], |it| it.kept)
 }
 
 /// Every probe that can be asked for: [`all`] and the hidden ones.

@@ -11,6 +11,7 @@
 
 mod device;
 mod init;
+mod keeper;
 mod kmsg;
 mod runner;
 

@@ -1,7 +1,9 @@
 //! Running probes: a child process each, with a deadline, its cases passed on as they end.
 
+use super::keeper::Keeper;
 use super::kmsg::Kmsg;
 use crate::channel::{ChannelError, Crumb, GuestEnd};
+use crate::families;
 use crate::protocol::{Message, Plan};
 use crate::record::{Case, Outcome};
 use crate::session::{Kernel, Session, Sink};
@@ -41,10 +43,12 @@ pub(super) fn run_all(
     probes: &[Probe],
 ) -> Result<u64, ChannelError> {
     let mut kmsg = Kmsg::open();
+    let mut keeper = Keeper::default();
     let mut records = 0;
     for probe in probes.iter().filter(|probe| probe.machine == plan.machine) {
         channel.beat();
         channel.clear_crumb();
+        keeper.keep(kernel, families::kept(probe.family()));
         channel.send(&Message::Start { probe: probe.id.clone() })?;
         kmsg.drain();
         let started = Instant::now();
