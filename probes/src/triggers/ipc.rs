@@ -78,29 +78,54 @@ pub fn msgrcv() -> Result<Act, Errno> {
     })
 }
 
+/// A shared memory segment.
+struct Segment(i32);
+
+impl Segment {
+    fn attach(&self) -> Result<*mut libc::c_void, Errno> {
+        // SAFETY: attaches wherever the kernel likes.
+        let address = unsafe { libc::shmat(self.0, std::ptr::null(), libc::SHM_RDONLY) };
+        if address.addr() == usize::MAX { Err(Errno::last()) } else { Ok(address) }
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: IPC_RMID ignores the pointer.
+        unsafe { libc::shmctl(self.0, libc::IPC_RMID, std::ptr::null_mut()) };
+    }
+}
+
 /// `shmat(2)`.
 ///
 /// # Errors
 /// The errno of making the segment.
 pub fn shmat() -> Result<Act, Errno> {
-    struct Segment(i32);
-    impl Drop for Segment {
-        fn drop(&mut self) {
-            // SAFETY: IPC_RMID ignores the pointer.
-            unsafe { libc::shmctl(self.0, libc::IPC_RMID, std::ptr::null_mut()) };
-        }
-    }
     // SAFETY: takes three numbers.
     let segment = Segment(Errno::result(unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, MODE) })?);
     act(move |arm: Arm| {
-        let address = arm.during(|| {
-            // SAFETY: attaches wherever the kernel likes.
-            let address = unsafe { libc::shmat(segment.0, std::ptr::null(), libc::SHM_RDONLY) };
-            if address.addr() == usize::MAX { Err(Errno::last()) } else { Ok(address) }
-        })?;
+        let address = arm.during(|| segment.attach())?;
         // SAFETY: attached just now, and known to nobody else.
         Errno::result(unsafe { libc::shmdt(address) })
     })
+}
+
+/// A set of one semaphore.
+struct Set(i32);
+
+impl Set {
+    fn raise(&self) -> Result<(), Errno> {
+        let mut raise = libc::sembuf { sem_num: 0, sem_op: 1, sem_flg: 0 };
+        // SAFETY: one operation, as the count says.
+        Errno::result(unsafe { libc::semop(self.0, &raw mut raise, 1) }).map(drop)
+    }
+}
+
+impl Drop for Set {
+    fn drop(&mut self) {
+        // SAFETY: IPC_RMID takes no fourth argument.
+        unsafe { libc::semctl(self.0, 0, libc::IPC_RMID) };
+    }
 }
 
 /// `semop(2)` that raises a semaphore. The kernel checks both that a set may be changed at all and the operation.
@@ -108,18 +133,7 @@ pub fn shmat() -> Result<Act, Errno> {
 /// # Errors
 /// The errno of making the set.
 pub fn semop() -> Result<Act, Errno> {
-    struct Set(i32);
-    impl Drop for Set {
-        fn drop(&mut self) {
-            // SAFETY: IPC_RMID takes no fourth argument.
-            unsafe { libc::semctl(self.0, 0, libc::IPC_RMID) };
-        }
-    }
     // SAFETY: takes three numbers.
     let set = Set(Errno::result(unsafe { libc::semget(libc::IPC_PRIVATE, 1, MODE) })?);
-    act(move |arm: Arm| {
-        let mut raise = libc::sembuf { sem_num: 0, sem_op: 1, sem_flg: 0 };
-        // SAFETY: one operation, as the count says.
-        arm.during(|| Errno::result(unsafe { libc::semop(set.0, &raw mut raise, 1) }))
-    })
+    act(move |arm: Arm| arm.during(|| set.raise()))
 }

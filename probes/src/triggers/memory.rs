@@ -22,6 +22,13 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    fn protect(&self, prot: i32) -> Result<(), Errno> {
+        // SAFETY: the mapping is this value's own, and nobody reads it.
+        Errno::result(unsafe { libc::mprotect(self.0, PAGE, prot) }).map(drop)
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is this value's own.
@@ -53,12 +60,7 @@ pub fn mmap_anonymous() -> Result<Act, Errno> {
 /// The errno of the mapping.
 pub fn mprotect() -> Result<Act, Errno> {
     let mapping = Mapping::new(libc::PROT_READ | libc::PROT_WRITE, None)?;
-    act(move |arm| {
-        arm.during(|| {
-            // SAFETY: the mapping is the act's own, and nobody reads it.
-            Errno::result(unsafe { libc::mprotect(mapping.0, PAGE, libc::PROT_READ) })
-        })
-    })
+    act(move |arm| arm.during(|| mapping.protect(libc::PROT_READ)))
 }
 
 /// `userfaultfd(2)`: a file on an inode of its own that has no name.

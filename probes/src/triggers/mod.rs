@@ -47,6 +47,14 @@ fn act_seen(body: impl FnMut(Arm) -> Result<Seen, Errno> + 'static) -> Result<Ac
     Ok(Box::new(body))
 }
 
+/// Makes sure that a name is free: a recipe runs once for each case of its probe.
+fn vacate(path: &str) -> Result<(), Errno> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// A system call that no library at hand wraps.
 ///
 /// # Safety

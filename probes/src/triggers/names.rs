@@ -1,8 +1,8 @@
 //! Names in directories: making, removing, renaming, linking.
 
-use super::{Act, Arm, act};
+use super::{Act, Arm, act, vacate};
 use crate::errno::Errno;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::mkfifo;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -100,8 +100,20 @@ pub fn link() -> Result<Act, Errno> {
 ///
 /// # Errors
 /// None.
-pub fn mknod() -> Result<Act, Errno> {
+pub fn make_fifo() -> Result<Act, Errno> {
     making("/tmp/fifo", |path| mkfifo(path, Mode::S_IRUSR).map_err(io::Error::from), fs::remove_file)
+}
+
+/// `mknod(2)` of an ordinary file, which is a creation to the kernel.
+///
+/// # Errors
+/// None.
+pub fn mknod_file() -> Result<Act, Errno> {
+    making(
+        "/tmp/ordinary",
+        |path| mknod(path, SFlag::S_IFREG, Mode::S_IRUSR, 0).map_err(io::Error::from),
+        fs::remove_file,
+    )
 }
 
 /// `rename(2)`.
@@ -124,6 +136,7 @@ pub fn rename() -> Result<Act, Errno> {
 /// # Errors
 /// The errno of making the link.
 pub fn readlink() -> Result<Act, Errno> {
+    vacate("/tmp/read-link")?;
     symlink("elsewhere", "/tmp/read-link")?;
     act(|arm| arm.during(|| fs::read_link("/tmp/read-link").map_err(Errno::from)))
 }
@@ -134,6 +147,7 @@ pub fn readlink() -> Result<Act, Errno> {
 /// The errno of making the link or the file.
 pub fn follow() -> Result<Act, Errno> {
     File::create("/tmp/behind")?;
+    vacate("/tmp/followed")?;
     symlink("/tmp/behind", "/tmp/followed")?;
     act(|arm| arm.during(|| File::open("/tmp/followed").map_err(Errno::from)))
 }

@@ -1,6 +1,6 @@
 //! Sockets: local ones, loopback and netlink.
 
-use super::{Act, Arm, act};
+use super::{Act, Arm, act, vacate};
 use crate::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, NetlinkAddr, Shutdown, SockFlag, SockProtocol, SockType, SockaddrIn,
@@ -13,6 +13,11 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok(socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+fn listener_at(path: &str) -> Result<UnixListener, Errno> {
+    vacate(path)?;
+    Ok(UnixListener::bind(path)?)
 }
 
 fn udp() -> Result<OwnedFd, Errno> {
@@ -77,7 +82,7 @@ pub fn connect_udp() -> Result<Act, Errno> {
 /// # Errors
 /// The errno of making the socket.
 pub fn start_listening() -> Result<Act, Errno> {
-    let listener = UnixListener::bind("/tmp/listening")?;
+    let listener = listener_at("/tmp/listening")?;
     let backlog = Backlog::new(1)?;
     act(move |arm| arm.during(|| listen(&listener, backlog).map_err(Errno::from)))
 }
@@ -87,7 +92,7 @@ pub fn start_listening() -> Result<Act, Errno> {
 /// # Errors
 /// The errno of making the socket.
 pub fn accept() -> Result<Act, Errno> {
-    let listener = UnixListener::bind("/tmp/accepting")?;
+    let listener = listener_at("/tmp/accepting")?;
     act(move |arm: Arm| {
         let _client = UnixStream::connect("/tmp/accepting")?;
         let result = arm.during(|| listener.accept().map_err(Errno::from));
@@ -103,7 +108,7 @@ pub fn accept() -> Result<Act, Errno> {
 /// # Errors
 /// The errno of making the socket.
 pub fn connect_stream() -> Result<Act, Errno> {
-    let listener = UnixListener::bind("/tmp/connected")?;
+    let listener = listener_at("/tmp/connected")?;
     act(move |arm: Arm| {
         let stream = arm.during(|| UnixStream::connect("/tmp/connected"))?;
         listener.accept()?;
