@@ -1,9 +1,106 @@
-//! The array of arguments that a program is given: its slots and what they hold.
+//! The array of arguments that a program is given: what is in each slot, and which slots there are.
 
-use crate::spec::Probe;
+mod limits;
+mod slots;
+
+use crate::asm::Asm;
+use crate::errno::Errno;
+use crate::insn::{Reg, Size};
+use crate::lsm::{CTX, LsmProgram, PAGE};
+use crate::results::{FREE, Results, TARGET};
+use crate::session::{Attempt, Ended};
+use crate::spec::{Probe, source};
+use crate::triggers::Arm;
 
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    Vec::new()
+    let access = [
+        source("7.1", "kernel/bpf/btf.c", "btf_ctx_access"),
+        source("5.9", "kernel/bpf/btf.c", "btf_ctx_access"),
+    ];
+    let args = [access[0], source("7.1", "arch/x86/net/bpf_jit_comp.c", "save_args")];
+    let nullness = [
+        source("7.1", "kernel/bpf/verifier.c", "BTF_TYPE_SAFE_TRUSTED_OR_NULL"),
+        source("7.1", "kernel/bpf/verifier.c", "reg_not_null"),
+    ];
+    vec![
+        Probe::new(
+            "context/file_open",
+            "Is the slot of file_open the file that is opened, and the slot after it ret?",
+            &args,
+            slots::file_open,
+        ),
+        Probe::new(
+            "context/file_mprotect",
+            "Are the slots of file_mprotect the mapping and the two protections, and the slot after them ret?",
+            &args,
+            slots::file_mprotect,
+        ),
+        Probe::new(
+            "context/socket_create",
+            "Are the slots of socket_create the four numbers, and the slot after them ret?",
+            &args,
+            slots::socket_create,
+        ),
+        Probe::new(
+            "context/task_kill",
+            "Are the slots of task_kill the task, the signal's information, the signal and a null pointer?",
+            &args,
+            slots::task_kill,
+        ),
+        Probe::new(
+            "context/slot-access",
+            "Which reads and writes of the context's slots does the verifier refuse, and why?",
+            &access,
+            limits::slot_access,
+        ),
+        Probe::new(
+            "context/null-pointer",
+            "May a pointer that can be null be followed without a check, and does a check find it?",
+            &nullness,
+            limits::null_pointer,
+        ),
+    ]
+}
+
+/// The `n`th value that a program of [`look`] leaves.
+const fn value(n: i32) -> i32 {
+    FREE + 8 * n
+}
+
+/// Offset of slot `n` of the context.
+const fn slot(n: i32) -> i32 {
+    8 * n
+}
+
+/// Loads slot `n` and leaves it as value `n`. An int has only its lower half in a slot: what is above it is whatever
+/// the register or the stack held.
+fn keep(asm: &mut Asm, size: Size, n: i32) {
+    asm.ldx(size, Reg::R1, CTX, slot(n)).stx(Size::DW, PAGE, value(n), Reg::R1);
+}
+
+/// Byte offset of a member in the running kernel.
+fn offset(attempt: &Attempt<'_>, record: &str, path: &str) -> Result<i64, Ended> {
+    let member = attempt.btf()?.member(record, path);
+    member
+        .map(|member| i64::from(member.byte_offset))
+        .map_err(|error| Ended::could_not(&format!("find {record}.{path}"), error))
+}
+
+/// Attaches a program that does `body` for what happens inside the window of `act`, does it, and returns the page.
+fn look(
+    attempt: &mut Attempt<'_>,
+    hook: &str,
+    body: impl FnOnce(&mut Asm),
+    act: impl FnOnce(Arm) -> Result<(), Errno>,
+) -> Result<Results, Ended> {
+    let mut results = attempt.results()?;
+    results.set(TARGET, 0);
+    let attached = attempt.attach_lsm(&LsmProgram::framed(hook, &results, body))?;
+    let outcome = attempt.trigger(|| act(Arm::new(&results)));
+    attempt.runs(results.runs());
+    drop(attached);
+    outcome.map_err(|errno| Ended::could_not("do the trigger", errno))?;
+    Ok(results)
 }

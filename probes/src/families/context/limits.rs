@@ -1,0 +1,147 @@
+//! Where the context ends, and what may be done with what is in it.
+
+use super::slots::{Page, send_harmless_signal};
+use super::{keep, look, offset, slot, value};
+use crate::asm::Asm;
+use crate::insn::{Reg, Size};
+use crate::lsm::{CTX, LsmProgram, PAGE};
+use crate::session::{Attempt, Ended, Session, Stop};
+
+/// The body of a program that only has to be judged.
+type Body = fn(&mut Asm);
+
+/// `file_open` has one argument and `ret`; `file_set_fowner` one argument; `socket_create` four ints and `ret`.
+const ACCESSES: &[(&str, &str, Body)] = &[
+    ("read-past-ret", "file_open", |asm| {
+        asm.ldx(Size::DW, Reg::R1, CTX, slot(2));
+    }),
+    ("read-past-ret-of-four", "socket_create", |asm| {
+        asm.ldx(Size::DW, Reg::R1, CTX, slot(5));
+    }),
+    ("read-ret-of-void", "file_set_fowner", |asm| {
+        asm.ldx(Size::DW, Reg::R1, CTX, slot(1));
+    }),
+    ("read-before-the-first", "file_open", |asm| {
+        asm.ldx(Size::DW, Reg::R1, CTX, -8);
+    }),
+    ("read-between-slots", "file_open", |asm| {
+        asm.ldx(Size::W, Reg::R1, CTX, 4);
+    }),
+    ("read-half-a-pointer", "file_open", |asm| {
+        asm.ldx(Size::W, Reg::R1, CTX, slot(0));
+    }),
+    ("read-a-byte-of-an-int", "socket_create", |asm| {
+        asm.ldx(Size::B, Reg::R1, CTX, slot(0));
+    }),
+    ("read-half-of-ret", "file_open", |asm| {
+        asm.ldx(Size::W, Reg::R1, CTX, slot(1));
+    }),
+    ("write-argument", "socket_create", |asm| {
+        asm.st_imm(Size::DW, CTX, slot(0), 0);
+    }),
+    ("write-pointer", "file_open", |asm| {
+        asm.st_imm(Size::DW, CTX, slot(0), 0);
+    }),
+    ("write-ret", "file_open", |asm| {
+        asm.st_imm(Size::DW, CTX, slot(1), 0);
+    }),
+    ("add-to-the-context-then-read", "socket_create", |asm| {
+        asm.add_imm(CTX, 8).ldx(Size::W, Reg::R1, CTX, 0);
+    }),
+    ("return-ret", "file_open", |asm| {
+        asm.ldx(Size::DW, Reg::R0, CTX, slot(1)).exit();
+    }),
+    ("return-an-argument", "socket_create", |asm| {
+        asm.ldx(Size::W, Reg::R0, CTX, slot(0)).exit();
+    }),
+];
+
+/// Loads each program of [`ACCESSES`].
+pub(super) fn slot_access(session: &mut Session<'_>) -> Result<(), Stop> {
+    for &(name, hook, body) in ACCESSES {
+        session.case(name, |attempt| {
+            let results = attempt.results()?;
+            attempt.load_lsm(&LsmProgram::framed(hook, &results, body))?;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Two pointers that can be null: a mapping's `vm_mm`, which never is for a process's own mapping, and the last
+/// argument of `task_kill`, which is for kill(2).
+pub(super) fn null_pointer(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("vm_mm-followed-without-check", |attempt| follow_vm_mm(attempt, false))?;
+    session.case("vm_mm-followed-after-check", |attempt| follow_vm_mm(attempt, true))?;
+    session.case("argument-followed-without-check", |attempt| null_argument(attempt, false))?;
+    session.case("argument-checked", |attempt| null_argument(attempt, true))
+}
+
+/// Reads `vma->vm_mm->arg_start`.
+fn follow_vm_mm(attempt: &mut Attempt<'_>, check: bool) -> Result<(), Ended> {
+    let vm_mm = offset(attempt, "vm_area_struct", "vm_mm")?;
+    let arg_start = offset(attempt, "mm_struct", "arg_start")?;
+    let page = Page::new()?;
+    let results = look(
+        attempt,
+        "file_mprotect",
+        |asm| {
+            asm.ldx(Size::DW, Reg::R1, CTX, slot(0)).ldx(Size::DW, Reg::R1, Reg::R1, vm_mm);
+            if check {
+                asm.jeq_imm(Reg::R1, 0, "pass");
+            }
+            asm.ldx(Size::DW, Reg::R1, Reg::R1, arg_start).stx(Size::DW, PAGE, value(0), Reg::R1);
+        },
+        |arm| arm.during(|| page.seal()),
+    )?;
+    attempt.same("vma->vm_mm->arg_start", Some(results.get(value(0))), own_arg_start());
+    Ok(())
+}
+
+/// Where this process's arguments begin: field 48 of proc_pid_stat(5), the 46th after the name.
+fn own_arg_start() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(45)?.parse().ok()
+}
+
+/// What the program's own comparison says of a pointer that is null, or what following it gives.
+fn null_argument(attempt: &mut Attempt<'_>, check: bool) -> Result<(), Ended> {
+    const UNTOUCHED: u64 = 77;
+    let results = look(
+        attempt,
+        "task_kill",
+        |asm| {
+            keep(asm, Size::DW, 3);
+            asm.ldx(Size::DW, Reg::R1, CTX, slot(3));
+            if check {
+                asm.st_imm(Size::DW, PAGE, value(4), 1).jne_imm(Reg::R1, 0, "pass").st_imm(
+                    Size::DW,
+                    PAGE,
+                    value(4),
+                    2,
+                );
+            } else {
+                asm.st_imm(Size::DW, PAGE, value(4), 77).ldx(Size::DW, Reg::R1, Reg::R1, 8).stx(
+                    Size::DW,
+                    PAGE,
+                    value(4),
+                    Reg::R1,
+                );
+            }
+        },
+        send_harmless_signal,
+    )?;
+    attempt.holds("the slot is null", results.get(value(3)) == 0);
+    let found = results.get(value(4));
+    if check {
+        attempt.see("the program's comparison", if found == 2 { "null" } else { "NOT null" });
+    } else {
+        let text = match found {
+            0 => "0",
+            UNTOUCHED => "not reached",
+            _ => "SOMETHING",
+        };
+        attempt.see("following it gives", text);
+    }
+    Ok(())
+}
