@@ -136,8 +136,11 @@ fn chain(
             }
         }
     }
-    let denial = verdicts.into_iter().find(|&verdict| verdict != 0).filter(|_| ret_slot.is_some());
-    match denial {
+    // Which of two denials is heard is the question, so either counts as one.
+    let heard =
+        verdicts.into_iter().find(|&verdict| outcome.as_ref().err().is_some_and(|e| deny(*e) == verdict));
+    let asked = heard.or(verdicts.into_iter().find(|&verdict| verdict != 0)).filter(|_| ret_slot.is_some());
+    match asked {
         Some(verdict) => attempt.denial("user space sees", &outcome, Errno::from_raw(verdict)),
         None => attempt.outcome("user space sees", &outcome),
     }

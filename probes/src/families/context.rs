@@ -23,6 +23,7 @@ pub fn probes() -> Vec<Probe> {
     let nullness = [
         source("7.1", "kernel/bpf/verifier.c", "BTF_TYPE_SAFE_TRUSTED_OR_NULL"),
         source("7.1", "kernel/bpf/verifier.c", "reg_not_null"),
+        source("7.1", "kernel/bpf/bpf_lsm_proto.c", "bpf_lsm_mmap_file"),
     ];
     vec![
         Probe::new(
@@ -54,6 +55,12 @@ pub fn probes() -> Vec<Probe> {
             "Which reads and writes of the context's slots does the verifier refuse, and why?",
             &access,
             limits::slot_access,
+        ),
+        Probe::new(
+            "context/written-argument",
+            "When a program writes to an argument's slot, does the next program on the hook see what it wrote?",
+            &[access[0], source("7.1", "kernel/bpf/bpf_lsm.c", "lsm_verifier_ops")],
+            limits::written_argument,
         ),
         Probe::new(
             "context/null-pointer",

@@ -4,7 +4,7 @@ use super::{Hook, int, void};
 use crate::triggers::{mounts, names};
 
 pub(super) const HOOKS: &[Hook] = &[
-    int("inode_create", names::create, "fs/namei.c", "lookup_open"),
+    int("inode_create", names::create, "fs/namei.c", "may_o_create"),
     int("inode_mkdir", names::mkdir, "fs/namei.c", "vfs_mkdir"),
     int("inode_rmdir", names::rmdir, "fs/namei.c", "vfs_rmdir"),
     int("inode_unlink", names::unlink, "fs/namei.c", "vfs_unlink"),

@@ -9,7 +9,7 @@ pub(super) const HOOKS: &[Hook] = &[
     int("bpf_map_create", system::new_map, "kernel/bpf/syscall.c", "map_create"),
     int("bpf_prog", system::new_program, "kernel/bpf/syscall.c", "bpf_prog_new_fd"),
     int("bpf_prog_load", system::new_program, "kernel/bpf/syscall.c", "bpf_prog_load"),
-    int("perf_event_open", system::new_event, "kernel/events/core.c", "SYSCALL_DEFINE5(perf_event_open"),
+    int("perf_event_open", system::new_event, "kernel/events/core.c", "SYSCALL_DEFINE5(perf_event_open)"),
     int("perf_event_alloc", system::new_event, "kernel/events/core.c", "perf_event_alloc"),
     int("perf_event_read", system::read_event, "kernel/events/core.c", "perf_read"),
     int("perf_event_write", system::disable_event, "kernel/events/core.c", "perf_ioctl"),
@@ -20,5 +20,6 @@ pub(super) const HOOKS: &[Hook] = &[
     int("kernel_read_file", system::load_module, "fs/kernel_read_file.c", "kernel_read_file"),
     int("locked_down", files::kcore, "fs/proc/kcore.c", "open_kcore"),
     // Its value only says whether the task counts as privileged; to refuse is the accounting's business.
-    int("vm_enough_memory", memory::mmap_anonymous, "mm/util.c", "__vm_enough_memory").values(&[-1, 1]),
+    int("vm_enough_memory", memory::mmap_anonymous, "security/security.c", "security_vm_enough_memory_mm")
+        .values(&[-1, 1]),
 ];
