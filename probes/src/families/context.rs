@@ -63,11 +63,32 @@ pub fn probes() -> Vec<Probe> {
             limits::written_argument,
         ),
         Probe::new(
-            "context/null-pointer",
-            "May a pointer that can be null be followed without a check, and does a check find it?",
+            "context/nullable-member",
+            "May vma->vm_mm, which can be null, be followed without a check, and what does it lead to?",
             &nullness,
-            limits::null_pointer,
+            limits::nullable_member,
         ),
+        Probe::new(
+            "context/null-argument-checked",
+            "Does a program's own check find an argument that is null?",
+            &nullness,
+            limits::null_argument_checked,
+        ),
+        // A load through a trusted pointer has no entry in the exception table: null is a fault of the kernel.
+        Probe::new(
+            "context/null-cred-followed",
+            "May the cred of task_kill be followed without a check, and what happens when it is null?",
+            &nullness,
+            limits::null_cred_followed,
+        )
+        .own_machine(),
+        Probe::new(
+            "context/null-file-followed",
+            "May the file of mmap_file be followed without a check, and what happens when it is null?",
+            &nullness,
+            limits::null_file_followed,
+        )
+        .own_machine(),
     ]
 }
 

@@ -138,7 +138,10 @@ impl Ready {
     /// Tries the trigger without a program, then attaches one that returns the verdict in the page.
     fn new(attempt: &mut Attempt<'_>, hook: Hook) -> Result<Self, Ended> {
         Self::with(attempt, hook, |asm| {
-            // The verifier wants to see that the value is an errno (6.12 kernel/bpf/bpf_lsm.c, bpf_lsm_get_retval_range).
+            if matches!(hook.verdict, Verdict::Values(_)) {
+                return; // no errno passes there; its own program returns 0
+            }
+            // The verifier wants to see an errno (6.12 kernel/bpf/bpf_lsm.c, bpf_lsm_get_retval_range).
             asm.ldx(Size::DW, Reg::R0, PAGE, VERDICT)
                 .jsgt_imm(Reg::R0, 0, "pass")
                 .jslt_imm(Reg::R0, -4095, "pass")

@@ -72,15 +72,27 @@ pub(super) fn slot_access(session: &mut Session<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Three pointers that can be null: a mapping's `vm_mm`, which never is for a process's own mapping, the last
-/// argument of `task_kill`, which is for kill(2), and the file of `mmap_file`, which is for memory without one.
-pub(super) fn null_pointer(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("vm_mm-followed-without-check", |attempt| follow_vm_mm(attempt, false))?;
-    session.case("vm_mm-followed-after-check", |attempt| follow_vm_mm(attempt, true))?;
-    session.case("argument-followed-without-check", |attempt| null_argument(attempt, false))?;
-    session.case("argument-checked", |attempt| null_argument(attempt, true))?;
-    session.case("file-followed-without-check", |attempt| null_file(attempt, false))?;
-    session.case("file-checked", |attempt| null_file(attempt, true))
+/// A mapping's `vm_mm` can be null for all the verifier knows; it never is for a process's own mapping.
+pub(super) fn nullable_member(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("followed-without-check", |attempt| follow_vm_mm(attempt, false))?;
+    session.case("followed-after-check", |attempt| follow_vm_mm(attempt, true))
+}
+
+/// Two arguments that are null: the last one of `task_kill` for kill(2), and the file of `mmap_file` for memory
+/// without one.
+pub(super) fn null_argument_checked(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("task_kill-cred", |attempt| null_cred(attempt, true))?;
+    session.case("mmap_file-file", |attempt| null_file(attempt, true))
+}
+
+/// The one of them, followed.
+pub(super) fn null_cred_followed(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("task_kill-cred", |attempt| null_cred(attempt, false))
+}
+
+/// The other, followed.
+pub(super) fn null_file_followed(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("mmap_file-file", |attempt| null_file(attempt, false))
 }
 
 /// Reads `vma->vm_mm->arg_start`.
@@ -111,7 +123,7 @@ fn own_arg_start() -> Option<u64> {
 }
 
 /// What the program's own comparison says of a pointer that is null, or what following it gives.
-fn null_argument(attempt: &mut Attempt<'_>, check: bool) -> Result<(), Ended> {
+fn null_cred(attempt: &mut Attempt<'_>, check: bool) -> Result<(), Ended> {
     let uid = offset(attempt, "cred", "uid")?;
     let results = look(
         attempt,
