@@ -19,7 +19,7 @@ pub fn probes() -> Vec<Probe> {
         source("7.1", "kernel/bpf/btf.c", "btf_ctx_access"),
         source("5.9", "kernel/bpf/btf.c", "btf_ctx_access"),
     ];
-    let args = [access[0], source("7.1", "arch/x86/net/bpf_jit_comp.c", "save_args")];
+    let args = [access[0], access[1], source("7.1", "arch/x86/net/bpf_jit_comp.c", "save_args")];
     let nullness = [
         source("7.1", "kernel/bpf/verifier.c", "BTF_TYPE_SAFE_TRUSTED_OR_NULL"),
         source("7.1", "kernel/bpf/verifier.c", "reg_not_null"),
@@ -46,10 +46,17 @@ pub fn probes() -> Vec<Probe> {
         ),
         Probe::new(
             "context/task_kill",
-            "Are the slots of task_kill the task, the signal's information, the signal and a null pointer?",
+            "What are the slots of task_kill for kill(2): the task, which pointers, the signal?",
             &args,
             slots::task_kill,
         ),
+        Probe::new(
+            "context/task_kill-info",
+            "Is the info of task_kill what kill(2) fills in, when a program follows it?",
+            &[args[0], args[2], source("7.1", "kernel/signal.c", "prepare_kill_siginfo")],
+            slots::task_kill_info,
+        )
+        .own_machine(), // where it is null, following it brings the kernel down
         Probe::new(
             "context/slot-access",
             "Which reads and writes of the context's slots does the verifier refuse, and why?",

@@ -40,14 +40,21 @@ const ACCESSES: &[(&str, &str, Body)] = &[
     ("read-half-of-ret", "file_open", |asm| {
         asm.ldx(Size::W, Reg::R1, CTX, slot(1));
     }),
-    ("write-argument", "socket_create", |asm| {
+    // Before 6.3 an immediate could not be stored into any context, whatever was said of the slot.
+    ("write-immediate-to-argument", "socket_create", |asm| {
         asm.st_imm(Size::DW, CTX, slot(0), 0);
     }),
-    ("write-pointer", "file_open", |asm| {
-        asm.st_imm(Size::DW, CTX, slot(0), 0);
+    ("write-to-argument", "socket_create", |asm| {
+        asm.mov_imm(Reg::R1, 0).stx(Size::DW, CTX, slot(0), Reg::R1);
     }),
-    ("write-ret", "file_open", |asm| {
-        asm.st_imm(Size::DW, CTX, slot(1), 0);
+    ("write-to-pointer", "file_open", |asm| {
+        asm.mov_imm(Reg::R1, 0).stx(Size::DW, CTX, slot(0), Reg::R1);
+    }),
+    ("write-to-ret", "file_open", |asm| {
+        asm.mov_imm(Reg::R1, 0).stx(Size::DW, CTX, slot(1), Reg::R1);
+    }),
+    ("write-past-ret", "file_open", |asm| {
+        asm.mov_imm(Reg::R1, 0).stx(Size::DW, CTX, slot(2), Reg::R1);
     }),
     ("add-to-the-context-then-read", "socket_create", |asm| {
         asm.add_imm(CTX, 8).ldx(Size::W, Reg::R1, CTX, 0);
@@ -182,7 +189,7 @@ pub(super) fn written_argument(session: &mut Session<'_>) -> Result<(), Stop> {
         results.set(TARGET, 0);
         let reader = LsmProgram::framed("socket_create", &results, |asm| keep(asm, Size::W, 0));
         let writer = LsmProgram::framed("socket_create", &results, |asm| {
-            asm.st_imm(Size::DW, CTX, slot(0), 99);
+            asm.mov_imm(Reg::R1, 99).stx(Size::DW, CTX, slot(0), Reg::R1);
         });
         // The one attached last runs first.
         let attached = [attempt.attach_lsm(&reader)?, attempt.attach_lsm(&writer)?];

@@ -140,33 +140,53 @@ pub(super) fn socket_create(session: &mut Session<'_>) -> Result<(), Stop> {
 pub(super) fn task_kill(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("slots", |attempt| {
         let tgid = offset(attempt, "task_struct", "tgid")?;
-        let si_signo = offset(attempt, "kernel_siginfo", "si_signo")?;
         let results = look(
             attempt,
             "task_kill",
             |asm| {
-                for (n, member) in [(0, tgid), (1, si_signo)] {
-                    asm.ldx(Size::DW, Reg::R1, CTX, slot(n)).ldx(Size::W, Reg::R1, Reg::R1, member).stx(
-                        Size::DW,
-                        PAGE,
-                        value(n),
-                        Reg::R1,
-                    );
+                asm.ldx(Size::DW, Reg::R1, CTX, slot(0)).ldx(Size::W, Reg::R1, Reg::R1, tgid);
+                asm.stx(Size::DW, PAGE, value(0), Reg::R1);
+                for (n, size) in [(1, Size::DW), (2, Size::W), (3, Size::DW), (4, Size::DW)] {
+                    keep(asm, size, n);
                 }
-                keep(asm, Size::W, 2);
-                keep(asm, Size::DW, 3);
-                keep(asm, Size::DW, 4);
             },
             send_harmless_signal,
         )?;
         let signal = u64::from((Signal::SIGURG as i32).cast_unsigned());
         attempt.same("slot 0: p->tgid", results.get(value(0)), u64::from(std::process::id()));
-        attempt.same("slot 1: info->si_signo", results.get(value(1)), signal);
+        attempt.see("slot 1: info", null_or_not(results.get(value(1))));
         attempt.same("slot 2: sig", results.get(value(2)), signal);
-        attempt.see("slot 3: cred", if results.get(value(3)) == 0 { "null" } else { "not null" });
+        attempt.see("slot 3: cred", null_or_not(results.get(value(3))));
         attempt.see("slot 4: ret", results.get(value(4)).cast_signed());
         Ok(())
     })
+}
+
+/// The signal's information, followed: `info` can be a number that stands for none (SEND_SIG_NOINFO is 0).
+pub(super) fn task_kill_info(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("si_signo", |attempt| {
+        let si_signo = offset(attempt, "kernel_siginfo", "si_signo")?;
+        let results = look(
+            attempt,
+            "task_kill",
+            |asm| {
+                asm.ldx(Size::DW, Reg::R1, CTX, slot(1)).ldx(Size::W, Reg::R1, Reg::R1, si_signo).stx(
+                    Size::DW,
+                    PAGE,
+                    value(0),
+                    Reg::R1,
+                );
+            },
+            send_harmless_signal,
+        )?;
+        let signal = u64::from((Signal::SIGURG as i32).cast_unsigned());
+        attempt.same("info->si_signo", results.get(value(0)), signal);
+        Ok(())
+    })
+}
+
+fn null_or_not(pointer: u64) -> &'static str {
+    if pointer == 0 { "null" } else { "not null" }
 }
 
 /// Sends this process a signal that it ignores.
