@@ -1,6 +1,7 @@
 //! The array of arguments that a program is given: what is in each slot, and which slots there are.
 
 mod limits;
+mod pointers;
 mod slots;
 
 use crate::asm::Asm;
@@ -9,22 +10,21 @@ use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::results::{FREE, Results, TARGET};
 use crate::session::{Attempt, Ended};
-use crate::spec::{Probe, source};
+use crate::spec::{Probe, Source, source};
 use crate::triggers::Arm;
+
+const ACCESS: Source = source("7.1", "kernel/bpf/btf.c", "btf_ctx_access");
+const ACCESS_EARLIER: Source = source("5.9", "kernel/bpf/btf.c", "btf_ctx_access");
 
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    let access = [
-        source("7.1", "kernel/bpf/btf.c", "btf_ctx_access"),
-        source("5.9", "kernel/bpf/btf.c", "btf_ctx_access"),
-    ];
-    let args = [access[0], access[1], source("7.1", "arch/x86/net/bpf_jit_comp.c", "save_args")];
-    let nullness = [
-        source("7.1", "kernel/bpf/verifier.c", "BTF_TYPE_SAFE_TRUSTED_OR_NULL"),
-        source("7.1", "kernel/bpf/verifier.c", "reg_not_null"),
-        source("7.1", "kernel/bpf/bpf_lsm_proto.c", "bpf_lsm_mmap_file"),
-    ];
+    slot_probes().into_iter().chain(limit_probes()).chain(pointer_probes()).collect()
+}
+
+/// What the slots hold.
+fn slot_probes() -> Vec<Probe> {
+    let args = [ACCESS, ACCESS_EARLIER, source("7.1", "arch/x86/net/bpf_jit_comp.c", "save_args")];
     vec![
         Probe::new(
             "context/file_open",
@@ -53,10 +53,22 @@ pub fn probes() -> Vec<Probe> {
         Probe::new(
             "context/task_kill-info",
             "Is the info of task_kill what kill(2) fills in, when a program follows it?",
-            &[args[0], args[2], source("7.1", "kernel/signal.c", "prepare_kill_siginfo")],
+            &[ACCESS, source("7.1", "kernel/signal.c", "prepare_kill_siginfo")],
             slots::task_kill_info,
         )
         .own_machine(), // where it is null, following it brings the kernel down
+    ]
+}
+
+/// Which slots there are, and what may be done with them.
+fn limit_probes() -> Vec<Probe> {
+    let access = [ACCESS, ACCESS_EARLIER];
+    let range = [
+        source("6.14", "kernel/bpf/verifier.c", "check_mem_access"),
+        source("6.14", "kernel/bpf/verifier.c", "__mark_reg_s32_range"),
+        source("7.1", "kernel/bpf/verifier.c", "check_mem_access"),
+    ];
+    vec![
         Probe::new(
             "context/slot-access",
             "Which reads and writes of the context's slots does the verifier refuse, and why?",
@@ -66,34 +78,59 @@ pub fn probes() -> Vec<Probe> {
         Probe::new(
             "context/written-argument",
             "When a program writes to an argument's slot, does the next program on the hook see what it wrote?",
-            &[access[0], source("7.1", "kernel/bpf/bpf_lsm.c", "lsm_verifier_ops")],
+            &[ACCESS, source("7.1", "kernel/bpf/bpf_lsm.c", "lsm_verifier_ops")],
             limits::written_argument,
         ),
+        Probe::new(
+            "context/ret-over-constant",
+            "When ret is loaded into a register that held a number, does the verifier forget the number?",
+            &range,
+            limits::ret_over_constant,
+        ),
+        // The kernel may warn of it, once; the warning taints.
+        Probe::new(
+            "context/ret-over-impossible",
+            "When ret is loaded into a register that held a number it cannot be, does the verifier notice?",
+            &range,
+            limits::ret_over_impossible,
+        )
+        .own_machine(),
+    ]
+}
+
+/// Pointers that can be null.
+fn pointer_probes() -> Vec<Probe> {
+    let nullness = [
+        source("7.1", "kernel/bpf/verifier.c", "BTF_TYPE_SAFE_TRUSTED_OR_NULL"),
+        source("7.1", "kernel/bpf/verifier.c", "reg_not_null"),
+        source("7.1", "kernel/bpf/bpf_lsm_proto.c", "bpf_lsm_mmap_file"),
+    ];
+    vec![
         Probe::new(
             "context/nullable-member",
             "May vma->vm_mm, which can be null, be followed without a check, and what does it lead to?",
             &nullness,
-            limits::nullable_member,
+            pointers::nullable_member,
         ),
         Probe::new(
             "context/null-argument-checked",
             "Does a program's own check find an argument that is null?",
             &nullness,
-            limits::null_argument_checked,
+            pointers::null_argument_checked,
         ),
         // A load through a trusted pointer has no entry in the exception table: null is a fault of the kernel.
         Probe::new(
             "context/null-cred-followed",
             "May the cred of task_kill be followed without a check, and what happens when it is null?",
             &nullness,
-            limits::null_cred_followed,
+            pointers::null_cred_followed,
         )
         .own_machine(),
         Probe::new(
             "context/null-file-followed",
             "May the file of mmap_file be followed without a check, and what happens when it is null?",
             &nullness,
-            limits::null_file_followed,
+            pointers::null_file_followed,
         )
         .own_machine(),
     ]

@@ -1,14 +1,14 @@
 //! Where the context ends, and what may be done with what is in it.
 
-use super::slots::{Page, send_harmless_signal};
-use super::{keep, look, offset, slot, value};
+use super::{keep, look, slot, value};
 use crate::asm::Asm;
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::results::TARGET;
-use crate::session::{Attempt, Ended, Session, Stop};
+use crate::session::{Ended, Session, Stop};
 use crate::triggers::Arm;
+use std::fs::File;
 use std::os::unix::net::UnixDatagram;
 
 /// The body of a program that only has to be judged.
@@ -38,7 +38,7 @@ const ACCESSES: &[(&str, &str, Body)] = &[
         asm.ldx(Size::B, Reg::R1, CTX, slot(0));
     }),
     ("read-half-of-ret", "file_open", |asm| {
-        asm.ldx(Size::W, Reg::R1, CTX, slot(1));
+        asm.ldx(Size::W, Reg::R2, CTX, slot(1));
     }),
     // Before 6.3 an immediate could not be stored into any context, whatever was said of the slot.
     ("write-immediate-to-argument", "socket_create", |asm| {
@@ -60,7 +60,7 @@ const ACCESSES: &[(&str, &str, Body)] = &[
         asm.add_imm(CTX, 8).ldx(Size::W, Reg::R1, CTX, 0);
     }),
     ("return-ret", "file_open", |asm| {
-        asm.ldx(Size::DW, Reg::R0, CTX, slot(1)).exit();
+        asm.ldx(Size::DW, Reg::R2, CTX, slot(1)).mov_reg(Reg::R0, Reg::R2).exit();
     }),
     ("return-an-argument", "socket_create", |asm| {
         asm.ldx(Size::W, Reg::R0, CTX, slot(0)).exit();
@@ -79,107 +79,39 @@ pub(super) fn slot_access(session: &mut Session<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A mapping's `vm_mm` can be null for all the verifier knows; it never is for a process's own mapping.
-pub(super) fn nullable_member(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("followed-without-check", |attempt| follow_vm_mm(attempt, false))?;
-    session.case("followed-after-check", |attempt| follow_vm_mm(attempt, true))
+/// `ret` is 0 here. The program loads it over -1 and compares it with -1.
+pub(super) fn ret_over_constant(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("over-minus-one", |attempt| {
+        let file = File::create("/tmp/opened").map_err(|error| Ended::could_not("make a file", error))?;
+        drop(file);
+        let results = look(
+            attempt,
+            "file_open",
+            |asm| {
+                asm.mov_imm(Reg::R2, -1).ldx(Size::DW, Reg::R2, CTX, slot(1));
+                asm.stx(Size::DW, PAGE, value(0), Reg::R2);
+                asm.st_imm(Size::DW, PAGE, value(1), 1);
+                asm.jeq_imm(Reg::R2, -1, "pass");
+                asm.st_imm(Size::DW, PAGE, value(1), 2);
+            },
+            |arm| arm.during(|| File::open("/tmp/opened")).map(drop).map_err(Errno::from),
+        )?;
+        attempt.see("ret", results.get(value(0)).cast_signed());
+        let different = results.get(value(1)) == 2;
+        attempt.see("the program's comparison", if different { "not -1" } else { "-1, WRONGLY" });
+        Ok(())
+    })
 }
 
-/// Two arguments that are null: the last one of `task_kill` for kill(2), and the file of `mmap_file` for memory
-/// without one.
-pub(super) fn null_argument_checked(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("task_kill-cred", |attempt| null_cred(attempt, true))?;
-    session.case("mmap_file-file", |attempt| null_file(attempt, true))
-}
-
-/// The one of them, followed.
-pub(super) fn null_cred_followed(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("task_kill-cred", |attempt| null_cred(attempt, false))
-}
-
-/// The other, followed.
-pub(super) fn null_file_followed(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("mmap_file-file", |attempt| null_file(attempt, false))
-}
-
-/// Reads `vma->vm_mm->arg_start`.
-fn follow_vm_mm(attempt: &mut Attempt<'_>, check: bool) -> Result<(), Ended> {
-    let vm_mm = offset(attempt, "vm_area_struct", "vm_mm")?;
-    let arg_start = offset(attempt, "mm_struct", "arg_start")?;
-    let page = Page::new()?;
-    let results = look(
-        attempt,
-        "file_mprotect",
-        |asm| {
-            asm.ldx(Size::DW, Reg::R1, CTX, slot(0)).ldx(Size::DW, Reg::R1, Reg::R1, vm_mm);
-            if check {
-                asm.jeq_imm(Reg::R1, 0, "pass");
-            }
-            asm.ldx(Size::DW, Reg::R1, Reg::R1, arg_start).stx(Size::DW, PAGE, value(0), Reg::R1);
-        },
-        |arm| arm.during(|| page.seal()),
-    )?;
-    attempt.same("vma->vm_mm->arg_start", Some(results.get(value(0))), own_arg_start());
-    Ok(())
-}
-
-/// Where this process's arguments begin: field 48 of proc_pid_stat(5), the 46th after the name.
-fn own_arg_start() -> Option<u64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(45)?.parse().ok()
-}
-
-/// What the program's own comparison says of a pointer that is null, or what following it gives.
-fn null_cred(attempt: &mut Attempt<'_>, check: bool) -> Result<(), Ended> {
-    let uid = offset(attempt, "cred", "uid")?;
-    let results = look(
-        attempt,
-        "task_kill",
-        |asm| {
-            keep(asm, Size::DW, 3);
-            asm.ldx(Size::DW, Reg::R1, CTX, slot(3)).st_imm(Size::DW, PAGE, value(4), 1);
-            if check {
-                asm.jne_imm(Reg::R1, 0, "pass").st_imm(Size::DW, PAGE, value(4), 2);
-            } else {
-                asm.ldx(Size::W, Reg::R1, Reg::R1, uid).stx(Size::DW, PAGE, value(4), Reg::R1);
-            }
-        },
-        send_harmless_signal,
-    )?;
-    attempt.holds("the slot is null", results.get(value(3)) == 0);
-    let found = results.get(value(4));
-    if check {
-        attempt.see("the program's comparison", if found == 2 { "null" } else { "NOT null" });
-    } else {
-        // A load from a bad address gives 0 (6.12 arch/x86/mm/extable.c, ex_handler_bpf).
-        attempt.see("following it gives", if found == 0 { "0" } else { "SOMETHING" });
-    }
-    Ok(())
-}
-
-/// The same for the file of a mapping that has none.
-fn null_file(attempt: &mut Attempt<'_>, check: bool) -> Result<(), Ended> {
-    let f_inode = offset(attempt, "file", "f_inode")?;
-    let results = look(
-        attempt,
-        "mmap_file",
-        |asm| {
-            asm.ldx(Size::DW, Reg::R1, CTX, slot(0)).st_imm(Size::DW, PAGE, value(0), 1);
-            if check {
-                asm.jne_imm(Reg::R1, 0, "pass").st_imm(Size::DW, PAGE, value(0), 2);
-            } else {
-                asm.ldx(Size::DW, Reg::R1, Reg::R1, f_inode).stx(Size::DW, PAGE, value(0), Reg::R1);
-            }
-        },
-        |arm| arm.during(Page::new).map(drop).map_err(|_| Errno::ENOMEM),
-    )?;
-    let found = results.get(value(0));
-    if check {
-        attempt.see("the program's comparison", if found == 2 { "null" } else { "NOT null" });
-    } else {
-        attempt.see("following it gives", if found == 0 { "0" } else { "SOMETHING" });
-    }
-    Ok(())
+/// What the verifier makes of the same over a number that `ret` can never be.
+pub(super) fn ret_over_impossible(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("over-one", |attempt| {
+        let results = attempt.results()?;
+        attempt.load_lsm(&LsmProgram::framed("file_open", &results, |asm| {
+            asm.mov_imm(Reg::R2, 1).ldx(Size::DW, Reg::R2, CTX, slot(1));
+        }))?;
+        Ok(())
+    })
 }
 
 /// What one program writes to an argument: does the next one see it, and does the system call?
