@@ -3,35 +3,86 @@
 //!
 //! A [`Recipe`] makes everything ready and returns an [`Act`], which can be done again and again and leaves things as
 //! it found them. Only what stands inside [`Arm::during`] counts as the trigger: programs act for nobody else.
+//! What an act returns from the window, a descriptor say, is dropped after it.
 
+pub mod children;
+pub mod creds;
+pub mod exec;
 pub mod files;
+pub mod inodes;
+pub mod ipc;
+pub mod keys;
+pub mod memory;
+pub mod mounts;
+pub mod names;
+pub mod sockets;
+pub mod system;
+pub mod tasks;
+pub mod xattrs;
 
 use crate::errno::Errno;
-use crate::results::{Results, TARGET};
+use crate::results::{RUNS, Results, TARGET};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Makes a trigger ready. Returns the errno of the preparation that failed.
 pub type Recipe = fn() -> Result<Act, Errno>;
 /// A trigger that is ready. Returns what the system call under test gave.
-pub type Act = Box<dyn FnMut(Arm) -> Result<(), Errno>>;
+pub type Act = Box<dyn FnMut(Arm) -> Result<Seen, Errno>>;
+
+/// What user space saw of a system call that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen(pub &'static str);
+
+/// The system call succeeded, and nothing more is to be said of it.
+pub const OK: Seen = Seen("ok");
+
+/// An act whose success says nothing beyond itself.
+fn act<T>(mut body: impl FnMut(Arm) -> Result<T, Errno> + 'static) -> Result<Act, Errno> {
+    Ok(Box::new(move |arm| body(arm).map(|_| OK)))
+}
+
+/// An act whose success can look in more than one way.
+fn act_seen(body: impl FnMut(Arm) -> Result<Seen, Errno> + 'static) -> Result<Act, Errno> {
+    Ok(Box::new(body))
+}
+
+/// Makes sure that a name is free: a recipe runs once for each case of its probe.
+fn vacate(path: &str) -> Result<(), Errno> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A system call that no library at hand wraps.
+///
+/// # Safety
+/// The arguments must be what the system call takes; pointers must be valid for what it does with them.
+unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> Result<libc::c_long, Errno> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: the caller's promise.
+    Errno::result(unsafe { libc::syscall(number, a, b, c, d, e, f) })
+}
 
 /// Names the task that programs act for, for as long as the trigger lasts.
 #[derive(Clone, Copy)]
 pub struct Arm {
     target: *const AtomicU64,
+    runs: *const AtomicU64,
 }
 
 impl Arm {
     /// For the control run: nobody is named.
     #[must_use]
     pub const fn idle() -> Self {
-        Self { target: std::ptr::null() }
+        Self { target: std::ptr::null(), runs: std::ptr::null() }
     }
 
     /// Names tasks in `results`, which must outlive every use.
     #[must_use]
     pub fn new(results: &Results) -> Self {
-        Self { target: results.cell(TARGET) }
+        Self { target: results.cell(TARGET), runs: results.cell(RUNS) }
     }
 
     /// Does `act` with the calling process named as target. A child process that a recipe forks calls this itself;
@@ -48,6 +99,16 @@ impl Arm {
         // SAFETY: null, or a cell of a results page, which is mapped shared and outlives the trigger.
         if let Some(cell) = unsafe { self.target.as_ref() } {
             cell.store(u64::from(pid), Ordering::SeqCst);
+        }
+    }
+
+    /// Waits, a little, until a program has run: for hooks that the kernel calls some time after the system call.
+    pub fn until_run(self, patience: Duration) {
+        let end = Instant::now() + patience;
+        // SAFETY: as in `name`.
+        let Some(cell) = (unsafe { self.runs.as_ref() }) else { return };
+        while cell.load(Ordering::SeqCst) == 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }

@@ -1,0 +1,195 @@
+//! What is in the slots: compared with what user space knows.
+
+use super::{keep, look, offset, slot, value};
+use crate::errno::Errno;
+use crate::insn::{Reg, Size};
+use crate::lsm::{CTX, PAGE};
+use crate::session::{Ended, Session, Stop};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::MetadataExt;
+use std::ptr::NonNull;
+
+const PAGE_SIZE: usize = 4096;
+
+/// `struct file *`.
+pub(super) fn file_open(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("slots", |attempt| {
+        let f_inode = offset(attempt, "file", "f_inode")?;
+        let i_ino = offset(attempt, "inode", "i_ino")?;
+        let file = File::create("/tmp/opened").map_err(|error| Ended::could_not("make a file", error))?;
+        let inode = file.metadata().map_err(|error| Ended::could_not("stat a file", error))?.ino();
+        let results = look(
+            attempt,
+            "file_open",
+            |asm| {
+                asm.ldx(Size::DW, Reg::R1, CTX, slot(0))
+                    .ldx(Size::DW, Reg::R1, Reg::R1, f_inode)
+                    .ldx(Size::DW, Reg::R1, Reg::R1, i_ino)
+                    .stx(Size::DW, PAGE, value(0), Reg::R1);
+                keep(asm, Size::DW, 1);
+            },
+            |arm| arm.during(|| File::open("/tmp/opened")).map(drop).map_err(Errno::from),
+        )?;
+        attempt.same("slot 0: file->f_inode->i_ino", results.get(value(0)), inode);
+        attempt.see("slot 1: ret", results.get(value(1)).cast_signed());
+        Ok(())
+    })
+}
+
+/// A page of memory, given back when it is dropped.
+pub(super) struct Page(NonNull<libc::c_void>);
+
+impl Page {
+    /// A new one that can be read and written.
+    pub(super) fn new() -> Result<Self, Ended> {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+        let size = NonZeroUsize::MIN.saturating_add(PAGE_SIZE - 1);
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping wherever the kernel likes.
+        let page = unsafe { mmap_anonymous(None, size, prot, MapFlags::MAP_PRIVATE) };
+        page.map(Self).map_err(|errno| Ended::could_not("map a page", errno))
+    }
+
+    /// Makes it such that it can only be read.
+    pub(super) fn seal(&self) -> Result<(), Errno> {
+        // SAFETY: the page is this value's own, and nobody holds a reference into it.
+        Errno::result(unsafe { libc::mprotect(self.0.as_ptr(), PAGE_SIZE, libc::PROT_READ) }).map(drop)
+    }
+
+    fn address(&self) -> u64 {
+        self.0.as_ptr().addr() as u64
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: as in `seal`.
+        unsafe { libc::munmap(self.0.as_ptr(), PAGE_SIZE) };
+    }
+}
+
+/// `struct vm_area_struct *, unsigned long, unsigned long`.
+pub(super) fn file_mprotect(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("slots", |attempt| {
+        let vm_start = offset(attempt, "vm_area_struct", "vm_start")?;
+        let page = Page::new()?;
+        let results = look(
+            attempt,
+            "file_mprotect",
+            |asm| {
+                asm.ldx(Size::DW, Reg::R1, CTX, slot(0)).ldx(Size::DW, Reg::R1, Reg::R1, vm_start).stx(
+                    Size::DW,
+                    PAGE,
+                    value(0),
+                    Reg::R1,
+                );
+                for n in 1..=3 {
+                    keep(asm, Size::DW, n);
+                }
+            },
+            |arm| arm.during(|| page.seal()),
+        )?;
+        let prot = u64::from(libc::PROT_READ.cast_unsigned());
+        // Neighbours may be one mapping with the page until the kernel splits them, which it does afterwards.
+        attempt
+            .holds("slot 0: vma->vm_start is not behind the page", results.get(value(0)) <= page.address());
+        attempt.same("slot 1: reqprot", results.get(value(1)), prot);
+        attempt.same("slot 2: prot", results.get(value(2)), prot);
+        attempt.see("slot 3: ret", results.get(value(3)).cast_signed());
+        Ok(())
+    })
+}
+
+/// `int, int, int, int`.
+pub(super) fn socket_create(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("slots", |attempt| {
+        let results = look(
+            attempt,
+            "socket_create",
+            |asm| {
+                for n in 0..4 {
+                    keep(asm, Size::W, n);
+                }
+                keep(asm, Size::DW, 4);
+            },
+            |arm| {
+                let (family, kind) = (AddressFamily::Inet, SockType::Datagram);
+                let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+                arm.during(|| nix::sys::socket::socket(family, kind, flags, SockProtocol::Udp))?;
+                Ok(())
+            },
+        )?;
+        for (n, (key, user)) in (0..).zip([
+            ("slot 0: family", libc::AF_INET),
+            ("slot 1: type, without flags", libc::SOCK_DGRAM),
+            ("slot 2: protocol", libc::IPPROTO_UDP),
+            ("slot 3: kern", 0),
+        ]) {
+            attempt.same(key, results.get(value(n)), u64::from(user.cast_unsigned()));
+        }
+        attempt.see("slot 4: ret", results.get(value(4)).cast_signed());
+        Ok(())
+    })
+}
+
+/// `struct task_struct *, struct kernel_siginfo *, int, const struct cred *`.
+pub(super) fn task_kill(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("slots", |attempt| {
+        let tgid = offset(attempt, "task_struct", "tgid")?;
+        let results = look(
+            attempt,
+            "task_kill",
+            |asm| {
+                asm.ldx(Size::DW, Reg::R1, CTX, slot(0)).ldx(Size::W, Reg::R1, Reg::R1, tgid);
+                asm.stx(Size::DW, PAGE, value(0), Reg::R1);
+                for (n, size) in [(1, Size::DW), (2, Size::W), (3, Size::DW), (4, Size::DW)] {
+                    keep(asm, size, n);
+                }
+            },
+            send_harmless_signal,
+        )?;
+        let signal = u64::from((Signal::SIGURG as i32).cast_unsigned());
+        attempt.same("slot 0: p->tgid", results.get(value(0)), u64::from(std::process::id()));
+        attempt.see("slot 1: info", null_or_not(results.get(value(1))));
+        attempt.same("slot 2: sig", results.get(value(2)), signal);
+        attempt.see("slot 3: cred", null_or_not(results.get(value(3))));
+        attempt.see("slot 4: ret", results.get(value(4)).cast_signed());
+        Ok(())
+    })
+}
+
+/// The signal's information, followed: `info` can be a number that stands for none (SEND_SIG_NOINFO is 0).
+pub(super) fn task_kill_info(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("si_signo", |attempt| {
+        let si_signo = offset(attempt, "kernel_siginfo", "si_signo")?;
+        let results = look(
+            attempt,
+            "task_kill",
+            |asm| {
+                asm.ldx(Size::DW, Reg::R1, CTX, slot(1)).ldx(Size::W, Reg::R1, Reg::R1, si_signo).stx(
+                    Size::DW,
+                    PAGE,
+                    value(0),
+                    Reg::R1,
+                );
+            },
+            send_harmless_signal,
+        )?;
+        let signal = u64::from((Signal::SIGURG as i32).cast_unsigned());
+        attempt.same("info->si_signo", results.get(value(0)), signal);
+        Ok(())
+    })
+}
+
+fn null_or_not(pointer: u64) -> &'static str {
+    if pointer == 0 { "null" } else { "not null" }
+}
+
+/// Sends this process a signal that it ignores.
+pub(super) fn send_harmless_signal(arm: crate::triggers::Arm) -> Result<(), Errno> {
+    arm.during(|| nix::sys::signal::kill(Pid::this(), Signal::SIGURG)).map_err(Errno::from)
+}

@@ -1,0 +1,79 @@
+//! Credentials, capabilities and user namespaces.
+
+use super::children::in_child;
+use super::{Act, Arm, act, syscall};
+use crate::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::Uid;
+
+/// include/uapi/linux/capability.h: _LINUX_CAPABILITY_VERSION_3.
+const VERSION: u32 = 0x2008_0522;
+
+/// `struct __user_cap_header_struct` and two `struct __user_cap_data_struct`.
+#[repr(C)]
+struct Capabilities {
+    head: [u32; 2],
+    data: [u32; 6],
+}
+
+impl Capabilities {
+    fn get() -> Result<Self, Errno> {
+        let mut all = Self { head: [VERSION, 0], data: [0; 6] };
+        let args = [(&raw mut all.head).addr(), (&raw mut all.data).addr(), 0, 0, 0, 0];
+        // SAFETY: a header and, as its version asks for, two data structures.
+        unsafe { syscall(libc::SYS_capget, args) }.map(|_| all)
+    }
+
+    fn set(&self) -> Result<(), Errno> {
+        let args = [(&raw const self.head).addr(), (&raw const self.data).addr(), 0, 0, 0, 0];
+        // SAFETY: as in `get`.
+        unsafe { syscall(libc::SYS_capset, args) }.map(drop)
+    }
+}
+
+/// `capget(2)`.
+///
+/// # Errors
+/// None.
+pub fn capget() -> Result<Act, Errno> {
+    act(|arm: Arm| arm.during(Capabilities::get))
+}
+
+/// `capset(2)` to what is set already.
+///
+/// # Errors
+/// The errno of reading them.
+pub fn capset() -> Result<Act, Errno> {
+    let all = Capabilities::get()?;
+    act(move |arm: Arm| arm.during(|| all.set()))
+}
+
+/// `setresuid(2)` of a child.
+///
+/// # Errors
+/// None.
+pub fn setuid() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        in_child(|| {
+            let other = Uid::from_raw(1);
+            arm.during(|| nix::unistd::setresuid(other, other, other).map_err(Errno::from))
+        })
+    })
+}
+
+/// `unshare(2)` of a child's user namespace.
+///
+/// # Errors
+/// None.
+pub fn new_user_namespace() -> Result<Act, Errno> {
+    act(|arm: Arm| in_child(|| arm.during(|| unshare(CloneFlags::CLONE_NEWUSER).map_err(Errno::from))))
+}
+
+/// `sethostname(2)` to what it is already, which takes `CAP_SYS_ADMIN`.
+///
+/// # Errors
+/// The errno of reading it.
+pub fn privileged() -> Result<Act, Errno> {
+    let name = nix::unistd::gethostname()?;
+    act(move |arm: Arm| arm.during(|| nix::unistd::sethostname(&name).map_err(Errno::from)))
+}

@@ -1,0 +1,88 @@
+//! Executing a program, in a child.
+
+use super::children::in_child;
+use super::{Act, act};
+use crate::errno::Errno;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+const PATH: &std::ffi::CStr = c"/tmp/leaves";
+/// Where the program is loaded.
+const BASE: u64 = 0x40_0000;
+/// Size of the ELF header and of one program header (elf(5)).
+const HEADS: u64 = 64 + 56;
+/// `mov eax, 60; xor edi, edi; syscall`: exit(0).
+const CODE: [u8; 9] = [0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
+
+/// `execve(2)` of a static program that only leaves. The child stays named until it has left.
+///
+/// # Errors
+/// The errno of writing the program.
+pub fn execve() -> Result<Act, Errno> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open("/tmp/leaves")?;
+    file.write_all(&program())?;
+    drop(file); // a program open for writing cannot be executed: ETXTBSY
+    act(|arm| {
+        let result = in_child(|| {
+            arm.during(|| {
+                let argv = [PATH.as_ptr(), std::ptr::null()];
+                let envp = [std::ptr::null()];
+                // SAFETY: a terminated path and two terminated lists, all alive across the call.
+                Errno::result(unsafe { libc::execve(PATH.as_ptr(), argv.as_ptr(), envp.as_ptr()) }).map(drop)
+            })
+        });
+        arm.name(0); // a child that came through could not do it
+        result
+    })
+}
+
+/// The smallest static x86-64 program: one header, one segment, one system call.
+fn program() -> Vec<u8> {
+    let size = HEADS + CODE.len() as u64;
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    for half in [2_u16, 62] {
+        elf.extend(half.to_le_bytes()); // ET_EXEC, EM_X86_64
+    }
+    elf.extend(1_u32.to_le_bytes());
+    for word in [BASE + HEADS, 64, 0] {
+        elf.extend(word.to_le_bytes()); // entry, program headers, section headers
+    }
+    elf.extend(0_u32.to_le_bytes());
+    for half in [64_u16, 56, 1, 64, 0, 0] {
+        elf.extend(half.to_le_bytes());
+    }
+    for word in [1_u32, 5] {
+        elf.extend(word.to_le_bytes()); // PT_LOAD, readable and executable
+    }
+    for word in [0, BASE, BASE, size, size, 0x1000] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(CODE);
+    elf
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CODE, HEADS, program};
+
+    #[test]
+    fn the_entry_point_lies_behind_the_headers() {
+        let elf = program();
+        assert_eq!(elf.len(), usize::try_from(HEADS).unwrap() + CODE.len());
+        assert_eq!(&elf[24..32], &(0x40_0000 + HEADS).to_le_bytes());
+        let out = tempdir();
+        let path = out.join("leaves");
+        std::fs::write(&path, &elf).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(std::process::Command::new(&path).status().unwrap().success());
+        std::fs::remove_dir_all(out).unwrap();
+    }
+
+    fn tempdir() -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("conform-elf-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+}

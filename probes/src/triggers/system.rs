@@ -1,0 +1,154 @@
+//! The kernel itself: bpf(2), performance events, io_uring, the clock, the log, modules.
+
+use super::files::{index, owned};
+use super::{Act, Arm, Seen, act, act_seen, syscall};
+use crate::asm::Asm;
+use crate::bpf::{self, MapSpec, ProgSpec};
+use crate::errno::Errno;
+use crate::insn::Reg;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+/// include/uapi/linux/bpf.h: BPF_PROG_TYPE_SOCKET_FILTER.
+const SOCKET_FILTER: u32 = 1;
+/// include/uapi/linux/syslog terms: SYSLOG_ACTION_SIZE_BUFFER.
+const LOG_SIZE: i32 = 10;
+/// include/uapi/linux/io_uring.h: IORING_SETUP_SQPOLL.
+const SQPOLL: u32 = 2;
+
+/// `bpf(2)` with a command that changes nothing.
+///
+/// # Errors
+/// None.
+pub fn next_map() -> Result<Act, Errno> {
+    act(|arm: Arm| arm.during(|| bpf::map_next_id(0)))
+}
+
+/// `bpf(2)`, making a map.
+///
+/// # Errors
+/// None.
+pub fn new_map() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        let spec = MapSpec::array(8, 1);
+        arm.during(|| bpf::map_create(&spec))
+    })
+}
+
+/// `bpf(2)`, loading a program of another type.
+///
+/// # Errors
+/// None.
+pub fn new_program() -> Result<Act, Errno> {
+    let mut asm = Asm::new();
+    asm.mov_imm(Reg::R0, 0).exit();
+    let insns = asm.finish().map_err(|_| Errno::EINVAL)?;
+    let spec = ProgSpec::new(SOCKET_FILTER, "filter", insns);
+    act(move |arm: Arm| arm.during(|| bpf::prog_load(&spec, 0).map_err(|error| error.errno)))
+}
+
+/// `perf_event_open(2)` of the software event that counts nothing.
+fn dummy_event() -> Result<OwnedFd, Errno> {
+    let mut attr = [0_u64; 8];
+    attr[0] = 1 | (64 << 32); // PERF_TYPE_SOFTWARE, PERF_ATTR_SIZE_VER0
+    attr[1] = 9; // PERF_COUNT_SW_DUMMY
+    let (this, any, none) = (0, usize::MAX, usize::MAX);
+    // SAFETY: an attribute of the size that it names, and numbers.
+    unsafe { syscall(libc::SYS_perf_event_open, [attr.as_ptr().addr(), this, any, none, 0, 0]) }.map(owned)
+}
+
+/// `perf_event_open(2)`.
+///
+/// # Errors
+/// None.
+pub fn new_event() -> Result<Act, Errno> {
+    act(|arm: Arm| arm.during(dummy_event))
+}
+
+/// `read(2)` of a performance event.
+///
+/// # Errors
+/// The errno of making the event.
+pub fn read_event() -> Result<Act, Errno> {
+    let event = dummy_event()?;
+    act(move |arm: Arm| arm.during(|| nix::unistd::read(&event, &mut [0; 8]).map_err(Errno::from)))
+}
+
+/// `ioctl(2)` that switches a performance event off.
+///
+/// # Errors
+/// The errno of making the event.
+pub fn disable_event() -> Result<Act, Errno> {
+    let event = dummy_event()?;
+    act(move |arm: Arm| {
+        let args = [index(&event), 0x2401, 0, 0, 0, 0]; // PERF_EVENT_IOC_DISABLE
+        // SAFETY: the request takes a number.
+        arm.during(|| unsafe { syscall(libc::SYS_ioctl, args) })
+    })
+}
+
+/// `io_uring_setup(2)`.
+fn ring(flags: u32) -> Result<OwnedFd, Errno> {
+    let mut params = [0_u32; 30];
+    params[2] = flags;
+    params[4] = 1; // a polling thread is to be idle after a millisecond, not a second
+    // SAFETY: a structure of 120 bytes, which the kernel fills in.
+    unsafe { syscall(libc::SYS_io_uring_setup, [1, params.as_mut_ptr().addr(), 0, 0, 0, 0]) }.map(owned)
+}
+
+/// `io_uring_setup(2)`.
+///
+/// # Errors
+/// None.
+pub fn new_ring() -> Result<Act, Errno> {
+    act(|arm: Arm| arm.during(|| ring(0)))
+}
+
+/// `io_uring_setup(2)` with a kernel thread that polls.
+///
+/// # Errors
+/// None.
+pub fn polling_ring() -> Result<Act, Errno> {
+    act(|arm: Arm| arm.during(|| ring(SQPOLL)))
+}
+
+/// `settimeofday(2)` of the time zone alone, to what it is.
+///
+/// # Errors
+/// None.
+pub fn set_time() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        let zone = [0_i32; 2];
+        // SAFETY: no time, and a zone of two numbers.
+        arm.during(|| unsafe { syscall(libc::SYS_settimeofday, [0, zone.as_ptr().addr(), 0, 0, 0, 0]) })
+    })
+}
+
+/// `syslog(2)`, asking for the size of the log.
+///
+/// # Errors
+/// None.
+pub fn log_size() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        // SAFETY: the action takes no buffer.
+        arm.during(|| Errno::result(unsafe { libc::klogctl(LOG_SIZE, std::ptr::null_mut(), 0) }))
+    })
+}
+
+/// `finit_module(2)` of a file that is no module: the kernel asks the hook, reads it, and then refuses.
+///
+/// # Errors
+/// The errno of making the file.
+pub fn load_module() -> Result<Act, Errno> {
+    std::fs::write("/tmp/no-module", [0; 4096])?;
+    let file = File::open("/tmp/no-module")?;
+    act_seen(move |arm: Arm| {
+        let args = [index(&file), c"".as_ptr().addr(), 0, 0, 0, 0];
+        // SAFETY: a descriptor, a terminated string, a number.
+        match arm.during(|| unsafe { syscall(libc::SYS_finit_module, args) }) {
+            Ok(_) => Ok(Seen("ok, which cannot be")),
+            Err(errno) if errno.raw() == libc::ENOEXEC => Ok(Seen("ENOEXEC: it is no module")),
+            Err(errno) => Err(errno),
+        }
+    })
+}
