@@ -86,7 +86,8 @@ pub struct Plan {
 pub enum Machine {
     /// The kernel's usual one, shared with other probes.
     Shared,
-    /// One of its own: the probe may wedge or crash the kernel, and a crash is an observation.
+    /// One apart from the shared ones, because the probe may wedge or crash the kernel or leaves it changed; a crash
+    /// is an observation. Probes that ask for this follow one another until one takes the machine down.
     Own,
     /// One booted with another `lsm=`, shared with the probes that ask for the same.
     Lsm {

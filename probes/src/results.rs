@@ -14,8 +14,11 @@ pub const SLOTS: usize = 512;
 /// The page in bytes, as a map's attribute takes it.
 const PAGE_BYTES: u32 = 4096;
 const _: () = assert!(PAGE_BYTES as usize == SLOTS * 8);
-/// Byte offset of the tgid that programs act for; 0 acts for nobody.
+/// Byte offset of the tgid that programs act for, or of [`NOBODY`].
 pub const TARGET: i32 = 0;
+/// What stands at [`TARGET`] when programs are to act for nobody. No tgid has this value; 0 would be the idle task's,
+/// on whose back the kernel does some of its work.
+pub const NOBODY: u64 = u64::MAX;
 /// Byte offset of the count of runs on behalf of the target.
 pub const RUNS: i32 = 8;
 /// Byte offset of the first slot that is a program's own.
@@ -64,6 +67,11 @@ impl Results {
         let cell = self.page[index(offset)..].as_mut_ptr().cast::<u64>();
         // SAFETY: as in `get`.
         unsafe { cell.write_volatile(value) };
+    }
+
+    /// Has programs act for nobody.
+    pub fn name_nobody(&mut self) {
+        self.set(TARGET, NOBODY);
     }
 
     /// The slot at byte `offset` as an atomic that is shared with programs and with forked children.

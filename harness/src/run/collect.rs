@@ -191,14 +191,8 @@ impl Collector<'_> {
             let plan = self.plan(self.setup.select.clone(), machine);
             self.until_done(plan)?;
         }
-        let alone: Vec<String> = self
-            .inventory
-            .iter()
-            .filter(|probe| probe.machine == Machine::Own)
-            .map(|probe| probe.probe.clone())
-            .collect();
-        for probe in alone {
-            let plan = self.plan(vec![probe], Machine::Own);
+        if self.inventory.iter().any(|probe| probe.machine == Machine::Own) {
+            let plan = self.plan(self.setup.select.clone(), Machine::Own);
             self.until_done(plan)?;
         }
         Ok(())

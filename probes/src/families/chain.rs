@@ -3,7 +3,7 @@
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, CTX, LsmProgram, PAGE, deny};
-use crate::results::{FREE, Results, TARGET};
+use crate::results::{FREE, Results};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::{Probe, source};
 use crate::triggers::{Arm, Recipe, files};
@@ -118,7 +118,7 @@ fn chain(
 ) -> Result<(), Ended> {
     attempt.hook(hook)?;
     let mut results = attempt.results()?;
-    results.set(TARGET, 0);
+    results.name_nobody();
     let mut act = recipe().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
     act(Arm::idle()).map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
     let mut attached = Vec::new();
@@ -203,7 +203,7 @@ fn many_programs(session: &mut Session<'_>) -> Result<(), Stop> {
 /// The one that denies runs last: the seven that were attached after it run and allow.
 fn first_of_eight(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     let mut results = attempt.results()?;
-    results.set(TARGET, 0);
+    results.name_nobody();
     let mut act = files::open().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
     let mut attached =
         vec![attempt.attach_lsm(&LsmProgram::returning(INT_HOOK, &results, deny(Errno::EPERM)))?];

@@ -8,7 +8,7 @@ use crate::asm::Asm;
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
-use crate::results::{FREE, Results, TARGET};
+use crate::results::{FREE, Results};
 use crate::session::{Attempt, Ended};
 use crate::spec::{Probe, Source, source};
 use crate::triggers::Arm;
@@ -168,7 +168,7 @@ fn look(
     act: impl FnOnce(Arm) -> Result<(), Errno>,
 ) -> Result<Results, Ended> {
     let mut results = attempt.results()?;
-    results.set(TARGET, 0);
+    results.name_nobody();
     let attached = attempt.attach_lsm(&LsmProgram::framed(hook, &results, body))?;
     let outcome = attempt.trigger(|| act(Arm::new(&results)));
     attempt.runs(results.runs());

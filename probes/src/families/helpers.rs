@@ -94,14 +94,10 @@ const TABLES: &[&[Row]] = &[
     kernel_objects::ROWS,
 ];
 
-/// Helpers whose probes need a machine with another order of LSMs.
-///
-/// IMA is told to measure something. Before 6.9 it keeps what it knows of a file with the LSM `integrity` and panics
-/// when it has something to keep and `lsm=` does not name that one (6.0 security/integrity/iint.c,
-/// integrity_inode_get). Later kernels have no such LSM and ignore the name.
-const MACHINES: &[(u32, &str)] =
-    &[(helper::IMA_INODE_HASH, WITH_INTEGRITY), (helper::IMA_FILE_HASH, WITH_INTEGRITY)];
-const WITH_INTEGRITY: &str = "landlock,lockdown,yama,integrity,bpf";
+/// Helpers whose probes stay away from the shared machine: they give IMA a policy, which cannot be taken back and has
+/// every later opening measured. Before 6.9 IMA keeps what it knows of a file with the LSM `integrity` and panics when
+/// `lsm=` does not name that one (6.0 security/integrity/iint.c, integrity_inode_get); the matrix names it.
+const APART: &[u32] = &[helper::IMA_INODE_HASH, helper::IMA_FILE_HASH];
 
 /// The probes of this family.
 #[must_use]
@@ -115,10 +111,7 @@ fn probe(row: Row) -> Probe {
     let probe =
         Probe::new(format!("helpers/bpf_{name}"), question, row.sources, move |session| run(session, row));
     let probe = if row.cases.iter().any(|case| case.kind == Kind::Rust) { probe.uses_aya() } else { probe };
-    match MACHINES.iter().find(|&&(helper, _)| helper == row.helper) {
-        Some(&(_, order)) => probe.with_lsm(order),
-        None => probe,
-    }
+    if APART.contains(&row.helper) { probe.own_machine() } else { probe }
 }
 
 fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {

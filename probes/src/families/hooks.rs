@@ -98,7 +98,7 @@ fn hook_probe(session: &mut Session<'_>, hook: Hook) -> Result<(), Stop> {
             }
         }
         Verdict::Values(values) => {
-            drop(ready); // these have programs of their own
+            drop(ready.take()); // these have programs of their own
             for &value in values {
                 session.case(&format!("return-{value}"), |attempt| returned(attempt, hook, value))?;
             }
@@ -108,6 +108,8 @@ fn hook_probe(session: &mut Session<'_>, hook: Hook) -> Result<(), Stop> {
             session.case("return-EPERM", |attempt| ignored(attempt, hook, &mut ready, Errno::EPERM))?;
         }
     }
+    // The program names nobody any more and stays: PID 1 takes its link over, and nobody waits for a grace period.
+    std::mem::forget(ready);
     Ok(())
 }
 
@@ -153,7 +155,7 @@ impl Ready {
     fn with(attempt: &mut Attempt<'_>, hook: Hook, decide: impl FnOnce(&mut Asm)) -> Result<Self, Ended> {
         attempt.hook(hook.name)?;
         let mut results = attempt.results()?;
-        results.set(TARGET, 0);
+        results.name_nobody();
         let mut act = (hook.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
         act(Arm::idle()).map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
         let program = program(attempt, hook, &results, decide)?;
@@ -174,7 +176,7 @@ impl Ready {
         self.results.set(RUNS, 0);
         self.results.set(VERDICT, i64::from(verdict).cast_unsigned());
         let outcome = attempt.trigger(|| (self.act)(Arm::new(&self.results)));
-        self.results.set(TARGET, 0);
+        self.results.name_nobody();
         outcome
     }
 

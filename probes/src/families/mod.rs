@@ -23,54 +23,43 @@ pub struct Family {
     /// grace period, over 100 ms on some kernels, and a family about something else than attaching need not pay it
     /// for every probe. What is kept returns 0 and is attached first.
     pub kept: &'static [&'static str],
+    /// Whether PID 1 keeps the links of a probe's programs when its process ends, so that nobody waits for them to be
+    /// detached; the power-off does that. Only for families whose programs act for nobody when their probe is over.
+    pub lingers: bool,
 }
 
 /// The hooks that most helper and kfunc probes use.
 const KEPT: &[&str] = &["file_open"];
 
-/// The families, in the order in which they run and are reported.
+impl Family {
+    const fn new(name: &'static str, about: &'static str, probes: fn() -> Vec<Probe>) -> Self {
+        Self { name, about, probes, kept: &[], lingers: false }
+    }
+
+    const fn keeping(mut self, hooks: &'static [&'static str]) -> Self {
+        self.kept = hooks;
+        self
+    }
+
+    const fn lingering(mut self) -> Self {
+        self.lingers = true;
+        self
+    }
+}
+
+/// The families, in the order in which they run and are reported. The one that lingers comes last.
 pub const FAMILIES: &[Family] = &[
-    Family {
-        name: "program",
-        about: "the program type itself and what it takes to have it",
-        probes: program::probes,
-        kept: &[],
-    },
-    Family {
-        name: "example",
-        about: "the documented examples, as written",
-        probes: example::probes,
-        kept: &[],
-    },
-    Family { name: "chain", about: "several programs on one hook", probes: chain::probes, kept: &[] },
-    Family {
-        name: "context",
-        about: "the array of arguments that a program is given",
-        probes: context::probes,
-        kept: &[],
-    },
-    Family {
-        name: "helpers",
-        about: "each helper: called for real, its result checked",
-        probes: helpers::probes,
-        kept: KEPT,
-    },
-    Family {
-        name: "kfuncs",
-        about: "each kfunc: called for real, its result checked",
-        probes: kfuncs::probes,
-        kept: KEPT,
-    },
-    Family { name: "hooks", about: "each hook: load, attach, fire, deny", probes: hooks::probes, kept: &[] },
+    Family::new("program", "the program type itself and what it takes to have it", program::probes),
+    Family::new("example", "the documented examples, as written", example::probes),
+    Family::new("chain", "several programs on one hook", chain::probes),
+    Family::new("context", "the array of arguments that a program is given", context::probes),
+    Family::new("helpers", "each helper: called for real, its result checked", helpers::probes).keeping(KEPT),
+    Family::new("kfuncs", "each kfunc: called for real, its result checked", kfuncs::probes).keeping(KEPT),
+    Family::new("hooks", "each hook: load, attach, fire, deny", hooks::probes).lingering(),
 ];
 
 /// The family that runs only when it is asked for by name; see [`selftest`].
-pub const HIDDEN: Family = Family {
-    name: "selftest",
-    about: "probes that misbehave on purpose",
-    probes: selftest::probes,
-    kept: &[],
-};
+pub const HIDDEN: Family = Family::new("selftest", "probes that misbehave on purpose", selftest::probes);
 
 /// Every probe of every family.
 #[must_use]
@@ -78,10 +67,10 @@ pub fn all() -> Vec<Probe> {
     FAMILIES.iter().flat_map(|family| (family.probes)()).collect()
 }
 
-/// The hooks that are kept while a family runs; see [`Family::kept`].
+/// The family of that name.
 #[must_use]
-pub fn kept(family: &str) -> &'static [&'static str] {
-    FAMILIES.iter().find(|it| it.name == family).map_or(&[], |it| it.kept)
+pub fn family(name: &str) -> Option<&'static Family> {
+    FAMILIES.iter().find(|it| it.name == name)
 }
 
 /// Every probe that can be asked for: [`all`] and the hidden ones.

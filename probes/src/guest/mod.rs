@@ -13,6 +13,7 @@ mod device;
 mod init;
 mod keeper;
 mod kmsg;
+mod lingering;
 mod runner;
 
 pub(crate) use runner::Said;

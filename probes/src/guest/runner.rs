@@ -2,6 +2,7 @@
 
 use super::keeper::Keeper;
 use super::kmsg::Kmsg;
+use super::lingering;
 use crate::channel::{ChannelError, Crumb, GuestEnd};
 use crate::families;
 use crate::protocol::{Message, Plan};
@@ -17,7 +18,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How often the supervisor looks up while it waits, which is also how often it beats.
@@ -44,15 +45,18 @@ pub(super) fn run_all(
 ) -> Result<u64, ChannelError> {
     let mut kmsg = Kmsg::open();
     let mut keeper = Keeper::default();
+    let mut lingering = Vec::new();
     let mut records = 0;
     for probe in probes.iter().filter(|probe| probe.machine == plan.machine) {
         channel.beat();
         channel.clear_crumb();
-        keeper.keep(kernel, families::kept(probe.family()));
+        let family = families::family(probe.family());
+        keeper.keep(kernel, family.map_or(&[], |family| family.kept));
         channel.send(&Message::Start { probe: probe.id.clone() })?;
         kmsg.drain();
         let started = Instant::now();
-        let outcome = run_one(channel, kernel, plan, probe)?;
+        let links = family.filter(|family| family.lingers).map(|_| &mut lingering);
+        let outcome = run_one(channel, kernel, plan, probe, links)?;
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         clear_the_field(channel);
         let warnings = kmsg.drain();
@@ -67,6 +71,7 @@ fn run_one(
     kernel: &Kernel,
     plan: &Plan,
     probe: &Probe,
+    links: Option<&mut Vec<OwnedFd>>,
 ) -> Result<Outcome, ChannelError> {
     let cannot = |what: &str, errno: Errno| Outcome::CouldNotTell { why: format!("{what}: {errno}") };
     let pipes = nix::unistd::pipe().and_then(|said| Ok((said, nix::unistd::pipe()?)));
@@ -89,7 +94,13 @@ fn run_one(
         Ok(ForkResult::Parent { child }) => {
             drop((writer, taken));
             let mut ears = Ears { reader: File::from(reader), take: File::from(take), pending: Vec::new() };
-            supervise(channel, probe, child, &mut ears, Duration::from_millis(plan.probe_ms))
+            let outcome = supervise(channel, probe, child, &mut ears, Duration::from_millis(plan.probe_ms))?;
+            if let Some(links) = links {
+                lingering::take_links_of(child, links);
+            }
+            // Lets the child go, if it still waits.
+            let _ = ears.take.write_all(&[1]);
+            Ok(outcome)
         }
     }
 }
@@ -222,14 +233,12 @@ fn clear_the_field(channel: &GuestEnd) {
 }
 
 impl Sink {
-    /// Sends one message to PID 1; a case is safe when this returns.
+    /// Sends one message to PID 1 and waits until it has been taken: a case is safe when this returns, and a process
+    /// that has said its last word keeps its descriptors until PID 1 has looked at them.
     pub(crate) fn say(&mut self, said: &Said) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(said)?;
         line.push(b'\n');
         self.pipe().write_all(&line)?;
-        match said {
-            Said::Case(_) => self.wait_until_taken(),
-            Said::Returned(_) => Ok(()),
-        }
+        self.wait_until_taken()
     }
 }

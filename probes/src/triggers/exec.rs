@@ -33,7 +33,7 @@ pub fn execve() -> Result<Act, Errno> {
                 Errno::result(unsafe { libc::execve(PATH.as_ptr(), argv.as_ptr(), envp.as_ptr()) }).map(drop)
             })
         });
-        arm.name(0); // a child that came through could not do it
+        arm.name_nobody(); // a child that came through could not do it
         result
     })
 }

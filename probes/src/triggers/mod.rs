@@ -21,7 +21,7 @@ pub mod tasks;
 pub mod xattrs;
 
 use crate::errno::Errno;
-use crate::results::{RUNS, Results, TARGET};
+use crate::results::{NOBODY, RUNS, Results, TARGET};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -90,15 +90,24 @@ impl Arm {
     pub fn during<T>(self, act: impl FnOnce() -> T) -> T {
         self.name(std::process::id());
         let result = act();
-        self.name(0);
+        self.name_nobody();
         result
     }
 
-    /// Names process `pid`, 0 for nobody.
+    /// Names process `pid`.
     pub fn name(self, pid: u32) {
+        self.store(u64::from(pid));
+    }
+
+    /// Names nobody.
+    pub fn name_nobody(self) {
+        self.store(NOBODY);
+    }
+
+    fn store(self, target: u64) {
         // SAFETY: null, or a cell of a results page, which is mapped shared and outlives the trigger.
         if let Some(cell) = unsafe { self.target.as_ref() } {
-            cell.store(u64::from(pid), Ordering::SeqCst);
+            cell.store(target, Ordering::SeqCst);
         }
     }
 

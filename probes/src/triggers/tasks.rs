@@ -35,7 +35,7 @@ pub fn end() -> Result<Act, Errno> {
         arm.name(u32::try_from(child.as_raw()).unwrap_or(0));
         let result = reap(child);
         arm.until_run(FREED);
-        arm.name(0);
+        arm.name_nobody();
         result
     })
 }

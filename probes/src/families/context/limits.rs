@@ -5,7 +5,6 @@ use crate::asm::Asm;
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
-use crate::results::TARGET;
 use crate::session::{Ended, Session, Stop};
 use crate::triggers::Arm;
 use std::fs::File;
@@ -118,7 +117,7 @@ pub(super) fn ret_over_impossible(session: &mut Session<'_>) -> Result<(), Stop>
 pub(super) fn written_argument(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("seen-by-the-next", |attempt| {
         let mut results = attempt.results()?;
-        results.set(TARGET, 0);
+        results.name_nobody();
         let reader = LsmProgram::framed("socket_create", &results, |asm| keep(asm, Size::W, 0));
         let writer = LsmProgram::framed("socket_create", &results, |asm| {
             asm.mov_imm(Reg::R1, 99).stx(Size::DW, CTX, slot(0), Reg::R1);

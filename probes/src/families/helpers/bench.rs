@@ -8,7 +8,7 @@ use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
-use crate::results::{FREE, Results, TARGET};
+use crate::results::{FREE, Results};
 use crate::session::{Attempt, Ended};
 use crate::triggers::Arm;
 use std::fs::{self, File};
@@ -168,7 +168,7 @@ impl<'c, 'k> Bench<'c, 'k> {
     /// A results page that names nobody yet.
     fn idle_results(&mut self) -> Result<Results, Ended> {
         let mut results = self.attempt.results()?;
-        results.set(TARGET, 0);
+        results.name_nobody();
         Ok(results)
     }
 

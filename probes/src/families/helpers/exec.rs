@@ -27,7 +27,7 @@ pub(super) fn at_secure(arm: Arm) -> Result<u64, Errno> {
         }
         ForkResult::Parent { child } => {
             let stopped = waitpid(child, None);
-            arm.name(0);
+            arm.name_nobody();
             let found = match stopped {
                 Ok(WaitStatus::Stopped(_, Signal::SIGTRAP)) => auxiliary(child, libc::AT_SECURE),
                 Ok(_) => return Err(Errno::EINTR),
