@@ -5,6 +5,8 @@ use super::row::{GOT, Row, inode, kfunc};
 use crate::insn::Reg;
 use crate::results::Results;
 use crate::session::Ended;
+use nix::mount::{MsFlags, mount};
+use std::fs;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
 /// Every process of the machine is in the root of the default hierarchy.
@@ -56,6 +58,7 @@ fn acquire() -> Row {
 
 fn release() -> Row {
     kfunc("bpf_cgroup_release", "6.12", HELPERS)
+        .releases()
         .given(give_root_id)
         .takes(|b| {
             b.input(Reg::R1, 0);
@@ -87,13 +90,36 @@ fn ancestor() -> Row {
         .not_null(Reg::R1)
 }
 
-/// The machine has no v1 hierarchy, so there is nothing to get: NULL is the right answer.
+/// Where the probe mounts a hierarchy of the first version, which the machine has none of.
+const V1: &str = "/tmp/v1";
+/// Its name.
+const V1_NAME: &str = "conform";
+
+/// Mounts a hierarchy without controllers and gives its number.
+fn give_hierarchy(results: &mut Results) -> Result<(), Ended> {
+    let cannot = |why: &dyn std::fmt::Display| Ended::could_not("mount a cgroup v1 hierarchy", why);
+    if fs::create_dir(V1).is_ok() {
+        let options = format!("none,name={V1_NAME}");
+        mount(Some("none"), V1, Some("cgroup"), MsFlags::empty(), Some(options.as_str()))
+            .map_err(|errno| cannot(&errno))?;
+    }
+    let list = fs::read_to_string("/proc/self/cgroup").map_err(|error| cannot(&error))?;
+    let name = format!(":name={V1_NAME}:");
+    let number = list.lines().find(|line| line.contains(&name)).and_then(|line| line.split(':').next());
+    let number = number.and_then(|text| text.parse().ok()).ok_or_else(|| cannot(&"it is not listed"))?;
+    results.set(IN, number);
+    Ok(())
+}
+
 fn of_hierarchy() -> Row {
     kfunc("bpf_task_get_cgroup1", "6.12", HELPERS)
+        .given(give_hierarchy)
         .takes(|b| {
             b.current(Reg::R1);
-            b.mov_imm(Reg::R2, 1_000_000);
+            b.input(Reg::R2, 0);
         })
         .owned("bpf_cgroup_release")
+        .then(leave_id)
+        .leaves("cgroup id", 0, || inode(V1))
         .not_null(Reg::R1)
 }

@@ -86,6 +86,7 @@ fn acquire() -> Row {
 
 fn release() -> Row {
     kfunc("bpf_cpumask_release", "6.12", CPUMASK)
+        .releases()
         .takes(|b| {
             mask(b);
             b.mov_reg(Reg::R1, KEPT);
@@ -218,8 +219,9 @@ fn changing() -> Vec<Row> {
             .takes(move |b| {
                 two_masks(b);
                 b.mov_reg(Reg::R1, KEPT).ldx(Size::DW, Reg::R2, Reg::R10, OTHER);
+                b.mov_reg(Reg::R3, Reg::R2); // kfuncs of one or two masks ignore it
                 if !name.ends_with("copy") {
-                    b.mov_reg(Reg::R3, Reg::R2).mov_reg(Reg::R2, KEPT);
+                    b.mov_reg(Reg::R2, KEPT);
                 }
             })
             .then(|b| leave_weight(b, 0))
@@ -239,7 +241,7 @@ fn changing() -> Vec<Row> {
 }
 
 fn populate() -> Row {
-    kfunc("bpf_cpumask_populate", "6.16", CPUMASK)
+    kfunc("bpf_cpumask_populate", "7.2", CPUMASK)
         .takes(|b| {
             mask(b);
             b.mov_reg(Reg::R1, KEPT).mov_reg(Reg::R2, PAGE).add_imm(Reg::R2, super::body::BUFFER);

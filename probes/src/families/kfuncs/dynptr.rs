@@ -113,7 +113,7 @@ fn slice_rdwr() -> Row {
 }
 
 fn copy() -> Row {
-    of_one(kfunc("bpf_dynptr_copy", "6.16", HELPERS))
+    of_one(kfunc("bpf_dynptr_copy", "7.2", HELPERS))
         .given(|results| {
             results.set(SECOND + 8, 4711);
             Ok(())
@@ -133,7 +133,7 @@ fn copy() -> Row {
 }
 
 fn memset() -> Row {
-    of_one(kfunc("bpf_dynptr_memset", "6.17", HELPERS))
+    of_one(kfunc("bpf_dynptr_memset", "7.2", HELPERS))
         .takes(|b| {
             first(b);
             b.mov_imm(Reg::R2, 8).mov_imm(Reg::R3, 8).mov_imm(Reg::R4, 0x5a);

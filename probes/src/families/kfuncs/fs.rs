@@ -25,8 +25,10 @@ pub(super) fn rows() -> Vec<Row> {
         d_path(),
         file_xattr(),
         dentry_xattr(),
-        set_dentry_xattr(),
-        remove_dentry_xattr(),
+        set_dentry_xattr("inode_getxattr", 0, ask_for_an_attribute),
+        set_dentry_xattr("inode_setxattr", 1, set_an_attribute).variant("-where-the-inode-is-locked"),
+        remove_dentry_xattr("inode_getxattr", 0, ask_for_an_attribute),
+        remove_dentry_xattr("inode_setxattr", 1, set_an_attribute).variant("-where-the-inode-is-locked"),
         fsverity(),
         real_data_inode(),
     ]
@@ -54,6 +56,7 @@ fn exe_file() -> Row {
 
 fn put_file() -> Row {
     kfunc("bpf_put_file", "6.12", FS)
+        .releases()
         .takes(|b| {
             b.current(Reg::R1);
             b.kfunc("bpf_get_task_exe_file");
@@ -116,6 +119,17 @@ fn ask_for_an_attribute() -> Result<(), Errno> {
     get_xattr(c"user.sample").map(drop)
 }
 
+/// The trigger of a hook that is called with the inode locked. The kernel knows which those are and calls another
+/// function there, which does not take the lock again.
+fn set_an_attribute() -> Result<(), Errno> {
+    let path = CString::new(OPENED).unwrap_or_default();
+    // SAFETY: two strings that end with NUL and a value of the length given.
+    let result = unsafe {
+        libc::setxattr(path.as_ptr(), c"user.other".as_ptr(), VALUE.as_ptr().cast(), VALUE.len(), 0)
+    };
+    Errno::result(result).map(drop)
+}
+
 fn given_user_xattr(_: &mut Results) -> Result<(), Ended> {
     set_xattr(c"user.sample")
 }
@@ -157,9 +171,9 @@ fn dentry_xattr() -> Row {
         .not_untrusted(Reg::R1, "dentry")
 }
 
-fn set_dentry_xattr() -> Row {
-    kfunc("bpf_set_dentry_xattr", "6.16", FS)
-        .on("inode_getxattr", ask_for_an_attribute)
+fn set_dentry_xattr(hook: &'static str, argument: i32, act: fn() -> Result<(), Errno>) -> Row {
+    kfunc("bpf_set_dentry_xattr", "7.2", FS)
+        .on(hook, act)
         .sleepable()
         .given(given_user_xattr)
         .given(|results| {
@@ -167,9 +181,9 @@ fn set_dentry_xattr() -> Row {
             results.set(BUFFER, words);
             Ok(())
         })
-        .takes(|b| {
+        .takes(move |b| {
             b.dynptr(DYNPTR, BUFFER, 6);
-            b.context_argument(Reg::R1, 0);
+            b.context_argument(Reg::R1, argument);
             b.text(Reg::R2, "security.bpf.sample");
             b.stack_address(Reg::R3, DYNPTR);
             b.mov_imm(Reg::R4, 0);
@@ -182,17 +196,17 @@ fn set_dentry_xattr() -> Row {
         .not_null(Reg::R1)
         .spoilt("misuse-name-not-constant", |b| b.page_address(Reg::R2, OUT))
         .lsm_only()
-        .cites(source("6.16", "kernel/bpf/verifier.c", "bpf_lsm_has_d_inode_locked"))
+        .cites(source("7.2", FS, "bpf_lsm_has_d_inode_locked"))
 }
 
-fn remove_dentry_xattr() -> Row {
-    kfunc("bpf_remove_dentry_xattr", "6.16", FS)
-        .on("inode_getxattr", ask_for_an_attribute)
+fn remove_dentry_xattr(hook: &'static str, argument: i32, act: fn() -> Result<(), Errno>) -> Row {
+    kfunc("bpf_remove_dentry_xattr", "7.2", FS)
+        .on(hook, act)
         .sleepable()
         .given(given_user_xattr)
         .given(|_| set_xattr(c"security.bpf.sample"))
-        .takes(|b| {
-            b.context_argument(Reg::R1, 0);
+        .takes(move |b| {
+            b.context_argument(Reg::R1, argument);
             b.text(Reg::R2, "security.bpf.sample");
         })
         .gives(0)
@@ -207,7 +221,6 @@ fn remove_dentry_xattr() -> Row {
 /// tmpfs has no fs-verity: what can be checked is that the kfunc says so.
 fn fsverity() -> Row {
     kfunc("bpf_get_fsverity_digest", "6.12", "fs/verity/measure.c")
-        .sleepable()
         .takes(|b| {
             b.dynptr(DYNPTR, BUFFER, 64);
             b.context_argument(Reg::R1, 0);

@@ -1,26 +1,43 @@
 //! Open-coded iterators: new, next, destroy.
 
 use super::body::{BUFFER, Body, IN, OUT};
-use super::row::{KEPT, Row, inode, kfunc};
+use super::row::{GOT, KEPT, Row, inode, kfunc};
 use crate::insn::{Reg, Size};
 use crate::lsm::PAGE;
 use crate::session::Ended;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
+const NUM: &str = "kernel/bpf/bpf_iter.c";
 const TASKS: &str = "kernel/bpf/task_iter.c";
 /// Where an iterator is on the stack; the largest has 4 words.
 const ITER: i32 = -64;
 
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
-    let num = Iterator { stem: "bpf_iter_num", file: HELPERS, arguments: num, count: 5, section: false };
-    let bits = Iterator { stem: "bpf_iter_bits", file: HELPERS, arguments: bits, count: 3, section: false };
-    let task = Iterator { stem: "bpf_iter_task", file: TASKS, arguments: task, count: 1, section: true };
+    let num =
+        Iterator { stem: "bpf_iter_num", file: NUM, arguments: num, count: 5, word: Size::W, section: false };
+    let bits = Iterator {
+        stem: "bpf_iter_bits",
+        file: HELPERS,
+        arguments: bits,
+        count: 3,
+        word: Size::W,
+        section: false,
+    };
+    let task = Iterator {
+        stem: "bpf_iter_task",
+        file: TASKS,
+        arguments: task,
+        count: 1,
+        word: Size::DW,
+        section: true,
+    };
     let css = Iterator {
         stem: "bpf_iter_css",
         file: "kernel/bpf/cgroup_iter.c",
         arguments: css,
         count: 1,
+        word: Size::DW,
         section: true,
     };
     let [num, bits, task] = [num, bits, task].map(Iterator::rows);
@@ -49,6 +66,8 @@ struct Iterator {
     arguments: fn(&mut Body<'_>),
     /// How many elements there are.
     count: u64,
+    /// The size of what a program can read at the start of an element.
+    word: Size,
     /// Whether it needs an RCU section (`KF_RCU_PROTECTED`).
     section: bool,
 }
@@ -164,7 +183,8 @@ impl Iterator {
                 b.stack_address(Reg::R1, ITER);
             })
             .nullable()
-            .then(|b| {
+            .then(move |b| {
+                b.ldx(self.word, Reg::R1, GOT, 0);
                 b.mov_imm(Reg::R1, 1).atomic_add(Size::DW, PAGE, OUT, Reg::R1);
             })
             .finally(move |b| {

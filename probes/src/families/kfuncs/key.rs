@@ -37,12 +37,13 @@ fn system_key() -> Row {
 
 fn put() -> Row {
     kfunc("bpf_key_put", "6.1", TRACE)
+        .releases()
         .takes(|b| {
             b.mov_imm(Reg::R1, 0);
             b.kfunc("bpf_lookup_system_key");
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
         })
-        .wrong("misuse-not-acquired", |b| {
+        .wrong("misuse-of-another-type", |b| {
             b.context_argument(Reg::R1, 0);
             b.kfunc("bpf_key_put");
         })

@@ -20,6 +20,7 @@ pub(super) fn rows() -> Vec<Row> {
         percpu_new("bpf_percpu_obj_new_impl", "bpf_percpu_obj_drop_impl", "6.12"),
         percpu_new("bpf_percpu_obj_new", "bpf_percpu_obj_drop", "7.2"),
         refcount_acquire("bpf_refcount_acquire_impl", "bpf_obj_new_impl", "bpf_obj_drop_impl", "6.12"),
+        refcount_of_a_plain_object(),
         refcount_acquire("bpf_refcount_acquire", "bpf_obj_new", "bpf_obj_drop", "7.2"),
         throw(),
         sum_elem_count(),
@@ -43,6 +44,37 @@ fn counted(b: &mut Body<'_>) -> u32 {
     let one = types.array(half, half, 1);
     let refcount = types.structure("bpf_refcount", 4, &[("__opaque", one, 0)]);
     types.structure("counted", 40, &[("value", word, 0), ("node", node, 8), ("ref", refcount, 32)])
+}
+
+/// An object that can be an element of a list and does not count its references.
+fn uncounted(b: &mut Body<'_>) -> u32 {
+    let types = b.types();
+    let (word, half) = (types.int("word", 8, UNSIGNED), types.int("half", 4, UNSIGNED));
+    let three = types.array(word, half, 3);
+    let node = types.structure("bpf_list_node", 24, &[("__opaque", three, 0)]);
+    types.structure("uncounted", 32, &[("value", word, 0), ("node", node, 8)])
+}
+
+/// An object without any field that the kernel knows has no record of such fields at all, which the verifier did not
+/// expect: it calls itself faulty, and warns.
+fn refcount_of_a_plain_object() -> Row {
+    refcount_acquire("bpf_refcount_acquire_impl", "bpf_obj_new_impl", "bpf_obj_drop_impl", "6.12")
+        .variant("-of-a-plain-object")
+        .own_machine()
+        .wrong("misuse-object-without-special-fields", |b| {
+            let item = item(b);
+            acquire_another(b, item, "bpf_refcount_acquire_impl", "bpf_obj_new_impl", "bpf_obj_drop_impl");
+        })
+        .cites(source("7.3", "kernel/bpf/verifier.c", "check_kfunc_args"))
+}
+
+/// A new object of this type, and a second reference to it, of which one is given back.
+fn acquire_another(b: &mut Body<'_>, local: u32, acquire: &str, new: &str, drop: &str) {
+    type_argument(b, local);
+    b.kfunc(new);
+    b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).mov_reg(Reg::R1, GOT).mov_imm(Reg::R2, 0);
+    b.kfunc(acquire);
+    b.release(drop, GOT);
 }
 
 fn type_argument(b: &mut Body<'_>, local: u32) {
@@ -84,6 +116,7 @@ fn new(name: &'static str, drop: &'static str, version: &'static str) -> Row {
 
 fn drop(new: &'static str, name: &'static str, version: &'static str) -> Row {
     kfunc(name, version, HELPERS)
+        .releases()
         .takes(move |b| {
             let item = item(b);
             type_argument(b, item);
@@ -109,12 +142,15 @@ fn percpu_new(name: &'static str, drop: &'static str, version: &'static str) -> 
             type_argument(b, item);
         })
         .owned(drop)
-        .then(|b| {
-            b.mov_reg(Reg::R1, GOT).call(helper::THIS_CPU_PTR);
-            b.mov_imm(Reg::R1, 4711).stx(Size::DW, Reg::R0, 0, Reg::R1).ldx(Size::DW, Reg::R2, Reg::R0, 0);
-            b.leave(0, Reg::R2);
+        // Only once it is in a map may a program reach the copies (percpu_btf_ptr_types).
+        .wrong("misuse-reached-before-it-is-in-a-map", move |b| {
+            let item = item(b);
+            type_argument(b, item);
+            b.kfunc(name);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).mov_reg(Reg::R1, GOT);
+            b.call(helper::THIS_CPU_PTR);
+            b.release(drop, GOT);
         })
-        .leaves("value", 0, || Some(4711))
         .spoilt("misuse-type-with-special-fields", |b| {
             let counted = counted(b);
             b.mov_imm(Reg::R1, counted);
@@ -130,7 +166,7 @@ fn refcount_acquire(name: &'static str, new: &'static str, drop: &'static str, v
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(super::row::KEPT, Reg::R0);
             b.st_imm(Size::DW, Reg::R0, 0, 4711).mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
         })
-        .owned(drop)
+        .owned_never_null(drop) // KF_RET_NULL does not count for an object that the program owns (is_kfunc_ret_null)
         .then(|b| {
             b.ldx(Size::DW, Reg::R1, GOT, 0);
             b.leave(0, Reg::R1);
@@ -138,12 +174,8 @@ fn refcount_acquire(name: &'static str, new: &'static str, drop: &'static str, v
         .finally(move |b| b.release(drop, super::row::KEPT))
         .leaves("value, through the second reference", 0, || Some(4711));
     row.wrong("misuse-object-without-a-count", move |b| {
-        let item = item(b);
-        type_argument(b, item);
-        b.kfunc(new);
-        b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).mov_reg(Reg::R1, GOT).mov_imm(Reg::R2, 0);
-        b.kfunc(name);
-        b.release(drop, GOT);
+        let uncounted = uncounted(b);
+        acquire_another(b, uncounted, name, new, drop);
     })
 }
 

@@ -81,6 +81,11 @@ pub(super) struct Also {
 #[derive(Clone)]
 pub(super) struct Row {
     pub(super) name: &'static str,
+    /// What the probe's id has after the kfunc's name, for a second row of the same kfunc.
+    pub(super) variant: &'static str,
+    pub(super) own_machine: bool,
+    /// `KF_RELEASE`: the first argument is a reference, gone afterwards.
+    pub(super) releases: bool,
     pub(super) sources: Vec<Source>,
     pub(super) hook: &'static str,
     pub(super) act: fn() -> Result<(), Errno>,
@@ -100,6 +105,9 @@ pub(super) struct Row {
 pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static str) -> Row {
     Row {
         name,
+        variant: "",
+        own_machine: false,
+        releases: false,
         sources: vec![source(version, file, name)],
         hook: "file_open",
         act: open,
@@ -163,6 +171,24 @@ impl Row {
     /// It returns a pointer that may be NULL and is not owned.
     pub(super) fn nullable(mut self) -> Self {
         self.returns = Returns::Nullable;
+        self
+    }
+
+    /// It gives back the reference that is its first argument (`KF_RELEASE`).
+    pub(super) fn releases(mut self) -> Self {
+        self.releases = true;
+        self
+    }
+
+    /// A second row of the same kfunc, told apart by this end of the probe's id.
+    pub(super) fn variant(mut self, variant: &'static str) -> Self {
+        self.variant = variant;
+        self
+    }
+
+    /// Run in a machine of its own, because a misuse makes the kernel warn, which it does but once.
+    pub(super) fn own_machine(mut self) -> Self {
+        self.own_machine = true;
         self
     }
 
@@ -307,8 +333,8 @@ impl Row {
 
     /// Only LSM programs may call it: a program of another type on the same function may not.
     pub(super) fn lsm_only(self) -> Self {
-        let flags = if self.sleep == Sleep::Must { BPF_F_SLEEPABLE } else { 0 };
-        self.wrong_with("misuse-fentry-program", flags, WrongKind::Fentry)
+        // Never sleepable: the functions that hooks are cannot sleep for fentry, which would be another reason.
+        self.wrong_with("misuse-fentry-program", 0, WrongKind::Fentry)
     }
 
     /// Cites another place in the kernel's source.

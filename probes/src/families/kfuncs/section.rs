@@ -51,7 +51,8 @@ fn rcu_unlock() -> Row {
     end("bpf_rcu_read_lock", "bpf_rcu_read_unlock")
 }
 
-/// The kfunc that begins a section; the canonical program ends it.
+/// The kfunc that begins a section; the canonical program ends it. Whether a section may begin in another of its kind
+/// is for the kernel to say: preemption is counted, RCU was not at first.
 fn begin(begin: &'static str, end: &'static str) -> Row {
     kfunc(begin, "6.12", HELPERS)
         .finally(move |b| b.kfunc(end))
@@ -61,7 +62,7 @@ fn begin(begin: &'static str, end: &'static str) -> Row {
             sleep(b);
             b.kfunc(end);
         })
-        .wrong("misuse-nested", move |b| {
+        .wrong("nested", move |b| {
             b.kfunc(begin);
             b.kfunc(begin);
             b.kfunc(end);
@@ -87,7 +88,7 @@ fn flags(b: &mut Body<'_>) {
 }
 
 fn irq_save() -> Row {
-    kfunc("bpf_local_irq_save", "6.16", HELPERS)
+    kfunc("bpf_local_irq_save", "7.2", HELPERS)
         .takes(flags)
         .finally(|b| {
             flags(b);
@@ -115,7 +116,7 @@ fn irq_save() -> Row {
 }
 
 fn irq_restore() -> Row {
-    kfunc("bpf_local_irq_restore", "6.16", HELPERS)
+    kfunc("bpf_local_irq_restore", "7.2", HELPERS)
         .takes(|b| {
             flags(b);
             b.kfunc("bpf_local_irq_save");

@@ -26,20 +26,20 @@ type Line = (&'static str, &'static str, &'static str, Rest, i64);
 const A: i32 = b'a' as i32;
 
 const LINES: &[Line] = &[
-    ("bpf_strlen", "6.17", "banana", Rest::None, 6),
-    ("bpf_strnlen", "6.17", "banana", Rest::Number(4), 4),
-    ("bpf_strcmp", "6.17", "banana", Rest::Text("banane"), -1),
-    ("bpf_strcasecmp", "6.18", "banana", Rest::Text("BANANA"), 0),
+    ("bpf_strlen", "7.2", "banana", Rest::None, 6),
+    ("bpf_strnlen", "7.2", "banana", Rest::Number(4), 4),
+    ("bpf_strcmp", "7.2", "banana", Rest::Text("banane"), -1),
+    ("bpf_strcasecmp", "7.2", "banana", Rest::Text("BANANA"), 0),
     ("bpf_strncasecmp", "7.2", "banana", Rest::TextNumber("BANANE", 5), 0),
-    ("bpf_strchr", "6.17", "banana", Rest::Number(A), 1),
-    ("bpf_strchrnul", "6.17", "banana", Rest::Number('x' as i32), 6),
-    ("bpf_strnchr", "6.17", "banana", Rest::Numbers(4, 'n' as i32), 2),
-    ("bpf_strrchr", "6.17", "banana", Rest::Number(A), 5),
-    ("bpf_strspn", "6.17", "banana", Rest::Text("ab"), 2),
-    ("bpf_strcspn", "6.17", "banana", Rest::Text("n"), 2),
-    ("bpf_strstr", "6.17", "banana", Rest::Text("nan"), 2),
+    ("bpf_strchr", "7.2", "banana", Rest::Number(A), 1),
+    ("bpf_strchrnul", "7.2", "banana", Rest::Number('x' as i32), 6),
+    ("bpf_strnchr", "7.2", "banana", Rest::Numbers(4, 'n' as i32), 2),
+    ("bpf_strrchr", "7.2", "banana", Rest::Number(A), 5),
+    ("bpf_strspn", "7.2", "banana", Rest::Text("ab"), 2),
+    ("bpf_strcspn", "7.2", "banana", Rest::Text("n"), 2),
+    ("bpf_strstr", "7.2", "banana", Rest::Text("nan"), 2),
     ("bpf_strcasestr", "7.2", "banana", Rest::Text("NAN"), 2),
-    ("bpf_strnstr", "6.17", "banana", Rest::TextNumber("nan", 5), 2),
+    ("bpf_strnstr", "7.2", "banana", Rest::TextNumber("nan", 5), 2),
     ("bpf_strncasestr", "7.2", "banana", Rest::TextNumber("NAN", 5), 2),
 ];
 

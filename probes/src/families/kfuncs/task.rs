@@ -49,6 +49,7 @@ fn acquire() -> Row {
 
 fn release() -> Row {
     kfunc("bpf_task_release", "6.12", HELPERS)
+        .releases()
         .takes(|b| {
             b.current(Reg::R1);
             b.kfunc("bpf_task_acquire");
@@ -82,7 +83,7 @@ fn from_pid() -> Row {
 }
 
 fn from_vpid() -> Row {
-    kfunc("bpf_task_from_vpid", "6.16", HELPERS)
+    kfunc("bpf_task_from_vpid", "7.2", HELPERS)
         .given(give_our_pid)
         .takes(|b| b.input(Reg::R1, 0))
         .owned("bpf_task_release")
@@ -105,7 +106,7 @@ fn under_cgroup() -> Row {
 }
 
 fn send_signal() -> Row {
-    kfunc("bpf_send_signal_task", "6.16", "kernel/trace/bpf_trace.c")
+    kfunc("bpf_send_signal_task", "7.2", "kernel/trace/bpf_trace.c")
         .takes(|b| {
             b.current(Reg::R1);
             b.mov_imm(Reg::R2, libc::SIGURG); // ignored unless somebody asks for it

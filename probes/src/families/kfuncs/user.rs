@@ -69,7 +69,7 @@ fn string() -> Row {
 }
 
 fn string_of_task() -> Row {
-    copies(kfunc("bpf_copy_from_user_task_str", "6.16", HELPERS).sleepable())
+    copies(kfunc("bpf_copy_from_user_task_str", "7.2", HELPERS).sleepable())
         .takes(|b| {
             b.current(Reg::R4);
             buffer_and_text(b);
@@ -101,12 +101,12 @@ impl OfDynptr {
     }
 
     fn row(self) -> Row {
-        let row = kfunc(self.0, "6.16", TRACE);
+        let row = kfunc(self.0, "7.2", TRACE);
         self.finish(row)
     }
 
     fn sleepable_row(self) -> Row {
-        let row = kfunc(self.0, "6.16", TRACE).sleepable();
+        let row = kfunc(self.0, "7.2", TRACE).sleepable();
         self.finish(row)
     }
 }
