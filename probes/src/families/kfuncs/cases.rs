@@ -93,6 +93,12 @@ pub(super) fn bare_call(
     let said = |text: &str| error.log.lines().any(|line| line.contains(text));
     if said("calling kernel function ") && said(" is not allowed") {
         Ok("may NOT call it")
+    } else if said("cannot find address for kernel function ") {
+        // Since 7.0 `.._impl` may be no more than the full prototype of a kfunc with implicit arguments
+        // (7.3 kernel/bpf/verifier.c, find_kfunc_impl_proto).
+        Ok("it has a prototype and no address")
+    } else if said("require device-bound program") {
+        Ok("only a program bound to a device may call it")
     } else if said("BPF_CALL uses reserved fields") {
         // Before 5.13 (5.10 kernel/bpf/verifier.c, do_check): the function is there, but no program can call it.
         Ok("the kernel knows no calls of kfuncs")
