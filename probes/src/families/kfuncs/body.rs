@@ -201,7 +201,10 @@ impl Body<'_> {
         spoil(self);
         self.kfunc(row.name);
         match row.returns {
-            Returns::Never => return,
+            Returns::Never => {
+                self.st_imm(Size::DW, PAGE, RETURNED, 1);
+                return;
+            }
             Returns::Plain => {
                 // Void kfuncs leave no result that may be read; what they return is known from their prototype.
                 if self.returns_number(row.name) {

@@ -137,12 +137,15 @@ fn run(attempt: &mut Attempt<'_>, row: &Row, flags: u32, also: Option<&Also>) ->
     results.set(TARGET, 0);
     attempt.runs(results.runs());
     attempt.outcome("trigger", &outcome);
-    let null = results.get(WAS_NULL) == 1;
+    let (returned, null) = (results.get(RETURNED) == 1, results.get(WAS_NULL) == 1);
     match row.returns {
-        Returns::Never => attempt.holds("the call does not come back", results.get(RETURNED) == 0),
-        Returns::Nullable | Returns::Owned(_, true) => attempt.holds("the result is not NULL", !null),
+        Returns::Never => attempt.holds("the call does not come back", results.runs() > 0 && !returned),
+        Returns::Nullable | Returns::Owned(_, true) => {
+            // Both marks are the program's own, so that one that never came to the call is neither.
+            attempt.holds("the result is not NULL", returned && !null);
+        }
         Returns::Plain | Returns::Owned(_, false) => {
-            attempt.holds("the call comes back", results.get(RETURNED) == 1);
+            attempt.holds("the call comes back", returned);
         }
     }
     let expected = match also {
@@ -152,7 +155,7 @@ fn run(attempt: &mut Attempt<'_>, row: &Row, flags: u32, also: Option<&Also>) ->
     if let Some(expected) = expected {
         compare(attempt, row.name, &results, expected)?;
     }
-    if also.is_none() && !null {
+    if also.is_none() && returned {
         row.checks.iter().for_each(|check| check(attempt, &results));
     }
     Ok(())

@@ -1,9 +1,8 @@
 //! Kfuncs about CPU masks. Only CPU 0 and "all" are used, which every machine has.
 
-use super::body::Body;
+use super::body::{BUFFER, Body};
 use super::row::{GOT, KEPT, Row, kfunc};
 use crate::insn::{Reg, Size};
-use crate::lsm::PAGE;
 use std::fs;
 
 const CPUMASK: &str = "kernel/bpf/cpumask.c";
@@ -52,12 +51,12 @@ fn release_kept(b: &mut Body<'_>) {
     b.release("bpf_cpumask_release", KEPT);
 }
 
-/// Leaves in a slot how many CPUs the kept mask has.
-fn leave_weight(b: &mut Body<'_>, slot: i32) {
-    b.mov_reg(Reg::R1, KEPT);
+/// Leaves how many CPUs the mask in a register has.
+fn leave_weight(b: &mut Body<'_>, mask: Reg) {
+    b.mov_reg(Reg::R1, mask);
     b.kfunc("bpf_cpumask_weight");
     b.mov32_reg(Reg::R0, Reg::R0);
-    b.leave(slot, Reg::R0);
+    b.leave(0, Reg::R0);
 }
 
 fn create() -> Row {
@@ -98,43 +97,52 @@ fn release() -> Row {
         })
 }
 
-/// Kfuncs that take a CPU and a mask: what they return for CPU 0, what the mask weighs afterwards if it was empty.
+/// A kfunc that takes a CPU and a mask: whether CPU 0 is in the mask before, what the kfunc returns for it, and what
+/// the mask weighs afterwards. The three are chosen so that doing nothing would show.
+type OneCpu = (&'static str, bool, Option<i64>, u64);
+
+/// Kfuncs that take a CPU and a mask.
 fn of_one_cpu() -> Vec<Row> {
-    const TABLE: &[(&str, Option<i64>, u64)] = &[
-        ("bpf_cpumask_set_cpu", None, 1),
-        ("bpf_cpumask_clear_cpu", None, 0),
-        ("bpf_cpumask_test_cpu", Some(0), 0),
-        ("bpf_cpumask_test_and_set_cpu", Some(0), 1),
-        ("bpf_cpumask_test_and_clear_cpu", Some(0), 0),
+    const TABLE: &[OneCpu] = &[
+        ("bpf_cpumask_set_cpu", false, None, 1),
+        ("bpf_cpumask_clear_cpu", true, None, 0),
+        ("bpf_cpumask_test_cpu", true, Some(1), 1),
+        ("bpf_cpumask_test_and_set_cpu", false, Some(0), 1),
+        ("bpf_cpumask_test_and_clear_cpu", true, Some(1), 0),
     ];
-    let row = |&(name, result, weight): &(&'static str, Option<i64>, u64)| {
-        let row = kfunc(name, "6.12", CPUMASK)
-            .takes(|b| {
+    TABLE.iter().map(one_cpu).collect()
+}
+
+fn one_cpu(&(name, set, result, weight): &OneCpu) -> Row {
+    let row = kfunc(name, "6.12", CPUMASK)
+        .takes(move |b| {
+            if set {
+                mask_of_cpu_0(b);
+            } else {
                 mask(b);
-                b.mov_imm(Reg::R1, 0).mov_reg(Reg::R2, KEPT);
-            })
-            .then(|b| leave_weight(b, 0))
-            .finally(release_kept)
-            .leaves("weight", 0, move || Some(weight))
-            .not_null(Reg::R2)
-            .not_untrusted(Reg::R2, if name == "bpf_cpumask_test_cpu" { "cpumask" } else { "bpf_cpumask" });
-        let row = match result {
-            // A CPU that does not exist is no CPU of the mask, and setting it changes nothing (cpu_valid).
-            Some(result) => row.gives(result).also("no-such-cpu", 0, |b| {
-                b.mov_imm(Reg::R1, 1 << 20);
-            }),
-            None => row,
-        };
-        if name == "bpf_cpumask_test_cpu" {
-            return row;
-        }
-        row.spoilt("misuse-mask-of-the-kernel", |b| {
-            b.current(Reg::R2);
-            b.follow(Reg::R2, "task_struct", "cpus_ptr");
-            b.mov_imm(Reg::R1, 0);
+            }
+            b.mov_imm(Reg::R1, 0).mov_reg(Reg::R2, KEPT);
         })
+        .then(|b| leave_weight(b, KEPT))
+        .finally(release_kept)
+        .leaves("weight", 0, move || Some(weight))
+        .not_null(Reg::R2)
+        .not_untrusted(Reg::R2, if name == "bpf_cpumask_test_cpu" { "cpumask" } else { "bpf_cpumask" });
+    let row = match result {
+        // A CPU that does not exist is no CPU of the mask (cpu_valid).
+        Some(result) => row.gives(result).also("no-such-cpu", 0, |b| {
+            b.mov_imm(Reg::R1, 1 << 20);
+        }),
+        None => row,
     };
-    TABLE.iter().map(row).collect()
+    if name == "bpf_cpumask_test_cpu" {
+        return row;
+    }
+    row.spoilt("misuse-mask-of-the-kernel", |b| {
+        b.current(Reg::R2);
+        b.follow(Reg::R2, "task_struct", "cpus_ptr");
+        b.mov_imm(Reg::R1, 0);
+    })
 }
 
 /// Kfuncs that only read one mask: what they give for a mask of CPU 0.
@@ -204,51 +212,72 @@ fn of_two_masks() -> Vec<Row> {
     TABLE.iter().map(row).collect()
 }
 
-/// Kfuncs that fill the kept mask from `{0}` and the empty one: its weight afterwards.
+/// A kfunc that fills a mask: whether that is the one with CPU 0 or the empty one, and its weight afterwards, which is
+/// never the one before.
+type Filling = (&'static str, bool, fn() -> Option<u64>);
+
+/// Kfuncs that fill a mask from `{0}` and the empty one.
 fn changing() -> Vec<Row> {
-    const TABLE: &[Known<u64>] = &[
-        ("bpf_cpumask_and", || Some(0)),
-        ("bpf_cpumask_or", || Some(1)),
-        ("bpf_cpumask_xor", || Some(1)),
-        ("bpf_cpumask_copy", || Some(0)),
-        ("bpf_cpumask_clear", || Some(0)),
-        ("bpf_cpumask_setall", || cpu_ids().and_then(|ids| u64::try_from(ids).ok())),
+    const TABLE: &[Filling] = &[
+        ("bpf_cpumask_and", true, || Some(0)),
+        ("bpf_cpumask_or", false, || Some(1)),
+        ("bpf_cpumask_xor", false, || Some(1)),
+        ("bpf_cpumask_copy", true, || Some(0)),
+        ("bpf_cpumask_clear", true, || Some(0)),
+        ("bpf_cpumask_setall", false, || cpu_ids().and_then(|ids| u64::try_from(ids).ok())),
     ];
-    let row = |&(name, weight): &Known<u64>| {
-        kfunc(name, "6.12", CPUMASK)
-            .takes(move |b| {
-                two_masks(b);
-                b.mov_reg(Reg::R1, KEPT).ldx(Size::DW, Reg::R2, Reg::R10, OTHER);
-                b.mov_reg(Reg::R3, Reg::R2); // kfuncs of one or two masks ignore it
-                if !name.ends_with("copy") {
-                    b.mov_reg(Reg::R2, KEPT);
-                }
-            })
-            .then(|b| leave_weight(b, 0))
-            .finally(release_two)
-            .leaves("weight", 0, weight)
-            .not_null(Reg::R1)
-            .spoilt("misuse-mask-of-the-kernel", |b| {
-                b.stx(Size::DW, Reg::R10, -40, Reg::R2).stx(Size::DW, Reg::R10, -48, Reg::R3);
-                b.current(Reg::R1);
-                b.follow(Reg::R1, "task_struct", "cpus_ptr");
-                b.ldx(Size::DW, Reg::R2, Reg::R10, -40).ldx(Size::DW, Reg::R3, Reg::R10, -48);
-            })
-    };
-    let mut rows: Vec<Row> = TABLE.iter().map(row).collect();
+    let mut rows: Vec<Row> = TABLE.iter().map(filling).collect();
     rows.push(populate());
     rows
 }
 
+fn filling(&(name, of_cpu_0, weight): &Filling) -> Row {
+    kfunc(name, "6.12", CPUMASK)
+        .takes(move |b| {
+            two_masks(b);
+            // Kfuncs of one or two masks ignore the rest.
+            b.mov_reg(Reg::R2, KEPT).ldx(Size::DW, Reg::R3, Reg::R10, OTHER);
+            b.mov_reg(Reg::R1, if of_cpu_0 { Reg::R2 } else { Reg::R3 });
+            if name == "bpf_cpumask_copy" {
+                b.mov_reg(Reg::R2, Reg::R3);
+            }
+        })
+        .then(move |b| {
+            b.mov_reg(GOT, KEPT);
+            if !of_cpu_0 {
+                b.ldx(Size::DW, GOT, Reg::R10, OTHER);
+            }
+            leave_weight(b, GOT);
+        })
+        .finally(release_two)
+        .leaves("weight", 0, weight)
+        .not_null(Reg::R1)
+        .spoilt("misuse-mask-of-the-kernel", |b| {
+            b.stx(Size::DW, Reg::R10, -40, Reg::R2).stx(Size::DW, Reg::R10, -48, Reg::R3);
+            b.current(Reg::R1);
+            b.follow(Reg::R1, "task_struct", "cpus_ptr");
+            b.ldx(Size::DW, Reg::R2, Reg::R10, -40).ldx(Size::DW, Reg::R3, Reg::R10, -48);
+        })
+}
+
 fn populate() -> Row {
     kfunc("bpf_cpumask_populate", "7.2", CPUMASK)
+        .given(|results| {
+            results.set(BUFFER, 1);
+            Ok(())
+        })
         .takes(|b| {
             mask(b);
-            b.mov_reg(Reg::R1, KEPT).mov_reg(Reg::R2, PAGE).add_imm(Reg::R2, super::body::BUFFER);
-            b.mov_imm(Reg::R3, 256); // as large as the mask of any distribution kernel; zeros
+            b.mov_reg(Reg::R1, KEPT);
+            b.page_address(Reg::R2, BUFFER);
+            b.mov_imm(Reg::R3, 1024); // as large as the mask of a kernel for 8192 CPUs
         })
-        .then(|b| leave_weight(b, 0))
+        .then(|b| leave_weight(b, KEPT))
         .finally(release_kept)
-        .leaves("weight", 0, || Some(0))
+        .gives(0)
+        .leaves("weight", 0, || Some(1))
+        .also("source-too-small", -i64::from(libc::EACCES), |b| {
+            b.mov_imm(Reg::R3, 0);
+        })
         .not_null(Reg::R1)
 }

@@ -2,6 +2,7 @@
 
 use super::body::{BUFFER, Body, SECOND};
 use super::row::{GOT, OPENED, Row, inode, kfunc};
+use crate::helper;
 use crate::insn::{Reg, Size};
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
@@ -12,11 +13,15 @@ const OTHER: i32 = -32;
 
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
-    let mut rows: Vec<Row> =
-        [("bpf_dynptr_size", 64), ("bpf_dynptr_is_null", 0), ("bpf_dynptr_is_rdonly", 0)]
-            .into_iter()
-            .map(|(name, result)| of_one(kfunc(name, "6.12", HELPERS)).gives(result))
-            .collect();
+    let table = [
+        ("bpf_dynptr_size", 64, -i64::from(libc::EINVAL)),
+        ("bpf_dynptr_is_null", 0, 1),
+        ("bpf_dynptr_is_rdonly", 0, 0),
+    ];
+    let row = |(name, result, of_nothing)| {
+        of_one(kfunc(name, "6.12", HELPERS)).gives(result).also("of-nothing", of_nothing, null_dynptr)
+    };
+    let mut rows: Vec<Row> = table.into_iter().map(row).collect();
     rows.extend([adjust(), clone(), slice(), slice_rdwr(), copy(), memset(), rdonly_cast(), kern_ctx()]);
     rows
 }
@@ -27,6 +32,15 @@ fn of_one(row: Row) -> Row {
         .spoilt("misuse-uninitialised-dynptr", |b| b.stack_address(Reg::R1, -64))
         .spoilt("misuse-part-of-a-dynptr", |b| b.stack_address(Reg::R1, FIRST + 8))
         .not_null(Reg::R1)
+}
+
+/// A dynptr that could not be made, because of a flag that does not exist, and is null for it.
+fn null_dynptr(b: &mut Body<'_>) {
+    b.page_address(Reg::R1, BUFFER);
+    b.mov_imm(Reg::R2, 64).mov_imm(Reg::R3, 1);
+    b.stack_address(Reg::R4, OTHER);
+    b.call(helper::DYNPTR_FROM_MEM);
+    b.stack_address(Reg::R1, OTHER);
 }
 
 fn first(b: &mut Body<'_>) {

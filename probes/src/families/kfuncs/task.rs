@@ -5,6 +5,7 @@ use super::row::{GOT, KEPT, Row, kfunc};
 use crate::insn::Reg;
 use crate::results::Results;
 use crate::session::Ended;
+use nix::sys::signal::{SigSet, Signal};
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
 
@@ -105,14 +106,35 @@ fn under_cgroup() -> Row {
         .not_untrusted(Reg::R2, "cgroup")
 }
 
+/// The signal that the kfunc sends, held back so that user space can ask for it.
+fn held_signal() -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGUSR1);
+    set
+}
+
+/// Takes the signal if it has come, or comes within a second.
+fn take_signal() -> bool {
+    let set = held_signal();
+    let patience = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    // SAFETY: a signal set and a time that live across the call; nothing is asked about the signal.
+    let taken = unsafe { libc::sigtimedwait(set.as_ref(), std::ptr::null_mut(), &raw const patience) };
+    taken == libc::SIGUSR1
+}
+
 fn send_signal() -> Row {
     kfunc("bpf_send_signal_task", "7.2", "kernel/trace/bpf_trace.c")
+        .given(|_| {
+            held_signal().thread_block().map_err(|errno| Ended::could_not("hold back a signal", errno))
+        })
         .takes(|b| {
             b.current(Reg::R1);
-            b.mov_imm(Reg::R2, libc::SIGURG); // ignored unless somebody asks for it
+            b.mov_imm(Reg::R2, libc::SIGUSR1);
             b.enumerator(Reg::R3, "PIDTYPE_TGID");
             b.mov_imm(Reg::R4, 0);
         })
         .gives(0)
+        .checks(|attempt, _| attempt.holds("the signal comes", take_signal()))
+        .also("no-such-type", -i64::from(libc::EINVAL), |b| b.enumerator(Reg::R3, "PIDTYPE_PGID"))
         .not_null(Reg::R1)
 }
