@@ -1,0 +1,310 @@
+//! The body of a program that calls kfuncs: an assembler that knows the kernel's BTF, constant strings and types of
+//! the program's own.
+//!
+//! What a body cannot find (a kfunc, a member) is kept and reported once it is complete, so that rows stay free of
+//! error handling.
+
+use super::row::{GOT, Returns, Row};
+use crate::asm::Asm;
+use crate::bpf::{self, BPF_F_RDONLY_PROG, BPF_MAP_TYPE_ARRAY, FuncInfo, MapSpec, ProgSpec};
+use crate::btf::Btf;
+use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
+use crate::helper;
+use crate::insn::{Reg, Size};
+use crate::lsm::{CTX, LsmProgram, PAGE};
+use crate::results::{FREE, Results};
+use crate::session::{Attempt, Ended};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// Byte offset in the page: 1 if the call came back.
+pub(super) const RETURNED: i32 = FREE;
+/// Byte offset in the page: 1 if the result was NULL.
+pub(super) const WAS_NULL: i32 = FREE + 8;
+/// Byte offset in the page of the result, if it is a number.
+pub(super) const RESULT: i32 = FREE + 16;
+/// Byte offset in the page of what user space gives the program, 8 slots.
+pub(super) const IN: i32 = 128;
+/// Byte offset in the page of what the program leaves, 8 slots.
+pub(super) const OUT: i32 = 256;
+/// Byte offset in the page of a buffer of [`BUFFER_BYTES`].
+pub(super) const BUFFER: i32 = 1024;
+/// Its size.
+pub(super) const BUFFER_BYTES: i32 = 256;
+/// Byte offset in the page of a second buffer of the same size.
+pub(super) const SECOND: i32 = 2048;
+
+/// Bytes of the map that holds constant strings.
+const TEXT_BYTES: u32 = 256;
+
+/// A body in the making.
+pub(super) struct Body<'a> {
+    asm: &'a mut Asm,
+    btf: &'a Btf,
+    results: &'a Results,
+    text: &'a OwnedFd,
+    strings: Vec<u8>,
+    types: Option<BtfBuilder>,
+    trouble: Option<Ended>,
+    labels: usize,
+}
+
+impl Deref for Body<'_> {
+    type Target = Asm;
+    fn deref(&self) -> &Asm {
+        self.asm
+    }
+}
+
+impl DerefMut for Body<'_> {
+    fn deref_mut(&mut self) -> &mut Asm {
+        self.asm
+    }
+}
+
+impl Body<'_> {
+    fn trouble(&mut self, why: Ended) {
+        self.trouble.get_or_insert(why);
+    }
+
+    /// Calls a kfunc.
+    pub(super) fn kfunc(&mut self, name: &str) {
+        match self.btf.function(name) {
+            Some(id) => {
+                self.call_kfunc(id, 0);
+            }
+            None => self.trouble(Ended::Absent(format!("kfunc {name}"))),
+        }
+    }
+
+    /// `dst = argument` of the hook, by index.
+    pub(super) fn context_argument(&mut self, dst: Reg, index: i32) {
+        self.ldx(Size::DW, dst, CTX, index * 8);
+    }
+
+    /// `dst = current`, as a trusted pointer; clobbers the argument registers.
+    pub(super) fn current(&mut self, dst: Reg) {
+        self.call(helper::GET_CURRENT_TASK_BTF).mov_reg(dst, Reg::R0);
+    }
+
+    /// `dst = current->cgroups->dfl_cgrp`, protected by RCU; clobbers the argument registers.
+    pub(super) fn current_cgroup(&mut self, dst: Reg) {
+        self.current(dst);
+        self.follow(dst, "task_struct", "cgroups");
+        self.follow(dst, "css_set", "dfl_cgrp");
+    }
+
+    /// `reg = reg->member`, of the member's own size.
+    pub(super) fn follow(&mut self, reg: Reg, record: &str, member: &str) {
+        match self.btf.member(record, member) {
+            Ok(found) => {
+                let size = match found.size {
+                    1 => Size::B,
+                    2 => Size::H,
+                    4 => Size::W,
+                    _ => Size::DW,
+                };
+                self.ldx(size, reg, reg, found.byte_offset);
+            }
+            Err(error) => self.trouble(Ended::could_not("find a member", error)),
+        }
+    }
+
+    /// `reg = &reg->member`.
+    pub(super) fn member_address(&mut self, reg: Reg, record: &str, member: &str) {
+        match self.btf.member(record, member) {
+            Ok(found) => {
+                self.add_imm(reg, found.byte_offset);
+            }
+            Err(error) => self.trouble(Ended::could_not("find a member", error)),
+        }
+    }
+
+    /// `dst = id` of a struct of the kernel.
+    pub(super) fn record_id(&mut self, dst: Reg, record: &str) {
+        match self.btf.record(record) {
+            Some(id) => {
+                self.mov_imm(dst, id);
+            }
+            None => self.trouble(Ended::Absent(format!("struct {record}"))),
+        }
+    }
+
+    /// `dst = value` of an enumerator of the kernel.
+    pub(super) fn enumerator(&mut self, dst: Reg, name: &str) {
+        match self.btf.enum_value(None, name) {
+            Some(value) => {
+                self.mov_imm(dst, value);
+            }
+            None => self.trouble(Ended::Absent(format!("enumerator {name}"))),
+        }
+    }
+
+    /// `dst = "text"`, in a map that is read-only and frozen, which is what `__str` arguments must be.
+    pub(super) fn text(&mut self, dst: Reg, text: &str) {
+        let at = u32::try_from(self.strings.len()).unwrap_or(u32::MAX);
+        self.strings.extend_from_slice(text.as_bytes());
+        self.strings.push(0);
+        let map = self.text;
+        self.ld_map_value(dst, map, at);
+    }
+
+    /// `dst = the results map itself`.
+    pub(super) fn results_map(&mut self, dst: Reg) {
+        let results = self.results;
+        self.ld_map_fd(dst, results);
+    }
+
+    /// `dst = &page[offset]`.
+    pub(super) fn page_address(&mut self, dst: Reg, offset: i32) {
+        self.mov_reg(dst, PAGE).add_imm(dst, offset);
+    }
+
+    /// `dst = &stack[offset]`.
+    pub(super) fn stack_address(&mut self, dst: Reg, offset: i32) {
+        self.mov_reg(dst, Reg::R10).add_imm(dst, offset);
+    }
+
+    /// `dst = slot` of what user space gave.
+    pub(super) fn input(&mut self, dst: Reg, slot: i32) {
+        self.ldx(Size::DW, dst, PAGE, IN + 8 * slot);
+    }
+
+    /// Leaves `src` in a slot for user space.
+    pub(super) fn leave(&mut self, slot: i32, src: Reg) {
+        self.stx(Size::DW, PAGE, OUT + 8 * slot, src);
+    }
+
+    /// Makes a dynptr of 16 bytes at `stack[offset]` over `size` bytes of the page.
+    pub(super) fn dynptr(&mut self, offset: i32, page: i32, size: i32) {
+        self.page_address(Reg::R1, page);
+        self.mov_imm(Reg::R2, size).mov_imm(Reg::R3, 0);
+        self.stack_address(Reg::R4, offset);
+        self.call(helper::DYNPTR_FROM_MEM);
+    }
+
+    /// A label that no other part of the body uses.
+    pub(super) fn fresh(&mut self, stem: &str) -> String {
+        self.labels += 1;
+        format!("{stem}-{}", self.labels)
+    }
+
+    /// The program's own types, which its BTF will hold.
+    pub(super) fn types(&mut self) -> &mut BtfBuilder {
+        self.types.get_or_insert_with(BtfBuilder::new)
+    }
+
+    /// The canonical program of a row: arguments, call, check for NULL, use, give back.
+    pub(super) fn canonical(&mut self, row: &Row, before: impl Fn(&mut Self), spoil: impl Fn(&mut Self)) {
+        before(self);
+        (row.before)(self);
+        spoil(self);
+        self.kfunc(row.name);
+        match row.returns {
+            Returns::Never => {
+                self.st_imm(Size::DW, PAGE, RETURNED, 1);
+                return;
+            }
+            Returns::Plain => {
+                // Void kfuncs leave no result that may be read; what they return is known from their prototype.
+                if self.returns_number(row.name) {
+                    self.stx(Size::DW, PAGE, RESULT, Reg::R0);
+                }
+            }
+            Returns::Nullable | Returns::Owned(_, true) => {
+                self.jeq_imm(Reg::R0, 0, "null").mov_reg(GOT, Reg::R0);
+            }
+            Returns::Owned(_, false) => {
+                self.mov_reg(GOT, Reg::R0);
+            }
+        }
+        self.st_imm(Size::DW, PAGE, RETURNED, 1);
+        (row.then)(self);
+        if let Returns::Owned(release, _) = row.returns {
+            self.release(release, GOT);
+        }
+        if matches!(row.returns, Returns::Nullable | Returns::Owned(_, true)) {
+            self.ja("done").label("null").st_imm(Size::DW, PAGE, WAS_NULL, 1).label("done");
+        }
+        (row.finally)(self);
+    }
+
+    /// Gives a reference back.
+    pub(super) fn release(&mut self, release: &str, reg: Reg) {
+        self.mov_reg(Reg::R1, reg).mov_imm(Reg::R2, 0); // the `_impl` variants take a second argument, ignored
+        self.kfunc(release);
+    }
+
+    fn returns_number(&self, name: &str) -> bool {
+        let ret = self.btf.function(name).and_then(|id| self.btf.prototype(id)).map_or(0, |proto| proto.ret);
+        ret != 0 && self.btf.pointee(ret).is_none()
+    }
+}
+
+/// A program and what must stay open until it is loaded.
+pub(super) struct Built {
+    pub(super) program: LsmProgram,
+    _text: OwnedFd,
+    _btf: Option<OwnedFd>,
+}
+
+/// Makes a framed program for `hook`.
+///
+/// # Errors
+/// [`Ended::Absent`] for a kfunc or type that the kernel does not have, and what making maps and BTF gives.
+pub(super) fn build(
+    attempt: &mut Attempt<'_>,
+    hook: &str,
+    results: &Results,
+    code: impl FnOnce(&mut Body<'_>),
+) -> Result<Built, Ended> {
+    let btf = attempt.btf()?;
+    let text = attempt
+        .map(&MapSpec { flags: BPF_F_RDONLY_PROG, ..MapSpec::new(BPF_MAP_TYPE_ARRAY, 4, TEXT_BYTES, 1) })?;
+    let (mut strings, mut types, mut trouble) = (Vec::new(), None, None);
+    let mut program = LsmProgram::framed(hook, results, |asm| {
+        let mut body = Body {
+            asm,
+            btf,
+            results,
+            text: &text,
+            strings: Vec::new(),
+            types: None,
+            trouble: None,
+            labels: 0,
+        };
+        code(&mut body);
+        strings = std::mem::take(&mut body.strings);
+        types = body.types.take();
+        trouble = body.trouble.take();
+    });
+    if let Some(why) = trouble {
+        return Err(why);
+    }
+    strings.resize(TEXT_BYTES as usize, 0);
+    bpf::map_update(&text, &0_u32.to_le_bytes(), &strings, 0)
+        .and_then(|()| bpf::map_freeze(&text))
+        .map_err(|errno| Ended::could_not("make the map of constant strings", errno))?;
+    let btf = match types {
+        Some(types) => Some(own_types(&mut program, types)?),
+        None => None,
+    };
+    Ok(Built { program, _text: text, _btf: btf })
+}
+
+/// Loads the program's own BTF: its types, and a function that the program is.
+fn own_types(program: &mut LsmProgram, mut types: BtfBuilder) -> Result<OwnedFd, Ended> {
+    let int = types.int("int", 4, SIGNED);
+    let word = types.int("ctx_word", 8, UNSIGNED);
+    let ctx = types.ptr(word);
+    let proto = types.func_proto(int, &[("ctx", ctx)]);
+    let type_id = types.func("program", proto, Linkage::Global);
+    let btf = bpf::btf_load(&types.finish())
+        .map_err(|error| Ended::could_not("load the program's BTF", format!("{error}: {}", error.log)))?;
+    program.extra = Some(ProgSpec {
+        prog_btf_fd: Some(btf.as_fd().as_raw_fd()),
+        func_info: vec![FuncInfo { insn_off: 0, type_id }],
+        ..ProgSpec::default()
+    });
+    Ok(btf)
+}

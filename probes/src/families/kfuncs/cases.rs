@@ -1,0 +1,271 @@
+//! The cases that follow from a row.
+
+use super::body::{Body, Built, RESULT, RETURNED, WAS_NULL, build};
+use super::row::{Also, Code, GOT, Returns, Row, Sleep, Wrong, WrongKind};
+use crate::asm::Asm;
+use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, ProgSpec};
+use crate::btf::Btf;
+use crate::insn::Reg;
+use crate::results::{Results, TARGET};
+use crate::session::{Attempt, Ended, Session, Stop};
+use crate::spec::Probe;
+
+/// The probe that a row is.
+pub(super) fn probe(row: Row) -> Probe {
+    let id = format!("kfuncs/{}{}", row.name, row.variant);
+    let question = format!(
+        "Is {} in the kernel, may an LSM program call it, does it do what it says, and is each misuse refused?",
+        row.name
+    );
+    let sources = row.sources.clone();
+    let own_machine = row.own_machine;
+    let probe = Probe::new(id, question, &sources, move |session| cases(session, &row));
+    if own_machine { probe.own_machine() } else { probe }
+}
+
+fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
+    session.case("exists", |attempt| exists(attempt, row))?;
+    session.case("registered", |attempt| registered(attempt, row))?;
+    if row.sleep != Sleep::Must {
+        session.case("canonical", |attempt| run(attempt, row, 0, None))?;
+    }
+    if row.sleep != Sleep::Never {
+        session.case("canonical-sleepable", |attempt| run(attempt, row, BPF_F_SLEEPABLE, None))?;
+    }
+    let flags = if row.sleep == Sleep::Must { BPF_F_SLEEPABLE } else { 0 };
+    for also in &row.also {
+        session.case(&format!("canonical-{}", also.name), |attempt| run(attempt, row, flags, Some(also)))?;
+    }
+    for wrong in implied(row, flags).iter().chain(&row.wrong) {
+        session.case(&wrong.name, |attempt| misuse(attempt, row, wrong))?;
+    }
+    Ok(())
+}
+
+fn exists(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
+    let id = attempt.kfunc(row.name)?;
+    let btf = attempt.btf()?;
+    attempt.see("prototype", prototype(btf, id, row.name));
+    let tags = btf.decl_tags(id);
+    attempt.see("tags", if tags.is_empty() { "none".to_owned() } else { tags.join(", ") });
+    Ok(())
+}
+
+/// A function's prototype in the manner of C.
+fn prototype(btf: &Btf, id: u32, name: &str) -> String {
+    let Some(prototype) = btf.prototype(id) else { return "unreadable".to_owned() };
+    let join = |(parameter, type_id): &(String, u32)| {
+        let type_name = btf.type_name(*type_id);
+        let gap = if type_name.ends_with('*') { "" } else { " " };
+        format!("{type_name}{gap}{parameter}")
+    };
+    let parameters: Vec<String> = prototype.params.iter().map(join).collect();
+    let ret = btf.type_name(prototype.ret);
+    let gap = if ret.ends_with('*') { "" } else { " " };
+    format!("{ret}{gap}{name}({})", parameters.join(", "))
+}
+
+/// Asks with a call and nothing else, see [`bare_call`].
+fn registered(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
+    let id = attempt.kfunc(row.name)?;
+    for (key, flags) in [("LSM programs", 0), ("sleepable LSM programs", BPF_F_SLEEPABLE)] {
+        let answer = bare_call(attempt, row.hook, id, flags)?;
+        attempt.see(key, answer);
+    }
+    Ok(())
+}
+
+/// Loads a program that only calls a kfunc, and says whether its kind of program may.
+///
+/// The kernel looks at the program type before the arguments (6.12 kernel/bpf/verifier.c, check_kfunc_call), so of
+/// the refusals that such a call meets, one alone means that it may not.
+pub(super) fn bare_call(
+    attempt: &Attempt<'_>,
+    hook: &str,
+    kfunc: u32,
+    flags: u32,
+) -> Result<&'static str, Ended> {
+    let mut asm = Asm::new();
+    asm.call_kfunc(kfunc, 0).mov_imm(Reg::R0, 0).exit();
+    let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
+    let spec = ProgSpec { flags, ..ProgSpec::lsm("bare_call", attempt.hook(hook)?, insns) };
+    let Err(error) = bpf::prog_load(&spec, 1) else { return Ok("may call it") };
+    let said = |text: &str| error.log.lines().any(|line| line.contains(text));
+    if said("calling kernel function ") && said(" is not allowed") {
+        Ok("may NOT call it")
+    } else if said("cannot find address for kernel function ") {
+        // Since 7.0 `.._impl` may be no more than the full prototype of a kfunc with implicit arguments
+        // (7.3 kernel/bpf/verifier.c, find_kfunc_impl_proto).
+        Ok("it has a prototype and no address")
+    } else if said("require device-bound program") {
+        Ok("only a program bound to a device may call it")
+    } else if said("BPF_CALL uses reserved fields") {
+        // Before 5.13 (5.10 kernel/bpf/verifier.c, do_check): the function is there, but no program can call it.
+        Ok("the kernel knows no calls of kfuncs")
+    } else if error.log.is_empty() {
+        Err(Ended::could_not("learn whether the call is allowed", error.errno))
+    } else {
+        Ok("may call it")
+    }
+}
+
+/// A results page and user space, both ready; the target is named only for the trigger.
+fn ready(attempt: &mut Attempt<'_>, row: &Row) -> Result<Results, Ended> {
+    attempt.kfunc(row.name)?;
+    let mut results = attempt.results()?;
+    results.set(TARGET, 0);
+    for given in &row.given {
+        given(&mut results)?;
+    }
+    Ok(results)
+}
+
+/// The intended use, for real.
+fn run(attempt: &mut Attempt<'_>, row: &Row, flags: u32, also: Option<&Also>) -> Result<(), Ended> {
+    let mut results = ready(attempt, row)?;
+    let spoil = |body: &mut Body<'_>| {
+        if let Some(also) = also {
+            (also.spoil)(body);
+        }
+    };
+    let mut built =
+        build(attempt, row.hook, &results, |body: &mut Body<'_>| body.canonical(row, |_| {}, spoil))?;
+    built.program.flags |= flags;
+    let _attached = attempt.attach_lsm(&built.program)?;
+    results.set(TARGET, u64::from(std::process::id()));
+    let outcome = attempt.trigger(row.act);
+    results.set(TARGET, 0);
+    attempt.runs(results.runs());
+    attempt.outcome("trigger", &outcome);
+    let (returned, null) = (results.get(RETURNED) == 1, results.get(WAS_NULL) == 1);
+    match row.returns {
+        Returns::Never => attempt.holds("the call does not come back", results.runs() > 0 && !returned),
+        Returns::Nullable | Returns::Owned(_, true) => {
+            // Both marks are the program's own, so that one that never came to the call is neither.
+            attempt.holds("the result is not NULL", returned && !null);
+        }
+        Returns::Plain | Returns::Owned(_, false) => {
+            attempt.holds("the call comes back", returned);
+        }
+    }
+    let expected = match also {
+        Some(also) => Some(Some(also.expected)),
+        None => row.expected.as_ref().map(|known| known()),
+    };
+    if let Some(expected) = expected {
+        compare(attempt, row.name, &results, expected)?;
+    }
+    if also.is_none() && returned {
+        row.checks.iter().for_each(|check| check(attempt, &results));
+    }
+    Ok(())
+}
+
+/// Compares a number that a kfunc returned, of which only as many bits count as its type has.
+fn compare(
+    attempt: &mut Attempt<'_>,
+    kfunc: &str,
+    results: &Results,
+    expected: Option<i64>,
+) -> Result<(), Ended> {
+    let btf = attempt.btf()?;
+    let ret = btf.function(kfunc).and_then(|id| btf.prototype(id)).map_or(0, |prototype| prototype.ret);
+    let shift = 64 - 8 * btf.size_of(ret).unwrap_or(8).clamp(1, 8);
+    let cut = |number: i64| (number << shift) >> shift;
+    match expected {
+        Some(expected) => {
+            attempt.same("result", cut(results.get(RESULT).cast_signed()), cut(expected));
+        }
+        None => attempt.see("result", "user space could not find out"),
+    }
+    Ok(())
+}
+
+fn misuse(attempt: &mut Attempt<'_>, row: &Row, wrong: &Wrong) -> Result<(), Ended> {
+    let results = ready(attempt, row)?;
+    let code = |body: &mut Body<'_>| match &wrong.kind {
+        WrongKind::Body(code) => code(body),
+        WrongKind::Spoilt(first, last) => body.canonical(row, |body| first(body), |body| last(body)),
+        WrongKind::Fentry => body.canonical(row, |_| {}, |_| {}),
+    };
+    let mut built = build(attempt, row.hook, &results, code)?;
+    built.program.flags |= wrong.flags;
+    if matches!(wrong.kind, WrongKind::Fentry) {
+        fentry(attempt, row.hook, &built)
+    } else {
+        attempt.load_lsm(&built.program).map(drop)
+    }
+}
+
+/// The same instructions as a tracing program on the function that the hook is.
+fn fentry(attempt: &mut Attempt<'_>, hook: &str, built: &Built) -> Result<(), Ended> {
+    let insns =
+        built.program.asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
+    let spec = ProgSpec {
+        prog_type: BPF_PROG_TYPE_TRACING,
+        expected_attach_type: BPF_TRACE_FENTRY,
+        attach_btf_id: attempt.hook(hook)?,
+        flags: built.program.flags,
+        insns,
+        name: "fentry".to_owned(),
+        ..built.program.extra.clone().unwrap_or_default()
+    };
+    attempt.load(&spec).map(drop)
+}
+
+/// The rules that what a kfunc returns implies.
+fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
+    let wrong = |name: &str, flags, code: fn(&mut Body<'_>, &Row)| {
+        let row = row.clone();
+        let code: Code = std::sync::Arc::new(move |body: &mut Body<'_>| {
+            (row.before)(body);
+            if row.releases {
+                body.mov_reg(GOT, Reg::R1);
+            }
+            body.kfunc(row.name);
+            code(body, &row);
+            (row.finally)(body);
+        });
+        Wrong { name: name.to_owned(), flags, kind: WrongKind::Body(code) }
+    };
+    let mut rules = Vec::new();
+    if row.releases {
+        rules.push(wrong("misuse-twice", flags, |body, row| {
+            body.mov_reg(Reg::R1, GOT).mov_imm(Reg::R2, 0);
+            body.kfunc(row.name);
+        }));
+    }
+    if row.sleep == Sleep::Must {
+        rules.push(wrong("misuse-not-sleepable", 0, |_, _| {}));
+    }
+    if let Returns::Owned(..) = row.returns {
+        rules.push(wrong("misuse-not-released", flags, |_, _| {}));
+        rules.push(wrong("misuse-released-twice", flags, released_twice));
+    }
+    match row.returns {
+        Returns::Owned(_, true) => {
+            rules.push(wrong("misuse-null-not-checked", flags, |body, row| {
+                if let Returns::Owned(release, _) = row.returns {
+                    body.release(release, Reg::R0);
+                }
+            }));
+        }
+        Returns::Nullable => {
+            rules.push(wrong("misuse-null-not-checked", flags, |body, row| {
+                body.mov_reg(GOT, Reg::R0);
+                (row.then)(body);
+            }));
+        }
+        Returns::Plain | Returns::Never | Returns::Owned(_, false) => {}
+    }
+    rules
+}
+
+fn released_twice(body: &mut Body<'_>, row: &Row) {
+    if let Returns::Owned(release, _) = row.returns {
+        body.jeq_imm(Reg::R0, 0, "null").mov_reg(GOT, Reg::R0);
+        body.release(release, GOT);
+        body.release(release, GOT);
+        body.label("null");
+    }
+}

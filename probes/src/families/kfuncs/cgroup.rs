@@ -1,0 +1,125 @@
+//! Kfuncs about cgroups.
+
+use super::body::{Body, IN};
+use super::row::{GOT, Row, inode, kfunc};
+use crate::insn::Reg;
+use crate::results::Results;
+use crate::session::Ended;
+use nix::mount::{MsFlags, mount};
+use std::fs;
+
+const HELPERS: &str = "kernel/bpf/helpers.c";
+/// Every process of the machine is in the root of the default hierarchy.
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// The rows of this subject.
+pub(super) fn rows() -> Vec<Row> {
+    vec![from_id(), acquire(), release(), ancestor(), of_hierarchy()]
+}
+
+/// A cgroup's id is the inode number of its directory (6.12 include/linux/kernfs.h, kernfs_ino, on 64 bits).
+fn root_id() -> Option<u64> {
+    inode(ROOT)
+}
+
+fn give_root_id(results: &mut Results) -> Result<(), Ended> {
+    let id = root_id().ok_or_else(|| Ended::CouldNotTell("no cgroup file system".to_owned()))?;
+    results.set(IN, id);
+    Ok(())
+}
+
+/// Leaves the id of the cgroup in [`GOT`], keeping it.
+fn leave_id(b: &mut Body<'_>) {
+    b.mov_reg(Reg::R1, GOT);
+    b.follow(Reg::R1, "cgroup", "kn");
+    b.follow(Reg::R1, "kernfs_node", "id");
+    b.leave(0, Reg::R1);
+}
+
+fn from_id() -> Row {
+    kfunc("bpf_cgroup_from_id", "6.12", HELPERS)
+        .given(give_root_id)
+        .takes(|b| b.input(Reg::R1, 0))
+        .owned("bpf_cgroup_release")
+        .then(leave_id)
+        .leaves("cgroup id", 0, root_id)
+}
+
+fn acquire() -> Row {
+    kfunc("bpf_cgroup_acquire", "6.12", HELPERS)
+        .takes(|b| b.current_cgroup(Reg::R1))
+        .owned("bpf_cgroup_release")
+        .then(leave_id)
+        .leaves("cgroup id", 0, root_id)
+        .rcu()
+        .not_null(Reg::R1)
+        .not_untrusted(Reg::R1, "cgroup")
+}
+
+fn release() -> Row {
+    kfunc("bpf_cgroup_release", "6.12", HELPERS)
+        .releases()
+        .given(give_root_id)
+        .takes(|b| {
+            b.input(Reg::R1, 0);
+            b.kfunc("bpf_cgroup_from_id");
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+        })
+        .wrong("misuse-not-acquired", |b| {
+            b.current_cgroup(Reg::R1);
+            b.kfunc("bpf_cgroup_release");
+        })
+        .wrong("misuse-of-another-type", |b| {
+            b.current(Reg::R1);
+            b.kfunc("bpf_task_acquire");
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+            b.kfunc("bpf_cgroup_release");
+        })
+}
+
+fn ancestor() -> Row {
+    kfunc("bpf_cgroup_ancestor", "6.12", HELPERS)
+        .takes(|b| {
+            b.current_cgroup(Reg::R1);
+            b.mov_imm(Reg::R2, 0);
+        })
+        .owned("bpf_cgroup_release")
+        .then(leave_id)
+        .leaves("cgroup id", 0, root_id)
+        .rcu()
+        .not_null(Reg::R1)
+}
+
+/// Where the probe mounts a hierarchy of the first version, which the machine has none of.
+const V1: &str = "/tmp/v1";
+/// Its name.
+const V1_NAME: &str = "conform";
+
+/// Mounts a hierarchy without controllers and gives its number.
+fn give_hierarchy(results: &mut Results) -> Result<(), Ended> {
+    let cannot = |why: &dyn std::fmt::Display| Ended::could_not("mount a cgroup v1 hierarchy", why);
+    if fs::create_dir(V1).is_ok() {
+        let options = format!("none,name={V1_NAME}");
+        mount(Some("none"), V1, Some("cgroup"), MsFlags::empty(), Some(options.as_str()))
+            .map_err(|errno| cannot(&errno))?;
+    }
+    let list = fs::read_to_string("/proc/self/cgroup").map_err(|error| cannot(&error))?;
+    let name = format!(":name={V1_NAME}:");
+    let number = list.lines().find(|line| line.contains(&name)).and_then(|line| line.split(':').next());
+    let number = number.and_then(|text| text.parse().ok()).ok_or_else(|| cannot(&"it is not listed"))?;
+    results.set(IN, number);
+    Ok(())
+}
+
+fn of_hierarchy() -> Row {
+    kfunc("bpf_task_get_cgroup1", "6.12", HELPERS)
+        .given(give_hierarchy)
+        .takes(|b| {
+            b.current(Reg::R1);
+            b.input(Reg::R2, 0);
+        })
+        .owned("bpf_cgroup_release")
+        .then(leave_id)
+        .leaves("cgroup id", 0, || inode(V1))
+        .not_null(Reg::R1)
+}

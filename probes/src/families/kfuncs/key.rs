@@ -1,0 +1,70 @@
+//! Kfuncs about keys and signatures, the first that LSM programs had (6.1).
+
+use super::body::{BUFFER, SECOND};
+use super::row::{KEPT, Row, kfunc};
+use crate::insn::Reg;
+use crate::spec::source;
+
+const TRACE: &str = "kernel/trace/bpf_trace.c";
+/// `KEY_SPEC_USER_KEYRING` of include/uapi/linux/keyctl.h.
+const USER_KEYRING: i32 = -4;
+/// `KEY_LOOKUP_CREATE` of include/linux/key.h.
+const CREATE: i32 = 1;
+
+/// The rows of this subject.
+pub(super) fn rows() -> Vec<Row> {
+    vec![user_key(), system_key(), put(), verify()]
+}
+
+fn user_key() -> Row {
+    kfunc("bpf_lookup_user_key", "6.1", TRACE)
+        .sleepable()
+        .takes(|b| {
+            b.mov_imm(Reg::R1, USER_KEYRING).mov_imm(Reg::R2, CREATE);
+        })
+        .owned("bpf_key_put")
+        .cites(source("7.3", "kernel/bpf/helpers.c", "bpf_lookup_user_key"))
+}
+
+fn system_key() -> Row {
+    kfunc("bpf_lookup_system_key", "6.1", TRACE)
+        .takes(|b| {
+            b.mov_imm(Reg::R1, 0); // the keyring of built-in keys
+        })
+        .owned("bpf_key_put")
+        .cites(source("7.3", "kernel/bpf/helpers.c", "bpf_lookup_system_key"))
+}
+
+fn put() -> Row {
+    kfunc("bpf_key_put", "6.1", TRACE)
+        .releases()
+        .takes(|b| {
+            b.mov_imm(Reg::R1, 0);
+            b.kfunc("bpf_lookup_system_key");
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+        })
+        .wrong("misuse-of-another-type", |b| {
+            b.context_argument(Reg::R1, 0);
+            b.kfunc("bpf_key_put");
+        })
+}
+
+/// Zeros are no signature.
+fn verify() -> Row {
+    kfunc("bpf_verify_pkcs7_signature", "6.1", TRACE)
+        .sleepable()
+        .takes(|b| {
+            b.dynptr(-16, BUFFER, 64);
+            b.dynptr(-32, SECOND, 64);
+            b.mov_imm(Reg::R1, 0);
+            b.kfunc("bpf_lookup_system_key");
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
+            b.stack_address(Reg::R1, -16);
+            b.stack_address(Reg::R2, -32);
+            b.mov_reg(Reg::R3, KEPT);
+        })
+        .finally(|b| b.release("bpf_key_put", KEPT))
+        .gives(-i64::from(libc::EBADMSG))
+        .not_null(Reg::R3)
+        .spoilt("misuse-uninitialised-dynptr", |b| b.stack_address(Reg::R1, -64))
+}

@@ -1,0 +1,207 @@
+//! Kfuncs about objects of the program's own types. Since 7.1 each exists twice: `.._impl`, whose second argument
+//! the program passes and the verifier replaces, and one whose second argument the program does not see.
+
+use super::body::Body;
+use super::row::{GOT, Row, kfunc};
+use crate::btf_build::UNSIGNED;
+use crate::helper;
+use crate::insn::{Reg, Size};
+use crate::spec::source;
+
+const HELPERS: &str = "kernel/bpf/helpers.c";
+
+/// The rows of this subject.
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        new("bpf_obj_new_impl", "bpf_obj_drop_impl", "6.12"),
+        new("bpf_obj_new", "bpf_obj_drop", "7.2"),
+        drop("bpf_obj_new_impl", "bpf_obj_drop_impl", "6.12"),
+        drop("bpf_obj_new", "bpf_obj_drop", "7.2"),
+        percpu_new("bpf_percpu_obj_new_impl", "bpf_percpu_obj_drop_impl", "6.12"),
+        percpu_new("bpf_percpu_obj_new", "bpf_percpu_obj_drop", "7.2"),
+        refcount_acquire("bpf_refcount_acquire_impl", "bpf_obj_new_impl", "bpf_obj_drop_impl", "6.12"),
+        refcount_of_a_plain_object(),
+        refcount_acquire("bpf_refcount_acquire", "bpf_obj_new", "bpf_obj_drop", "7.2"),
+        throw(),
+        sum_elem_count(),
+    ]
+}
+
+/// `struct item { u64 value; u64 more; }`.
+fn item(b: &mut Body<'_>) -> u32 {
+    let types = b.types();
+    let word = types.int("word", 8, UNSIGNED);
+    types.structure("item", 16, &[("value", word, 0), ("more", word, 8)])
+}
+
+/// An object that counts its references and can be an element of a list, without which the former is refused
+/// (6.12 kernel/bpf/btf.c, btf_parse_fields).
+fn counted(b: &mut Body<'_>) -> u32 {
+    let types = b.types();
+    let (word, half) = (types.int("word", 8, UNSIGNED), types.int("half", 4, UNSIGNED));
+    let three = types.array(word, half, 3);
+    let node = types.structure("bpf_list_node", 24, &[("__opaque", three, 0)]);
+    let one = types.array(half, half, 1);
+    let refcount = types.structure("bpf_refcount", 4, &[("__opaque", one, 0)]);
+    types.structure("counted", 40, &[("value", word, 0), ("node", node, 8), ("ref", refcount, 32)])
+}
+
+/// An object that can be an element of a list and does not count its references.
+fn uncounted(b: &mut Body<'_>) -> u32 {
+    let types = b.types();
+    let (word, half) = (types.int("word", 8, UNSIGNED), types.int("half", 4, UNSIGNED));
+    let three = types.array(word, half, 3);
+    let node = types.structure("bpf_list_node", 24, &[("__opaque", three, 0)]);
+    types.structure("uncounted", 32, &[("value", word, 0), ("node", node, 8)])
+}
+
+/// An object without any field that the kernel knows has no record of such fields at all, which the verifier did not
+/// expect: it calls itself faulty, and warns.
+fn refcount_of_a_plain_object() -> Row {
+    refcount_acquire("bpf_refcount_acquire_impl", "bpf_obj_new_impl", "bpf_obj_drop_impl", "6.12")
+        .variant("-of-a-plain-object")
+        .own_machine()
+        .wrong("misuse-object-without-special-fields", |b| {
+            let item = item(b);
+            acquire_another(b, item, "bpf_refcount_acquire_impl", "bpf_obj_new_impl", "bpf_obj_drop_impl");
+        })
+        .cites(source("7.3", "kernel/bpf/verifier.c", "check_kfunc_args"))
+}
+
+/// A new object of this type, and a second reference to it, of which one is given back.
+fn acquire_another(b: &mut Body<'_>, local: u32, acquire: &str, new: &str, drop: &str) {
+    type_argument(b, local);
+    b.kfunc(new);
+    b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).mov_reg(Reg::R1, GOT).mov_imm(Reg::R2, 0);
+    b.kfunc(acquire);
+    b.release(drop, GOT);
+}
+
+fn type_argument(b: &mut Body<'_>, local: u32) {
+    b.mov_imm(Reg::R1, local).mov_imm(Reg::R2, 0);
+}
+
+fn new(name: &'static str, drop: &'static str, version: &'static str) -> Row {
+    kfunc(name, version, HELPERS)
+        .takes(|b| {
+            let item = item(b);
+            type_argument(b, item);
+        })
+        .owned(drop)
+        .then(|b| {
+            b.mov_imm(Reg::R1, 4711).stx(Size::DW, GOT, 8, Reg::R1).ldx(Size::DW, Reg::R2, GOT, 8);
+            b.leave(0, Reg::R2);
+        })
+        .leaves("value", 0, || Some(4711))
+        .spoilt("misuse-type-not-constant", |b| b.input(Reg::R1, 0))
+        .spoilt("misuse-no-such-type", |b| {
+            b.mov_imm(Reg::R1, 999);
+        })
+        .spoilt("misuse-type-not-a-struct", |b| {
+            b.mov_imm(Reg::R1, 1);
+        })
+        .wrong("misuse-without-types-of-its-own", move |b| {
+            type_argument(b, 1);
+            b.kfunc(name);
+        })
+        .wrong("misuse-beyond-its-size", move |b| {
+            let item = item(b);
+            type_argument(b, item);
+            b.kfunc(name);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).st_imm(Size::DW, GOT, 16, 1);
+            b.release(drop, GOT);
+        })
+        .cites(source(version, "kernel/bpf/verifier.c", "check_kfunc_call"))
+}
+
+fn drop(new: &'static str, name: &'static str, version: &'static str) -> Row {
+    kfunc(name, version, HELPERS)
+        .releases()
+        .takes(move |b| {
+            let item = item(b);
+            type_argument(b, item);
+            b.kfunc(new);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
+        })
+        .wrong("misuse-of-a-kernel-object", move |b| {
+            b.current(Reg::R1);
+            b.mov_imm(Reg::R2, 0);
+            b.kfunc(name);
+        })
+        .wrong("misuse-of-map-memory", move |b| {
+            b.page_address(Reg::R1, super::body::OUT);
+            b.mov_imm(Reg::R2, 0);
+            b.kfunc(name);
+        })
+}
+
+fn percpu_new(name: &'static str, drop: &'static str, version: &'static str) -> Row {
+    kfunc(name, version, HELPERS)
+        .takes(|b| {
+            let item = item(b);
+            type_argument(b, item);
+        })
+        .owned(drop)
+        // Only once it is in a map may a program reach the copies (percpu_btf_ptr_types).
+        .wrong("misuse-reached-before-it-is-in-a-map", move |b| {
+            let item = item(b);
+            type_argument(b, item);
+            b.kfunc(name);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).mov_reg(Reg::R1, GOT);
+            b.call(helper::THIS_CPU_PTR);
+            b.release(drop, GOT);
+        })
+        .spoilt("misuse-type-with-special-fields", |b| {
+            let counted = counted(b);
+            b.mov_imm(Reg::R1, counted);
+        })
+}
+
+fn refcount_acquire(name: &'static str, new: &'static str, drop: &'static str, version: &'static str) -> Row {
+    let row = kfunc(name, version, HELPERS)
+        .takes(move |b| {
+            let counted = counted(b);
+            type_argument(b, counted);
+            b.kfunc(new);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(super::row::KEPT, Reg::R0);
+            b.st_imm(Size::DW, Reg::R0, 0, 4711).mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
+        })
+        .owned_never_null(drop) // KF_RET_NULL does not count for an object that the program owns (is_kfunc_ret_null)
+        .then(|b| {
+            b.ldx(Size::DW, Reg::R1, GOT, 0);
+            b.leave(0, Reg::R1);
+        })
+        .finally(move |b| b.release(drop, super::row::KEPT))
+        .leaves("value, through the second reference", 0, || Some(4711));
+    row.wrong("misuse-object-without-a-count", move |b| {
+        let uncounted = uncounted(b);
+        acquire_another(b, uncounted, name, new, drop);
+    })
+}
+
+/// What is thrown is what the hook returns.
+fn throw() -> Row {
+    kfunc("bpf_throw", "6.12", HELPERS)
+        .takes(|b| {
+            b.mov_imm(Reg::R1, 0);
+        })
+        .never_returns()
+        .spoilt("misuse-verdict-out-of-range", |b| {
+            b.mov_imm(Reg::R1, 1);
+        })
+        .wrong("misuse-with-a-reference", |b| {
+            b.current(Reg::R1);
+            b.kfunc("bpf_task_acquire");
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).mov_imm(Reg::R1, 0);
+            b.kfunc("bpf_throw");
+            b.release("bpf_task_release", GOT);
+        })
+}
+
+/// An array map does not count its elements: 0.
+fn sum_elem_count() -> Row {
+    kfunc("bpf_map_sum_elem_count", "6.12", "kernel/bpf/map_iter.c")
+        .takes(|b| b.results_map(Reg::R1))
+        .gives(0)
+        .not_null(Reg::R1)
+}

@@ -1,0 +1,355 @@
+//! What is known of one kfunc: how it is called, what it gives, and which rules can be broken.
+
+use super::body::{Body, OUT};
+use crate::bpf::BPF_F_SLEEPABLE;
+use crate::errno::Errno;
+use crate::insn::{Reg, Size};
+use crate::lsm::PAGE;
+use crate::results::Results;
+use crate::session::{Attempt, Ended};
+use crate::spec::{Source, source};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+/// Code of a program, or a part of it.
+pub(super) type Code = Arc<dyn Fn(&mut Body<'_>) + Send + Sync>;
+/// Makes user space and the page ready.
+pub(super) type Given = Arc<dyn Fn(&mut Results) -> Result<(), Ended> + Send + Sync>;
+/// Compares what the program left with what user space knows.
+pub(super) type Check = Arc<dyn Fn(&mut Attempt<'_>, &Results) + Send + Sync>;
+
+/// Holds a kfunc's result, once known not to be NULL, in [`Row::then`].
+pub(super) const GOT: Reg = Reg::R8;
+/// Holds whatever a row keeps across its call.
+pub(super) const KEPT: Reg = Reg::R9;
+/// The file that the usual trigger opens.
+pub(super) const OPENED: &str = "/tmp/opened";
+
+/// What a kfunc returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Returns {
+    /// Nothing, or a number.
+    Plain,
+    /// A pointer that may be NULL (`KF_RET_NULL`).
+    Nullable,
+    /// A reference (`KF_ACQUIRE`), given back with the kfunc named. NULL must be checked if the flag is set.
+    Owned(&'static str, bool),
+    /// Nothing, and the call does not return.
+    Never,
+}
+
+/// In which programs a kfunc is called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sleep {
+    /// Sleepable or not makes no difference to it: both are tried.
+    Either,
+    /// The arguments rest on the RCU section that every non-sleepable program is.
+    Never,
+    /// `KF_SLEEPABLE`.
+    Must,
+}
+
+/// A program that breaks a rule.
+#[derive(Clone)]
+pub(super) struct Wrong {
+    pub(super) name: String,
+    pub(super) flags: u32,
+    pub(super) kind: WrongKind,
+}
+
+/// What is wrong with it.
+#[derive(Clone)]
+pub(super) enum WrongKind {
+    /// A program of its own.
+    Body(Code),
+    /// The canonical program with code before its arguments are made and code right before the call.
+    Spoilt(Code, Code),
+    /// The canonical program as another program type: fentry on the hook's own function.
+    Fentry,
+}
+
+/// Another way of calling it that is right.
+#[derive(Clone)]
+pub(super) struct Also {
+    pub(super) name: &'static str,
+    pub(super) spoil: Code,
+    pub(super) expected: i64,
+}
+
+/// One kfunc.
+#[derive(Clone)]
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    /// What the probe's id has after the kfunc's name, for a second row of the same kfunc.
+    pub(super) variant: &'static str,
+    pub(super) own_machine: bool,
+    /// `KF_RELEASE`: the first argument is a reference, gone afterwards.
+    pub(super) releases: bool,
+    pub(super) sources: Vec<Source>,
+    pub(super) hook: &'static str,
+    pub(super) act: fn() -> Result<(), Errno>,
+    pub(super) sleep: Sleep,
+    pub(super) returns: Returns,
+    pub(super) given: Vec<Given>,
+    pub(super) before: Code,
+    pub(super) then: Code,
+    pub(super) finally: Code,
+    pub(super) expected: Option<Arc<dyn Fn() -> Option<i64> + Send + Sync>>,
+    pub(super) checks: Vec<Check>,
+    pub(super) also: Vec<Also>,
+    pub(super) wrong: Vec<Wrong>,
+}
+
+/// A kfunc that takes nothing and gives nothing, called on `file_open`, with the place of its definition and flags.
+pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static str) -> Row {
+    Row {
+        name,
+        variant: "",
+        own_machine: false,
+        releases: false,
+        sources: vec![source(version, file, name)],
+        hook: "file_open",
+        act: open,
+        sleep: Sleep::Either,
+        returns: Returns::Plain,
+        given: vec![Arc::new(|_| {
+            File::create(OPENED).map(drop).map_err(|error| Ended::could_not("create a file", error))
+        })],
+        before: nothing(),
+        then: nothing(),
+        finally: nothing(),
+        expected: None,
+        checks: Vec::new(),
+        also: Vec::new(),
+        wrong: Vec::new(),
+    }
+}
+
+/// The usual trigger.
+fn open() -> Result<(), Errno> {
+    File::open(OPENED).map(drop).map_err(Errno::from)
+}
+
+/// No code.
+fn nothing() -> Code {
+    Arc::new(|_| {})
+}
+
+impl Row {
+    /// Makes the arguments, in the argument registers.
+    pub(super) fn takes(mut self, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
+        self.before = Arc::new(code);
+        self
+    }
+
+    /// What happens with the result, which is in [`GOT`], if it is not NULL and as long as it is owned.
+    pub(super) fn then(mut self, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
+        self.then = Arc::new(code);
+        self
+    }
+
+    /// What gives back what [`Row::takes`] acquired, whatever came back. Also ends programs that break a rule, which
+    /// must have no other fault.
+    pub(super) fn finally(mut self, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
+        self.finally = Arc::new(code);
+        self
+    }
+
+    /// It returns a reference that may be NULL (`KF_ACQUIRE | KF_RET_NULL`).
+    pub(super) fn owned(mut self, release: &'static str) -> Self {
+        self.returns = Returns::Owned(release, true);
+        self
+    }
+
+    /// It returns a reference that is never NULL (`KF_ACQUIRE` alone).
+    pub(super) fn owned_never_null(mut self, release: &'static str) -> Self {
+        self.returns = Returns::Owned(release, false);
+        self
+    }
+
+    /// It returns a pointer that may be NULL and is not owned.
+    pub(super) fn nullable(mut self) -> Self {
+        self.returns = Returns::Nullable;
+        self
+    }
+
+    /// It gives back the reference that is its first argument (`KF_RELEASE`).
+    pub(super) fn releases(mut self) -> Self {
+        self.releases = true;
+        self
+    }
+
+    /// A second row of the same kfunc, told apart by this end of the probe's id.
+    pub(super) fn variant(mut self, variant: &'static str) -> Self {
+        self.variant = variant;
+        self
+    }
+
+    /// Run in a machine of its own, because a misuse makes the kernel warn, which it does but once.
+    pub(super) fn own_machine(mut self) -> Self {
+        self.own_machine = true;
+        self
+    }
+
+    /// It does not return.
+    pub(super) fn never_returns(mut self) -> Self {
+        self.returns = Returns::Never;
+        self
+    }
+
+    /// It needs a sleepable program.
+    pub(super) fn sleepable(mut self) -> Self {
+        self.sleep = Sleep::Must;
+        self
+    }
+
+    /// Its arguments are protected by RCU only, which a sleepable program is not by itself: there, the canonical
+    /// program breaks a rule.
+    pub(super) fn rcu(mut self) -> Self {
+        self.sleep = Sleep::Never;
+        self.wrong.push(Wrong {
+            name: "misuse-sleepable-without-rcu".to_owned(),
+            flags: BPF_F_SLEEPABLE,
+            kind: WrongKind::Spoilt(nothing(), nothing()),
+        });
+        self
+    }
+
+    /// It is called on this hook, which `act` triggers.
+    pub(super) fn on(mut self, hook: &'static str, act: fn() -> Result<(), Errno>) -> Self {
+        self.hook = hook;
+        self.act = act;
+        self
+    }
+
+    /// Makes user space ready, before anything is loaded.
+    pub(super) fn given(
+        mut self,
+        given: impl Fn(&mut Results) -> Result<(), Ended> + Send + Sync + 'static,
+    ) -> Self {
+        self.given.push(Arc::new(given));
+        self
+    }
+
+    /// It returns this number.
+    pub(super) fn gives(self, expected: i64) -> Self {
+        self.gives_as_known(move || Some(expected))
+    }
+
+    /// It returns the number that user space finds elsewhere; `None` when it cannot find it.
+    pub(super) fn gives_as_known(
+        mut self,
+        expected: impl Fn() -> Option<i64> + Send + Sync + 'static,
+    ) -> Self {
+        self.expected = Some(Arc::new(expected));
+        self
+    }
+
+    /// The slot at `OUT` plus 8 times `slot`, written by [`Row::then`], is what user space knows as `key`.
+    pub(super) fn leaves(
+        self,
+        key: &'static str,
+        slot: i32,
+        known: impl Fn() -> Option<u64> + Send + Sync + 'static,
+    ) -> Self {
+        self.checks(move |attempt, results| match known() {
+            Some(known) => attempt.same(key, results.get(OUT + 8 * slot), known),
+            None => attempt.see(key, "user space could not find out"),
+        })
+    }
+
+    /// Compares by hand.
+    pub(super) fn checks(
+        mut self,
+        check: impl Fn(&mut Attempt<'_>, &Results) + Send + Sync + 'static,
+    ) -> Self {
+        self.checks.push(Arc::new(check));
+        self
+    }
+
+    /// Called with other arguments, which `code` changes right before the call, it returns `expected`.
+    pub(super) fn also(
+        mut self,
+        name: &'static str,
+        expected: i64,
+        code: impl Fn(&mut Body<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.also.push(Also { name, spoil: Arc::new(code), expected });
+        self
+    }
+
+    /// A program of its own that breaks the rule `name`, sleepable exactly if the kfunc needs it.
+    pub(super) fn wrong(self, name: &str, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
+        let flags = if self.sleep == Sleep::Must { BPF_F_SLEEPABLE } else { 0 };
+        self.wrong_with(name, flags, WrongKind::Body(Arc::new(code)))
+    }
+
+    /// A sleepable program of its own that breaks the rule `name`.
+    pub(super) fn wrong_sleepable(
+        self,
+        name: &str,
+        code: impl Fn(&mut Body<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.wrong_with(name, BPF_F_SLEEPABLE, WrongKind::Body(Arc::new(code)))
+    }
+
+    /// The canonical program with code right before the call that breaks the rule `name`.
+    pub(super) fn spoilt(self, name: &str, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
+        let flags = if self.sleep == Sleep::Must { BPF_F_SLEEPABLE } else { 0 };
+        self.wrong_with(name, flags, WrongKind::Spoilt(nothing(), Arc::new(code)))
+    }
+
+    /// NULL for an argument that may not be.
+    pub(super) fn not_null(self, argument: Reg) -> Self {
+        self.spoilt(&format!("misuse-null-argument-{}", argument.number()), move |b| {
+            b.mov_imm(argument, 0);
+        })
+    }
+
+    /// A number for an argument that is a pointer.
+    pub(super) fn not_number(self, argument: Reg) -> Self {
+        self.spoilt(&format!("misuse-number-for-argument-{}", argument.number()), move |b| {
+            b.ldx(Size::DW, argument, PAGE, OUT);
+        })
+    }
+
+    /// A pointer of the right type that the verifier does not trust, because it comes from a cast.
+    pub(super) fn not_untrusted(self, argument: Reg, record: &'static str) -> Self {
+        let flags = if self.sleep == Sleep::Must { BPF_F_SLEEPABLE } else { 0 };
+        let first: Code = Arc::new(move |b| {
+            b.context_argument(Reg::R1, 0);
+            b.record_id(Reg::R2, record);
+            b.kfunc("bpf_rdonly_cast");
+            // Kept on the stack: the row's own code may use every callee-saved register.
+            b.stx(Size::DW, Reg::R10, -256, Reg::R0);
+        });
+        let last: Code = Arc::new(move |b| {
+            b.ldx(Size::DW, argument, Reg::R10, -256);
+        });
+        let name = format!("misuse-untrusted-argument-{}", argument.number());
+        self.wrong_with(&name, flags, WrongKind::Spoilt(first, last))
+    }
+
+    /// Only LSM programs may call it: a program of another type on the same function may not.
+    pub(super) fn lsm_only(self) -> Self {
+        // Never sleepable: the functions that hooks are cannot sleep for fentry, which would be another reason.
+        self.wrong_with("misuse-fentry-program", 0, WrongKind::Fentry)
+    }
+
+    /// Cites another place in the kernel's source.
+    pub(super) fn cites(mut self, source: Source) -> Self {
+        self.sources.push(source);
+        self
+    }
+
+    fn wrong_with(mut self, name: &str, flags: u32, kind: WrongKind) -> Self {
+        self.wrong.push(Wrong { name: name.to_owned(), flags, kind });
+        self
+    }
+}
+
+/// The inode number of a path.
+pub(super) fn inode(path: &str) -> Option<u64> {
+    fs::metadata(path).ok().map(|metadata| metadata.ino())
+}
