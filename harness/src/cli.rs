@@ -120,7 +120,7 @@ pub struct Selection {
 /// How machines are started.
 #[derive(Args, Clone, Debug)]
 pub struct MachineOptions {
-    /// Machines at once [default: one per processor]
+    /// Machines at once [default: one more than there are processors]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Who starts the virtual machines

@@ -35,6 +35,9 @@ pub struct Probe {
     pub sources: Vec<Source>,
     /// The virtual machine it needs.
     pub machine: Machine,
+    /// Whether it is known to take the machine down on some kernels. Such probes come after the others on their
+    /// machine, so that as few boots as possible follow.
+    pub crashes: bool,
     /// Whether it loads objects with aya, which PID 1 makes ready once for all of them.
     pub aya: bool,
     /// What it does.
@@ -54,6 +57,7 @@ impl Probe {
             question: question.into(),
             sources: sources.to_vec(),
             machine: Machine::Shared,
+            crashes: false,
             aya: false,
             run: Box::new(run),
         }
@@ -70,6 +74,14 @@ impl Probe {
     #[must_use]
     pub const fn uses_aya(mut self) -> Self {
         self.aya = true;
+        self
+    }
+
+    /// The same probe, run apart and after the others there, because it takes some kernels down.
+    #[must_use]
+    pub fn crashing(mut self) -> Self {
+        self.machine = Machine::Own;
+        self.crashes = true;
         self
     }
 

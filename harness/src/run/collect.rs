@@ -217,7 +217,12 @@ impl Collector<'_> {
             let before = self.run.records.len();
             match self.boot(&plan)? {
                 Boot::Done => return Ok(()),
-                Boot::Lost if self.run.records.len() > before => self.fruitless = 0,
+                Boot::Lost if self.run.records.len() > before => {
+                    self.fruitless = 0;
+                    if self.nothing_left(&plan.machine) {
+                        return Ok(()); // the machine was lost with its last probe: no boot would bring more
+                    }
+                }
                 Boot::Lost => {
                     self.fruitless += 1;
                     self.run.boot_retries += 1;
@@ -229,6 +234,13 @@ impl Collector<'_> {
                 }
             }
         }
+    }
+
+    /// Whether every probe that asks for such a machine has a record.
+    fn nothing_left(&self, machine: &Machine) -> bool {
+        let answered: BTreeSet<&str> = self.run.records.iter().map(|record| record.probe.as_str()).collect();
+        let mut asked = self.inventory.iter().filter(|it| it.machine == *machine);
+        !self.inventory.is_empty() && asked.all(|it| answered.contains(it.probe.as_str()))
     }
 
     fn console_path(&self) -> PathBuf {

@@ -110,7 +110,9 @@ fn run_subjects(
     if let Some(first) = jobs.first() {
         environment.choose_accel(options, first, progress);
     }
-    let width = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    // One more than there are processors: a machine that waits for a grace period uses none.
+    let width =
+        options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) + 1);
     let not_kept = Mutex::new(Vec::new());
     let teller = Teller::new(progress);
     let write = |run: &KernelRun| {

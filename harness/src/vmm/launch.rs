@@ -78,6 +78,10 @@ impl MachineSpec {
             "oops=panic".into(),
             "panic=-1".into(),
             "quiet".into(),
+            // A fifth of a boot under TCG: moving the kernel, testing its ciphers, waiting for entropy.
+            "nokaslr".into(),
+            "cryptomgr.notests".into(),
+            "random.trust_cpu=on".into(),
         ];
         words.extend(self.append.iter().cloned());
         // Last: without a script virtme-ng puts the console on a virtio device that older kernels have as a module.

@@ -56,7 +56,7 @@ fn slot_probes() -> Vec<Probe> {
             &[ACCESS, source("7.1", "kernel/signal.c", "prepare_kill_siginfo")],
             slots::task_kill_info,
         )
-        .own_machine(), // where it is null, following it brings the kernel down
+        .crashing(), // where it is null, following it brings the kernel down
     ]
 }
 
@@ -125,14 +125,14 @@ fn pointer_probes() -> Vec<Probe> {
             &nullness,
             pointers::null_cred_followed,
         )
-        .own_machine(),
+        .crashing(),
         Probe::new(
             "context/null-file-followed",
             "May the file of mmap_file be followed without a check, and what happens when it is null?",
             &nullness,
             pointers::null_file_followed,
         )
-        .own_machine(),
+        .crashing(),
     ]
 }
 

@@ -68,12 +68,17 @@ fn alarm(record: &str) -> Option<String> {
     ALARMS.iter().any(|mark| text.contains(mark)).then(|| text.to_owned())
 }
 
-/// The kernel's taint flags, 0 when they cannot be read.
-pub(super) fn tainted() -> u64 {
+/// `TAINT_WARN` (include/linux/panic.h): a WARN has appeared.
+const TAINT_WARN: u64 = 1 << 9;
+
+/// The kernel's taint flags, 0 when they cannot be read. The one that a WARN sets is left out: the message itself is
+/// recorded, while the flag changes only with the first one since the boot.
+fn tainted() -> u64 {
     std::fs::read_to_string("/proc/sys/kernel/tainted")
         .ok()
-        .and_then(|text| text.trim().parse().ok())
+        .and_then(|text| text.trim().parse::<u64>().ok())
         .unwrap_or(0)
+        & !TAINT_WARN
 }
 
 #[cfg(test)]

@@ -75,11 +75,13 @@ fn selected(plan: &Plan) -> Result<Vec<Probe>, String> {
     } else {
         crate::families::all()
     };
-    Ok(probes
+    let mut selected: Vec<Probe> = probes
         .into_iter()
         .filter(|probe| plan.select.is_empty() || globs.is_match(&probe.id))
         .filter(|probe| !done.contains(probe.id.as_str()))
-        .collect())
+        .collect();
+    selected.sort_by_key(|probe| probe.crashes); // stable: otherwise as declared
+    Ok(selected)
 }
 
 fn globs(patterns: &[String]) -> Result<GlobSet, String> {

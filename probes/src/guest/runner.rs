@@ -63,6 +63,8 @@ pub(super) fn run_all(
         channel.send(&Message::End { probe: probe.id.clone(), outcome, warnings, micros })?;
         records += 1;
     }
+    // The power-off cleans up: detaching here would cost a grace period per link, and the harness waits.
+    std::mem::forget((keeper, lingering));
     Ok(records)
 }
 
