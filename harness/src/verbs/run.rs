@@ -281,8 +281,12 @@ fn keep_proposals(
 ) -> Result<(), Failure> {
     let store = project.store();
     let known = known(matrix);
-    let rows: Vec<KernelRun> =
+    let mut rows: Vec<KernelRun> =
         runs.iter().filter(|run| known.matrix.contains(&run.kernel)).cloned().collect();
+    for run in &mut rows {
+        // The hidden family has no snapshots.
+        run.records.retain(|record| known.questions.contains_key(&record.probe));
+    }
     if accept {
         let changed = store.accept_runs(&rows, &known, |_, _| true)?;
         super::print(&format!("accepted: {} snapshot files changed", changed.len()));

@@ -1,7 +1,7 @@
 //! Helpers: called as intended from an LSM program, the result checked against user space.
 //!
-//! A helper is a [`Row`]: what is asked of it, where its rules are in the kernel's source, and its cases, each a name
-//! and one function that works on a [`Bench`]. The usual names are `canonical` (the helper's normal use, by a program
+//! A helper is a `Row`: what is asked of it, where its rules are in the kernel's source, and its cases, each a name
+//! and one function that works on a `Bench`. The usual names are `canonical` (the helper's normal use, by a program
 //! that may not sleep), `canonical-sleepable` (the same, by one that may), `from-rust` (an object compiled from Rust
 //! and loaded with aya) and `misuse-..` (a call that the verifier is expected to refuse; its reason is the record).
 

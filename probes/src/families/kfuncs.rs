@@ -1,6 +1,6 @@
 //! Kfuncs: called as intended from an LSM program, the result checked against user space, and called wrongly.
 //!
-//! A kfunc is one [`row::Row`], a few lines in the file of its subject; the row says how the arguments are made, what
+//! A kfunc is one `Row`, a few lines in the file of its subject; the row says how the arguments are made, what
 //! comes back and what that must be. The cases follow from it:
 //!
 //! - `exists`: is the function in the kernel's BTF, with which prototype and tags. If not, every case is absent.
