@@ -7,7 +7,7 @@ use crate::vmm::{Launcher, MachineSpec};
 use probes::protocol::{Announced, Machine, Message, PROTOCOL, Plan};
 use probes::record::{Case, KernelFacts, Outcome, Record};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long things may take. All of them bound a wait; none is part of an observation.
@@ -459,12 +459,4 @@ pub fn trial(setup: &Setup, job: &Job) -> Result<(), String> {
         (None, Some(_)) => Ok(()),
         (failure, _) => Err(failure.unwrap_or_else(|| "no hello".into())),
     }
-}
-
-/// Makes the folder for a kernel's console logs.
-///
-/// # Errors
-/// The system's error.
-pub fn make_folder(path: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(path)
 }

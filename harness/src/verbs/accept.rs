@@ -1,10 +1,9 @@
 //! `conform accept`: the one explicit step by which records become snapshots. Never in CI.
 
-use super::project::{Project, known, probe_globs, subjects};
+use super::project::{Project, glob_set, known, probe_globs, subjects};
 use crate::cli::AcceptOptions;
 use crate::exit::{self, Failure};
 use crate::report::runs;
-use globset::{Glob, GlobSetBuilder};
 
 /// Accepts what a run saw.
 pub(super) fn accept(project: &Project, options: &AcceptOptions) -> Result<u8, Failure> {
@@ -17,11 +16,7 @@ pub(super) fn accept(project: &Project, options: &AcceptOptions) -> Result<u8, F
     } else {
         probe_globs(&options.selection.probes)?
     };
-    let mut set = GlobSetBuilder::new();
-    for pattern in &patterns {
-        set.add(Glob::new(pattern).map_err(|error| Failure::new(exit::BAD_INPUT, error))?);
-    }
-    let set = set.build().map_err(|error| Failure::new(exit::BAD_INPUT, error))?;
+    let set = glob_set(&patterns)?;
     let wanted = |probe: &str| patterns.is_empty() || set.is_match(probe);
 
     let changed = if options.prune {

@@ -23,8 +23,6 @@ pub struct Environment {
     pub cache: Cache,
     /// What the collector needs.
     pub setup: Setup,
-    /// Why this accelerator.
-    pub accel_reason: String,
 }
 
 /// The folder of one run.
@@ -145,7 +143,7 @@ impl Environment {
             // itself.
             cpus: 1,
         };
-        Ok(Self { cache, setup, accel_reason: String::new() })
+        Ok(Self { cache, setup })
     }
 
     /// Chooses the accelerator, if need be by booting `job` under KVM.
@@ -164,7 +162,6 @@ impl Environment {
         if let Some(seconds) = options.deadline {
             self.setup.deadlines.probe = Duration::from_secs(seconds);
         }
-        self.accel_reason = reason;
     }
 }
 

@@ -1,20 +1,15 @@
 //! `conform list`: the probes with their questions.
 
-use super::project::{probe_globs, probe_infos};
+use super::project::{glob_set, probe_globs, probe_infos};
 use crate::cli::{Format, ListOptions};
 use crate::exit::{self, Failure};
 use crate::report::list;
-use globset::{Glob, GlobSetBuilder};
 
 /// Prints the probes.
 pub(super) fn list(options: &ListOptions) -> Result<u8, Failure> {
     let mut globs = options.probes.clone();
     globs.extend(options.family.iter().cloned());
-    let mut set = GlobSetBuilder::new();
-    for glob in probe_globs(&globs)? {
-        set.add(Glob::new(&glob).map_err(|error| Failure::new(exit::BAD_INPUT, error))?);
-    }
-    let set = set.build().map_err(|error| Failure::new(exit::BAD_INPUT, error))?;
+    let set = glob_set(&probe_globs(&globs)?)?;
     let probes: Vec<_> =
         probe_infos().into_iter().filter(|probe| globs.is_empty() || set.is_match(&probe.id)).collect();
     match options.format {

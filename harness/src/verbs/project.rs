@@ -1,11 +1,10 @@
 //! Where the project is, what it knows, and what a selection on the command line means.
 
-use crate::cli::Selection;
 use crate::exit::{self, Failure};
 use crate::matrix::{Matrix, Row, Source, closest};
 use crate::report::list::ProbeInfo;
 use crate::snapshot::{Ci, Known, Store};
-use globset::Glob;
+use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::path::{Path, PathBuf};
 
 /// The project's folder and the matrix in use.
@@ -193,10 +192,16 @@ fn probe_part(id: &str) -> String {
     }
 }
 
-/// Whether anything of a selection is given.
-#[must_use]
-pub fn is_partial(selection: &Selection) -> bool {
-    !selection.kernels.is_empty() || !selection.probes.is_empty()
+/// One matcher for several globs over probe ids.
+///
+/// # Errors
+/// Bad input for a malformed glob.
+pub fn glob_set(patterns: &[String]) -> Result<GlobSet, Failure> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern).map_err(|error| Failure::new(exit::BAD_INPUT, error))?);
+    }
+    set.build().map_err(|error| Failure::new(exit::BAD_INPUT, error))
 }
 
 #[cfg(test)]
