@@ -9,7 +9,7 @@ mod sockets;
 mod system;
 mod tasks;
 
-use super::{Calls, Hook, Verdict, Whom};
+use super::row::{Calls, Hook, Verdict, Whom};
 use crate::errno::Errno;
 use crate::spec::source;
 use crate::triggers::Recipe;

@@ -1,0 +1,160 @@
+//! Firing and denying: a program on the hook, the trigger without and with a verdict, and what user space sees.
+
+use super::row::{Calls, Hook, Verdict, Whom};
+use crate::asm::Asm;
+use crate::errno::Errno;
+use crate::insn::{Reg, Size};
+use crate::lsm::{Attached, CTX, LsmProgram, PAGE, deny};
+use crate::results::{FREE, RUNS, Results, TARGET};
+use crate::session::{Attempt, Ended};
+use crate::triggers::{Act, Arm, Seen};
+
+/// Where the page holds the verdict of the program of [`Ready`].
+const VERDICT: i32 = FREE;
+
+/// A trigger with a program on the hook, which the cases of a probe share: on some kernels it is the waiting for
+/// grace periods while attaching and detaching that takes the time.
+pub(super) struct Ready {
+    results: Results,
+    act: Act,
+    _attached: Attached,
+}
+
+impl Ready {
+    /// Tries the trigger without a program, then attaches one that returns the verdict in the page.
+    fn new(attempt: &mut Attempt<'_>, hook: Hook) -> Result<Self, Ended> {
+        Self::with(attempt, hook, |asm| {
+            if matches!(hook.verdict, Verdict::Values(_)) {
+                return; // no errno passes there; its own program returns 0
+            }
+            // The verifier wants to see an errno (6.12 kernel/bpf/bpf_lsm.c, bpf_lsm_get_retval_range).
+            asm.ldx(Size::DW, Reg::R0, PAGE, VERDICT)
+                .jsgt_imm(Reg::R0, 0, "pass")
+                .jslt_imm(Reg::R0, -4095, "pass")
+                .exit();
+        })
+    }
+
+    /// The same, the program ending with `decide`.
+    fn with(attempt: &mut Attempt<'_>, hook: Hook, decide: impl FnOnce(&mut Asm)) -> Result<Self, Ended> {
+        attempt.hook(hook.name)?;
+        let mut results = attempt.results()?;
+        results.name_nobody();
+        let mut act = (hook.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
+        act(Arm::idle()).map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
+        let program = program(attempt, hook, &results, decide)?;
+        let attached = attempt.attach_lsm(&program)?;
+        Ok(Self { results, act, _attached: attached })
+    }
+
+    /// What an earlier case has left, after trying that its program lets pass whom it is not for; else a new one.
+    fn again(attempt: &mut Attempt<'_>, hook: Hook, ready: &mut Option<Self>) -> Result<Self, Ended> {
+        let Some(mut ready) = ready.take() else { return Self::new(attempt, hook) };
+        attempt.loaded(true, "");
+        (ready.act)(Arm::idle()).map_err(|errno| Ended::could_not("do the trigger for nobody", errno))?;
+        Ok(ready)
+    }
+
+    /// Does the trigger while the program returns `verdict`.
+    fn trigger(&mut self, attempt: &mut Attempt<'_>, verdict: i32) -> Result<Seen, Errno> {
+        self.results.set(RUNS, 0);
+        self.results.set(VERDICT, i64::from(verdict).cast_unsigned());
+        let outcome = attempt.trigger(|| (self.act)(Arm::new(&self.results)));
+        self.results.name_nobody();
+        outcome
+    }
+
+    /// Notes the outcome, and that of the same act for nobody: the program is still attached, so what changes is its
+    /// verdict for the target alone.
+    fn see(&mut self, attempt: &mut Attempt<'_>, outcome: Result<Seen, Errno>) {
+        see(attempt, "user space sees", outcome);
+        let other = (self.act)(Arm::idle());
+        see(attempt, "not the target", other);
+    }
+}
+
+pub(super) fn fire(attempt: &mut Attempt<'_>, hook: Hook, kept: &mut Option<Ready>) -> Result<(), Ended> {
+    let mut ready = Ready::new(attempt, hook)?;
+    let outcome = ready.trigger(attempt, 0);
+    match hook.calls {
+        Calls::Counted => attempt.runs(ready.results.runs()),
+        Calls::Some => attempt.ran(ready.results.runs() > 0),
+    }
+    see(attempt, "user space sees", outcome);
+    *kept = Some(ready);
+    Ok(())
+}
+
+pub(super) fn denied(
+    attempt: &mut Attempt<'_>,
+    hook: Hook,
+    kept: &mut Option<Ready>,
+    errno: Errno,
+) -> Result<(), Ended> {
+    let mut ready = Ready::again(attempt, hook, kept)?;
+    let outcome = ready.trigger(attempt, deny(errno));
+    attempt.ran(ready.results.runs() > 0);
+    attempt.denial("user space sees", &outcome, errno);
+    ready.see(attempt, outcome);
+    *kept = Some(ready);
+    Ok(())
+}
+
+/// A verdict that nobody listens to.
+pub(super) fn ignored(
+    attempt: &mut Attempt<'_>,
+    hook: Hook,
+    kept: &mut Option<Ready>,
+    errno: Errno,
+) -> Result<(), Ended> {
+    let mut ready = Ready::again(attempt, hook, kept)?;
+    let outcome = ready.trigger(attempt, deny(errno));
+    attempt.ran(ready.results.runs() > 0);
+    ready.see(attempt, outcome);
+    *kept = Some(ready);
+    Ok(())
+}
+
+/// A value of which the verifier is to judge, and if it lets it pass the kernel.
+pub(super) fn returned(attempt: &mut Attempt<'_>, hook: Hook, value: i32) -> Result<(), Ended> {
+    let mut ready = Ready::with(attempt, hook, |asm| {
+        asm.mov_imm(Reg::R0, value).exit();
+    })?;
+    let outcome = ready.trigger(attempt, value);
+    attempt.ran(ready.results.runs() > 0);
+    ready.see(attempt, outcome);
+    Ok(())
+}
+
+/// A program that counts the calls that belong to the trigger and does `decide` for them; it returns 0 to all others.
+fn program(
+    attempt: &Attempt<'_>,
+    hook: Hook,
+    results: &Results,
+    decide: impl FnOnce(&mut Asm),
+) -> Result<LsmProgram, Ended> {
+    match hook.whom {
+        Whom::Current => Ok(LsmProgram::framed(hook.name, results, decide)),
+        Whom::FirstArgument => {
+            let tgid = attempt.btf()?.member("task_struct", "tgid");
+            let tgid = tgid.map_err(|error| Ended::could_not("find task_struct.tgid", error))?;
+            let mut asm = Asm::new();
+            asm.mov_reg(CTX, Reg::R1)
+                .ld_map_value(PAGE, results, 0)
+                .ldx(Size::DW, Reg::R1, CTX, 0)
+                .ldx(Size::W, Reg::R1, Reg::R1, tgid.byte_offset)
+                .ldx(Size::DW, Reg::R2, PAGE, TARGET)
+                .jne_reg(Reg::R1, Reg::R2, "pass")
+                .mov_imm(Reg::R1, 1)
+                .atomic_add(Size::DW, PAGE, RUNS, Reg::R1);
+            decide(&mut asm);
+            asm.label("pass").mov_imm(Reg::R0, 0).exit();
+            Ok(LsmProgram::raw(hook.name, asm))
+        }
+    }
+}
+
+/// Notes what user space saw: the errno, or in which way there was none.
+fn see(attempt: &mut Attempt<'_>, key: &str, outcome: Result<Seen, Errno>) {
+    attempt.see(key, outcome.map_or_else(Errno::name, |seen| seen.0.to_owned()));
+}
