@@ -136,6 +136,12 @@ impl Cache {
         self.root.join("kernels").join(file_name(key))
     }
 
+    /// Where saved machines are.
+    #[must_use]
+    pub fn states(&self) -> PathBuf {
+        self.root.join("states")
+    }
+
     /// Bytes that an unprivileged user can still write to the cache's file system.
     ///
     /// # Errors

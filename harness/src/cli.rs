@@ -132,6 +132,9 @@ pub struct MachineOptions {
     /// Use no network: what is not in the cache counts as missing
     #[arg(long)]
     pub offline: bool,
+    /// Boot every machine instead of restoring it from the state that an earlier run has saved
+    #[arg(long)]
+    pub cold: bool,
     /// Seconds that one probe may take [default: 40 under TCG, 20 under KVM]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub deadline: Option<u64>,

@@ -33,7 +33,7 @@ pub struct ImageFacts {
 /// Where the wall-clock time of one kernel went, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
-    /// From starting the launcher to the guest's hello, all boots together.
+    /// From starting a machine to the guest's hello, all boots and restores together.
     pub boot_ms: u64,
     /// From hello to the last record.
     pub probes_ms: u64,
@@ -60,6 +60,9 @@ pub struct KernelRun {
     pub qemu: String,
     /// Virtual machines started, retries included.
     pub boots: u32,
+    /// How many of them were restored from a saved state instead of booted.
+    #[serde(default)]
+    pub restored: u32,
     /// Boots that died before hello and were tried again.
     pub boot_retries: u32,
     /// Where the time went.

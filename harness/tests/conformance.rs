@@ -112,6 +112,7 @@ fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {
         offline: false,
         deadline: None,
         lsm: None,
+        cold: false,
     };
     let folder = project().work_folder().join("tests").join(family.unwrap_or("all"));
     let progress = Progress::stderr();

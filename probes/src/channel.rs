@@ -3,14 +3,16 @@
 //! [`Region`] is the mapping, [`GuestEnd`] puts messages into the ring, [`HostEnd`] takes them out. Everything the
 //! other side wrote is checked before it is believed: positions, lengths, checksums.
 
-use crate::protocol::{
-    CRUMB_BYTES, CRUMB_OFFSET, FRAME_HEAD, FRAME_MAGIC, FRAME_MAX, Header, MAGIC, Message, PLAN_MAX,
-    PLAN_OFFSET, PROTOCOL, Plan, REGION, RING_BYTES, RING_OFFSET,
+use crate::protocol::{FRAME_HEAD, FRAME_MAGIC, FRAME_MAX, Message, PROTOCOL, Plan};
+use conform_boot::layout::{
+    CRUMB_BYTES, CRUMB_OFFSET, Header, MAGIC, PLAN_MAX, PLAN_OFFSET, REGION, RING_BYTES, RING_OFFSET,
+    SEED_BYTES, WAITING,
 };
 use memmap2::{MmapMut, MmapOptions};
 use std::fs::File;
+use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What can go wrong on the channel.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,12 @@ pub enum ChannelError {
     /// The plan does not fit or does not parse.
     #[error("the plan is unusable: {0}")]
     Plan(String),
+    /// The second stage does not fit.
+    #[error("the guest binary has {0} bytes; 1 to {RING_BYTES} can be handed over")]
+    Guest(usize),
+    /// There are no random numbers for the guest.
+    #[error("cannot read /dev/urandom: {0}")]
+    Seed(#[source] std::io::Error),
     /// What stands in the ring is no frame.
     #[error("the guest's stream is corrupt at byte {at}: {what}")]
     Corrupt {
@@ -85,6 +93,16 @@ impl Region {
         self.counter(|header| unsafe { &raw mut (*header).heartbeat })
     }
 
+    fn stage(&self) -> &AtomicU64 {
+        // SAFETY: as in `head`.
+        self.counter(|header| unsafe { &raw mut (*header).stage })
+    }
+
+    fn go(&self) -> &AtomicU64 {
+        // SAFETY: as in `head`.
+        self.counter(|header| unsafe { &raw mut (*header).go })
+    }
+
     fn crumb(&self) -> String {
         let page = &self.map[CRUMB_OFFSET..CRUMB_OFFSET + CRUMB_BYTES];
         let length = u32::from_le_bytes([page[0], page[1], page[2], page[3]]) as usize;
@@ -130,6 +148,12 @@ impl Region {
 #[expect(clippy::cast_possible_truncation, reason = "the remainder is smaller than the ring")]
 fn ring_index(at: u64) -> usize {
     (at % RING_BYTES as u64) as usize
+}
+
+fn seed() -> Result<[u8; SEED_BYTES], ChannelError> {
+    let mut seed = [0; SEED_BYTES];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed)).map_err(ChannelError::Seed)?;
+    Ok(seed)
 }
 
 /// The guest's end: reads the plan, writes messages.
@@ -263,21 +287,52 @@ pub struct HostEnd {
 }
 
 impl HostEnd {
-    /// Prepares `region` with `plan` for a guest that has not started yet.
+    /// Takes the harness's end of `region`, which is empty or being filled by a machine that is restored.
+    #[must_use]
+    pub const fn new(region: Region) -> Self {
+        Self { region }
+    }
+
+    /// How far the guest's first stage has come: 0, then [`conform_boot::layout::WAITING`] and
+    /// [`conform_boot::layout::TAKEN`].
+    #[must_use]
+    pub fn stage(&self) -> u64 {
+        self.region.stage().load(Ordering::Acquire)
+    }
+
+    /// Puts `plan` and the second stage's binary `guest` in place and says go. The machine must be waiting.
     ///
     /// # Errors
-    /// [`ChannelError::Plan`] when the plan is too large.
-    pub fn new(mut region: Region, plan: &Plan) -> Result<Self, ChannelError> {
+    /// [`ChannelError::Plan`] or [`ChannelError::Guest`] when one is too large.
+    pub fn go(&mut self, plan: &Plan, guest: &[u8]) -> Result<(), ChannelError> {
         let text = serde_json::to_vec(plan).map_err(|error| ChannelError::Plan(error.to_string()))?;
         let plan_bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
         if text.len() > PLAN_MAX {
             return Err(ChannelError::Plan(format!("{} bytes, at most {PLAN_MAX} fit", text.len())));
         }
-        region.map[PLAN_OFFSET..PLAN_OFFSET + text.len()].copy_from_slice(&text);
-        let header = Header { magic: MAGIC, protocol: PROTOCOL, plan_bytes, head: 0, tail: 0, heartbeat: 0 };
-        // SAFETY: the header lies in the mapping and no guest runs yet.
-        unsafe { std::ptr::write(region.header(), header) };
-        Ok(Self { region })
+        if guest.is_empty() || guest.len() > RING_BYTES {
+            return Err(ChannelError::Guest(guest.len()));
+        }
+        self.region.map[PLAN_OFFSET..PLAN_OFFSET + text.len()].copy_from_slice(&text);
+        self.region.map[RING_OFFSET..RING_OFFSET + guest.len()].copy_from_slice(guest);
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let header = Header {
+            magic: MAGIC,
+            protocol: PROTOCOL,
+            plan_bytes,
+            head: 0,
+            tail: 0,
+            heartbeat: 0,
+            stage: WAITING,
+            go: 0,
+            guest_bytes: guest.len() as u64,
+            unix_nanos: u64::try_from(since.as_nanos()).unwrap_or(0),
+            seed: seed()?,
+        };
+        // SAFETY: the header lies in the mapping, and the guest only looks at `go` until that is set.
+        unsafe { std::ptr::write(self.region.header(), header) };
+        self.region.go().store(1, Ordering::Release);
+        Ok(())
     }
 
     /// The next message, if one is there.
@@ -339,7 +394,8 @@ mod tests {
         // SAFETY: `fd` is fresh and owned by nobody else.
         let file: File = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
         file.set_len(REGION as u64).unwrap();
-        let host = HostEnd::new(Region::map(&file).unwrap(), &plan()).unwrap();
+        let mut host = HostEnd::new(Region::map(&file).unwrap());
+        host.go(&plan(), b"second stage").unwrap();
         let guest = GuestEnd::new(Region::map(&file).unwrap()).unwrap();
         (host, guest, file)
     }
@@ -367,6 +423,26 @@ mod tests {
         guest.send(&Message::Done { records: 7 }).unwrap();
         assert_eq!(host.receive().unwrap(), Some(Message::Done { records: 7 }));
         assert_eq!(host.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn the_second_stage_lies_where_the_first_looks_for_it() {
+        let (host, _guest, file) = pair();
+        let mut found = [0; 12];
+        file.read_exact_at(&mut found, RING_OFFSET as u64).unwrap();
+        assert_eq!(&found, b"second stage");
+        assert_eq!(host.region.go().load(Ordering::Relaxed), 1);
+        // SAFETY: the header lies in the mapping and nobody else writes it now.
+        let header = unsafe { std::ptr::read(host.region.header()) };
+        assert_eq!(header.guest_bytes, 12);
+        assert_ne!(header.seed, [0; SEED_BYTES]);
+    }
+
+    #[test]
+    fn a_second_stage_that_does_not_fit_is_refused() {
+        let (mut host, _guest, _file) = pair();
+        assert!(matches!(host.go(&plan(), &[]), Err(ChannelError::Guest(0))));
+        assert!(matches!(host.go(&plan(), &vec![0; RING_BYTES + 1]), Err(ChannelError::Guest(_))));
     }
 
     #[test]

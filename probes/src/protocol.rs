@@ -4,64 +4,26 @@
 //! memory bar of QEMU's `ivshmem-plain` PCI device. It needs no driver, no block device and no system call per
 //! record, a kernel that dies cannot take back what was written, and a kernel message cannot get into it.
 //!
-//! Layout, all integers little-endian, offsets in bytes:
-//!
-//! | offset | what |
-//! | --- | --- |
-//! | 0 | [`Header`]: magic, version, sizes, positions |
-//! | 4096 | the breadcrumb page: `u32` length and text `<case>: <phase>`, written by the probe under way |
-//! | 8192 | the plan: JSON of [`Plan`], written by the harness before the guest starts |
-//! | [`RING_OFFSET`] | the ring: frames from the guest, [`Header::head`] and [`Header::tail`] count bytes since the start |
+//! [`conform_boot::layout`] says where what lies in it. The guest's first stage ([`conform_boot::stage`]) waits until the
+//! harness has put the plan and the second stage into the region and says go; from then on the ring is the guest's.
 //!
 //! A frame is `u32` magic, `u32` length, `u32` CRC-32 of the payload, payload: JSON of one [`Message`]. The last
 //! message is [`Message::Done`] with the number of records, so that a cut stream cannot look whole.
 //! Whoever changes a message in a way that an older reader would misread raises [`PROTOCOL`].
 
+pub use conform_boot::layout::REGION;
+
 use crate::record::{Case, KernelFacts, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// Version of the layout and of the messages.
-pub const PROTOCOL: u32 = 1;
-/// First eight bytes of the region.
-pub const MAGIC: u64 = u64::from_le_bytes(*b"BLSMCONF");
+pub const PROTOCOL: u32 = 2;
 /// First four bytes of every frame.
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"REC\x01");
-/// Size of the region in bytes; a power of two, as a PCI bar must be.
-pub const REGION: usize = 16 << 20;
-/// Where the breadcrumb page starts.
-pub const CRUMB_OFFSET: usize = 4096;
-/// Size of the breadcrumb page.
-pub const CRUMB_BYTES: usize = 4096;
-/// Where the plan starts.
-pub const PLAN_OFFSET: usize = 8192;
-/// The most that a plan may have, in bytes.
-pub const PLAN_MAX: usize = (1 << 20) - PLAN_OFFSET;
-/// Where the ring starts.
-pub const RING_OFFSET: usize = 1 << 20;
-/// Size of the ring in bytes.
-pub const RING_BYTES: usize = REGION - RING_OFFSET;
 /// Bytes before a frame's payload.
 pub const FRAME_HEAD: usize = 12;
 /// The most that one frame's payload may have, in bytes; a larger message is an error of the sender.
 pub const FRAME_MAX: usize = 8 << 20;
-
-/// The first bytes of the region. Each field is written by one side only.
-#[repr(C)]
-#[derive(Debug)]
-pub struct Header {
-    /// [`MAGIC`]; harness.
-    pub magic: u64,
-    /// [`PROTOCOL`]; harness.
-    pub protocol: u32,
-    /// Length of the plan in bytes; harness.
-    pub plan_bytes: u32,
-    /// Bytes that the guest has put into the ring since the start; guest.
-    pub head: u64,
-    /// Bytes that the harness has taken out of the ring since the start; harness.
-    pub tail: u64,
-    /// Raised by the guest whenever it turns its supervising loop; guest.
-    pub heartbeat: u64,
-}
 
 /// What the harness asks the guest to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

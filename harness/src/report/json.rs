@@ -9,7 +9,7 @@
 //!   failure         why the kernel could not be run, or null
 //!   facts           what the guest said of itself (`KernelFacts`), or null
 //!   image           the image that was booted (`ImageFacts`)
-//!   vmm, accel, qemu, boots, boot_retries
+//!   vmm, accel, qemu, boots, restored, boot_retries
 //!   timing          boot_ms, probes_ms, rest_ms
 //!   counts          counts over the kernel's records
 //!   records[]       one per probe, in the order of the run
@@ -70,6 +70,8 @@ pub struct KernelReport {
     pub qemu: String,
     /// Virtual machines started.
     pub boots: u32,
+    /// Of them, restored from a saved state.
+    pub restored: u32,
     /// Boots that were tried again.
     pub boot_retries: u32,
     /// Where the time went.
@@ -149,6 +151,7 @@ fn kernel_report(run: &KernelRun, verdicts: &BTreeMap<&str, &Verdict>) -> Kernel
         accel: run.accel.clone(),
         qemu: run.qemu.clone(),
         boots: run.boots,
+        restored: run.restored,
         boot_retries: run.boot_retries,
         timing: run.timing,
         counts: records.iter().map(|record| record.counts).sum(),

@@ -1,19 +1,22 @@
 //! One kernel: boot it, collect what the guest says, blame whoever was running when it is lost, boot again, go on.
 
+use super::start::Starter;
 use crate::model::{FORMAT, ImageFacts, KernelRun};
 use crate::vmm::accel::Accel;
 use crate::vmm::machine::{self as vm, MachineError, console_tail, first_alarm};
+use crate::vmm::state::Store;
 use crate::vmm::{Launcher, MachineSpec};
 use probes::protocol::{Announced, Machine, Message, PROTOCOL, Plan};
 use probes::record::{Case, KernelFacts, Outcome, Record};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long things may take. All of them bound a wait; none is part of an observation.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// From starting the launcher to hello.
+    /// From starting the launcher to waiting for the plan, and from there to hello.
     pub hello: Duration,
     /// One probe, as the guest enforces it.
     pub probe: Duration,
@@ -49,8 +52,12 @@ pub struct Setup {
     pub accel: Accel,
     /// First line of QEMU's version.
     pub qemu_version: String,
-    /// The packed guest.
+    /// The guest's first stage, packed.
     pub initramfs: PathBuf,
+    /// The guest's second stage.
+    pub guest: Arc<[u8]>,
+    /// Where booted machines are kept; `None` to boot each time.
+    pub states: Option<Store>,
     /// This program, to be run as guard.
     pub guard: PathBuf,
     /// Deadlines.
@@ -127,6 +134,7 @@ struct Collector<'a> {
     current: Option<Current>,
     /// Boots in a row that brought nothing.
     fruitless: u32,
+    starter: Starter<'a>,
     /// End messages of this boot, to be compared with the guest's own count.
     ended_in_boot: u64,
 }
@@ -158,6 +166,7 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
         inventory: Vec::new(),
         current: None,
         fruitless: 0,
+        starter: Starter { setup, job, observer, given_up: false },
         ended_in_boot: 0,
     };
     if let Err(lost) = collector.everything() {
@@ -267,13 +276,18 @@ impl Collector<'_> {
         self.run.boots += 1;
         self.ended_in_boot = 0;
         let setup = self.setup;
-        let mut machine =
-            vm::Machine::start(&self.spec(plan), &setup.launcher, plan, &self.console_path(), &setup.guard)?;
+        let started = Instant::now();
+        let Some(mut machine) = self.starter.start(&self.spec(plan), &self.console_path())? else {
+            self.run.timing.boot_ms += millis(started.elapsed());
+            return Ok(Boot::Lost);
+        };
+        self.run.restored += u32::from(machine.restored);
+        machine.go(plan, &setup.guest)?;
         let mut hello_at = None;
         let end = self.listen(&mut machine, &mut hello_at);
         let now = Instant::now();
         let hello = hello_at.unwrap_or(now);
-        self.run.timing.boot_ms += millis(hello.duration_since(machine.started));
+        self.run.timing.boot_ms += millis(hello.duration_since(started));
         self.run.timing.probes_ms += millis(now.duration_since(hello));
         if matches!(end, Ok(Boot::Done)) {
             machine.finish(setup.deadlines.power_off);
@@ -285,7 +299,8 @@ impl Collector<'_> {
 
     /// Takes messages until the guest is done, the machine is gone, or a deadline has passed.
     fn listen(&mut self, machine: &mut vm::Machine, hello_at: &mut Option<Instant>) -> Result<Boot, Lost> {
-        let mut alive_at = Instant::now();
+        let gone_on_at = Instant::now();
+        let mut alive_at = gone_on_at;
         let mut heartbeat = machine.heartbeat();
         loop {
             // Asked before the channel is read, so that a last message of a machine that has gone is not lost.
@@ -316,7 +331,7 @@ impl Collector<'_> {
                 heartbeat = beat;
                 alive_at = Instant::now();
             }
-            if self.out_of_time(machine.started, *hello_at, alive_at) {
+            if self.out_of_time(gone_on_at, *hello_at, alive_at) {
                 self.blame(machine, &Cause::Silent);
                 return Ok(Boot::Lost);
             }

@@ -1,4 +1,4 @@
-//! Building the guest: the crate `probes` as one static binary.
+//! Building the guest: the crates `conform-boot` and `probes` as a static binary each.
 //!
 //! The harness calls cargo itself, so that one command does everything and a probe's edit is never forgotten. The
 //! build has a target folder of its own: the outer cargo holds the lock of the other one while it compiles.
@@ -31,11 +31,20 @@ impl crate::exit::ExitCode for GuestError {
     }
 }
 
-/// Builds the guest in `workspace` and returns its path. Does nothing when it is up to date.
+/// The guest's two stages.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// The first, `/init` of the initramfs.
+    pub boot: PathBuf,
+    /// The second, handed over when the first waits.
+    pub guest: PathBuf,
+}
+
+/// Builds the guest in `workspace`. Does nothing when it is up to date.
 ///
 /// # Errors
 /// [`GuestError`].
-pub fn build(workspace: &Path) -> Result<PathBuf, GuestError> {
+pub fn build(workspace: &Path) -> Result<Guest, GuestError> {
     let cargo = PathBuf::from(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let target_dir = workspace.join("target").join("guest");
     let output = Command::new(&cargo)
@@ -43,9 +52,10 @@ pub fn build(workspace: &Path) -> Result<PathBuf, GuestError> {
         .args([
             "build",
             "--package",
+            "conform-boot",
+            "--package",
             "probes",
-            "--bin",
-            "conform-guest",
+            "--bins",
             "--profile",
             "guest",
             "--target",
@@ -64,5 +74,6 @@ pub fn build(workspace: &Path) -> Result<PathBuf, GuestError> {
     if !output.status.success() {
         return Err(GuestError::Build(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
-    Ok(target_dir.join(TARGET).join("guest").join("conform-guest"))
+    let built = target_dir.join(TARGET).join("guest");
+    Ok(Guest { boot: built.join("conform-boot"), guest: built.join("conform-guest") })
 }

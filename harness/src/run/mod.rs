@@ -4,5 +4,6 @@ pub mod collect;
 pub mod guest;
 pub mod initramfs;
 pub mod schedule;
+mod start;
 
 pub use collect::{Deadlines, Job, Setup, run_kernel};

@@ -62,6 +62,7 @@ fn accelerator(project: &Project, matrix: &Matrix, cache: &Cache, progress: &Pro
         offline: true,
         deadline: None,
         lsm: None,
+        cold: false,
     };
     let prepared = Environment::prepare(project, &options, progress).and_then(|environment| {
         let folder = RunFolder::make(project, Some(&project.work_folder().join("doctor")))?;

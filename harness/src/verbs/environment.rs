@@ -10,8 +10,10 @@ use crate::provision::{kernels, tools};
 use crate::run::collect::{Deadlines, Job, Setup, trial};
 use crate::run::{guest, initramfs};
 use crate::vmm::accel::{Accel, choose};
+use crate::vmm::state::Store;
 use crate::vmm::{Launcher, LauncherKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Memory of a machine. The largest Debian kernel with our initramfs needs about 250 MiB.
@@ -128,12 +130,15 @@ impl Environment {
             LauncherKind::VirtmeNg => Some(tools::ensure_vng(&cache, progress, options.offline)?.path),
             LauncherKind::Qemu => None,
         };
-        let initramfs = packed_guest(project, progress)?;
+        let (initramfs, guest) = packed_guest(project, progress)?;
+        let states = if options.cold { None } else { Some(Store::open(cache.states())?) };
         let setup = Setup {
             launcher: Launcher { kind: options.vmm, vng, qemu: qemu.path },
             accel: Accel::Tcg,
             qemu_version: qemu.version,
             initramfs,
+            guest,
+            states,
             guard: project.program.clone(),
             deadlines: Deadlines::for_accel(Accel::Tcg),
             select: Vec::new(),
@@ -154,6 +159,7 @@ impl Environment {
             setup.accel = Accel::Kvm;
             setup.deadlines = Deadlines::for_accel(Accel::Kvm);
             setup.deadlines.hello = Duration::from_secs(10);
+            setup.states = None;
             trial(&setup, job)
         });
         progress.say("accel", &reason);
@@ -165,18 +171,21 @@ impl Environment {
     }
 }
 
-/// Builds the guest and packs it, unless the packed one is newer.
-fn packed_guest(project: &Project, progress: &Progress) -> Result<PathBuf, Failure> {
+/// Builds the guest; packs its first stage, unless the packed one is newer, and reads its second.
+fn packed_guest(project: &Project, progress: &Progress) -> Result<(PathBuf, Arc<[u8]>), Failure> {
     progress.say("guest", "building the guest binary (a few seconds; about a minute the first time)");
-    let binary = guest::build(&project.root)?;
+    let built = guest::build(&project.root)?;
     let folder = project.work_folder();
     std::fs::create_dir_all(&folder).map_err(|error| cannot("make", &folder, &error))?;
     let target = folder.join("initramfs.cpio");
     let newer = |a: &Path, b: &Path| -> Option<bool> {
         Some(a.metadata().ok()?.modified().ok()? > b.metadata().ok()?.modified().ok()?)
     };
-    if newer(&target, &binary) != Some(true) {
-        initramfs::write(&binary, &target).map_err(|error| cannot("pack the guest into", &target, &error))?;
+    if newer(&target, &built.boot) != Some(true) {
+        let packed = initramfs::write(&built.boot, &target);
+        packed.map_err(|error| cannot("pack the guest into", &target, &error))?;
     }
-    Ok(target)
+    let guest =
+        std::fs::read(&built.guest).map_err(|error| cannot("read the guest", &built.guest, &error))?;
+    Ok((target, guest.into()))
 }

@@ -56,6 +56,7 @@ fn join(joined: &mut Vec<KernelRun>, run: KernelRun) -> Result<(), Failure> {
         there.records.push(record);
     }
     there.boots += run.boots;
+    there.restored += run.restored;
     there.boot_retries += run.boot_retries;
     there.timing.boot_ms += run.timing.boot_ms;
     there.timing.probes_ms += run.timing.probes_ms;

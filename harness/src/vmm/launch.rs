@@ -59,12 +59,29 @@ pub struct MachineSpec {
     pub accel: Accel,
 }
 
+/// The channel's region, in a machine's private folder.
+pub const CHANNEL: &str = "channel";
+/// The socket of QEMU's monitor, in a machine's private folder.
+pub const MONITOR: &str = "qmp";
+/// An empty folder, in a machine's private folder.
+pub const EMPTY: &str = "empty";
+
 /// Files of one boot, all in a private folder.
-pub struct BootFiles<'a> {
+pub struct BootFiles {
     /// The channel's region.
-    pub region: &'a Path,
+    pub region: PathBuf,
+    /// The socket of QEMU's monitor, over which a machine is saved and restored.
+    pub monitor: PathBuf,
     /// An empty folder.
-    pub empty: &'a Path,
+    pub empty: PathBuf,
+}
+
+impl BootFiles {
+    /// The files within `folder`.
+    #[must_use]
+    pub fn within(folder: &Path) -> Self {
+        Self { region: folder.join(CHANNEL), monitor: folder.join(MONITOR), empty: folder.join(EMPTY) }
+    }
 }
 
 impl MachineSpec {
@@ -91,7 +108,7 @@ impl MachineSpec {
 
     /// Program, arguments and environment that start the machine.
     #[must_use]
-    pub fn command(&self, launcher: &Launcher, files: &BootFiles<'_>) -> (PathBuf, Vec<OsString>) {
+    pub fn command(&self, launcher: &Launcher, files: &BootFiles) -> (PathBuf, Vec<OsString>) {
         match (launcher.kind, &launcher.vng) {
             (LauncherKind::VirtmeNg, Some(vng)) => (vng.clone(), self.vng_arguments(launcher, files)),
             (LauncherKind::VirtmeNg, None) | (LauncherKind::Qemu, _) => {
@@ -100,7 +117,7 @@ impl MachineSpec {
         }
     }
 
-    fn vng_arguments(&self, launcher: &Launcher, files: &BootFiles<'_>) -> Vec<OsString> {
+    fn vng_arguments(&self, launcher: &Launcher, files: &BootFiles) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         if self.accel == Accel::Tcg {
             arguments.push("--disable-kvm".into());
@@ -121,7 +138,7 @@ impl MachineSpec {
         );
         let pairs: [(&str, OsString); 6] = [
             ("--qemu", launcher.qemu.clone().into()),
-            ("--root", files.empty.into()),
+            ("--root", files.empty.clone().into()),
             ("--memory", self.memory_mib.to_string().into()),
             ("--cpus", self.cpus.to_string().into()),
             ("--run", self.image.clone().into()),
@@ -136,7 +153,7 @@ impl MachineSpec {
         arguments
     }
 
-    fn qemu_arguments(&self, files: &BootFiles<'_>) -> Vec<OsString> {
+    fn qemu_arguments(&self, files: &BootFiles) -> Vec<OsString> {
         let accel = match self.accel {
             Accel::Kvm => "kvm",
             Accel::Tcg => "tcg",
@@ -178,9 +195,9 @@ impl MachineSpec {
         arguments
     }
 
-    /// The shared region as a PCI device; a comma in a path is doubled, as QEMU's option syntax asks.
+    /// The shared region as a PCI device, and the monitor; a comma in a path is doubled, as QEMU's option syntax asks.
     #[expect(clippy::unused_self, reason = "reads as a property of the machine beside its siblings")]
-    fn channel_arguments(&self, files: &BootFiles<'_>) -> Vec<String> {
+    fn channel_arguments(&self, files: &BootFiles) -> Vec<String> {
         let path = files.region.to_string_lossy().replace(',', ",,");
         vec![
             "-object".into(),
@@ -190,6 +207,8 @@ impl MachineSpec {
             ),
             "-device".into(),
             "ivshmem-plain,memdev=channel,master=on".into(),
+            "-qmp".into(),
+            format!("unix:{},server=on,wait=off", files.monitor.to_string_lossy().replace(',', ",,")),
         ]
     }
 }
@@ -221,7 +240,7 @@ mod tests {
 
     #[test]
     fn both_launchers_get_the_same_kernel_command_line_and_channel() {
-        let files = BootFiles { region: Path::new("/run/x,y"), empty: Path::new("/run/empty") };
+        let files = BootFiles::within(Path::new("/run/x,y"));
         let text = |kind| {
             let launcher = Launcher { kind, vng: Some("/v/vng".into()), qemu: "/q".into() };
             let (program, arguments) = spec().command(&launcher, &files);
@@ -239,7 +258,7 @@ mod tests {
         assert_eq!((vng, qemu), ("/v/vng".into(), "/q".into()));
         for words in [&by_vng, &by_qemu] {
             assert!(words.contains(&spec().cmdline()), "{words}");
-            assert!(words.contains("mem-path=/run/x,,y,size=16777216"), "{words}");
+            assert!(words.contains("mem-path=/run/x,,y/channel,size=16777216"), "{words}");
             assert!(words.contains("-no-reboot"), "{words}");
         }
         assert!(by_vng.contains("-initrd '/tmp/a b/init.cpio'"), "{by_vng}");

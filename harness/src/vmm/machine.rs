@@ -2,8 +2,11 @@
 
 use super::guard;
 use super::launch::{BootFiles, Launcher, MachineSpec};
+use super::qmp::{Qmp, QmpError};
+use conform_boot::layout::WAITING;
 use probes::channel::{ChannelError, HostEnd, Region};
 use probes::protocol::{Message, Plan, REGION};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -36,6 +39,9 @@ pub enum MachineError {
     /// The channel failed.
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    /// The monitor failed.
+    #[error(transparent)]
+    Monitor(#[from] QmpError),
 }
 
 /// A running machine. Dropping it kills it.
@@ -44,45 +50,83 @@ pub struct Machine {
     channel: HostEnd,
     console: PathBuf,
     /// Holds the channel's file; removed with the machine.
-    _files: TempDir,
+    pub(super) files: TempDir,
+    /// Of a machine that stands still until [`Machine::go`].
+    pub(super) monitor: Option<Qmp>,
+    /// Whether it was restored, not booted.
+    pub restored: bool,
     /// When the launcher was started.
     pub started: Instant,
 }
 
 impl Machine {
-    /// Starts a machine that will carry out `plan`. Its console goes to the file `console`.
+    /// Boots a machine, which then waits for [`Machine::go`]. Its console goes to the file `console`.
     ///
     /// # Errors
     /// [`MachineError`] when files, the launcher or the channel cannot be set up.
-    pub fn start(
+    pub fn boot(
         spec: &MachineSpec,
         launcher: &Launcher,
-        plan: &Plan,
         console: &Path,
         guard_program: &Path,
     ) -> Result<Self, MachineError> {
+        Self::launch(console, guard_program, |files| spec.command(launcher, &BootFiles::within(files)))
+    }
+
+    /// Starts, under guard, what `command` says for a private folder.
+    pub(super) fn launch(
+        console: &Path,
+        guard_program: &Path,
+        command: impl FnOnce(&Path) -> (PathBuf, Vec<OsString>),
+    ) -> Result<Self, MachineError> {
         let files = private_folder()?;
         let prepare = |source| MachineError::Prepare { path: files.path().to_owned(), source };
-        let region_path = files.path().join("channel");
-        let empty = files.path().join("empty");
-        fs::create_dir(&empty).map_err(prepare)?;
+        let paths = BootFiles::within(files.path());
+        fs::create_dir(&paths.empty).map_err(prepare)?;
         let region_file =
-            File::options().read(true).write(true).create_new(true).open(&region_path).map_err(prepare)?;
+            File::options().read(true).write(true).create_new(true).open(&paths.region).map_err(prepare)?;
         region_file.set_len(REGION as u64).map_err(prepare)?;
-        let channel = HostEnd::new(Region::map(&region_file)?, plan)?;
+        let channel = HostEnd::new(Region::map(&region_file)?);
         let log = File::create(console)
             .map_err(|source| MachineError::Prepare { path: console.to_owned(), source })?;
 
-        let (program, arguments) = spec.command(launcher, &BootFiles { region: &region_path, empty: &empty });
+        let (program, arguments) = command(files.path());
         let mut command = Command::new(guard_program);
         command.arg(guard::VERB).arg("--remove").arg(files.path()).arg("--").arg(&program).args(arguments);
-        if let Some(folder) = launcher.vng.as_deref().and_then(Path::parent) {
-            command.env("PATH", path_with(folder)); // vng calls its sibling virtme-run by name
+        // vng calls its sibling virtme-run by name.
+        if let Some(folder) = program.parent().filter(|folder| folder.is_absolute()) {
+            command.env("PATH", path_with(folder));
         }
         let start = |source| MachineError::Start { program: program.clone(), source };
         let errors = log.try_clone().map_err(start)?;
         let guard = command.stdin(Stdio::piped()).stdout(log).stderr(errors).spawn().map_err(start)?;
-        Ok(Self { guard, channel, console: console.to_owned(), _files: files, started: Instant::now() })
+        Ok(Self {
+            guard,
+            channel,
+            console: console.to_owned(),
+            files,
+            monitor: None,
+            restored: false,
+            started: Instant::now(),
+        })
+    }
+
+    /// Whether the guest waits for [`Machine::go`].
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.channel.stage() == WAITING
+    }
+
+    /// Hands the guest its second stage and a plan, and sends it on.
+    ///
+    /// # Errors
+    /// [`MachineError`], when they do not fit or the machine cannot be made to go on.
+    pub fn go(&mut self, plan: &Plan, guest: &[u8]) -> Result<(), MachineError> {
+        self.channel.go(plan, guest)?;
+        if let Some(mut monitor) = self.monitor.take() {
+            monitor.command("cont", serde_json::json!({}))?;
+        }
+        Ok(())
     }
 
     /// The next message, if one is there.
@@ -160,7 +204,7 @@ fn private_folder() -> Result<TempDir, MachineError> {
         .map_err(|source| MachineError::Prepare { path: std::env::temp_dir(), source })
 }
 
-fn path_with(folder: &Path) -> std::ffi::OsString {
+fn path_with(folder: &Path) -> OsString {
     let mut path = folder.as_os_str().to_owned();
     if let Some(old) = std::env::var_os("PATH") {
         path.push(":");

@@ -4,6 +4,9 @@ pub mod accel;
 pub mod guard;
 pub mod launch;
 pub mod machine;
+pub mod qmp;
+pub mod state;
+pub mod warm;
 
 pub use accel::{Accel, AccelChoice};
 pub use launch::{Launcher, LauncherKind, MachineSpec};

@@ -1,7 +1,7 @@
-//! PID 1 of every virtual machine.
+//! PID 1 of every virtual machine, from the moment that the harness says go ([`conform_boot`] comes before).
 //!
 //! Contract with the harness ([`crate::protocol`] has the details):
-//! 1. Mount what probes need, find the channel, say hello with what is known of the kernel.
+//! 1. Find the channel and the plan, say hello with what is known of the kernel.
 //! 2. Announce the inventory: every probe that the plan selects.
 //! 3. For each: announce it, run it in a process of its own with a deadline, send its cases as they end, and one
 //!    end record with the kernel warnings that appeared meanwhile.
@@ -9,8 +9,6 @@
 //!
 //! Whatever fails before the channel is found is said on the console, which is for people and for the watchdog.
 
-mod device;
-mod init;
 mod keeper;
 mod kmsg;
 mod lingering;
@@ -27,16 +25,18 @@ use std::collections::BTreeSet;
 
 /// Runs PID 1 to its end. Does not return: it restarts the machine.
 pub fn main() -> ! {
-    let setup = init::prepare();
+    // What the first stage could not make ready.
+    let setup = std::env::var(conform_boot::SETUP).unwrap_or_default();
+    let setup = setup.lines().map(str::to_owned).collect();
     if let Err(why) = serve(setup) {
         // The harness finds this line in the console log of a boot that said no hello.
         eprintln!("conform-guest: {why}");
     }
-    init::power_off()
+    conform_boot::power_off()
 }
 
 fn serve(setup: Vec<String>) -> Result<(), String> {
-    let file = device::open_channel()?;
+    let file = conform_boot::device::open_channel()?;
     let region = Region::map(&file).map_err(|error| error.to_string())?;
     let mut channel = GuestEnd::new(region).map_err(|error| error.to_string())?;
     channel.hide_from_children().map_err(|error| error.to_string())?;

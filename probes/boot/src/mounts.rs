@@ -1,7 +1,6 @@
-//! What PID 1 does before and after everything else: file systems, limits, loopback, power-off.
+//! What PID 1 does before everything else: file systems, the console, limits, loopback.
 
 use nix::mount::{MsFlags, mount};
-use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{Resource, setrlimit};
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -20,7 +19,7 @@ const MOUNTS: &[(&str, &str, &str)] = &[
 ];
 
 /// Makes the machine ready for probes and returns what could not be done, each with its reason.
-pub(super) fn prepare() -> Vec<String> {
+pub(crate) fn prepare() -> Vec<String> {
     let mut failed = Vec::new();
     for (target, kind, options) in MOUNTS {
         // The directory may exist already, and mounting says so if it does not.
@@ -69,12 +68,4 @@ fn loopback_up() -> std::io::Result<()> {
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which lives across the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-}
-
-/// Ends the machine: QEMU runs with `-no-reboot`, so a restart is an exit, with no ACPI involved.
-pub(super) fn power_off() -> ! {
-    let _ = reboot(RebootMode::RB_AUTOBOOT);
-    loop {
-        std::thread::park();
-    }
 }
