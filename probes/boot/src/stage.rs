@@ -10,8 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Where the second stage is put.
-const GUEST: &str = "/guest";
+/// Where the second stage is put. The kernel names the process after it, in warnings for instance: PID 1 stays `init`.
+const GUEST: &str = "/run/init";
 /// How often the guest looks for go. The harness bounds the wait: it kills a machine that it has no use for.
 const LOOK: Duration = Duration::from_millis(1);
 
