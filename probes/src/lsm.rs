@@ -1,13 +1,14 @@
 //! LSM programs of the suite's usual shape: act for one task only, count, then do what the probe is about.
 
 use crate::asm::Asm;
-use crate::bpf::{BPF_F_SLEEPABLE, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, ProgSpec};
+use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, ProgSpec};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
+use crate::record::Phase;
 use crate::results::{RUNS, Results, TARGET};
 use crate::session::{Attempt, Ended};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Holds the program's context in the body of a framed program.
 pub const CTX: Reg = Reg::R6;
@@ -84,8 +85,22 @@ impl Attempt<'_> {
     /// [`Ended::Absent`] when the kernel has no such hook, [`Ended::Refused`] in the phase `load`,
     /// [`Ended::CouldNotTell`] when the code cannot be assembled.
     pub fn load_lsm(&mut self, program: &LsmProgram) -> Result<OwnedFd, Ended> {
+        let spec = self.spec(program)?;
+        self.load(&spec)
+    }
+
+    /// Loads an LSM program that should be refused; see [`Attempt::load_in_doubt`].
+    ///
+    /// # Errors
+    /// As [`Attempt::load_lsm`].
+    pub fn load_lsm_in_doubt(&mut self, program: &LsmProgram) -> Result<OwnedFd, Ended> {
+        let spec = self.spec(program)?;
+        self.load_in_doubt(&spec)
+    }
+
+    fn spec(&self, program: &LsmProgram) -> Result<ProgSpec, Ended> {
         let insns = program.asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
-        let spec = ProgSpec {
+        Ok(ProgSpec {
             prog_type: BPF_PROG_TYPE_LSM,
             expected_attach_type: program.attach_type,
             attach_btf_id: self.hook(&program.hook)?,
@@ -93,8 +108,7 @@ impl Attempt<'_> {
             insns,
             name: program_name(&program.hook),
             ..program.extra.clone().unwrap_or_default()
-        };
-        self.load(&spec)
+        })
     }
 
     /// Loads and attaches an LSM program. Dropping the pair detaches it.
@@ -105,6 +119,62 @@ impl Attempt<'_> {
         let program = self.load_lsm(program)?;
         let link = self.attach(&program)?;
         Ok(Attached { program, link })
+    }
+}
+
+impl Attempt<'_> {
+    /// Loads an LSM program and has the kernel run it: where PID 1 keeps a dispatcher on the hook
+    /// ([`crate::families::Family::kept`]) by a tail call from it, else attached as by [`Attempt::attach_lsm`].
+    ///
+    /// To attach and to detach costs 10 to 20 ms each under TCG, because the kernel looks at every function that it
+    /// could trace (6.12 kernel/trace/ftrace.c, `__ftrace_hash_rec_update`). A tail call is for programs about
+    /// something else. Sleepable programs are attached: they may not use program arrays (6.12
+    /// kernel/bpf/verifier.c, `check_map_prog_compatibility`).
+    ///
+    /// # Errors
+    /// As [`Attempt::attach_lsm`].
+    pub fn run_lsm(&mut self, program: &LsmProgram) -> Result<Running, Ended> {
+        let slots = self.kernel().dispatcher(&program.hook);
+        let plain = program.flags & BPF_F_SLEEPABLE == 0 && program.attach_type == BPF_LSM_MAC;
+        let loaded = self.load_lsm(program)?;
+        if let Some(slots) = slots.filter(|_| plain) {
+            let fd = loaded.as_raw_fd().to_le_bytes();
+            // A kernel that does not take it there takes it on the hook.
+            if bpf::map_update(&slots, &FIRST, &fd, 0).is_ok() {
+                self.at(Phase::Attach);
+                return Ok(Running::Called { _program: loaded, slots });
+            }
+        }
+        let link = self.attach(&loaded)?;
+        Ok(Running::Attached { _attached: Attached { program: loaded, link } })
+    }
+}
+
+/// The slot of a dispatcher's program array.
+const FIRST: [u8; 4] = [0; 4];
+
+/// A program that the kernel runs until this is dropped.
+pub enum Running {
+    /// Attached to its hook.
+    Attached {
+        /// What holds it there.
+        _attached: Attached,
+    },
+    /// Called by the program that is.
+    Called {
+        /// The program.
+        _program: OwnedFd,
+        /// Where the caller finds it.
+        slots: OwnedFd,
+    },
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Self::Called { slots, .. } = self {
+            // PID 1 empties the slot too, when the probe is over.
+            let _ = bpf::map_delete(slots, &FIRST);
+        }
     }
 }
 

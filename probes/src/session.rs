@@ -14,8 +14,8 @@ use crate::results::Results;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
-use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 
@@ -28,6 +28,8 @@ pub struct Kernel {
     facts: KernelFacts,
     btf: Result<Btf, String>,
     aya: OnceCell<Result<Aya, String>>,
+    /// The program arrays of the dispatchers that PID 1 keeps, by hook.
+    dispatchers: RefCell<BTreeMap<String, OwnedFd>>,
 }
 
 impl Kernel {
@@ -54,7 +56,29 @@ impl Kernel {
         if let Ok(btf) = &btf {
             btf.warm(); // once, before the probes' processes are forked
         }
-        Self { facts, btf, aya: OnceCell::new() }
+        Self { facts, btf, aya: OnceCell::new(), dispatchers: RefCell::default() }
+    }
+
+    /// Notes that a program on `hook` calls what stands in the first of `slots`.
+    pub(crate) fn remember_dispatcher(&self, hook: &str, slots: OwnedFd) {
+        self.dispatchers.borrow_mut().insert(hook.to_owned(), slots);
+    }
+
+    /// There are no dispatchers any more.
+    pub(crate) fn forget_dispatchers(&self) {
+        self.dispatchers.borrow_mut().clear();
+    }
+
+    /// Empties every slot: whatever a probe has left there goes with it.
+    pub(crate) fn clear_dispatchers(&self) {
+        for slots in self.dispatchers.borrow().values() {
+            let _ = bpf::map_delete(slots, &0_u32.to_le_bytes());
+        }
+    }
+
+    /// The program array of the dispatcher on `hook`, if there is one.
+    pub(crate) fn dispatcher(&self, hook: &str) -> Option<OwnedFd> {
+        self.dispatchers.borrow().get(hook)?.try_clone().ok()
     }
 
     /// What the guest knows about the kernel.
@@ -278,12 +302,30 @@ impl<'a> Attempt<'a> {
     /// # Errors
     /// [`Ended::Refused`] in the phase `load`; the verifier's log goes into the case.
     pub fn load(&mut self, spec: &ProgSpec) -> Result<OwnedFd, Ended> {
-        self.at(Phase::Load);
-        let result = if self.detail {
-            bpf::prog_load_logged(spec, 2)
-        } else {
-            bpf::prog_load(spec, 1).map(|fd| Loaded { fd, log: String::new() })
+        let load = |spec: &_| bpf::prog_load(spec, 1).map(|fd| Loaded { fd, log: String::new() });
+        self.load_as(spec, load)
+    }
+
+    /// Loads a program that should be refused. As [`Attempt::load`], but the log is asked for at once, which spares
+    /// such a program its second load.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_in_doubt(&mut self, spec: &ProgSpec) -> Result<OwnedFd, Ended> {
+        let load = |spec: &_| {
+            // Of a program that is accepted no log is kept, as everywhere.
+            bpf::prog_load_logged(spec, 1).map(|loaded| Loaded { log: String::new(), ..loaded })
         };
+        self.load_as(spec, load)
+    }
+
+    fn load_as(
+        &mut self,
+        spec: &ProgSpec,
+        load: impl FnOnce(&ProgSpec) -> Result<Loaded, LoadError>,
+    ) -> Result<OwnedFd, Ended> {
+        self.at(Phase::Load);
+        let result = if self.detail { bpf::prog_load_logged(spec, 2) } else { load(spec) };
         let (outcome, log) = match result {
             Ok(Loaded { fd, log }) => (Ok(fd), log),
             Err(LoadError { errno, log }) => (Err(errno), log),

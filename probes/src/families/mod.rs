@@ -19,9 +19,10 @@ pub struct Family {
     pub about: &'static str,
     /// Its probes, in the order in which they run.
     pub probes: fn() -> Vec<Probe>,
-    /// Hooks on which PID 1 keeps an inert program while the family runs. Taking the last program off a hook costs a
-    /// grace period, over 100 ms on some kernels, and a family about something else than attaching need not pay it
-    /// for every probe. What is kept returns 0 and is attached first.
+    /// Hooks on which PID 1 keeps a program while the family runs, which returns 0, is attached first, and calls what
+    /// a probe hands it ([`crate::session::Attempt::run_lsm`]). To attach a program takes 10 ms under TCG, and to take
+    /// the last one off a hook costs a grace period, over 100 ms on some kernels: a family about something else than
+    /// attaching need not pay that for every program.
     pub kept: &'static [&'static str],
     /// Whether PID 1 keeps the links of a probe's programs when its process ends, so that nobody waits for them to be
     /// detached; the power-off does that. Only for families whose programs act for nobody when their probe is over.

@@ -59,6 +59,7 @@ pub(super) fn run_all(
         let outcome = run_one(channel, kernel, plan, probe, links)?;
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         clear_the_field(channel);
+        kernel.clear_dispatchers();
         let warnings = kmsg.drain();
         channel.send(&Message::End { probe: probe.id.clone(), outcome, warnings, micros })?;
         records += 1;

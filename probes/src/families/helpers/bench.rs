@@ -109,7 +109,7 @@ impl<'c, 'k> Bench<'c, 'k> {
         act: impl FnOnce(Arm) -> T,
     ) -> Result<T, Ended> {
         write_file()?;
-        std::mem::forget(self.attempt.attach_lsm(program)?);
+        std::mem::forget(self.attempt.run_lsm(program)?);
         let done = self.attempt.trigger(|| act(Arm::new(results)));
         self.attempt.runs(results.runs());
         Ok(done)
@@ -150,7 +150,7 @@ impl<'c, 'k> Bench<'c, 'k> {
     pub(super) fn load_on(&mut self, hook: &str, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
         let results = self.idle_results()?;
         let program = self.program(hook, &results, body);
-        self.attempt.load_lsm(&program).map(drop)
+        self.attempt.load_lsm_in_doubt(&program).map(drop)
     }
 
     /// Loads and attaches a framed program and leaves the rest to the case.

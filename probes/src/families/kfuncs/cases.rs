@@ -89,7 +89,7 @@ pub(super) fn bare_call(
     asm.call_kfunc(kfunc, 0).mov_imm(Reg::R0, 0).exit();
     let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
     let spec = ProgSpec { flags, ..ProgSpec::lsm("bare_call", attempt.hook(hook)?, insns) };
-    let Err(error) = bpf::prog_load(&spec, 1) else { return Ok("may call it") };
+    let Err(error) = bpf::prog_load_logged(&spec, 1) else { return Ok("may call it") };
     let said = |text: &str| error.log.lines().any(|line| line.contains(text));
     if said("calling kernel function ") && said(" is not allowed") {
         Ok("may NOT call it")
@@ -131,7 +131,7 @@ fn run(attempt: &mut Attempt<'_>, row: &Row, flags: u32, also: Option<&Also>) ->
     let mut built =
         build(attempt, row.hook, &results, |body: &mut Body<'_>| body.canonical(row, |_| {}, spoil))?;
     built.program.flags |= flags;
-    let _attached = attempt.attach_lsm(&built.program)?;
+    let _running = attempt.run_lsm(&built.program)?;
     results.set(TARGET, u64::from(std::process::id()));
     let outcome = attempt.trigger(row.act);
     results.set(TARGET, 0);
@@ -193,7 +193,7 @@ fn misuse(attempt: &mut Attempt<'_>, row: &Row, wrong: &Wrong) -> Result<(), End
     if matches!(wrong.kind, WrongKind::Fentry) {
         fentry(attempt, row.hook, &built)
     } else {
-        attempt.load_lsm(&built.program).map(drop)
+        attempt.load_lsm_in_doubt(&built.program).map(drop)
     }
 }
 
@@ -210,7 +210,7 @@ fn fentry(attempt: &mut Attempt<'_>, hook: &str, built: &Built) -> Result<(), En
         name: "fentry".to_owned(),
         ..built.program.extra.clone().unwrap_or_default()
     };
-    attempt.load(&spec).map(drop)
+    attempt.load_in_doubt(&spec).map(drop)
 }
 
 /// The rules that what a kfunc returns implies.
