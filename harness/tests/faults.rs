@@ -141,25 +141,88 @@ fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
     }
 }
 
+/// One of them boots its machines, the other restores them from what was saved.
 #[rstest]
-fn both_launchers_give_the_same_records(#[values(OLD, NEW)] kernel: &str) {
-    let by = |vmm: &str| {
-        let (output, document) = records(&["--kernel", kernel, "--vmm", vmm]);
-        let records = document["kernels"][0]["records"].as_array().unwrap().clone();
+fn both_launchers_cold_and_warm_give_the_same_records(#[values(OLD, NEW)] kernel: &str) {
+    let by = |arguments: &[&str]| {
+        let mut all = vec!["--kernel", kernel];
+        all.extend(arguments);
+        let (output, mut document) = records(&all);
+        let mut run = document["kernels"][0].take();
+        let records = run["records"].as_array_mut().map(std::mem::take).unwrap_or_default();
         assert!(!records.is_empty(), "{}", told(&output));
         let without_time = |mut record: Value| {
             record["micros"] = Value::Null;
             record
         };
-        (document["kernels"][0]["vmm"].clone(), records.into_iter().map(without_time).collect::<Vec<_>>())
+        (run, records.into_iter().map(without_time).collect::<Vec<_>>())
     };
-    let (vng, by_vng) = by("virtme-ng");
-    let (qemu, by_qemu) = by("qemu");
-    assert_eq!((vng, qemu), ("virtme-ng".into(), "qemu".into()));
+    // A machine to be restored is there from now on, whatever ran before.
+    by(&["--vmm", "qemu", "--probe", "program/type"]);
+    let (cold, by_vng) = by(&["--vmm", "virtme-ng", "--cold"]);
+    let (warm, by_qemu) = by(&["--vmm", "qemu"]);
+    assert_eq!((&cold["vmm"], &warm["vmm"]), (&"virtme-ng".into(), &"qemu".into()));
+    assert_eq!(cold["restored"], 0);
+    assert!(warm["restored"].as_u64().unwrap() >= 1, "{warm}");
     assert_eq!(by_vng.len(), by_qemu.len());
     for (one, other) in by_vng.iter().zip(&by_qemu) {
         assert_eq!(one, other);
     }
+}
+
+/// A cache with what the usual one has, but for the saved machines.
+fn cache_without_states() -> tempfile::TempDir {
+    let image = image_of(NEW);
+    let kernels = image.ancestors().find(|path| path.ends_with("kernels")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(kernels.parent().unwrap()).unwrap().flatten() {
+        if entry.file_name() != "states" {
+            std::os::unix::fs::symlink(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+    }
+    folder
+}
+
+#[test]
+fn a_damaged_state_is_dropped_and_the_machine_booted() {
+    let cache = cache_without_states();
+    let runs = tempfile::tempdir().unwrap();
+    let run = || {
+        let mut command = conform();
+        command.args([
+            "run",
+            "--format",
+            "json",
+            "--vmm",
+            "qemu",
+            "--kernel",
+            NEW,
+            "--probe",
+            "program/type",
+        ]);
+        command.arg("--run-dir").arg(runs.path()).env("CONFORM_CACHE", cache.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", told(&output));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (document["kernels"][0]["restored"].as_u64().unwrap(), told(&output))
+    };
+    let states = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(cache.path().join("states")).unwrap().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    assert_eq!(run().0, 0, "nothing is saved yet");
+    assert_eq!(run().0, 1);
+
+    let [state] = &states()[..] else { panic!("one state, not {:?}", states()) };
+    let mut bytes = std::fs::read(state).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    std::fs::write(state, &bytes).unwrap();
+    let (restored, text) = run();
+    assert_eq!(restored, 0, "{text}");
+    assert!(text.contains("booting instead of restoring"), "{text}");
+    assert_eq!(run().0, 1, "the damaged state was replaced");
+    assert_eq!(states().len(), 1, "nothing half-written stays");
 }
 
 /// The folder of the machine that `harness` has started, from its guard's command line.
