@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Runs all `jobs`, at most `width` at once, and hands each result to `finished` as it comes.
-/// The results come back in the order of the jobs.
+/// The results come back in the order of the jobs. The last job starts first: rows go from old to new, newer kernels
+/// have more to answer, and a run is over soonest when the short ones come last.
 pub fn run_all(
     setup: &Setup,
     jobs: &[Job],
@@ -33,6 +34,6 @@ pub fn run_all(
 }
 
 fn take<'a, T>(next: &AtomicUsize, jobs: &'a [Job], slots: &'a [T]) -> Option<(&'a Job, &'a T)> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
+    let index = jobs.len().checked_sub(1 + next.fetch_add(1, Ordering::Relaxed))?;
     jobs.get(index).zip(slots.get(index))
 }
