@@ -215,8 +215,9 @@ fn trace_printk(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Waits until what the helper prints reaches the trace. Loading a program that calls it switches that on; from 7.1 on
-/// this is not yet done when the load returns, as was seen: a program that ran at once left no line.
+/// Waits until what the helper prints reaches the trace. Loading a program that calls it switches that on, which 7.1
+/// and later leave to a worker (7.1 kernel/trace/bpf_trace.c, bpf_get_trace_printk_proto): there a program that runs
+/// right after its load leaves no line.
 fn trace_is_on() -> Result<(), Errno> {
     let deadline = Instant::now() + Duration::from_secs(5);
     while !fs::read_to_string("/sys/kernel/tracing/events/bpf_trace/bpf_trace_printk/enable")
