@@ -1,11 +1,13 @@
 //! Helpers: called as intended from an LSM program, the result checked against user space.
 //!
-//! A helper is a `Row`: what is asked of it, where its rules are in the kernel's source, and its cases, each a name
+//! For every helper the probe's first case, `callable`, says which programs may call it. Those looked at more closely
+//! have a `Row`: what is asked of it, where its rules are in the kernel's source, and its cases, each a name
 //! and one function that works on a `Bench`. The usual names are `canonical` (the helper's normal use, by a program
 //! that may not sleep), `canonical-sleepable` (the same, by one that may), `from-rust` (an object compiled from Rust
 //! and loaded with aya) and `misuse-..` (a call that the verifier is expected to refuse; its reason is the record).
 
 mod bench;
+mod callable;
 mod exec;
 mod identity;
 mod kernel_objects;
@@ -30,7 +32,7 @@ type Body = fn(&mut Bench<'_, '_>) -> Result<(), Ended>;
 struct Row {
     /// Its number.
     helper: u32,
-    /// What is asked: the rest of a question that begins with "Does bpf_..".
+    /// What is asked: the rest of a question that ends with "does it ..".
     asks: &'static str,
     /// Where the kernel's source answers.
     sources: &'static [Source],
@@ -102,19 +104,24 @@ const APART: &[u32] = &[helper::IMA_INODE_HASH, helper::IMA_FILE_HASH];
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    TABLES.iter().flat_map(|rows| rows.iter().map(|&row| probe(row))).collect()
+    let rows = || TABLES.iter().copied().flatten();
+    let mut probes: Vec<Probe> = rows().map(|&row| probe(row)).collect();
+    probes.append(&mut callable::probes(|number| rows().any(|row| row.helper == number)));
+    probes
 }
 
 fn probe(row: Row) -> Probe {
     let name = helper::name(row.helper).unwrap_or("unknown");
-    let question = format!("Does bpf_{name} {}?", row.asks);
+    let question = format!("Which LSM programs may call bpf_{name}, and does it {}?", row.asks);
+    let sources = [row.sources, callable::SOURCES].concat();
     let probe =
-        Probe::new(format!("helpers/bpf_{name}"), question, row.sources, move |session| run(session, row));
+        Probe::new(format!("helpers/bpf_{name}"), question, &sources, move |session| run(session, row));
     let probe = if row.cases.iter().any(|case| case.kind == Kind::Rust) { probe.uses_aya() } else { probe };
     if APART.contains(&row.helper) { probe.own_machine() } else { probe }
 }
 
 fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
+    session.case("callable", |attempt| callable::callable(attempt, row.helper))?;
     row.cases.iter().try_for_each(|case| {
         session.case(case.name, |attempt| {
             let mut bench = Bench::new(attempt, row.helper, case.kind == Kind::Sleepable);

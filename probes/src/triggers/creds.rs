@@ -31,6 +31,23 @@ impl Capabilities {
     }
 }
 
+/// Does `body` while this thread lacks an effective capability, which it gets back afterwards.
+///
+/// # Errors
+/// The errno of reading or changing them.
+pub fn without_capability<T>(capability: u32, body: impl FnOnce() -> T) -> Result<T, Errno> {
+    let held = Capabilities::get()?;
+    let mut fewer = Capabilities { head: held.head, data: held.data };
+    // Effective, permitted, inheritable of numbers below 32; the same again of those from 32 on.
+    if let Some(effective) = fewer.data.get_mut(if capability < 32 { 0 } else { 3 }) {
+        *effective &= !(1 << (capability % 32));
+    }
+    fewer.set()?;
+    let result = body();
+    held.set()?;
+    Ok(result)
+}
+
 /// `capget(2)`.
 ///
 /// # Errors

@@ -1,0 +1,246 @@
+//! Who may call a helper: asked with a call and nothing else, in one program of each kind in which the kernel's answer
+//! can differ.
+//!
+//! The kernel looks at the number, the kind of program, the licence and the helper's own condition before it looks at
+//! arguments (6.12 kernel/bpf/verifier.c, `check_helper_call`), so of the refusals that a bare call meets few mean that
+//! it may not be made. The one condition on the program that comes after the arguments is `bpf_set_retval`'s. The answers of the program type are in 6.12 kernel/bpf/bpf_lsm.c, `bpf_lsm_func_proto`: they
+//! depend on the attach type and on the hook.
+
+use crate::asm::Asm;
+use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_LSM_CGROUP, BPF_LSM_MAC, LoadError, ProgSpec};
+use crate::errno::Errno;
+use crate::helper::{self, HELPERS};
+use crate::insn::Reg;
+use crate::session::{Attempt, Ended};
+use crate::spec::{Probe, Source, source};
+use crate::triggers::creds::without_capability;
+
+/// What answers the question, whatever the helper.
+pub(super) const SOURCES: &[Source] = &[
+    source("6.12", "kernel/bpf/bpf_lsm.c", "bpf_lsm_func_proto"),
+    source("6.12", "kernel/bpf/verifier.c", "check_helper_call"),
+];
+
+/// A kind of program.
+struct Caller {
+    /// What it is called in records.
+    name: &'static str,
+    hook: &'static str,
+    attach_type: u32,
+    flags: u32,
+    /// A capability that the loading process goes without.
+    without: Option<Capability>,
+}
+
+/// A capability's number (include/uapi/linux/capability.h).
+type Capability = u32;
+const CAP_SYS_ADMIN: Capability = 21;
+
+const fn mac(name: &'static str, hook: &'static str) -> Caller {
+    Caller { name, hook, attach_type: BPF_LSM_MAC, flags: 0, without: None }
+}
+
+const fn cgroup(name: &'static str, hook: &'static str) -> Caller {
+    Caller { attach_type: BPF_LSM_CGROUP, ..mac(name, hook) }
+}
+
+/// The kinds of programs: on a general hook, where IMA applies too; with a `linux_binprm`; on a socket before it is
+/// locked, and after, which is also a void hook and outside the set of sleepable ones.
+const CALLERS: &[Caller] = &[
+    mac("file_open", "file_open"),
+    Caller { flags: BPF_F_SLEEPABLE, ..mac("file_open, sleepable", "file_open") },
+    Caller { without: Some(CAP_SYS_ADMIN), ..mac("file_open, without CAP_SYS_ADMIN", "file_open") },
+    mac("bprm_check_security", "bprm_check_security"),
+    mac("socket_post_create", "socket_post_create"),
+    mac("inet_conn_established", "inet_conn_established"),
+    cgroup("file_open, of a cgroup", "file_open"),
+    cgroup("socket_post_create, of a cgroup", "socket_post_create"),
+    cgroup("inet_conn_established, of a cgroup", "inet_conn_established"),
+];
+
+/// The one hook that 5.10 has sleepable programs for, asked about where the general hook has none.
+const SLEEPABLE_BEFORE_5_11: Caller =
+    Caller { flags: BPF_F_SLEEPABLE, ..mac("bprm_committed_creds, sleepable", "bprm_committed_creds") };
+
+/// A probe for each helper that has no row: who may call it, and no more.
+pub(super) fn probes(has_row: impl Fn(u32) -> bool) -> Vec<Probe> {
+    let others = HELPERS.iter().filter(|(number, _)| !has_row(*number));
+    let mut probes: Vec<Probe> = others
+        .map(|&(number, name)| {
+            let question = format!("Which LSM programs may call bpf_{name}?");
+            Probe::new(format!("helpers/bpf_{name}"), question, SOURCES, move |session| {
+                session.case("callable", |attempt| callable(attempt, number))
+            })
+        })
+        .collect();
+    probes.push(Probe::new(
+        "helpers/beyond-the-known",
+        "Which is the last helper number that the kernel knows?",
+        SOURCES,
+        |session| session.case("numbers", beyond),
+    ));
+    probes
+}
+
+/// Asks for every kind of program.
+pub(super) fn callable(attempt: &mut Attempt<'_>, number: u32) -> Result<(), Ended> {
+    for caller in CALLERS {
+        let answer = ask(attempt, caller, number)?;
+        note(attempt, caller, number, &answer)?;
+        if matches!(answer, Answer::NoSuchProgram(_)) && caller.flags & BPF_F_SLEEPABLE != 0 {
+            let answer = ask(attempt, &SLEEPABLE_BEFORE_5_11, number)?;
+            note(attempt, &SLEEPABLE_BEFORE_5_11, number, &answer)?;
+        }
+    }
+    Ok(())
+}
+
+/// A number that the kernel does not know is unknown to every program: it is looked at before anything else.
+fn note(attempt: &mut Attempt<'_>, caller: &Caller, number: u32, answer: &Answer) -> Result<(), Ended> {
+    let text = match answer {
+        Answer::NoSuchHelper => {
+            let name = helper::name(number).unwrap_or("unknown");
+            return Err(Ended::Absent(format!("helper bpf_{name}")));
+        }
+        Answer::Callable => "yes".to_owned(),
+        Answer::NotOfThisType => "no".to_owned(),
+        Answer::NotAllowed => "no, the helper has a condition of its own".to_owned(),
+        Answer::NotSleepable => "no, it can sleep and the program may not".to_owned(),
+        Answer::NoSuchProgram(errno) => format!("there is no such program, {errno}"),
+    };
+    attempt.see(caller.name, text);
+    Ok(())
+}
+
+/// Goes up from the first number until the kernel knows no more. The bound is far beyond any kernel.
+fn beyond(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
+    let Some(caller) = CALLERS.first() else { return Ok(()) };
+    // Numbers are never taken back, so those that a known kernel has are passed over in strides.
+    let mut number = 1;
+    for stride in [64, 8, 1] {
+        while number < 4096 && !matches!(ask(attempt, caller, number + stride)?, Answer::NoSuchHelper) {
+            number += stride;
+        }
+    }
+    attempt.see("the last number that the kernel knows", number);
+    let name = helper::name(number);
+    attempt
+        .see("it is", name.map_or_else(|| "unknown to this suite".to_owned(), |name| format!("bpf_{name}")));
+    Ok(())
+}
+
+enum Answer {
+    NoSuchHelper,
+    Callable,
+    NotOfThisType,
+    NotAllowed,
+    NotSleepable,
+    NoSuchProgram(Errno),
+}
+
+fn ask(attempt: &Attempt<'_>, caller: &Caller, number: u32) -> Result<Answer, Ended> {
+    let mut asm = Asm::new();
+    if number == helper::SET_RETVAL {
+        // 7.3 looks at its argument before it looks at the hook (kernel/bpf/verifier.c, check_helper_call).
+        asm.mov_imm(Reg::R1, 0);
+    }
+    // A cgroup's program on a void hook must return 1 (6.1 kernel/bpf/verifier.c, check_return_code).
+    asm.call(number).mov_imm(Reg::R0, i32::from(caller.attach_type == BPF_LSM_CGROUP)).exit();
+    let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
+    let spec = ProgSpec {
+        flags: caller.flags,
+        expected_attach_type: caller.attach_type,
+        ..ProgSpec::lsm("bare_call", attempt.hook(caller.hook)?, insns)
+    };
+    let load = || bpf::prog_load_logged(&spec, 1);
+    let loaded = match caller.without {
+        Some(capability) => without_capability(capability, load)
+            .map_err(|errno| Ended::could_not("drop a capability", errno))?,
+        None => load(),
+    };
+    match loaded {
+        Ok(_) => Ok(Answer::Callable),
+        Err(error) => meaning(&error, number),
+    }
+}
+
+/// What a refusal of a bare call says about the call.
+fn meaning(error: &LoadError, number: u32) -> Result<Answer, Ended> {
+    let says = |text: &str| error.log.lines().any(|line| line.starts_with(text));
+    let of_this = |line: &str| line.trim_end().ends_with(&format!("#{number}"));
+    let names_it = |text: &str| error.log.lines().any(|line| line.starts_with(text) && of_this(line));
+    if names_it("invalid func ") {
+        Ok(Answer::NoSuchHelper)
+    } else if names_it("unknown func ") || names_it("program of this type cannot use helper ") {
+        Ok(Answer::NotOfThisType)
+    } else if says("helper call is not allowed in probe")
+        || says("func ") && error.log.contains(" not supported for program type ")
+        || says("BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!")
+    {
+        Ok(Answer::NotAllowed)
+    } else if says("helper call might sleep in a non-sleepable prog") || says("sleepable helper ") {
+        Ok(Answer::NotSleepable)
+    } else if error.log.lines().any(about_arguments) {
+        Ok(Answer::Callable)
+    } else if error.log.lines().all(is_statistics)
+        || error.log.lines().any(|line| line.ends_with(" is not sleepable"))
+    {
+        Ok(Answer::NoSuchProgram(error.errno))
+    } else {
+        Err(Ended::could_not("tell what the refusal is about", error.log.trim()))
+    }
+}
+
+/// Whether a line of the log says nothing, or only how much work there was.
+fn is_statistics(line: &str) -> bool {
+    line.trim().is_empty() || line.starts_with("processed ")
+}
+
+/// Whether a line of the log is about what is in the argument registers, which comes after the question of who may
+/// call. The program sets none of them but R1, its context.
+fn about_arguments(line: &str) -> bool {
+    let mut chars = line.chars();
+    // States of registers, which the log shows on the way, have `=` there.
+    chars.next() == Some('R')
+        && chars.next().is_some_and(|c| ('1'..='5').contains(&c))
+        && chars.next() == Some(' ')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("invalid func unknown#212\n", Some("none"))]
+    #[case("unknown func bpf_x#7\n", Some("type"))]
+    #[case(
+        "0: R1=ctx() R10=fp0\n0: (85) call bpf_x#7\nprogram of this type cannot use helper bpf_x#7\n",
+        Some("type")
+    )]
+    #[case("helper call is not allowed in probe\n", Some("condition"))]
+    #[case("helper call might sleep in a non-sleepable prog\n", Some("sleep"))]
+    #[case(
+        "0: R1=ctx(off=0,imm=0) R10=fp0\n0: (85) call bpf_x#7\nR1 type=ctx expected=map_ptr\n",
+        Some("callable")
+    )]
+    #[case("0: (85) call bpf_x#7\nR2 !read_ok\n", Some("callable"))]
+    #[case("func bpf_x#7 not supported for program type 29\n", Some("condition"))]
+    #[case("bpf_lsm_file_open is not sleepable\n", Some("no program"))]
+    #[case("processed 0 insns (limit 1000000)\n", Some("no program"))]
+    #[case("", Some("no program"))]
+    #[case("something new\n", None)]
+    fn refusals_are_told_apart(#[case] log: &str, #[case] expected: Option<&str>) {
+        let number = if log.contains("#212") { 212 } else { 7 };
+        let answer = meaning(&LoadError { errno: Errno::EINVAL, log: log.to_owned() }, number);
+        let word = answer.ok().map(|answer| match answer {
+            Answer::NoSuchHelper => "none",
+            Answer::Callable => "callable",
+            Answer::NotOfThisType => "type",
+            Answer::NotAllowed => "condition",
+            Answer::NotSleepable => "sleep",
+            Answer::NoSuchProgram(_) => "no program",
+        });
+        assert_eq!(word, expected);
+    }
+}
