@@ -8,14 +8,17 @@
 
 mod bench;
 mod callable;
+mod dynptr;
 mod exec;
 mod identity;
 mod kernel_objects;
 mod maps;
 mod memory;
+mod queues;
 mod ringbuf;
 mod signals;
 mod storage;
+mod task;
 mod text;
 mod time;
 
@@ -84,12 +87,18 @@ const fn case(name: &'static str, body: Body) -> Case {
     Case { name, kind: Kind::Plain, body }
 }
 
+/// What an event of a ring buffer says.
+const WORDS: [i32; 2] = [0x0102_0304, 0x0506_0708];
+
 const TABLES: &[&[Row]] = &[
     identity::ROWS,
     time::ROWS,
     memory::ROWS,
     maps::ROWS,
     ringbuf::ROWS,
+    dynptr::ROWS,
+    queues::ROWS,
+    task::ROWS,
     storage::ROWS,
     text::ROWS,
     signals::ROWS,

@@ -1,7 +1,7 @@
 //! Sending events to user space through a ring buffer.
 
 use super::bench::{Bench, FILE, keep, slot, stack, write_file};
-use super::{Row, canonical, case, misuse, rust, sleepable};
+use super::{Row, WORDS, canonical, case, misuse, rust, sleepable};
 use crate::asm::Asm;
 use crate::aya_load::Global;
 use crate::bpf::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_RINGBUF, MapSpec};
@@ -121,15 +121,13 @@ pub(super) const ROWS: &[Row] = &[
 
 /// The smallest ring buffer there is.
 const RING: u32 = 4096;
-/// What an event says.
-const WORDS: [i32; 2] = [0x0102_0304, 0x0506_0708];
-
-fn ring(bench: &mut Bench<'_, '_>) -> Result<OwnedFd, Ended> {
+/// A ring buffer of the smallest size.
+pub(super) fn ring(bench: &mut Bench<'_, '_>) -> Result<OwnedFd, Ended> {
     bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_RINGBUF, 0, 0, RING).named("events"))
 }
 
 /// Everything that waits in a ring buffer.
-fn received(ring: OwnedFd) -> Result<Vec<Vec<u8>>, Ended> {
+pub(super) fn received(ring: OwnedFd) -> Result<Vec<Vec<u8>>, Ended> {
     let why = |error: aya::maps::MapError| Ended::could_not("read the ring buffer", error);
     let map = Map::RingBuf(MapData::from_fd(ring).map_err(why)?);
     let mut ring = RingBuf::try_from(map).map_err(why)?;
@@ -137,7 +135,7 @@ fn received(ring: OwnedFd) -> Result<Vec<Vec<u8>>, Ended> {
 }
 
 /// The bytes of an event of 16 bytes.
-fn event() -> Vec<u8> {
+pub(super) fn event() -> Vec<u8> {
     WORDS.iter().flat_map(|&word| i64::from(word).to_ne_bytes()).collect()
 }
 
