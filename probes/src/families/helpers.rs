@@ -10,6 +10,7 @@ mod bench;
 mod callable;
 mod dynptr;
 mod exec;
+mod fields;
 mod identity;
 mod kernel_objects;
 mod maps;
@@ -17,6 +18,7 @@ mod memory;
 mod queues;
 mod ringbuf;
 mod signals;
+mod sockets;
 mod storage;
 mod task;
 mod text;
@@ -99,6 +101,8 @@ const TABLES: &[&[Row]] = &[
     dynptr::ROWS,
     queues::ROWS,
     task::ROWS,
+    sockets::ROWS,
+    fields::ROWS,
     storage::ROWS,
     text::ROWS,
     signals::ROWS,

@@ -84,6 +84,51 @@ pub(super) const ROWS: &[Row] = &[
             },
         ],
     },
+    Row {
+        helper: helper::PROBE_READ,
+        asks: "read kernel memory, as it did before there was a helper for each half of the addresses",
+        sources: &[TRACING, source("5.9", "kernel/trace/bpf_trace.c", "bpf_probe_read_compat"), MEMORY],
+        cases: &[
+            canonical(|bench| read_task(bench, "tgid", 4)),
+            case("of-user-space", |bench| read_user(bench, 0)),
+            case("bad-address", |bench| read_bad(bench, BAD_KERNEL)),
+            misuse("misuse-size-beyond-the-stack", |bench| read_into(bench, -8, 16)),
+            misuse("misuse-size-not-bounded", unbounded),
+        ],
+    },
+    Row {
+        helper: helper::PROBE_READ_STR,
+        asks: "read a string of the kernel, as it did before there was a helper for each half of the addresses",
+        sources: &[TRACING, source("5.9", "kernel/trace/bpf_trace.c", "bpf_probe_read_compat_str"), MEMORY],
+        cases: &[
+            canonical(|bench| read_task(bench, "comm", 16)),
+            case("of-user-space", |bench| read_user(bench, length_with_zero())),
+            case("bad-address", |bench| read_bad(bench, BAD_KERNEL)),
+            misuse("misuse-size-beyond-the-stack", |bench| read_into(bench, -8, 16)),
+        ],
+    },
+    Row {
+        helper: helper::PROBE_WRITE_USER,
+        asks: "write to memory of user space, and answer a bad address with an errno",
+        sources: &[TRACING, source("5.9", "kernel/trace/bpf_trace.c", "bpf_probe_write_user"), MEMORY],
+        cases: &[
+            canonical(write_user),
+            misuse("misuse-size-beyond-the-stack", |bench| {
+                let helper = bench.helper();
+                bench.load(|asm| {
+                    asm.st_imm(Size::DW, Reg::R10, -8, 1).ld_imm64(Reg::R1, BAD_USER);
+                    stack(asm, Reg::R2, -8);
+                    asm.mov_imm(Reg::R3, 16).call(helper);
+                })
+            }),
+            misuse("misuse-number-for-source", |bench| {
+                let helper = bench.helper();
+                bench.load(|asm| {
+                    asm.ld_imm64(Reg::R1, BAD_USER).mov_imm(Reg::R2, 4096).mov_imm(Reg::R3, 8).call(helper);
+                })
+            }),
+        ],
+    },
 ];
 
 /// What user space offers to be read.
@@ -194,6 +239,29 @@ fn copy_from_executed(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     executed.map_err(|errno| Ended::could_not("execute a program", errno))?;
     bench.returned("returned", results.get(slot(0)));
     bench.attempt.same("what was read", results.bytes(slot(1), name.len()), name.to_vec());
+    Ok(())
+}
+
+/// Writes to a word of this process, to an address that nobody has, and to one of the kernel's half.
+fn write_user(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    const WORD: i32 = 0x0d0e_0f10;
+    let helper = bench.helper();
+    let word = Box::new(std::sync::atomic::AtomicU64::new(0));
+    let ours = word.as_ptr().expose_provenance() as u64;
+    let results = bench.open(|asm| {
+        asm.st_imm(Size::DW, Reg::R10, -8, WORD);
+        for (index, address) in [(0, ours), (1, BAD_USER), (2, BAD_KERNEL)] {
+            asm.ld_imm64(Reg::R1, address);
+            stack(asm, Reg::R2, -8);
+            asm.mov_imm(Reg::R3, 8).call(helper);
+            keep(asm, index, Reg::R0);
+        }
+    })?;
+    bench.returned("returned", results.get(slot(0)));
+    let found = word.load(std::sync::atomic::Ordering::Relaxed);
+    bench.attempt.same("the word", found, u64::from(WORD.unsigned_abs()));
+    bench.returned("returned for an address that nobody has", results.get(slot(1)));
+    bench.returned("returned for an address of the kernel's half", results.get(slot(2)));
     Ok(())
 }
 

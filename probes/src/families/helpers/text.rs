@@ -108,6 +108,15 @@ pub(super) const ROWS: &[Row] = &[
             misuse("misuse-size-beyond-the-stack", |bench| printk_with(bench, 64)),
         ],
     },
+    Row {
+        helper: helper::TRACE_VPRINTK,
+        asks: "write a line with arguments from memory that user space finds in the trace",
+        sources: &[source("6.0", "kernel/trace/bpf_trace.c", "bpf_trace_vprintk"), BASE],
+        cases: &[
+            canonical(trace_printk),
+            misuse("misuse-size-beyond-the-stack", |bench| printk_with(bench, 64)),
+        ],
+    },
 ];
 
 /// A map of one element that programs cannot write, with text in it; frozen, user space cannot write it either, and
@@ -195,9 +204,12 @@ fn trace_printk(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let (results, opened) = bench.run("file_open", act, |asm| {
         put_text(asm, -24, FORMAT);
         stack(asm, Reg::R1, -24);
-        asm.mov_imm(Reg::R2, 19)
-            .ldx(Size::DW, Reg::R3, crate::lsm::PAGE, crate::results::TARGET)
-            .call(helper);
+        asm.ldx(Size::DW, Reg::R3, crate::lsm::PAGE, crate::results::TARGET);
+        if helper == helper::TRACE_VPRINTK {
+            asm.stx(Size::DW, Reg::R10, -32, Reg::R3).mov_imm(Reg::R4, 8);
+            stack(asm, Reg::R3, -32);
+        }
+        asm.mov_imm(Reg::R2, 19).call(helper);
         keep(asm, 0, Reg::R0);
     })?;
     opened.map_err(|errno| Ended::could_not("open the file while bpf_trace_printk is traced", errno))?;
@@ -238,6 +250,7 @@ fn printk_with(bench: &mut Bench<'_, '_>, size: i32) -> Result<(), Ended> {
     bench.load(|asm| {
         put_text(asm, -24, FORMAT);
         stack(asm, Reg::R1, -24);
-        asm.mov_imm(Reg::R2, size).call(helper);
+        // Data for the helper that takes some: none.
+        asm.mov_imm(Reg::R3, 0).mov_imm(Reg::R4, 0).mov_imm(Reg::R2, size).call(helper);
     })
 }
