@@ -417,4 +417,19 @@ impl<'a> Attempt<'a> {
         self.case.denied = Some(self.case.denied.unwrap_or(false) || denied);
         self.outcome(key, result);
     }
+
+    /// Notes whether a program that was to deny with `asked` changed what user space saw of a system call that gives
+    /// `control` by itself: with the errno asked for, with another, or with none and a lasting effect.
+    pub fn denied_as<T: PartialEq>(&mut self, result: &Result<T, Errno>, control: &T, asked: Errno) {
+        let (denied, how) = match result {
+            Err(errno) if *errno == asked => (true, None),
+            Err(_) => (true, Some("another errno")),
+            Ok(seen) if seen != control => (true, Some("its effect alone")),
+            Ok(_) => (false, None),
+        };
+        self.case.denied = Some(self.case.denied.unwrap_or(false) || denied);
+        if let Some(how) = how {
+            self.see("denied as", how);
+        }
+    }
 }

@@ -250,6 +250,9 @@ pub fn ensure(
     let key = cache_key(&row.source).ok_or_else(|| KernelError::NoBuilder { name: name() })?;
     let label = format!("fetch {}", row.name);
     if let Some(entry) = load(row, cache, &key, progress, offline)? {
+        if !offline {
+            fetch::Fetch { row, cache, progress, key: &key, label: &label }.modules(&entry);
+        }
         return kept_promises(row, facts_of(&entry, &row.config));
     }
     if offline {
@@ -266,6 +269,7 @@ pub fn ensure(
             Source::Archive(_) | Source::Path(_) => return Err(KernelError::NoBuilder { name: name() }),
         },
     };
+    fetch.modules(&entry);
     kept_promises(row, facts_of(&entry, &row.config))
 }
 

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod entry;
 pub mod image;
 pub mod kernels;
+pub mod modules;
 pub mod sources;
 pub mod tools;
 

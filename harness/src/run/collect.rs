@@ -2,6 +2,7 @@
 
 use super::start::Starter;
 use crate::model::{FORMAT, ImageFacts, KernelRun};
+use crate::provision::modules;
 use crate::vmm::accel::Accel;
 use crate::vmm::machine::{self as vm, MachineError, console_tail, first_alarm};
 use crate::vmm::state::Store;
@@ -263,13 +264,23 @@ impl Collector<'_> {
         };
         MachineSpec {
             image: self.job.image.path.clone(),
-            initramfs: self.setup.initramfs.clone(),
+            initramfs: self.initramfs(),
             lsm,
             append: Vec::new(),
             memory_mib: self.setup.memory_mib,
             cpus: self.setup.cpus,
             accel: self.setup.accel,
         }
+    }
+
+    /// The guest's initramfs, followed by that of the kernel's modules, if it has one. A joined file that cannot be
+    /// written leaves the guest alone: its probes say which module they miss.
+    fn initramfs(&self) -> PathBuf {
+        let own = self.setup.initramfs.clone();
+        let Some(modules) = modules::beside(&self.job.image.path) else { return own };
+        let name = format!("initramfs-{}.cpio", self.job.image.sha256.get(..16).unwrap_or_default());
+        let joined = own.with_file_name(name);
+        if modules::join(&own, &modules, &joined).is_ok() { joined } else { own }
     }
 
     fn boot(&mut self, plan: &Plan) -> Result<Boot, Lost> {

@@ -5,13 +5,14 @@
 mod fire;
 mod row;
 mod table;
+pub mod unfired;
 
 use crate::asm::Asm;
 use crate::errno::Errno;
 use crate::lsm::LsmProgram;
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::Probe;
-use fire::{denied, fire, ignored, returned};
+use fire::{argument, denied, fire, ignored, returned};
 use row::{Hook, Verdict};
 
 /// The probes of this family.
@@ -42,6 +43,9 @@ fn hook_probe(session: &mut Session<'_>, hook: Hook) -> Result<(), Stop> {
     session.case("load-sleepable", |attempt| load(attempt, hook, true))?;
     let mut ready = None;
     session.case("fire", |attempt| fire(attempt, hook, &mut ready))?;
+    if let Some(it) = hook.argument {
+        session.case("argument", |attempt| argument(attempt, hook, &it, &mut ready))?;
+    }
     match hook.verdict {
         Verdict::Errnos(errnos) => {
             for &errno in errnos {

@@ -71,14 +71,18 @@ fn alarm(record: &str) -> Option<String> {
 /// `TAINT_WARN` (include/linux/panic.h): a WARN has appeared.
 const TAINT_WARN: u64 = 1 << 9;
 
-/// The kernel's taint flags, 0 when they cannot be read. The one that a WARN sets is left out: the message itself is
-/// recorded, while the flag changes only with the first one since the boot.
+/// `TAINT_UNSIGNED_MODULE` (the same file): a module without a signature was loaded, as Debian's 5.10 has them.
+const TAINT_UNSIGNED_MODULE: u64 = 1 << 13;
+
+/// The kernel's taint flags, 0 when they cannot be read. Two are left out. The one that a WARN sets: the message itself
+/// is recorded, while the flag changes only with the first one since the boot. The one for a module without a signature:
+/// it would be noted beside whichever probe is the first that needs a module.
 fn tainted() -> u64 {
     std::fs::read_to_string("/proc/sys/kernel/tainted")
         .ok()
         .and_then(|text| text.trim().parse::<u64>().ok())
         .unwrap_or(0)
-        & !TAINT_WARN
+        & !(TAINT_WARN | TAINT_UNSIGNED_MODULE)
 }
 
 #[cfg(test)]

@@ -4,7 +4,11 @@ use super::children::in_child;
 use super::{Act, Arm, act, syscall};
 use crate::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::Uid;
+use nix::unistd::{Gid, Uid};
+use std::time::Duration;
+
+/// How long credentials may outlive their task: they go after a grace period.
+const FREED: Duration = Duration::from_secs(5);
 
 /// include/uapi/linux/capability.h: _LINUX_CAPABILITY_VERSION_3.
 const VERSION: u32 = 0x2008_0522;
@@ -93,4 +97,44 @@ pub fn new_user_namespace() -> Result<Act, Errno> {
 pub fn privileged() -> Result<Act, Errno> {
     let name = nix::unistd::gethostname()?;
     act(move |arm: Arm| arm.during(|| nix::unistd::sethostname(&name).map_err(Errno::from)))
+}
+
+/// `setresgid(2)` of a child.
+///
+/// # Errors
+/// None.
+pub fn setgid() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        in_child(|| {
+            let other = Gid::from_raw(1);
+            arm.during(|| nix::unistd::setresgid(other, other, other).map_err(Errno::from))
+        })
+    })
+}
+
+/// `setgroups(2)` of a child.
+///
+/// # Errors
+/// None.
+pub fn setgroups() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        in_child(|| arm.during(|| nix::unistd::setgroups(&[Gid::from_raw(1)]).map_err(Errno::from)))
+    })
+}
+
+/// The end of a child's credentials, some time after its own. Names the user that it has become, each time another.
+///
+/// # Errors
+/// None.
+pub fn end() -> Result<Act, Errno> {
+    let mut user = 70_000;
+    act(move |arm: Arm| {
+        user += 1;
+        arm.name_mark(u64::from(user));
+        let other = Uid::from_raw(user);
+        let result = in_child(|| nix::unistd::setresuid(other, other, other).map_err(Errno::from));
+        arm.until_run(FREED);
+        arm.name_nobody();
+        result
+    })
 }

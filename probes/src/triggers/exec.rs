@@ -20,10 +20,7 @@ const CODE: [u8; 9] = [0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
 /// # Errors
 /// The errno of writing the program.
 pub fn execve() -> Result<Act, Errno> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open("/tmp/leaves")?;
-    file.write_all(&program())?;
-    drop(file); // a program open for writing cannot be executed: ETXTBSY
+    write_program("/tmp/leaves", &CODE)?;
     act(|arm| {
         let result = in_child(|| {
             arm.during(|| {
@@ -38,9 +35,26 @@ pub fn execve() -> Result<Act, Errno> {
     })
 }
 
+/// Writes a program that makes the empty file `/asked` and leaves.
+pub(super) fn write_loader(path: &str) -> Result<(), Errno> {
+    // mov eax, 2; lea rdi, [rip+name]; mov esi, O_CREAT; mov edx, 0600; syscall; then as in `CODE`
+    let mut code =
+        vec![0xb8, 2, 0, 0, 0, 0x48, 0x8d, 0x3d, 21, 0, 0, 0, 0xbe, 0x40, 0, 0, 0, 0xba, 0x80, 1, 0, 0];
+    code.extend([0x0f, 0x05]);
+    code.extend(CODE);
+    code.extend(b"/asked\0");
+    write_program(path, &code)
+}
+
+fn write_program(path: &str, code: &[u8]) -> Result<(), Errno> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(path)?;
+    file.write_all(&program(code))?;
+    Ok(()) // closed: a program open for writing cannot be executed (ETXTBSY)
+}
+
 /// The smallest static x86-64 program: one header, one segment, one system call.
-fn program() -> Vec<u8> {
-    let size = HEADS + CODE.len() as u64;
+fn program(code: &[u8]) -> Vec<u8> {
+    let size = HEADS + code.len() as u64;
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     for half in [2_u16, 62] {
         elf.extend(half.to_le_bytes()); // ET_EXEC, EM_X86_64
@@ -59,7 +73,7 @@ fn program() -> Vec<u8> {
     for word in [0, BASE, BASE, size, size, 0x1000] {
         elf.extend(word.to_le_bytes());
     }
-    elf.extend(CODE);
+    elf.extend(code);
     elf
 }
 
@@ -69,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_entry_point_lies_behind_the_headers() {
-        let elf = program();
+        let elf = program(&CODE);
         assert_eq!(elf.len(), usize::try_from(HEADS).unwrap() + CODE.len());
         assert_eq!(&elf[24..32], &(0x40_0000 + HEADS).to_le_bytes());
         let out = tempdir();

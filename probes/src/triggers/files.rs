@@ -1,11 +1,15 @@
 //! Open files: opening, reading, locking, changing their flags, closing.
 
-use super::{Act, Arm, act, syscall};
+use super::{Act, Arm, Seen, act, act_seen, syscall};
 use crate::errno::Errno;
-use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
+use nix::sys::signal::{SigSet, Signal};
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// include/uapi/asm-generic/fcntl.h: F_SETSIG.
+const F_SETSIG: i32 = 10;
 
 /// A file in the probe's own `/tmp`, with a few bytes, open for reading and writing.
 fn opened(path: &str) -> Result<File, Errno> {
@@ -150,4 +154,46 @@ pub(super) fn index(fd: &impl AsRawFd) -> usize {
 pub(super) fn owned(fd: libc::c_long) -> OwnedFd {
     // SAFETY: the kernel has just made this descriptor for us.
     unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) }
+}
+
+/// `write(2)` into a pipe whose other end is to be told of it by a signal, which then waits.
+///
+/// # Errors
+/// The errno of making the pipe.
+pub fn signal_io() -> Result<Act, Errno> {
+    let signal = Signal::SIGUSR2;
+    let only = SigSet::from(signal);
+    only.thread_block()?;
+    let (reader, writer) = nix::unistd::pipe()?;
+    let flags = OFlag::from_bits_truncate(fcntl(&reader, FcntlArg::F_GETFL)?);
+    fcntl(&reader, FcntlArg::F_SETFL(flags | OFlag::O_ASYNC | OFlag::O_NONBLOCK))?;
+    for (command, value) in [(F_SETSIG, signal as i32), (libc::F_SETOWN, nix::unistd::getpid().as_raw())] {
+        // SAFETY: both take a number.
+        Errno::result(unsafe { libc::fcntl(reader.as_raw_fd(), command, value) })?;
+    }
+    act_seen(move |arm| {
+        arm.during(|| nix::unistd::write(&writer, b"x"))?;
+        nix::unistd::read(&reader, &mut [0])?;
+        let no_time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a set and a time that live across the call; what was sent is not asked for.
+        let taken = unsafe { libc::sigtimedwait(only.as_ref(), std::ptr::null_mut(), &raw const no_time) };
+        Ok(Seen(if taken < 0 { "no signal" } else { "a signal" }))
+    })
+}
+
+/// `ioctl(2)` that sets a file's attributes to what they are.
+///
+/// # Errors
+/// The errno of making the file.
+pub fn setflags() -> Result<Act, Errno> {
+    let file = opened("/tmp/attributes")?;
+    let mut flags: libc::c_int = 0;
+    // SAFETY: the request writes a number of the size of `flags` (in spite of the `long` in its name).
+    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) })?;
+    act(move |arm| {
+        arm.during(|| {
+            // SAFETY: the request reads a number of that size.
+            Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) })
+        })
+    })
 }

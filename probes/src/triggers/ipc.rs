@@ -2,8 +2,13 @@
 
 use super::{Act, Arm, act};
 use crate::errno::Errno;
+use std::time::Duration;
 
 const MODE: i32 = libc::IPC_CREAT | 0o600;
+/// The first of the keys that recipes give to objects; 0 is no key.
+pub const KEY: i32 = 0x0063_6f6e;
+/// How long an object may outlive its removal: it goes after a grace period.
+const FREED: Duration = Duration::from_secs(5);
 
 #[repr(C)]
 struct Message {
@@ -16,8 +21,20 @@ struct Queue(i32);
 
 impl Queue {
     fn new() -> Result<Self, Errno> {
+        Self::with_key(libc::IPC_PRIVATE)
+    }
+
+    /// Finds or makes one.
+    fn with_key(key: i32) -> Result<Self, Errno> {
         // SAFETY: takes two numbers.
-        Errno::result(unsafe { libc::msgget(libc::IPC_PRIVATE, MODE) }).map(Self)
+        Errno::result(unsafe { libc::msgget(key, MODE) }).map(Self)
+    }
+
+    fn stat(&self) -> Result<(), Errno> {
+        // SAFETY: all-zero is a valid msqid_ds, plain data.
+        let mut into = unsafe { std::mem::zeroed() };
+        // SAFETY: the command fills in one structure.
+        Errno::result(unsafe { libc::msgctl(self.0, libc::IPC_STAT, &raw mut into) }).map(drop)
     }
 
     fn send(&self) -> Result<(), Errno> {
@@ -78,10 +95,83 @@ pub fn msgrcv() -> Result<Act, Errno> {
     })
 }
 
+/// `msgget(2)` of a queue that is there, by its key.
+///
+/// # Errors
+/// The errno of making the queue.
+pub fn find_queue() -> Result<Act, Errno> {
+    let queue = Queue::with_key(KEY)?;
+    act(move |arm: Arm| {
+        let _kept = &queue;
+        // SAFETY: takes two numbers.
+        arm.during(|| Errno::result(unsafe { libc::msgget(KEY, 0) }))
+    })
+}
+
+/// `msgctl(2)`, asking for a queue's state.
+///
+/// # Errors
+/// The errno of making the queue.
+pub fn stat_queue() -> Result<Act, Errno> {
+    let queue = Queue::new()?;
+    act(move |arm: Arm| arm.during(|| queue.stat()))
+}
+
+/// The end of a message queue, some time after its removal. Names its key.
+///
+/// # Errors
+/// None.
+pub fn free_queue() -> Result<Act, Errno> {
+    freeing(Queue::with_key)
+}
+
+/// The end of a segment, as [`free_queue`].
+///
+/// # Errors
+/// None.
+pub fn free_segment() -> Result<Act, Errno> {
+    freeing(Segment::with_key)
+}
+
+/// The end of a set of semaphores, as [`free_queue`].
+///
+/// # Errors
+/// None.
+pub fn free_set() -> Result<Act, Errno> {
+    freeing(Set::with_key)
+}
+
+/// An act that makes an object and removes it. Each time the key is another: what is freed late must not be taken for
+/// what is freed next.
+fn freeing<T>(make: impl Fn(i32) -> Result<T, Errno> + 'static) -> Result<Act, Errno> {
+    let mut key = KEY;
+    act(move |arm: Arm| {
+        key += 1;
+        let object = make(key)?;
+        arm.name_mark(u64::from(key.cast_unsigned()));
+        drop(object);
+        arm.until_run(FREED);
+        arm.name_nobody();
+        Ok(())
+    })
+}
+
 /// A shared memory segment.
 struct Segment(i32);
 
 impl Segment {
+    fn with_key(key: i32) -> Result<Self, Errno> {
+        // SAFETY: takes three numbers.
+        Errno::result(unsafe { libc::shmget(key, 4096, MODE) }).map(Self)
+    }
+
+    fn stat(&self) -> Result<(), Errno> {
+        // SAFETY: all-zero is a valid shmid_ds, plain data.
+        let mut into = unsafe { std::mem::zeroed() };
+        // SAFETY: the command fills in one structure.
+        Errno::result(unsafe { libc::shmctl(self.0, libc::IPC_STAT, &raw mut into) }).map(drop)
+    }
+
     fn attach(&self) -> Result<*mut libc::c_void, Errno> {
         // SAFETY: attaches wherever the kernel likes.
         let address = unsafe { libc::shmat(self.0, std::ptr::null(), libc::SHM_RDONLY) };
@@ -101,8 +191,7 @@ impl Drop for Segment {
 /// # Errors
 /// The errno of making the segment.
 pub fn shmat() -> Result<Act, Errno> {
-    // SAFETY: takes three numbers.
-    let segment = Segment(Errno::result(unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, MODE) })?);
+    let segment = Segment::with_key(libc::IPC_PRIVATE)?;
     act(move |arm: Arm| {
         let address = arm.during(|| segment.attach())?;
         // SAFETY: attached just now, and known to nobody else.
@@ -110,10 +199,51 @@ pub fn shmat() -> Result<Act, Errno> {
     })
 }
 
+/// `shmget(2)` of a new segment.
+///
+/// # Errors
+/// None.
+pub fn shmget() -> Result<Act, Errno> {
+    act(|arm: Arm| arm.during(|| Segment::with_key(libc::IPC_PRIVATE)))
+}
+
+/// `shmget(2)` of a segment that is there, by its key.
+///
+/// # Errors
+/// The errno of making the segment.
+pub fn find_segment() -> Result<Act, Errno> {
+    let segment = Segment::with_key(KEY)?;
+    act(move |arm: Arm| {
+        let _kept = &segment;
+        // SAFETY: takes three numbers.
+        arm.during(|| Errno::result(unsafe { libc::shmget(KEY, 0, 0) }))
+    })
+}
+
+/// `shmctl(2)`, asking for a segment's state.
+///
+/// # Errors
+/// The errno of making the segment.
+pub fn stat_segment() -> Result<Act, Errno> {
+    let segment = Segment::with_key(libc::IPC_PRIVATE)?;
+    act(move |arm: Arm| arm.during(|| segment.stat()))
+}
+
 /// A set of one semaphore.
 struct Set(i32);
 
 impl Set {
+    fn with_key(key: i32) -> Result<Self, Errno> {
+        // SAFETY: takes three numbers.
+        Errno::result(unsafe { libc::semget(key, 1, MODE) }).map(Self)
+    }
+
+    fn stat(&self) -> Result<(), Errno> {
+        let mut into = [0_u64; 32];
+        // SAFETY: the command fills in one structure, of 104 bytes.
+        Errno::result(unsafe { libc::semctl(self.0, 0, libc::IPC_STAT, into.as_mut_ptr()) }).map(drop)
+    }
+
     fn raise(&self) -> Result<(), Errno> {
         let mut raise = libc::sembuf { sem_num: 0, sem_op: 1, sem_flg: 0 };
         // SAFETY: one operation, as the count says.
@@ -133,7 +263,50 @@ impl Drop for Set {
 /// # Errors
 /// The errno of making the set.
 pub fn semop() -> Result<Act, Errno> {
-    // SAFETY: takes three numbers.
-    let set = Set(Errno::result(unsafe { libc::semget(libc::IPC_PRIVATE, 1, MODE) })?);
+    let set = Set::with_key(libc::IPC_PRIVATE)?;
     act(move |arm: Arm| arm.during(|| set.raise()))
+}
+
+/// `semget(2)` of a new set.
+///
+/// # Errors
+/// None.
+pub fn semget() -> Result<Act, Errno> {
+    act(|arm: Arm| arm.during(|| Set::with_key(libc::IPC_PRIVATE)))
+}
+
+/// `semget(2)` of a set that is there, by its key.
+///
+/// # Errors
+/// The errno of making the set.
+pub fn find_set() -> Result<Act, Errno> {
+    let set = Set::with_key(KEY)?;
+    act(move |arm: Arm| {
+        let _kept = &set;
+        // SAFETY: takes three numbers.
+        arm.during(|| Errno::result(unsafe { libc::semget(KEY, 0, 0) }))
+    })
+}
+
+/// `semctl(2)`, asking for a set's state.
+///
+/// # Errors
+/// The errno of making the set.
+pub fn stat_set() -> Result<Act, Errno> {
+    let set = Set::with_key(libc::IPC_PRIVATE)?;
+    act(move |arm: Arm| arm.during(|| set.stat()))
+}
+
+/// `shmctl(2)` that changes the mode of a new segment, to what it is.
+///
+/// # Errors
+/// The errno of making or changing the segment.
+pub(super) fn change_segment(arm: Arm) -> Result<(), Errno> {
+    let segment = Segment::with_key(libc::IPC_PRIVATE)?;
+    // SAFETY: all-zero is a valid shmid_ds, plain data.
+    let mut into: libc::shmid_ds = unsafe { std::mem::zeroed() };
+    // SAFETY: the command fills in one structure.
+    Errno::result(unsafe { libc::shmctl(segment.0, libc::IPC_STAT, &raw mut into) })?;
+    // SAFETY: the command reads one structure.
+    arm.during(|| Errno::result(unsafe { libc::shmctl(segment.0, libc::IPC_SET, &raw mut into) })).map(drop)
 }

@@ -1,11 +1,21 @@
 //! Keys, in the process's own keyring.
 
-use super::{Act, Arm, act, syscall};
+use super::children::in_child;
+use super::{Act, Arm, Seen, act, act_seen, syscall};
 use crate::errno::Errno;
 use std::ffi::CString;
+use std::time::Duration;
 
 /// include/uapi/linux/keyctl.h: KEY_SPEC_PROCESS_KEYRING, as an argument.
 const KEYRING: usize = usize::MAX - 1;
+/// The same: KEYCTL_JOIN_SESSION_KEYRING.
+const JOIN_SESSION: usize = 1;
+/// The same: KEYCTL_GET_SECURITY.
+const GET_SECURITY: usize = 17;
+/// How long a key may outlive its last link: a work queue sweeps it up.
+const FREED: Duration = Duration::from_secs(5);
+/// The same: KEYCTL_SESSION_TO_PARENT.
+const SESSION_TO_PARENT: usize = 18;
 /// The same: KEYCTL_DESCRIBE.
 const DESCRIBE: usize = 6;
 /// The same: KEYCTL_UNLINK.
@@ -49,5 +59,78 @@ pub fn describe() -> Result<Act, Errno> {
     act(move |arm: Arm| {
         // SAFETY: takes numbers; a buffer of no length asks for the size needed.
         arm.during(|| unsafe { syscall(libc::SYS_keyctl, [DESCRIBE, key, 0, 0, 0, 0]) })
+    })
+}
+
+/// A child gives its session keyring to its parent.
+fn give_to_parent() -> Result<(), Errno> {
+    // SAFETY: takes a number.
+    unsafe { syscall(libc::SYS_keyctl, [SESSION_TO_PARENT, 0, 0, 0, 0, 0]) }.map(drop)
+}
+
+fn new_session() -> Result<(), Errno> {
+    // SAFETY: no name.
+    unsafe { syscall(libc::SYS_keyctl, [JOIN_SESSION, 0, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// `keyctl(2)` of a child that gives its parent a session keyring, for which it makes credentials from nothing.
+///
+/// # Errors
+/// None.
+pub fn session_to_parent() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        in_child(|| {
+            new_session()?;
+            arm.during(give_to_parent)
+        })
+    })
+}
+
+/// The same, the parent named: it takes the credentials over on its way back to user space.
+///
+/// # Errors
+/// None.
+pub fn session_from_child() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        arm.during(|| {
+            in_child(|| {
+                new_session()?;
+                give_to_parent()
+            })
+        })
+    })
+}
+
+/// `keyctl(2)`, asking for a key's label.
+///
+/// # Errors
+/// The errno of making the key.
+pub fn label() -> Result<Act, Errno> {
+    let key = add(0)?;
+    act_seen(move |arm: Arm| {
+        // SAFETY: takes numbers; a buffer of no length asks for the size needed.
+        match arm.during(|| unsafe { syscall(libc::SYS_keyctl, [GET_SECURITY, key, 0, 0, 0, 0]) }) {
+            Ok(0..=1) => Ok(Seen("ok, it has none")),
+            Ok(_) => Ok(Seen("ok, it has one")),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+/// The end of a key, some time after it is unlinked. Names its number.
+///
+/// # Errors
+/// The errno of the first key, which also makes the keyring.
+pub fn end() -> Result<Act, Errno> {
+    unlink(add(0)?)?;
+    let mut number = 0;
+    act(move |arm: Arm| {
+        number += 1;
+        let key = add(number)?;
+        arm.name_mark(key as u64);
+        let result = unlink(key);
+        arm.until_run(FREED);
+        arm.name_nobody();
+        result
     })
 }

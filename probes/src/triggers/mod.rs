@@ -5,20 +5,30 @@
 //! it found them. Only what stands inside [`Arm::during`] counts as the trigger: programs act for nobody else.
 //! What an act returns from the window, a descriptor say, is dropped after it.
 
+pub mod audit;
 pub mod children;
+pub mod compat;
 pub mod creds;
+pub mod devices;
 pub mod exec;
 pub mod files;
 pub mod inodes;
 pub mod ipc;
 pub mod keys;
+pub mod known;
 pub mod memory;
+mod modules;
 pub mod mounts;
 pub mod names;
+mod netlink;
+pub mod overlay;
 pub mod sockets;
 pub mod system;
 pub mod tasks;
+pub mod token;
+pub mod uring;
 pub mod xattrs;
+pub mod xfrm;
 
 use crate::errno::Errno;
 use crate::results::{NOBODY, RUNS, Results, TARGET};
@@ -102,6 +112,11 @@ impl Arm {
     /// Names nobody.
     pub fn name_nobody(self) {
         self.store(NOBODY);
+    }
+
+    /// Names an object by a mark that it bears.
+    pub fn name_mark(self, mark: u64) {
+        self.store(mark);
     }
 
     fn store(self, target: u64) {

@@ -1,10 +1,15 @@
 //! Mounting, in the probe's own mount namespace.
 
-use super::{Act, Arm, act};
+use super::children::in_child;
+use super::files::{index, owned};
+use super::{Act, Arm, act, syscall};
 use crate::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::statfs;
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 const PATH: &str = "/tmp/mounted";
 
@@ -60,4 +65,112 @@ pub fn end_mount() -> Result<Act, Errno> {
 /// None.
 pub fn stat_fs() -> Result<Act, Errno> {
     act(|arm: Arm| arm.during(|| statfs("/tmp").map_err(Errno::from)))
+}
+
+/// How long a super block may outlive its unmounting: it goes after a grace period, in a work queue.
+const FREED: Duration = Duration::from_secs(5);
+/// include/uapi/linux/mount.h: FSCONFIG_CMD_CREATE.
+const CREATE: usize = 6;
+/// The same: MOVE_MOUNT_F_EMPTY_PATH.
+const FROM_DESCRIPTOR: usize = 4;
+/// include/uapi/linux/fcntl.h: AT_FDCWD, as an argument.
+const HERE: usize = usize::MAX - 99;
+
+/// The end of a super block, some time after `umount(2)`. Names its device.
+///
+/// # Errors
+/// The errno of making the directory.
+pub fn free_super_block() -> Result<Act, Errno> {
+    fs::create_dir_all(PATH)?;
+    act(|arm: Arm| {
+        mount_tmpfs(MsFlags::empty())?;
+        arm.name_mark(super::known::device(PATH).unwrap_or(0));
+        let result = unmount();
+        arm.until_run(FREED);
+        arm.name_nobody();
+        result
+    })
+}
+
+/// `read(2)` of the list of mounts, with their options.
+///
+/// # Errors
+/// None.
+pub fn list_mounts() -> Result<Act, Errno> {
+    act(|arm: Arm| arm.during(|| fs::read("/proc/self/mounts").map_err(Errno::from)))
+}
+
+/// A new tmpfs that is not mounted anywhere: fsopen(2), fsconfig(2), fsmount(2).
+fn detached() -> Result<OwnedFd, Errno> {
+    // SAFETY: a terminated string and numbers.
+    let context = owned(unsafe { syscall(libc::SYS_fsopen, [c"tmpfs".as_ptr().addr(), 1, 0, 0, 0, 0]) }?);
+    // SAFETY: numbers.
+    unsafe { syscall(libc::SYS_fsconfig, [index(&context), CREATE, 0, 0, 0, 0]) }?;
+    // SAFETY: numbers.
+    unsafe { syscall(libc::SYS_fsmount, [index(&context), 1, 0, 0, 0, 0]) }.map(owned)
+}
+
+/// `move_mount(2)` of a mount that has no place yet.
+///
+/// # Errors
+/// The errno of making the directory.
+pub fn place_mount() -> Result<Act, Errno> {
+    fs::create_dir_all(PATH)?;
+    act(|arm: Arm| {
+        let mount = detached()?;
+        let target = c"/tmp/mounted".as_ptr().addr();
+        let args = [index(&mount), c"".as_ptr().addr(), HERE, target, FROM_DESCRIPTOR, 0];
+        // SAFETY: descriptors, terminated strings, numbers.
+        arm.during(|| unsafe { syscall(libc::SYS_move_mount, args) })?;
+        drop(mount); // it would be busy
+        unmount()
+    })
+}
+
+/// `pivot_root(2)` in a child's own mount namespace, below a directory that it has made its root: the root of the
+/// initramfs cannot be exchanged.
+///
+/// # Errors
+/// The errno of making the directory.
+pub fn exchange_root() -> Result<Act, Errno> {
+    fs::create_dir_all(PATH)?;
+    act(|arm: Arm| {
+        in_child(|| {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount_tmpfs(MsFlags::empty())?;
+            nix::unistd::chroot(PATH)?;
+            nix::unistd::chdir("/")?;
+            fs::create_dir("/inner")?;
+            mount(Some("conform"), "/inner", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+            fs::create_dir("/inner/outer")?;
+            arm.during(|| nix::unistd::pivot_root("/inner", "/inner/outer").map_err(Errno::from))
+        })
+    })
+}
+
+/// `quotactl(2)` that writes the quotas of every file system, of which there are none.
+///
+/// # Errors
+/// None.
+pub fn write_quotas() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        let command = 0x80_0001_usize << 8; // include/uapi/linux/quota.h: QCMD(Q_SYNC, USRQUOTA)
+        // SAFETY: no device, no address.
+        arm.during(|| unsafe { syscall(libc::SYS_quotactl, [command, 0, 0, 0, 0, 0]) })
+    })
+}
+
+/// `stat(2)` below `tracing` in debugfs, where the kernel mounts tracefs when somebody looks.
+///
+/// # Errors
+/// The errno of making the directory.
+pub fn automount() -> Result<Act, Errno> {
+    let place = "/tmp/debug";
+    fs::create_dir_all(place)?;
+    act(move |arm: Arm| {
+        mount(Some("debugfs"), place, Some("debugfs"), MsFlags::empty(), None::<&str>)?;
+        let result = arm.during(|| nix::sys::stat::stat("/tmp/debug/tracing/README"));
+        umount2(place, MntFlags::MNT_DETACH)?;
+        result.map_err(Errno::from)
+    })
 }

@@ -1,14 +1,15 @@
 //! Sockets: local ones, loopback and netlink.
 
-use super::{Act, Arm, act, vacate};
+use super::{Act, Arm, OK, Seen, act, act_seen, vacate};
 use crate::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, NetlinkAddr, Shutdown, SockFlag, SockProtocol, SockType, SockaddrIn,
     bind, getpeername, getsockname, getsockopt, listen, recv, send, sendto, setsockopt, shutdown, socket,
     socketpair, sockopt,
 };
-use std::net::UdpSocket;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
@@ -211,5 +212,243 @@ pub fn send_netlink() -> Result<Act, Errno> {
     act(move |arm| {
         let kernel = NetlinkAddr::new(0, 0);
         arm.during(|| sendto(socket.as_raw_fd(), &message, &kernel, MsgFlags::empty()).map_err(Errno::from))
+    })
+}
+
+/// include/uapi/linux/in.h: IPPROTO_MPTCP.
+const MPTCP: i32 = 262;
+/// How long an answer over loopback may take. It is there at once unless a thread of the kernel has to give it.
+const ANSWER_MS: u16 = 50;
+
+/// Whom a handshake is named by.
+#[derive(Clone, Copy)]
+enum Ends {
+    /// The task that connects.
+    Task,
+    /// The listener's port.
+    Listener,
+    /// The same port, as the other end keeps it: in the order of the network.
+    Client,
+}
+
+/// `connect(2)` of a stream over loopback.
+///
+/// # Errors
+/// The errno of making the listener.
+pub fn connect_tcp() -> Result<Act, Errno> {
+    handshake(Ends::Task)
+}
+
+/// The same; what the kernel does with packets it may do in a task of its own, so the listener's port is named.
+///
+/// # Errors
+/// The errno of making the listener.
+pub fn ask_listener() -> Result<Act, Errno> {
+    handshake(Ends::Listener)
+}
+
+/// The same, naming the port as the client's socket keeps it.
+///
+/// # Errors
+/// The errno of making the listener.
+pub fn answer_client() -> Result<Act, Errno> {
+    handshake(Ends::Client)
+}
+
+fn handshake(ends: Ends) -> Result<Act, Errno> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    listener.set_nonblocking(true)?;
+    act_seen(move |arm: Arm| {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let client = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+        match ends {
+            Ends::Task => arm.name(std::process::id()),
+            Ends::Listener => arm.name_mark(port.into()),
+            Ends::Client => arm.name_mark(port.to_be().into()),
+        }
+        let there = SockaddrIn::new(127, 0, 0, 1, port);
+        let result = nix::sys::socket::connect(client.as_raw_fd(), &there);
+        let connected = matches!(result, Ok(()) | Err(nix::Error::EINPROGRESS))
+            && ready(&client, PollFlags::POLLOUT)?
+            && ready(&listener, PollFlags::POLLIN)?;
+        arm.name_nobody();
+        match result {
+            Ok(()) | Err(nix::Error::EINPROGRESS) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        drop(listener.accept());
+        Ok(if connected { Seen("connected") } else { Seen("no answer") })
+    })
+}
+
+/// Waits, a little, for a socket.
+fn ready(socket: &impl AsFd, what: PollFlags) -> Result<bool, Errno> {
+    Ok(poll(&mut [PollFd::new(socket.as_fd(), what)], PollTimeout::from(ANSWER_MS))? > 0)
+}
+
+/// `send(2)` of a datagram over loopback, looking whether it arrives. Names the receiver's port.
+///
+/// # Errors
+/// The errno of making the sockets.
+pub fn send_udp() -> Result<Act, Errno> {
+    let receiver = UdpSocket::bind("127.0.0.1:0")?;
+    let sender = UdpSocket::bind("127.0.0.1:0")?;
+    let there = receiver.local_addr()?;
+    sender.connect(there)?;
+    act_seen(move |arm: Arm| {
+        arm.name_mark(there.port().into());
+        let sent = sender.send(b"x");
+        let here = ready(&receiver, PollFlags::POLLIN)?;
+        arm.name_nobody();
+        sent?;
+        if !here {
+            return Ok(Seen("ok, and nothing arrives"));
+        }
+        receiver.recv(&mut [0])?;
+        Ok(Seen("ok, and it arrives"))
+    })
+}
+
+/// `getsockopt(2)`, asking for the label of the other end of a socket of which AppArmor, asked first, knows none: it
+/// labels local ones (7.3 security/apparmor/lsm.c, sk_peer_get_label).
+///
+/// # Errors
+/// The errno of making the sockets.
+pub fn peer_label() -> Result<Act, Errno> {
+    let one = udp()?;
+    act_seen(move |arm: Arm| {
+        let mut label = [0_u8; 64];
+        let mut length: libc::socklen_t = 64;
+        let (to, length) = (label.as_mut_ptr().cast(), &raw mut length);
+        let result = arm.during(|| {
+            // SAFETY: a buffer with its length.
+            Errno::result(unsafe {
+                libc::getsockopt(one.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERSEC, to, length)
+            })
+        });
+        match result {
+            Err(errno) if errno.raw() == libc::ENOPROTOOPT => Ok(Seen("ENOPROTOOPT: it has none")),
+            other => other.map(|_| OK),
+        }
+    })
+}
+
+/// `bind(2)` of a multipath socket, which makes its first flow.
+///
+/// # Errors
+/// None.
+pub fn bind_mptcp() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        // SAFETY: takes three numbers.
+        let fd = Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, MPTCP) })?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let any = SockaddrIn::new(127, 0, 0, 1, 0);
+        arm.during(|| bind(socket.as_raw_fd(), &any).map_err(Errno::from))
+    })
+}
+
+/// `socket(2)` of a family that a module may bring. The kernel has a program of user space load it, which here only
+/// leaves a sign of itself.
+///
+/// # Errors
+/// The errno of writing the program or saying where it is.
+pub fn unknown_family() -> Result<Act, Errno> {
+    super::exec::write_loader("/conform-loader")?;
+    std::fs::write("/proc/sys/kernel/modprobe", "/conform-loader")?;
+    act_seen(|arm: Arm| {
+        vacate("/asked")?;
+
+        // SAFETY: takes three numbers.
+        match arm.during(|| Errno::result(unsafe { libc::socket(FAMILY_OF_A_MODULE, libc::SOCK_RAW, 0) })) {
+            Err(errno) if errno.raw() == libc::EAFNOSUPPORT => {
+                let asked = std::fs::exists("/asked")?;
+                Ok(if asked {
+                    Seen("EAFNOSUPPORT, a module was asked for")
+                } else {
+                    Seen("EAFNOSUPPORT at once")
+                })
+            }
+            other => other.map(|_| OK),
+        }
+    })
+}
+
+/// include/linux/socket.h: AF_ECONET, which left the kernel long ago.
+const FAMILY_OF_A_MODULE: i32 = 19;
+
+/// A listening socket of SCTP, with its address.
+fn sctp_listener() -> Result<(OwnedFd, SockaddrIn), Errno> {
+    let listener = super::devices::sctp()?;
+    bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0))?;
+    listen(&listener, Backlog::new(4)?)?;
+    let address = getsockname(listener.as_raw_fd())?;
+    Ok((listener, address))
+}
+
+/// `connect(2)` and `accept(2)` over SCTP on loopback.
+///
+/// # Errors
+/// The errno of making the listener.
+pub fn connect_sctp() -> Result<Act, Errno> {
+    associate(|arm| arm.name(std::process::id()))
+}
+
+/// The same; what the kernel does with packets it may do in a task of its own, and nobody but this trigger speaks SCTP,
+/// so packets of IPv4 are named.
+///
+/// # Errors
+/// The errno of making the listener.
+pub fn ask_sctp() -> Result<Act, Errno> {
+    associate(|arm| arm.name_mark(ETH_P_IP.to_be().into()))
+}
+
+/// include/uapi/linux/if_ether.h: ETH_P_IP.
+const ETH_P_IP: u16 = 0x0800;
+
+fn associate(name: impl Fn(Arm) + 'static) -> Result<Act, Errno> {
+    let (listener, there) = sctp_listener()?;
+    act_seen(move |arm: Arm| {
+        let client = super::devices::sctp()?;
+        name(arm);
+        let result = nix::sys::socket::connect(client.as_raw_fd(), &there);
+        let answered = ready(&client, PollFlags::POLLOUT)? && ready(&listener, PollFlags::POLLIN)?;
+        // SAFETY: no address is asked for.
+        let fd = unsafe { libc::accept(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut()) };
+        arm.name_nobody();
+        if fd >= 0 {
+            // SAFETY: the kernel has just made this descriptor for us.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        match result {
+            Ok(()) | Err(nix::Error::EINPROGRESS) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(if answered && fd >= 0 { Seen("connected") } else { Seen("no connection") })
+    })
+}
+
+/// `setsockopt(2)` that binds a socket of SCTP to a further address.
+///
+/// # Errors
+/// The errno of making the first socket.
+pub fn bind_more() -> Result<Act, Errno> {
+    drop(super::devices::sctp()?);
+    act(|arm: Arm| {
+        let socket = super::devices::sctp()?;
+        let address = libc::sockaddr_in {
+            sin_family: 2,
+            sin_port: 0,
+            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([127, 0, 0, 1]) },
+            sin_zero: [0; 8],
+        };
+        // include/uapi/linux/sctp.h: SOL_SCTP, SCTP_SOCKOPT_BINDX_ADD.
+        arm.during(|| {
+            // SAFETY: one address with its length.
+            Errno::result(unsafe {
+                libc::setsockopt(socket.as_raw_fd(), 132, 100, (&raw const address).cast(), 16)
+            })
+        })
     })
 }

@@ -1,14 +1,17 @@
 //! The kernel itself: bpf(2), performance events, io_uring, the clock, the log, modules.
 
 use super::files::{index, owned};
-use super::{Act, Arm, Seen, act, act_seen, syscall};
+use super::{Act, Arm, OK, Seen, act, act_seen, syscall};
 use crate::asm::Asm;
 use crate::bpf::{self, MapSpec, ProgSpec};
 use crate::errno::Errno;
 use crate::insn::Reg;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+/// How long a map or program may outlive its last descriptor.
+const FREED: Duration = Duration::from_secs(5);
 /// include/uapi/linux/bpf.h: BPF_PROG_TYPE_SOCKET_FILTER.
 const SOCKET_FILTER: u32 = 1;
 /// include/uapi/linux/syslog terms: SYSLOG_ACTION_SIZE_BUFFER.
@@ -150,5 +153,95 @@ pub fn load_module() -> Result<Act, Errno> {
             Err(errno) if errno.raw() == libc::ENOEXEC => Ok(Seen("ENOEXEC: it is no module")),
             Err(errno) => Err(errno),
         }
+    })
+}
+
+/// `init_module(2)` of memory that holds no module: the kernel asks the hooks, reads it, and then refuses.
+///
+/// # Errors
+/// None.
+pub fn load_module_from_memory() -> Result<Act, Errno> {
+    let image = [0_u8; 4096];
+    act_seen(move |arm: Arm| {
+        let args = [image.as_ptr().addr(), image.len(), c"".as_ptr().addr(), 0, 0, 0];
+        // SAFETY: a slice with its length, a terminated string.
+        match arm.during(|| unsafe { syscall(libc::SYS_init_module, args) }) {
+            Ok(_) => Ok(Seen("ok, which cannot be")),
+            Err(errno) if errno.raw() == libc::ENOEXEC => Ok(Seen("ENOEXEC: it is no module")),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+/// The end of a map, some time after its last descriptor. Names how many elements it has, each time another number.
+///
+/// # Errors
+/// None.
+pub fn free_map() -> Result<Act, Errno> {
+    let mut elements = 7000;
+    act(move |arm: Arm| {
+        elements += 1;
+        let map = bpf::map_create(&MapSpec::array(8, elements))?;
+        arm.name_mark(u64::from(elements));
+        drop(map);
+        arm.until_run(FREED);
+        arm.name_nobody();
+        Ok(())
+    })
+}
+
+/// The end of a program, as [`free_map`]; its length is named.
+///
+/// # Errors
+/// None.
+pub fn free_program() -> Result<Act, Errno> {
+    let mut length = 700;
+    act(move |arm: Arm| {
+        length += 1;
+        let mut asm = Asm::new();
+        for _ in 1..length {
+            asm.mov_imm(Reg::R0, 0);
+        }
+        let insns = asm.exit().finish().map_err(|_| Errno::EINVAL)?;
+        let spec = ProgSpec::new(SOCKET_FILTER, "filter", insns);
+        let program = bpf::prog_load(&spec, 0).map_err(|error| error.errno)?;
+        arm.name_mark(length);
+        drop(program);
+        arm.until_run(FREED);
+        arm.name_nobody();
+        Ok(())
+    })
+}
+
+/// `lsm_set_self_attr(2)` addressed to the BPF module, which has no attributes of its own.
+///
+/// # Errors
+/// None.
+pub fn set_own_attribute() -> Result<Act, Errno> {
+    // include/uapi/linux/lsm.h: LSM_ID_BPF, LSM_ATTR_CURRENT; struct lsm_ctx: id, flags, len, ctx_len, ctx.
+    let context = [LSM_ID_BPF, 0, 40, 8, 0];
+    act_seen(move |arm: Arm| {
+        let args = [100, context.as_ptr().addr(), 40, 0, 0, 0];
+        // SAFETY: a structure with its length, and numbers.
+        match arm.during(|| unsafe { syscall(SYS_LSM_SET_SELF_ATTR, args) }) {
+            Err(errno) if errno.raw() == libc::EOPNOTSUPP => Ok(Seen("EOPNOTSUPP: nobody sets it")),
+            other => other.map(|_| OK),
+        }
+    })
+}
+
+const LSM_ID_BPF: u64 = 109;
+/// include/uapi/asm-generic/unistd.h: lsm_set_self_attr.
+const SYS_LSM_SET_SELF_ATTR: libc::c_long = 460;
+
+/// `close(2)` of a performance event.
+///
+/// # Errors
+/// None.
+pub fn close_event() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        let event = dummy_event()?;
+        arm.during(|| drop(event));
+        Ok(())
     })
 }

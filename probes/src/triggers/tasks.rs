@@ -162,3 +162,67 @@ pub fn read_memory() -> Result<Act, Errno> {
 pub fn traceme() -> Result<Act, Errno> {
     act(|arm: Arm| in_child(|| arm.during(|| ptrace::traceme().map_err(Errno::from))))
 }
+
+/// `setpgid(2)` of a child, which makes it a group of its own.
+///
+/// # Errors
+/// None.
+pub fn new_group() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        let child = Idle::new()?;
+        arm.during(|| nix::unistd::setpgid(child.0, child.0).map_err(Errno::from))
+    })
+}
+
+/// `prlimit(2)` of a child.
+///
+/// # Errors
+/// None.
+pub fn limit_other() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        let child = Idle::new()?;
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        arm.during(|| {
+            // SAFETY: nothing is set, and one structure is filled in.
+            Errno::result(unsafe {
+                libc::prlimit(child.0.as_raw(), libc::RLIMIT_CORE, std::ptr::null(), &raw mut limit)
+            })
+        })
+    })
+}
+
+/// `move_pages(2)` of a child, of no pages.
+///
+/// # Errors
+/// None.
+pub fn move_memory() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        let child = Idle::new()?;
+        let pid = usize::try_from(child.0.as_raw()).unwrap_or(0);
+        // SAFETY: a count of 0 and no lists.
+        arm.during(|| unsafe { syscall(libc::SYS_move_pages, [pid, 0, 0, 0, 0, 0]) })
+    })
+}
+
+/// `ioprio_get(2)` of the process itself.
+///
+/// # Errors
+/// None.
+pub fn ioprio_get() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        // SAFETY: takes two numbers.
+        arm.during(|| unsafe { syscall(libc::SYS_ioprio_get, [1, 0, 0, 0, 0, 0]) })
+    })
+}
+
+/// `stat(2)` of the directory of a new process, which procfs makes an inode for.
+///
+/// # Errors
+/// None.
+pub fn process_folder() -> Result<Act, Errno> {
+    act(|arm: Arm| {
+        let child = Idle::new()?;
+        let path = format!("/proc/{}", child.0);
+        arm.during(|| nix::sys::stat::stat(path.as_str()).map(drop).map_err(Errno::from))
+    })
+}

@@ -3,12 +3,13 @@
 use super::{KernelError, chain};
 use crate::cache::{Cache, CacheError, TempDir};
 use crate::child::Command;
-use crate::matrix::{Debian, Row, series_of_package};
+use crate::matrix::{Debian, Row, Source, series_of_package};
 use crate::progress::Progress;
 use crate::provision::apt::{AptError, Candidate, Suite};
 use crate::provision::deb;
 use crate::provision::debian_version;
 use crate::provision::entry::{Entry, Meta};
+use crate::provision::modules;
 use crate::provision::tools;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -226,6 +227,57 @@ impl Fetch<'_> {
             Ok(false) => format!("{image} holds none, and no {companion} {version} with it is in {suite}"),
             Err(why) => format!("{image} holds none, and {companion} could not be fetched: {why}"),
         }
+    }
+
+    /// Packs the modules that triggers need beside the image, once. Whether there are any decides nothing here: a
+    /// kernel runs without them.
+    pub(super) fn modules(&self, entry: &Entry) {
+        let Source::Debian(pin) = &self.row.source else { return };
+        let Some(folder) = entry.image().parent().map(Path::to_owned) else { return };
+        let none = folder.join("modules.none");
+        if modules::beside(&entry.image()).is_some() || none.exists() {
+            return;
+        }
+        let task = self.progress.task(self.label, "packing modules");
+        let packed = self.own_modules(entry, &folder).and_then(|count| match count {
+            0 => self.companion_modules(pin, entry, &folder),
+            count => Ok(count),
+        });
+        match packed {
+            Ok(0) => {
+                let why = "its modules are in none of the suites";
+                // Written so that the question is not asked again each time; without it, it is.
+                let _ = std::fs::write(&none, why);
+                task.done(why);
+            }
+            Ok(count) => task.done(&format!("{count} modules packed")),
+            Err(why) => task.done(&format!("no modules: {why}")),
+        }
+    }
+
+    /// The modules in the image's own package.
+    fn own_modules(&self, entry: &Entry, folder: &Path) -> Result<usize, String> {
+        let Some(deb) = entry.deb().filter(|deb| deb.exists()) else { return Ok(0) };
+        modules::pack(&deb, folder).map_err(|error| chain(&error))
+    }
+
+    /// Since 6.19 Debian keeps them in `linux-modules-<release>`.
+    fn companion_modules(&self, pin: &Debian, entry: &Entry, folder: &Path) -> Result<usize, String> {
+        let (package, version) = (&entry.meta.package, &entry.meta.package_version);
+        let release = series_of_package(package).map(|it| it.release().to_owned()).unwrap_or_default();
+        let Some(companion) = series_of_package(&format!("linux-modules-{release}")) else { return Ok(0) };
+        for name in &pin.suites {
+            let suite = Suite::open(self.cache, name, self.progress).map_err(|error| chain(&error))?;
+            let Some(found) = suite.exactly(&companion, version).map_err(|error| chain(&error))? else {
+                continue;
+            };
+            let file = suite.download(&found, self.label, self.progress).map_err(|error| chain(&error))?;
+            let packed = modules::pack(&file, folder).map_err(|error| chain(&error));
+            // The file was wanted for a few of its modules only; one that stays does no harm.
+            let _ = file.parent().map(std::fs::remove_dir_all);
+            return packed;
+        }
+        Ok(0)
     }
 }
 

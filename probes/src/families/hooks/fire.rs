@@ -1,8 +1,11 @@
 //! Firing and denying: a program on the hook, the trigger without and with a verdict, and what user space sees.
 
-use super::row::{Calls, Hook, Verdict, Whom};
+mod argument;
+
+use super::row::{Argument, Calls, Hook, Verdict, Whom};
 use crate::asm::Asm;
 use crate::errno::Errno;
+use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, CTX, LsmProgram, PAGE, deny};
 use crate::results::{FREE, RUNS, Results, TARGET};
@@ -17,6 +20,8 @@ const VERDICT: i32 = FREE;
 pub(super) struct Ready {
     results: Results,
     act: Act,
+    /// What user space sees when nobody interferes.
+    control: Seen,
     _attached: Attached,
 }
 
@@ -41,10 +46,11 @@ impl Ready {
         let mut results = attempt.results()?;
         results.name_nobody();
         let mut act = (hook.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
-        act(Arm::idle()).map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
+        let control =
+            act(Arm::idle()).map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
         let program = program(attempt, hook, &results, decide)?;
         let attached = attempt.attach_lsm(&program)?;
-        Ok(Self { results, act, _attached: attached })
+        Ok(Self { results, act, control, _attached: attached })
     }
 
     /// What an earlier case has left, after trying that its program lets pass whom it is not for; else a new one.
@@ -66,16 +72,27 @@ impl Ready {
 
     /// Notes the outcome, and that of the same act for nobody: the program is still attached, so what changes is its
     /// verdict for the target alone.
-    fn see(&mut self, attempt: &mut Attempt<'_>, outcome: Result<Seen, Errno>) {
+    fn see(&mut self, attempt: &mut Attempt<'_>, outcome: Result<Seen, Errno>) -> Result<Seen, Errno> {
         see(attempt, "user space sees", outcome);
         let other = (self.act)(Arm::idle());
         see(attempt, "not the target", other);
+        other
+    }
+
+    /// As [`Ready::see`]; whatever only the target sees is a denial.
+    fn see_denial(&mut self, attempt: &mut Attempt<'_>, outcome: Result<Seen, Errno>, asked: Errno) {
+        let other = self.see(attempt, outcome);
+        if other == Ok(self.control) {
+            attempt.denied_as(&outcome, &self.control, asked);
+        } else {
+            attempt.denied_as(&Ok(self.control), &self.control, asked); // others saw it too: no verdict for the target
+        }
     }
 }
 
 pub(super) fn fire(attempt: &mut Attempt<'_>, hook: Hook, kept: &mut Option<Ready>) -> Result<(), Ended> {
     let mut ready = Ready::new(attempt, hook)?;
-    let outcome = ready.trigger(attempt, 0);
+    let outcome = ready.trigger(attempt, hook.pass);
     match hook.calls {
         Calls::Counted => attempt.runs(ready.results.runs()),
         Calls::Some => attempt.ran(ready.results.runs() > 0),
@@ -94,8 +111,7 @@ pub(super) fn denied(
     let mut ready = Ready::again(attempt, hook, kept)?;
     let outcome = ready.trigger(attempt, deny(errno));
     attempt.ran(ready.results.runs() > 0);
-    attempt.denial("user space sees", &outcome, errno);
-    ready.see(attempt, outcome);
+    ready.see_denial(attempt, outcome, errno);
     *kept = Some(ready);
     Ok(())
 }
@@ -110,7 +126,7 @@ pub(super) fn ignored(
     let mut ready = Ready::again(attempt, hook, kept)?;
     let outcome = ready.trigger(attempt, deny(errno));
     attempt.ran(ready.results.runs() > 0);
-    ready.see(attempt, outcome);
+    let _ = ready.see(attempt, outcome);
     *kept = Some(ready);
     Ok(())
 }
@@ -122,36 +138,62 @@ pub(super) fn returned(attempt: &mut Attempt<'_>, hook: Hook, value: i32) -> Res
     })?;
     let outcome = ready.trigger(attempt, value);
     attempt.ran(ready.results.runs() > 0);
-    ready.see(attempt, outcome);
+    let _ = ready.see(attempt, outcome);
     Ok(())
 }
 
-/// A program that counts the calls that belong to the trigger and does `decide` for them; it returns 0 to all others.
+/// What an argument holds, against what user space knows.
+pub(super) fn argument(
+    attempt: &mut Attempt<'_>,
+    hook: Hook,
+    argument: &Argument,
+    kept: &mut Option<Ready>,
+) -> Result<(), Ended> {
+    let mut ready = Ready::again(attempt, hook, kept)?;
+    argument.way(attempt.btf()?, hook.name)?;
+    argument.expect(&mut ready.results)?;
+    let _ = ready.trigger(attempt, hook.pass);
+    attempt.ran(ready.results.runs() > 0);
+    argument.report(attempt, &ready.results);
+    *kept = Some(ready);
+    Ok(())
+}
+
+/// A program that counts the calls that belong to the trigger, reads the row's argument and does `decide` for them;
+/// to all others it returns what decides nothing.
 fn program(
     attempt: &Attempt<'_>,
     hook: Hook,
     results: &Results,
     decide: impl FnOnce(&mut Asm),
 ) -> Result<LsmProgram, Ended> {
+    let mut asm = Asm::new();
+    asm.mov_reg(CTX, Reg::R1).ld_map_value(PAGE, results, 0);
     match hook.whom {
-        Whom::Current => Ok(LsmProgram::framed(hook.name, results, decide)),
-        Whom::FirstArgument => {
-            let tgid = attempt.btf()?.member("task_struct", "tgid");
-            let tgid = tgid.map_err(|error| Ended::could_not("find task_struct.tgid", error))?;
-            let mut asm = Asm::new();
-            asm.mov_reg(CTX, Reg::R1)
-                .ld_map_value(PAGE, results, 0)
-                .ldx(Size::DW, Reg::R1, CTX, 0)
-                .ldx(Size::W, Reg::R1, Reg::R1, tgid.byte_offset)
-                .ldx(Size::DW, Reg::R2, PAGE, TARGET)
-                .jne_reg(Reg::R1, Reg::R2, "pass")
-                .mov_imm(Reg::R1, 1)
-                .atomic_add(Size::DW, PAGE, RUNS, Reg::R1);
-            decide(&mut asm);
-            asm.label("pass").mov_imm(Reg::R0, 0).exit();
-            Ok(LsmProgram::raw(hook.name, asm))
+        Whom::Current => {
+            asm.call(helper::GET_CURRENT_PID_TGID).rsh_imm(Reg::R0, 32).mov_reg(Reg::R1, Reg::R0);
+        }
+        Whom::Anyone => {
+            asm.mov_imm(Reg::R1, 0); // the mark that such a trigger names
+        }
+        Whom::Object { slot, path } => {
+            let mark = argument::steps(attempt.btf()?, path)?;
+            argument::follow(&mut asm, slot, &mark, "pass");
         }
     }
+    asm.ldx(Size::DW, Reg::R2, PAGE, TARGET)
+        .jne_reg(Reg::R1, Reg::R2, "pass")
+        .mov_imm(Reg::R1, 1)
+        .atomic_add(Size::DW, PAGE, RUNS, Reg::R1);
+    // A kernel without the member has a program that does not read it; the case `argument` says so.
+    if let Some(argument) = hook.argument
+        && let Ok(way) = argument.way(attempt.btf()?, hook.name)
+    {
+        argument.read(&mut asm, &way);
+    }
+    decide(&mut asm);
+    asm.label("pass").mov_imm(Reg::R0, hook.pass).exit();
+    Ok(LsmProgram::raw(hook.name, asm))
 }
 
 /// Notes what user space saw: the errno, or in which way there was none.

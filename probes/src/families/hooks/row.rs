@@ -15,8 +15,12 @@ pub(super) struct Hook {
     pub(super) calls: Calls,
     /// Whom a program recognizes as the trigger's doing.
     pub(super) whom: Whom,
+    /// What a program returns that decides nothing: the hook's own default.
+    pub(super) pass: i32,
     /// What denying it means.
     pub(super) verdict: Verdict,
+    /// The argument whose content is checked against what user space knows.
+    pub(super) argument: Option<Argument>,
     /// Where the kernel calls it.
     pub(super) source: Source,
 }
@@ -35,8 +39,15 @@ pub(super) enum Calls {
 pub(super) enum Whom {
     /// The calling task is the target.
     Current,
-    /// The target is the task that the hook's first argument points to, whoever calls.
-    FirstArgument,
+    /// Nothing else in the machine makes the kernel call the hook while the trigger lasts.
+    Anyone,
+    /// The object that an argument points to bears the mark that the trigger has named, whoever calls.
+    Object {
+        /// The argument.
+        slot: i16,
+        /// The way to the mark, as in [`Read::Member`].
+        path: &'static str,
+    },
 }
 
 /// What a hook's return value can do.
@@ -48,4 +59,41 @@ pub(super) enum Verdict {
     Values(&'static [i32]),
     /// A void hook: nothing is denied, whatever a program returns.
     Nothing,
+}
+
+/// An argument of which user space knows what it must be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Argument {
+    /// The parameter's name, by which its place in the context is found: places differ between kernels.
+    pub(super) name: &'static str,
+    /// How a program reads it.
+    pub(super) read: Read,
+    /// What it must be.
+    pub(super) expect: Expect,
+}
+
+/// How a program reads an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// The slot's lower 32 bits.
+    Int,
+    /// A member, along pointers: `dentry.d_inode inode.i_ino`, each step a record and a path of members in it.
+    Member(&'static str),
+    /// A member as [`Read::Member`], of which these bits count.
+    Bits(&'static str, u32),
+    /// The text that the slot points to.
+    Text,
+    /// The text that a member points to.
+    TextAt(&'static str),
+}
+
+/// What an argument must be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Expect {
+    /// Always this number, which the record shows.
+    Is(u64),
+    /// This text.
+    Text(&'static str),
+    /// A number that user space finds out before the trigger and that the record does not show: it is volatile.
+    Known(fn() -> Option<u64>),
 }

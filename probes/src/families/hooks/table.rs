@@ -3,13 +3,16 @@
 //! Sources are where the kernel calls the hook for the trigger of the row, in the oldest tree at hand that does.
 
 mod files;
+mod inodes;
 mod ipc;
+mod modular;
+mod mounts;
 mod names;
 mod sockets;
 mod system;
 mod tasks;
 
-use super::row::{Calls, Hook, Verdict, Whom};
+use super::row::{Argument, Calls, Expect, Hook, Read, Verdict, Whom};
 use crate::errno::Errno;
 use crate::spec::source;
 use crate::triggers::Recipe;
@@ -18,12 +21,29 @@ const DENIALS: &[Errno] = &[Errno::EPERM, Errno::EACCES];
 /// Where the sources were read, if a row says nothing else.
 const READ_IN: &str = "6.14";
 
+/// From an argument to the number of an inode.
+const OF_FILE: &str = "file.f_inode inode.i_ino";
+const OF_DENTRY: &str = "dentry.d_inode inode.i_ino";
+const OF_PATH: &str = "path.dentry dentry.d_inode inode.i_ino";
+/// From an argument to the last part of a name.
+const NAME: &str = "dentry.d_name.name";
+
 /// Every row.
 pub(super) fn hooks() -> impl Iterator<Item = Hook> {
-    [files::HOOKS, names::HOOKS, tasks::HOOKS, sockets::HOOKS, ipc::HOOKS, system::HOOKS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        files::HOOKS,
+        inodes::HOOKS,
+        names::HOOKS,
+        mounts::HOOKS,
+        tasks::HOOKS,
+        sockets::HOOKS,
+        ipc::HOOKS,
+        system::HOOKS,
+        modular::HOOKS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// A hook that can deny.
@@ -33,6 +53,8 @@ const fn int(name: &'static str, recipe: Recipe, file: &'static str, symbol: &'s
         recipe,
         calls: Calls::Counted,
         whom: Whom::Current,
+        pass: 0,
+        argument: None,
         verdict: Verdict::Errnos(DENIALS),
         source: source(READ_IN, file, symbol),
     }
@@ -49,9 +71,51 @@ impl Hook {
         Self { calls: Calls::Some, ..self }
     }
 
-    /// The same row, its program looking at the first argument instead of the calling task.
-    const fn first_argument(self) -> Self {
-        Self { whom: Whom::FirstArgument, ..self }
+    /// The same row, its program looking at a mark of the object in `slot` instead of the calling task: what the
+    /// kernel does later or elsewhere. The recipe names the mark.
+    const fn object(self, slot: i16, path: &'static str) -> Self {
+        Self { whom: Whom::Object { slot, path }, ..self }
+    }
+
+    /// The same row, its program acting for whoever calls: of a hook that only the trigger makes the kernel call, later
+    /// and with an object that bears no mark. The recipe names the mark 0.
+    const fn anyone(self) -> Self {
+        Self { whom: Whom::Anyone, ..self }
+    }
+
+    /// The same row, of a hook whose default is not 0 and whose 0 would claim something.
+    const fn passing(self, pass: i32) -> Self {
+        Self { pass, ..self }
+    }
+
+    /// The same row, with an argument whose content is checked.
+    const fn argument(self, name: &'static str, read: Read, expect: Expect) -> Self {
+        Self { argument: Some(Argument { name, read, expect }), ..self }
+    }
+
+    /// The same row, with a number whose content is checked.
+    const fn number(self, name: &'static str, number: i32) -> Self {
+        self.argument(name, Read::Int, Expect::Is(number.cast_unsigned() as u64))
+    }
+
+    /// The same row, with a member that must be a certain number.
+    const fn member(self, name: &'static str, path: &'static str, number: u64) -> Self {
+        self.argument(name, Read::Member(path), Expect::Is(number))
+    }
+
+    /// The same row, with a member that user space finds out.
+    const fn known(self, name: &'static str, path: &'static str, find: fn() -> Option<u64>) -> Self {
+        self.argument(name, Read::Member(path), Expect::Known(find))
+    }
+
+    /// The same row, with a text that a member points to.
+    const fn text_at(self, name: &'static str, path: &'static str, text: &'static str) -> Self {
+        self.argument(name, Read::TextAt(path), Expect::Text(text))
+    }
+
+    /// The same row, with a text that the argument points to.
+    const fn text(self, name: &'static str, text: &'static str) -> Self {
+        self.argument(name, Read::Text, Expect::Text(text))
     }
 
     /// The same row, with values instead of errnos.

@@ -1,25 +1,124 @@
-//! The kernel itself: bpf(2), events, rings, the clock, the log, modules, lockdown.
+//! The kernel itself: bpf(2), events, rings, the clock, the log, modules, lockdown, audit.
 
-use super::{Hook, int};
-use crate::triggers::{files, memory, system};
+use super::{Expect, Hook, Read, int, void};
+use crate::triggers::{audit, files, known, memory, sockets, system, token, uring};
+
+/// include/uapi/linux/bpf.h: BPF_MAP_TYPE_ARRAY, BPF_PROG_TYPE_SOCKET_FILTER.
+const ARRAY: u64 = 2;
+const SOCKET_FILTER: u64 = 1;
+const MAP_TYPE: &str = "bpf_map.map_type";
+const PROGRAM_TYPE: &str = "bpf_prog.type";
+/// What no module gives for an attribute that it does not know.
+const EOPNOTSUPP: i32 = -libc::EOPNOTSUPP;
+/// include/uapi/linux/perf_event.h: PERF_COUNT_SW_DUMMY.
+const DUMMY: u64 = 9;
+const EVENT: &str = "perf_event.attr.config";
 
 pub(super) const HOOKS: &[Hook] = &[
-    int("bpf", system::next_map, "kernel/bpf/syscall.c", "__sys_bpf"),
-    int("bpf_map", system::new_map, "kernel/bpf/syscall.c", "bpf_map_new_fd"),
-    int("bpf_map_create", system::new_map, "kernel/bpf/syscall.c", "map_create"),
-    int("bpf_prog", system::new_program, "kernel/bpf/syscall.c", "bpf_prog_new_fd"),
-    int("bpf_prog_load", system::new_program, "kernel/bpf/syscall.c", "bpf_prog_load"),
+    int("bpf", system::next_map, "kernel/bpf/syscall.c", "__sys_bpf").number("cmd", 12),
+    int("bpf_map", system::new_map, "kernel/bpf/syscall.c", "bpf_map_new_fd").member("map", MAP_TYPE, ARRAY),
+    int("bpf_map_create", system::new_map, "kernel/bpf/syscall.c", "map_create")
+        .member("map", MAP_TYPE, ARRAY),
+    int("bpf_map_alloc_security", system::new_map, "kernel/bpf/syscall.c", "map_create")
+        .read_in("6.1")
+        .member("map", MAP_TYPE, ARRAY),
+    // Maps and programs go in a work queue, the last reference long gone.
+    void("bpf_map_free", system::free_map, "kernel/bpf/syscall.c", "bpf_map_free_deferred")
+        .object(0, "bpf_map.max_entries")
+        .member("map", MAP_TYPE, ARRAY),
+    void("bpf_map_free_security", system::free_map, "kernel/bpf/syscall.c", "bpf_map_free_deferred")
+        .read_in("6.1")
+        .object(0, "bpf_map.max_entries")
+        .member("map", MAP_TYPE, ARRAY),
+    int("bpf_prog", system::new_program, "kernel/bpf/syscall.c", "bpf_prog_new_fd").member(
+        "prog",
+        PROGRAM_TYPE,
+        SOCKET_FILTER,
+    ),
+    int("bpf_prog_load", system::new_program, "kernel/bpf/syscall.c", "bpf_prog_load").member(
+        "prog",
+        PROGRAM_TYPE,
+        SOCKET_FILTER,
+    ),
+    int("bpf_prog_alloc_security", system::new_program, "kernel/bpf/syscall.c", "bpf_prog_load")
+        .read_in("6.1"),
+    void("bpf_prog_free", system::free_program, "kernel/bpf/syscall.c", "__bpf_prog_put_rcu")
+        .object(0, "bpf_prog.len")
+        .member("prog", PROGRAM_TYPE, SOCKET_FILTER),
+    void("bpf_prog_free_security", system::free_program, "kernel/bpf/syscall.c", "__bpf_prog_put_rcu")
+        .read_in("6.1")
+        .object(0, "bpf_prog_aux.prog bpf_prog.len"),
+    int("bpf_token_create", token::create, "kernel/bpf/token.c", "bpf_token_create").member(
+        "token",
+        "bpf_token.allowed_cmds",
+        1,
+    ),
+    int("bpf_token_cmd", token::use_it, "kernel/bpf/token.c", "bpf_token_allow_cmd").number("cmd", 0),
+    // CAP_BPF, of which the token is to stand in for the lack.
+    int("bpf_token_capable", token::use_it, "kernel/bpf/token.c", "bpf_token_capable").number("cap", 39),
+    void("bpf_token_free", token::end, "kernel/bpf/token.c", "bpf_token_free")
+        .object(0, "bpf_token.allowed_cmds"),
     int("perf_event_open", system::new_event, "kernel/events/core.c", "SYSCALL_DEFINE5(perf_event_open)"),
-    int("perf_event_alloc", system::new_event, "kernel/events/core.c", "perf_event_alloc"),
-    int("perf_event_read", system::read_event, "kernel/events/core.c", "perf_read"),
-    int("perf_event_write", system::disable_event, "kernel/events/core.c", "perf_ioctl"),
+    int("perf_event_alloc", system::new_event, "kernel/events/core.c", "perf_event_alloc")
+        .member("event", EVENT, DUMMY),
+    void("perf_event_free", system::close_event, "kernel/events/core.c", "_free_event")
+        .read_in("6.1")
+        .member("event", EVENT, DUMMY),
+    int("perf_event_read", system::read_event, "kernel/events/core.c", "perf_read")
+        .member("event", EVENT, DUMMY),
+    int("perf_event_write", system::disable_event, "kernel/events/core.c", "perf_ioctl")
+        .member("event", EVENT, DUMMY),
     int("uring_sqpoll", system::polling_ring, "io_uring/sqpoll.c", "io_sq_offload_create"),
     int("uring_allowed", system::new_ring, "io_uring/io_uring.c", "io_uring_allowed").read_in("7.1"),
+    int("uring_override_creds", uring::with_credentials, "io_uring/io_uring.c", "io_init_req")
+        .member("new", "cred.uid", 0),
+    int("uring_cmd", uring::command, "io_uring/uring_cmd.c", "io_uring_cmd").known(
+        "ioucmd",
+        "io_uring_cmd.file file.f_inode inode.i_ino",
+        || known::inode("/dev/null"),
+    ),
     int("settime", system::set_time, "kernel/time/time.c", "do_sys_settimeofday64"),
-    int("syslog", system::log_size, "kernel/printk/printk.c", "check_syslog_permissions"),
-    int("kernel_read_file", system::load_module, "fs/kernel_read_file.c", "kernel_read_file"),
+    int("syslog", system::log_size, "kernel/printk/printk.c", "check_syslog_permissions").number("type", 10),
+    // READING_MODULE and LOADING_MODULE are 2 (include/linux/kernel_read_file.h).
+    int("kernel_read_file", system::load_module, "fs/kernel_read_file.c", "kernel_read_file").known(
+        "file",
+        super::OF_FILE,
+        || known::inode("/tmp/no-module"),
+    ),
+    int("kernel_post_read_file", system::load_module, "fs/kernel_read_file.c", "kernel_read_file").argument(
+        "size",
+        Read::Int,
+        Expect::Is(4096),
+    ),
+    int("kernel_load_data", system::load_module_from_memory, "kernel/module/main.c", "copy_module_from_user")
+        .number("contents", 1),
+    int(
+        "kernel_post_load_data",
+        system::load_module_from_memory,
+        "kernel/module/main.c",
+        "copy_module_from_user",
+    )
+    .argument("size", Read::Int, Expect::Is(4096)),
+    // The family stays unknown: the errno does not say whether a module was asked for.
+    int("kernel_module_request", sockets::unknown_family, "kernel/module/kmod.c", "__request_module")
+        .text("kmod_name", "net-pf-19"),
     int("locked_down", files::kcore, "fs/proc/kcore.c", "open_kcore"),
+    int("setselfattr", system::set_own_attribute, "security/security.c", "security_setselfattr")
+        .passing(EOPNOTSUPP)
+        .number("attr", 100),
     // Its value only says whether the task counts as privileged; to refuse is the accounting's business.
     int("vm_enough_memory", memory::mmap_anonymous, "security/security.c", "security_vm_enough_memory_mm")
         .values(&[-1, 1]),
+    // AppArmor, asked first, knows the label.
+    int("audit_rule_init", audit::add_rule, "kernel/auditfilter.c", "audit_data_to_entry")
+        .text("rulestr", "unconfined"),
+    // The rule itself goes after a grace period, which may end in the task that waits.
+    void("audit_rule_free", audit::remove_rule, "kernel/auditfilter.c", "audit_free_lsm_field").uncounted(),
+    void("release_secctx", audit::message, "kernel/audit.c", "audit_log_task_context").uncounted(),
+    void("ipc_getsecid", audit::change_segment, "kernel/auditsc.c", "__audit_ipc_obj").read_in("6.12"),
+    void("ipc_getlsmprop", audit::change_segment, "kernel/auditsc.c", "__audit_ipc_obj"),
+    void("inode_getsecid", audit::look_up, "kernel/auditsc.c", "audit_copy_inode")
+        .read_in("6.12")
+        .uncounted(),
+    void("inode_getlsmprop", audit::look_up, "kernel/auditsc.c", "audit_copy_inode").uncounted(),
 ];

@@ -1,0 +1,162 @@
+//! The few kernel modules that triggers need, taken out of the kernel's package and packed as an initramfs of their own,
+//! `modules.cpio` beside the image.
+//!
+//! Up to 6.18 Debian ships them with the image, later in `linux-modules-<release>`, which leaves the archive sooner than
+//! the image does. A kernel whose modules cannot be had runs without them: the probes that need one say so.
+
+use cpio::newc;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Under this name the archive lies beside the image.
+pub const ARCHIVE: &str = "modules.cpio";
+/// Where the guest finds them (`probes/src/triggers/modules.rs`).
+const FOLDER: &str = "modules";
+/// What is taken. A name that a kernel does not have is built in there, or gone.
+const WANTED: &[&str] = &[
+    "ip6_udp_tunnel",
+    "libcrc32c",
+    "loop",
+    "overlay",
+    "sctp",
+    "tun",
+    "udp_tunnel",
+    "xfrm_algo",
+    "xfrm_user",
+];
+/// No module comes near this.
+const MAX_MODULE: u64 = 32 << 20;
+
+/// The archive for the image at `image`, if it has been made.
+#[must_use]
+pub fn beside(image: &Path) -> Option<PathBuf> {
+    Some(image.parent()?.join(ARCHIVE)).filter(|path| path.exists())
+}
+
+/// Takes the modules out of the package `deb` and packs them into `folder`. Returns how many there were; with none,
+/// nothing is written.
+///
+/// # Errors
+/// The system's error while reading or writing; a package that is none.
+pub fn pack(deb: &Path, folder: &Path) -> io::Result<usize> {
+    let modules = read(deb)?;
+    if modules.is_empty() {
+        return Ok(0);
+    }
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    newc::Builder::new(FOLDER)
+        .set_mode_file_type(newc::ModeFileType::Directory)
+        .mode(0o040_755)
+        .write(&mut file, 0)
+        .finish()?;
+    for (name, content) in &modules {
+        let size = u32::try_from(content.len()).map_err(|_| io::Error::other("a module exceeds 4 GiB"))?;
+        let name = format!("{FOLDER}/{name}.ko");
+        let mut entry = newc::Builder::new(&name).mode(0o100_644).write(&mut file, size);
+        entry.write_all(content)?;
+        entry.finish()?;
+    }
+    newc::trailer(&mut file)?;
+    file.as_file().sync_all()?;
+    file.persist(folder.join(ARCHIVE)).map_err(|error| error.error)?;
+    Ok(modules.len())
+}
+
+/// The initramfs `first` followed by `second`, as the kernel unpacks several: one after the other, from a multiple of
+/// four bytes on. Written under its name all at once.
+///
+/// # Errors
+/// The system's error while reading or writing.
+pub fn join(first: &Path, second: &Path, target: &Path) -> io::Result<()> {
+    let mut bytes = std::fs::read(first)?;
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes.extend(std::fs::read(second)?);
+    let mut file = tempfile::NamedTempFile::new_in(target.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(&bytes)?;
+    file.persist(target).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Name and content of the wanted modules of a package.
+fn read(deb: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut archive = ar::Archive::new(BufReader::new(File::open(deb)?));
+    while let Some(member) = archive.next_entry() {
+        let member = member?;
+        let name = String::from_utf8_lossy(member.header().identifier()).trim_end_matches('/').to_owned();
+        let data: Box<dyn Read + '_> = match name.strip_prefix("data.tar") {
+            Some("") => Box::new(member),
+            Some(".xz") => Box::new(liblzma::read::XzDecoder::new(member)),
+            Some(".zst") => Box::new(zstd::Decoder::new(member)?),
+            Some(_) | None => continue,
+        };
+        return read_tar(data);
+    }
+    Err(io::Error::other("it has no data.tar that can be read"))
+}
+
+fn read_tar(data: impl Read) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut modules = BTreeMap::new();
+    for entry in tar::Archive::new(data).entries()? {
+        let entry = entry?;
+        let path = entry.path()?.into_owned();
+        let Some((name, compression)) = path.file_name().and_then(|it| it.to_str()?.split_once(".ko")) else {
+            continue;
+        };
+        if !entry.header().entry_type().is_file() || !WANTED.contains(&name) || entry.size() > MAX_MODULE {
+            continue;
+        }
+        let name = name.to_owned();
+        let content: Box<dyn Read + '_> = match compression {
+            "" => Box::new(entry),
+            ".xz" => Box::new(liblzma::read::XzDecoder::new(entry)),
+            ".zst" => Box::new(zstd::Decoder::new(entry)?),
+            _ => continue,
+        };
+        let mut bytes = Vec::new();
+        content.take(MAX_MODULE).read_to_end(&mut bytes)?;
+        modules.insert(name, bytes);
+    }
+    Ok(modules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provision::deb::tests::deb_of;
+
+    fn deb_of_files(path: &Path, files: &[(&str, &[u8])]) {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, name, *content).unwrap();
+        }
+        deb_of(path, "data.tar", &builder.into_inner().unwrap());
+    }
+
+    #[test]
+    fn wanted_modules_are_packed_and_others_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let deb = folder.path().join("some.deb");
+        deb_of_files(
+            &deb,
+            &[("./lib/modules/1/kernel/tun.ko", b"a tunnel"), ("./lib/modules/1/other.ko", b"no")],
+        );
+        assert_eq!(pack(&deb, folder.path()).unwrap(), 1);
+        let packed = std::fs::read(beside(&folder.path().join("vmlinuz")).unwrap()).unwrap();
+        let text = String::from_utf8_lossy(&packed);
+        assert!(text.contains("modules/tun.ko") && text.contains("a tunnel") && !text.contains("other"));
+    }
+
+    #[test]
+    fn the_second_archive_begins_at_a_multiple_of_four() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("one"), b"12345").unwrap();
+        std::fs::write(path("two"), b"second").unwrap();
+        join(&path("one"), &path("two"), &path("both")).unwrap();
+        assert_eq!(&std::fs::read(path("both")).unwrap()[512..], b"second");
+    }
+}

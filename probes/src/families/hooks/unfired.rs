@@ -1,0 +1,218 @@
+//! Why a hook does not fire: for each hook that no trigger reaches on some kernel of the matrix, what it would take.
+//!
+//! Each reason was checked against the kernels' source and configuration; where the source is named without a
+//! version, it says the same in 6.12 and 7.3.
+
+/// What it would take to make the kernel call `hook`, or why it never asks a BPF program; `None` where a trigger does,
+/// or where nothing is known.
+#[must_use]
+pub fn reason(hook: &str) -> Option<&'static str> {
+    REASONS.iter().find(|(hooks, _)| hooks.contains(&hook)).map(|(_, reason)| *reason)
+}
+
+const REASONS: &[(&[&str], &str)] = &[
+    (
+        &[
+            "func_proto",
+            "init",
+            "find_cgroup_shim",
+            "get_retval_range",
+            "has_d_inode_locked",
+            "hook_returns_errno",
+            "is_sleepable_hook",
+            "is_trusted",
+            "verify_prog",
+        ],
+        "no hook: a function of kernel/bpf/bpf_lsm.c, security/bpf/hooks.c or include/linux/bpf_lsm.h that is named like one",
+    ),
+    (
+        &["binder_set_context_mgr", "binder_transaction", "binder_transfer_binder", "binder_transfer_file"],
+        "needs CONFIG_ANDROID_BINDER_IPC, which these kernels lack (drivers/android/binder.c)",
+    ),
+    (
+        &["ib_alloc_security", "ib_endport_manage_subnet", "ib_free_security", "ib_pkey_access"],
+        "needs an InfiniBand device (drivers/infiniband/core/security.c)",
+    ),
+    (
+        &["audit_rule_known"],
+        "called when SELinux reloads its policy (security/selinux/ss/services.c, aurule_avc_callback), and not loaded here",
+    ),
+    (
+        &["audit_rule_match"],
+        "from 6.12 on no program may attach; before, needs an audit rule about a label and a task that it does not match: \
+         AppArmor, asked first, ends the asking of one that it does (security/apparmor/audit.c, aa_audit_rule_match)",
+    ),
+    (
+        &["initramfs_populated"],
+        "called once at boot, before user space is there (init/initramfs.c, do_populate_rootfs)",
+    ),
+    (
+        &["bdev_setintegrity"],
+        "needs dm-verity: the modules dm-mod and dm-verity and a device with hashes (drivers/md/dm-verity-target.c)",
+    ),
+    (
+        &["bdev_free_security"],
+        "called only for a block device with which a module keeps something (security/security.c, security_bdev_free), \
+         as IPE does and a program cannot",
+    ),
+    (
+        &["inode_setintegrity"],
+        "needs fs-verity, so ext4, f2fs or btrfs on a block device, of which the machine has none (fs/verity/signature.c)",
+    ),
+    (
+        &["quota_on"],
+        "needs a file system with quota files, so a block device, of which the machine has none (fs/quota/dquot.c, \
+         dquot_quota_on)",
+    ),
+    (
+        &["inode_free_security_rcu"],
+        "called after a grace period with a blob that bears no mark: a program cannot tell whose it was (6.12 \
+         security/security.c, inode_free_by_rcu)",
+    ),
+    (
+        &["fs_context_dup"],
+        "called by NFS and, from 6.8 on, btrfs for a mount with a subvolume (fs/nfs/nfs4super.c, fs/btrfs/super.c): needs \
+         a server or a block device",
+    ),
+    (
+        &["fs_context_submount"],
+        "up to 6.14 only network file systems and virtiofs mount that way (fs/fs_context.c, fs_context_for_submount); \
+         later tracefs in debugfs does too (kernel/trace/trace.c, trace_automount)",
+    ),
+    (
+        &["sb_clone_mnt_opts", "sb_mnt_opts_compat"],
+        "called by NFS alone (fs/nfs/getroot.c, fs/nfs/super.c): needs a server",
+    ),
+    (
+        &["sb_add_mnt_opt"],
+        "called by NFS of 5.10 alone, for a label in its options (fs/nfs/fs_context.c): needs a server",
+    ),
+    (
+        &["sb_free_mnt_opts"],
+        "called only if a module has kept options (security/security.c, security_free_mnt_opts), as SELinux and \
+         Smack do and a program cannot",
+    ),
+    (
+        &["inode_getsecctx", "inode_setsecctx"],
+        "called by the NFS server alone (fs/nfsd/nfs4xdr.c, fs/nfsd/vfs.c)",
+    ),
+    (&["inode_notifysecctx"], "called by the NFS client alone (fs/nfs/inode.c): needs a server"),
+    (&["inode_invalidate_secctx"], "called by gfs2 alone (fs/gfs2/glops.c): needs its cluster"),
+    (
+        &["ismaclabel"],
+        "from 6.12 on no program may attach; called by the clients of NFS and Ceph (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server",
+    ),
+    (
+        &["kernel_act_as", "kernel_create_files_as"],
+        "called by cachefiles alone (fs/cachefiles/security.c): needs the module, its daemon and a cache",
+    ),
+    (
+        &["secid_to_secctx", "lsmprop_to_secctx"],
+        "AppArmor is asked first and its answer, a name or EINVAL, ends the asking (security/security.c, \
+         security_secid_to_secctx): needs another order of modules",
+    ),
+    (
+        &["getprocattr", "setprocattr", "getselfattr"],
+        "from 6.12 on no program may attach; before, AppArmor, asked first, is the only one asked (security/security.c, \
+         security_getprocattr)",
+    ),
+    (
+        &["secmark_refcount_inc", "secmark_refcount_dec", "secmark_relabel_packet"],
+        "needs netfilter with SECMARK and a label that is a number other than 0 (net/netfilter/xt_SECMARK.c), which \
+         AppArmor gives; its modules are not in the initramfs",
+    ),
+    (
+        &["dentry_init_security"],
+        "called by NFS, Ceph, and FUSE for a server that asks for labels (fs/fuse/dir.c, get_security_context): needs one",
+    ),
+    (
+        &["cred_getlsmprop", "cred_getsecid"],
+        "5.10 has no IMA, which up to 6.16 asks for the new credentials when a program is executed \
+         (security/integrity/ima/ima_main.c, ima_bprm_check), by the newer of the two hooks where both are there; from 6.17 \
+         on it asks for the task's own alone",
+    ),
+    (
+        &["socket_getpeersec_stream", "socket_getpeersec_dgram"],
+        "in 6.1 AppArmor, asked first, ends the asking with ENOPROTOOPT (6.1 security/security.c, call_int_hook); in 5.10 \
+         no program with an argument that is a structure is accepted",
+    ),
+    (
+        &["path_chown"],
+        "5.10 accepts no program on a function with an argument that is a structure (kernel/bpf/btf.c, btf_distill_func_proto)",
+    ),
+    (
+        &["xfrm_decode_session"],
+        "from 6.12 on no program may attach; before, needs a policy of IPsec for packets that arrive (net/xfrm/xfrm_policy.c, __xfrm_policy_check)",
+    ),
+    (
+        &["xfrm_policy_clone_security"],
+        "needs a policy of a socket's own, set by a program that IPsec's user interface compiles one for (net/xfrm/xfrm_policy.c, \
+         clone_policy)",
+    ),
+    (
+        &["xfrm_state_alloc", "xfrm_state_pol_flow_match"],
+        "needs a complete state, so the modules of ESP and its ciphers (net/xfrm/xfrm_user.c, xfrm_state_construct; \
+         net/xfrm/xfrm_state.c, xfrm_state_look_at)",
+    ),
+    (
+        &[
+            "inode_copy_up",
+            "dentry_create_files_as",
+            "backing_file_alloc",
+            "backing_file_free",
+            "mmap_backing_file",
+            "sctp_assoc_request",
+            "sctp_assoc_established",
+            "sctp_bind_connect",
+            "sctp_sk_clone",
+            "tun_dev_create",
+            "tun_dev_alloc_security",
+            "tun_dev_attach",
+            "tun_dev_open",
+            "tun_dev_attach_queue",
+            "bdev_alloc_security",
+            "xfrm_policy_alloc_security",
+            "xfrm_policy_delete_security",
+            "xfrm_policy_free_security",
+            "xfrm_policy_lookup",
+            "xfrm_state_alloc_acquire",
+            "xfrm_state_delete_security",
+            "xfrm_state_free_security",
+        ],
+        "needs a module (overlay, sctp, tun, loop or xfrm_user), and the package with this kernel's modules has left \
+         Debian's archive",
+    ),
+    (
+        &["inode_copy_up_xattr"],
+        "from 6.12 on no program may attach; before, needs a file with extended attributes below an overlay",
+    ),
+    (
+        &[
+            "vm_enough_memory",
+            "file_alloc_security",
+            "inode_getsecurity",
+            "inode_listsecurity",
+            "inode_need_killpriv",
+            "key_getsecurity",
+        ],
+        "no program may attach to it there (kernel/bpf/bpf_lsm.c, bpf_lsm_disabled_hooks)",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::{REASONS, reason};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_hook_has_one_reason() {
+        let mut seen = BTreeSet::new();
+        for (hooks, why) in REASONS {
+            for hook in *hooks {
+                assert!(seen.insert(hook), "{hook} has two reasons");
+                assert_eq!(reason(hook), Some(*why));
+            }
+        }
+        assert_eq!(reason("file_open"), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! The kernel's audit: rules, messages, and what it looks up of the objects that an audited task touches.
+
+use super::children::{Idle, in_child};
+use super::netlink::{Generic, Netlink, attribute};
+use super::{Act, Arm, act};
+use crate::errno::Errno;
+use nix::sys::ptrace;
+use std::rc::Rc;
+
+/// include/uapi/linux/audit.h: AUDIT_SET, AUDIT_ADD_RULE, AUDIT_DEL_RULE, AUDIT_USER_AVC.
+const SET: u16 = 1001;
+const ADD_RULE: u16 = 1011;
+const DEL_RULE: u16 = 1012;
+const USER_MESSAGE: u16 = 1107;
+/// The same: AUDIT_FILTER_USER, AUDIT_FILTER_EXIT.
+const OF_MESSAGES: u32 = 0;
+const OF_SYSTEM_CALLS: u32 = 4;
+/// The same: AUDIT_PID, AUDIT_SUBJ_ROLE, AUDIT_EQUAL.
+const PID: u32 = 0;
+const ROLE: u32 = 14;
+const EQUAL: u32 = 0x4000_0000;
+
+/// `struct audit_rule_data` with one field, for all system calls, its action AUDIT_ALWAYS.
+fn rule(list: u32, field: u32, value: u32, text: &str) -> Vec<u8> {
+    let mut words = vec![list, 2, 1];
+    words.extend([u32::MAX; 64]);
+    for first in [field, value, EQUAL] {
+        words.push(first);
+        words.extend([0; 63]);
+    }
+    words.push(u32::try_from(text.len()).unwrap_or(0));
+    let mut bytes: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
+/// A rule about a label, which AppArmor, asked first, knows by that name.
+fn about_a_label() -> Vec<u8> {
+    let label = "unconfined";
+    rule(OF_MESSAGES, ROLE, u32::try_from(label.len()).unwrap_or(0), label)
+}
+
+fn audit() -> Result<Netlink, Errno> {
+    Netlink::open(libc::NETLINK_AUDIT)
+}
+
+/// `sendto(2)` of a rule about a label.
+///
+/// # Errors
+/// The errno of making the socket.
+pub fn add_rule() -> Result<Act, Errno> {
+    let audit = audit()?;
+    let rule = about_a_label();
+    act(move |arm: Arm| {
+        arm.during(|| audit.ask(ADD_RULE, 0, &rule))?;
+        audit.ask(DEL_RULE, 0, &rule)
+    })
+}
+
+/// The same, removing the rule: the kernel makes one to find the other by, and frees it at once.
+///
+/// # Errors
+/// The errno of making the socket.
+pub fn remove_rule() -> Result<Act, Errno> {
+    let audit = audit()?;
+    let rule = about_a_label();
+    act(move |arm: Arm| {
+        audit.ask(ADD_RULE, 0, &rule)?;
+        arm.during(|| audit.ask(DEL_RULE, 0, &rule))
+    })
+}
+
+/// `sendto(2)` of a message, to which the kernel adds the sender's label.
+///
+/// # Errors
+/// The errno of making the socket.
+pub fn message() -> Result<Act, Errno> {
+    let audit = audit()?;
+    act(move |arm: Arm| arm.during(|| audit.ask(USER_MESSAGE, 0, b"conform\0")))
+}
+
+/// Switches auditing on or off: `struct audit_status` with AUDIT_STATUS_ENABLED.
+fn switch(audit: &Netlink, on: bool) -> Result<(), Errno> {
+    let mut status = [0_u32; 11];
+    status[0] = 1;
+    status[1] = u32::from(on);
+    let bytes: Vec<u8> = status.into_iter().flat_map(u32::to_ne_bytes).collect();
+    audit.ask(SET, 0, &bytes).map(drop)
+}
+
+/// Does `body` in a child that is audited: one made while auditing is on, with a rule that matches nobody.
+fn audited(body: impl Fn(Arm) -> Result<(), Errno> + 'static) -> Result<Act, Errno> {
+    let audit = Rc::new(audit()?);
+    let nobody = rule(OF_SYSTEM_CALLS, PID, 0x7fff_fff0, "");
+    act(move |arm: Arm| {
+        switch(&audit, true)?;
+        let result = audit.ask(ADD_RULE, 0, &nobody).and_then(|_| {
+            let result = in_child(|| body(arm));
+            audit.ask(DEL_RULE, 0, &nobody)?;
+            result
+        });
+        switch(&audit, false)?;
+        result
+    })
+}
+
+/// `stat(2)` by an audited task.
+///
+/// # Errors
+/// The errno of making the file or the socket.
+pub fn look_up() -> Result<Act, Errno> {
+    std::fs::write("/tmp/audited", b"content")?;
+    audited(|arm| arm.during(|| nix::sys::stat::stat("/tmp/audited").map(drop).map_err(Errno::from)))
+}
+
+/// `shmctl(2)` by an audited task that changes a segment's mode.
+///
+/// # Errors
+/// The errno of making the socket.
+pub fn change_segment() -> Result<Act, Errno> {
+    audited(super::ipc::change_segment)
+}
+
+/// `ptrace(2)` by an audited task.
+///
+/// # Errors
+/// The errno of making the socket.
+pub fn trace() -> Result<Act, Errno> {
+    audited(|arm| {
+        let child = Idle::new()?;
+        arm.during(|| ptrace::seize(child.0, ptrace::Options::empty()).map_err(Errno::from))
+    })
+}
+
+/// NetLabel, told which label packets without one have: the kernel makes a number of its name.
+///
+/// # Errors
+/// The errno of finding NetLabel.
+pub fn name_to_number() -> Result<Act, Errno> {
+    let netlabel = Generic::open(c"NLBL_UNLBL")?;
+    // net/netlabel/netlabel_unlabeled.h: NLBL_UNLABEL_A_IPV4ADDR, _IPV4MASK, _SECCTX, _IFACE.
+    let place =
+        [attribute(4, &[10, 9, 8, 0]), attribute(5, &[255, 255, 255, 0]), attribute(6, b"lo\0")].concat();
+    let labelled = [place.clone(), attribute(7, b"unconfined\0")].concat();
+    act(move |arm: Arm| {
+        arm.during(|| netlabel.command(3, 3, &labelled))?; // NLBL_UNLABEL_C_STATICADD
+        netlabel.command(4, 3, &place) // NLBL_UNLABEL_C_STATICREMOVE
+    })
+}

@@ -1,0 +1,92 @@
+//! A ring of io_uring: one request at a time, done in the system call that submits it.
+
+use super::files::{index, owned};
+use super::{Act, Arm, act, syscall};
+use crate::errno::Errno;
+use memmap2::{MmapMut, MmapOptions};
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// include/uapi/linux/io_uring.h: IORING_OP_NOP, IORING_OP_URING_CMD.
+const NOP: u8 = 0;
+const COMMAND: u8 = 46;
+/// The same: IORING_REGISTER_PERSONALITY.
+const REGISTER_PERSONALITY: usize = 9;
+/// The same: IORING_OFF_SQES.
+const REQUESTS: u64 = 0x1000_0000;
+/// The same: IORING_ENTER_GETEVENTS.
+const WAIT: usize = 1;
+
+/// A ring of one entry.
+struct Ring {
+    fd: OwnedFd,
+    /// Both queues' heads and tails.
+    queues: MmapMut,
+    requests: MmapMut,
+    /// `struct io_uring_params`.
+    params: [u32; 30],
+}
+
+impl Ring {
+    fn new() -> Result<Self, Errno> {
+        let mut params = [0_u32; 30];
+        // SAFETY: a structure of 120 bytes, which the kernel fills in.
+        let fd = unsafe { syscall(libc::SYS_io_uring_setup, [1, params.as_mut_ptr().addr(), 0, 0, 0, 0]) };
+        let fd = owned(fd?);
+        // SAFETY: the ring's own memory, which only this process and the kernel see.
+        let queues = unsafe { MmapOptions::new().len(4096).map_mut(fd.as_raw_fd()) }?;
+        // SAFETY: as above.
+        let requests = unsafe { MmapOptions::new().offset(REQUESTS).len(4096).map_mut(fd.as_raw_fd()) }?;
+        Ok(Self { fd, queues, requests, params })
+    }
+
+    /// The 32-bit number at the offset that the kernel gave in word `word` of the parameters.
+    fn at(&self, word: usize, more: usize) -> &AtomicU32 {
+        let offset = self.params[word] as usize + more;
+        // SAFETY: offsets are the kernel's, 4-byte aligned and inside the mapping, which is indexed to make sure.
+        unsafe { &*self.queues[offset..offset + 4].as_ptr().cast() }
+    }
+
+    /// Does one request and returns its result.
+    fn request(&mut self, operation: u8, fd: i32, personality: u16) -> Result<(), Errno> {
+        self.requests[..64].fill(0);
+        self.requests[0] = operation;
+        self.requests[4..8].copy_from_slice(&fd.to_ne_bytes());
+        self.requests[42..44].copy_from_slice(&personality.to_ne_bytes());
+        self.at(16, 0).store(0, Ordering::Relaxed); // the array of indices: request 0
+        self.at(11, 0).fetch_add(1, Ordering::Release); // the tail of submissions
+        // SAFETY: numbers, and no set of signals.
+        unsafe { syscall(libc::SYS_io_uring_enter, [index(&self.fd), 1, 1, WAIT, 0, 0]) }?;
+        // The result of the completion at the head: an entry is a long, then the result.
+        let head = self.at(20, 0);
+        let mask = self.at(22, 0).load(Ordering::Relaxed);
+        let entry = (head.load(Ordering::Relaxed) & mask) as usize * 16;
+        let result = self.at(25, entry + 8).load(Ordering::Acquire).cast_signed();
+        head.fetch_add(1, Ordering::Release);
+        if result < 0 { Err(Errno::from_raw(result)) } else { Ok(()) }
+    }
+}
+
+/// A request of io_uring with the credentials that were registered before.
+///
+/// # Errors
+/// The errno of making the ring or registering them.
+pub fn with_credentials() -> Result<Act, Errno> {
+    let mut ring = Ring::new()?;
+    // SAFETY: numbers.
+    let id =
+        unsafe { syscall(libc::SYS_io_uring_register, [index(&ring.fd), REGISTER_PERSONALITY, 0, 0, 0, 0]) }?;
+    let id = u16::try_from(id).unwrap_or(0);
+    act(move |arm: Arm| arm.during(|| ring.request(NOP, -1, id)))
+}
+
+/// A command of io_uring to `/dev/null`, which does nothing.
+///
+/// # Errors
+/// The errno of making the ring.
+pub fn command() -> Result<Act, Errno> {
+    let mut ring = Ring::new()?;
+    let null = File::open("/dev/null")?;
+    act(move |arm: Arm| arm.during(|| ring.request(COMMAND, null.as_raw_fd(), 0)))
+}
