@@ -23,6 +23,7 @@ mod storage;
 mod task;
 mod text;
 mod time;
+mod user_ringbuf;
 
 use crate::helper;
 use crate::session::{Ended, Session, Stop};
@@ -103,6 +104,7 @@ const TABLES: &[&[Row]] = &[
     task::ROWS,
     sockets::ROWS,
     fields::ROWS,
+    user_ringbuf::ROWS,
     storage::ROWS,
     text::ROWS,
     signals::ROWS,

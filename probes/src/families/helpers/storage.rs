@@ -5,8 +5,8 @@ use super::{Row, canonical, case, misuse, rust, sleepable};
 use crate::asm::Asm;
 use crate::aya_load::Global;
 use crate::bpf::{
-    self, BPF_F_NO_PREALLOC, BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_TASK_STORAGE,
-    MapSpec, btf_load,
+    self, BPF_F_NO_PREALLOC, BPF_MAP_TYPE_CGRP_STORAGE, BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_SK_STORAGE,
+    BPF_MAP_TYPE_TASK_STORAGE, MapSpec, btf_load,
 };
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::errno::Errno;
@@ -91,6 +91,30 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[LSM, source("6.0", "net/core/bpf_sk_storage.c", "bpf_sk_storage_delete")],
         cases: &[canonical(|bench| delete(bench, SOCKET))],
     },
+    Row {
+        helper: helper::CGRP_STORAGE_GET,
+        asks: "give the cgroup's own value, which user space finds through the cgroup's folder",
+        sources: &[
+            source("6.12", "kernel/bpf/helpers.c", "bpf_base_func_proto"),
+            source("6.12", "kernel/bpf/bpf_cgrp_storage.c", "bpf_cgrp_storage_get"),
+        ],
+        cases: &[
+            canonical(|bench| get(bench, CGROUP)),
+            // Outside of an RCU section, which a sleepable program is not by itself, the task's cgroup is not trusted.
+            super::Case { name: "misuse-without-rcu-lock", ..sleepable(|bench| get(bench, CGROUP)) },
+            misuse("misuse-without-null-check", |bench| unchecked(bench, CGROUP)),
+            misuse("misuse-number-for-owner", |bench| no_owner(bench, CGROUP)),
+        ],
+    },
+    Row {
+        helper: helper::CGRP_STORAGE_DELETE,
+        asks: "delete the cgroup's own value, and answer ENOENT when there is none",
+        sources: &[
+            source("6.12", "kernel/bpf/helpers.c", "bpf_base_func_proto"),
+            source("6.12", "kernel/bpf/bpf_cgrp_storage.c", "bpf_cgrp_storage_delete"),
+        ],
+        cases: &[canonical(|bench| delete(bench, CGROUP))],
+    },
 ];
 
 /// A kind of storage.
@@ -99,9 +123,9 @@ struct Owner {
     map_type: u32,
     hook: &'static str,
     /// Puts the owner into R2 in a program on the hook; `pass` is where to go when there is none.
-    into_r2: fn(&mut Asm, u32),
-    /// The member that leads to the owner, whose offset `into_r2` is given.
-    member: Option<(&'static str, &'static str)>,
+    into_r2: fn(&mut Asm, &[u32]),
+    /// The members that lead to the owner, whose offsets `into_r2` is given.
+    members: &'static [(&'static str, &'static str)],
     get: u32,
     delete: u32,
 }
@@ -112,7 +136,7 @@ const TASK: Owner = Owner {
     into_r2: |asm, _| {
         asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R2, Reg::R0);
     },
-    member: None,
+    members: &[],
     get: helper::TASK_STORAGE_GET,
     delete: helper::TASK_STORAGE_DELETE,
 };
@@ -120,11 +144,11 @@ const TASK: Owner = Owner {
 const INODE: Owner = Owner {
     map_type: BPF_MAP_TYPE_INODE_STORAGE,
     hook: "file_open",
-    into_r2: |asm, offset| {
-        argument(asm, Reg::R1, 0);
-        asm.ldx(Size::DW, Reg::R2, Reg::R1, offset);
+    into_r2: |asm, offsets| {
+        argument(asm, Reg::R2, 0);
+        follow(asm, offsets);
     },
-    member: Some(("file", "f_inode")),
+    members: &[("file", "f_inode")],
     get: helper::INODE_STORAGE_GET,
     delete: helper::INODE_STORAGE_DELETE,
 };
@@ -132,17 +156,37 @@ const INODE: Owner = Owner {
 const SOCKET: Owner = Owner {
     map_type: BPF_MAP_TYPE_SK_STORAGE,
     hook: "socket_post_create",
-    into_r2: |asm, offset| {
-        argument(asm, Reg::R1, 0);
-        asm.ldx(Size::DW, Reg::R2, Reg::R1, offset).jeq_imm(Reg::R2, 0, "pass");
+    into_r2: |asm, offsets| {
+        argument(asm, Reg::R2, 0);
+        follow(asm, offsets);
+        asm.jeq_imm(Reg::R2, 0, "pass");
     },
-    member: Some(("socket", "sk")),
+    members: &[("socket", "sk")],
     get: helper::SK_STORAGE_GET,
     delete: helper::SK_STORAGE_DELETE,
 };
 
-fn offset(bench: &Bench<'_, '_>, owner: Owner) -> Result<u32, Ended> {
-    owner.member.map_or(Ok(0), |(record, member)| bench.offset(record, member))
+const CGROUP: Owner = Owner {
+    map_type: BPF_MAP_TYPE_CGRP_STORAGE,
+    hook: "file_open",
+    into_r2: |asm, offsets| {
+        asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R2, Reg::R0);
+        follow(asm, offsets);
+    },
+    members: &[("task_struct", "cgroups"), ("css_set", "dfl_cgrp")],
+    get: helper::CGRP_STORAGE_GET,
+    delete: helper::CGRP_STORAGE_DELETE,
+};
+
+/// `R2 = R2->member`, for each member.
+fn follow(asm: &mut Asm, offsets: &[u32]) {
+    for &offset in offsets {
+        asm.ldx(Size::DW, Reg::R2, Reg::R2, offset);
+    }
+}
+
+fn offsets(bench: &Bench<'_, '_>, owner: Owner) -> Result<Vec<u32>, Ended> {
+    owner.members.iter().map(|(record, member)| bench.offset(record, member)).collect()
 }
 
 /// A map of this storage, with 64 bits for each owner. Its types are compulsory
@@ -173,7 +217,18 @@ fn act(owner: Owner, arm: crate::triggers::Arm) -> Result<OwnedFd, Errno> {
         return Ok(arm.during(|| UdpSocket::bind("127.0.0.1:0"))?.into());
     }
     let file = open_file(arm)?;
-    if owner.map_type == BPF_MAP_TYPE_TASK_STORAGE { pidfd() } else { Ok(file.into()) }
+    match owner.map_type {
+        BPF_MAP_TYPE_TASK_STORAGE => pidfd(),
+        BPF_MAP_TYPE_CGRP_STORAGE => Ok(own_cgroup()?.into()),
+        _ => Ok(file.into()),
+    }
+}
+
+/// The cgroup of this process.
+fn own_cgroup() -> Result<File, Errno> {
+    let list = std::fs::read_to_string("/proc/self/cgroup")?;
+    let path = list.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    Ok(File::open(format!("/sys/fs/cgroup{path}"))?)
 }
 
 /// This process.
@@ -193,13 +248,13 @@ fn stored(map: impl AsFd, owner: impl AsFd) -> Result<u64, Errno> {
 
 /// Adds 40 to a new value and 2 to the same, found without asking for a new one.
 fn get(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
-    let (map, offset) = (map(bench, owner)?, offset(bench, owner)?);
+    let (map, offsets) = (map(bench, owner)?, offsets(bench, owner)?);
     let (results, fd) = bench.run(
         owner.hook,
         |arm| act(owner, arm),
         |asm| {
             for (index, more) in [(0, 40), (1, 2)] {
-                (owner.into_r2)(asm, offset);
+                (owner.into_r2)(asm, &offsets);
                 if index == 0 {
                     create(asm, &map, owner.get);
                 } else {
@@ -218,15 +273,15 @@ fn get(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
 }
 
 fn delete(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
-    let (map, offset) = (map(bench, owner)?, offset(bench, owner)?);
+    let (map, offsets) = (map(bench, owner)?, offsets(bench, owner)?);
     let (results, fd) = bench.run(
         owner.hook,
         |arm| act(owner, arm),
         |asm| {
-            (owner.into_r2)(asm, offset);
+            (owner.into_r2)(asm, &offsets);
             create(asm, &map, owner.get);
             for index in 0..2 {
-                (owner.into_r2)(asm, offset);
+                (owner.into_r2)(asm, &offsets);
                 asm.ld_map_fd(Reg::R1, &map).call(owner.delete);
                 keep(asm, index, Reg::R0);
             }
@@ -241,9 +296,9 @@ fn delete(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
 
 /// Loads a program that uses the value without asking whether there is one.
 fn unchecked(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
-    let (map, offset) = (map(bench, owner)?, offset(bench, owner)?);
+    let (map, offsets) = (map(bench, owner)?, offsets(bench, owner)?);
     bench.load_on(owner.hook, |asm| {
-        (owner.into_r2)(asm, offset);
+        (owner.into_r2)(asm, &offsets);
         create(asm, &map, owner.get);
         asm.ldx(Size::DW, Reg::R1, Reg::R0, 0);
     })
@@ -260,10 +315,10 @@ fn no_owner(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
 
 /// Loads a program that gives `socket->sk` without asking whether it is null.
 fn sk_unchecked(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
-    let (map, offset) = (map(bench, SOCKET)?, offset(bench, SOCKET)?);
+    let (map, offsets) = (map(bench, SOCKET)?, offsets(bench, SOCKET)?);
     bench.load_on(SOCKET.hook, |asm| {
-        argument(asm, Reg::R1, 0);
-        asm.ldx(Size::DW, Reg::R2, Reg::R1, offset);
+        argument(asm, Reg::R2, 0);
+        follow(asm, &offsets);
         create(asm, &map, SOCKET.get);
     })
 }
