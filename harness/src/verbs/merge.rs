@@ -1,6 +1,6 @@
 //! `conform merge`: run folders of several machines become one, and nothing may be missing.
 
-use super::project::{Project, probe_infos};
+use super::project::{Project, ids_in, probe_infos};
 use super::run::{compare_with_rows, exit_code};
 use crate::cli::{Format, MergeOptions};
 use crate::exit::{self, Failure};
@@ -29,7 +29,7 @@ pub(super) fn merge(project: &Project, options: &MergeOptions) -> Result<u8, Fai
     }
     let comparison = compare_with_rows(project, &matrix, &joined)?;
     let names: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
-    let probes = probe_infos();
+    let probes = probe_infos(&ids_in(&joined));
     let material = Material { runs: &joined, comparison: &comparison, matrix: &names, probes: &probes };
     let broken = |error: String| Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!(error));
     let look = table::Look::default();

@@ -1,7 +1,7 @@
 //! `conform run`: everything, from a selection to an exit code.
 
 use super::environment::{Environment, RunFolder, images, jobs};
-use super::project::{Project, Subject, known, probe_globs, probe_infos, subjects};
+use super::project::{Project, Subject, ids_in, known, probe_globs, probe_infos, subjects};
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::matrix::Matrix;
@@ -68,13 +68,15 @@ pub fn prepare_and_run(
 ) -> Result<Finished, Failure> {
     let matrix = project.matrix()?;
     let subjects = subjects(&matrix, &selection.kernels)?;
-    let globs = probe_globs(&selection.probes)?;
+    let dynamic = project.dynamic_ids()?;
+    let globs = probe_globs(&selection.probes, &dynamic)?;
     if subjects.is_empty() {
         return Err(Failure::new(exit::NOTHING_SELECTED, anyhow::anyhow!("the matrix has no kernels")));
     }
     let started = Instant::now();
     let mut environment = Environment::prepare(project, options, progress)?;
     environment.setup.select = globs;
+    environment.setup.known = dynamic;
     environment.setup.detail = detail;
     let folder = RunFolder::make(project, run_dir)?;
     let (runs, not_kept) = run_subjects(&mut environment, &matrix, &subjects, options, &folder, progress)?;
@@ -194,7 +196,7 @@ pub fn compare_with_rows(
     matrix: &Matrix,
     runs: &[KernelRun],
 ) -> Result<Comparison, Failure> {
-    let known = known(matrix);
+    let known = known(matrix, &project.dynamic_ids()?, runs);
     let mut as_rows = runs.to_vec();
     for run in &mut as_rows {
         if let Some(row) = row_for(matrix, run) {
@@ -247,7 +249,7 @@ fn report(
     format: Format,
 ) -> Result<(), Failure> {
     let names: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
-    let probes = probe_infos();
+    let probes = probe_infos(&ids_in(&finished.runs));
     let material = Material { runs: &finished.runs, comparison, matrix: &names, probes: &probes };
     let broken = |error: String| Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!(error));
     match format {
@@ -280,7 +282,7 @@ fn keep_proposals(
     accept: bool,
 ) -> Result<(), Failure> {
     let store = project.store();
-    let known = known(matrix);
+    let known = known(matrix, &project.dynamic_ids()?, runs);
     let mut rows: Vec<KernelRun> =
         runs.iter().filter(|run| known.matrix.contains(&run.kernel)).cloned().collect();
     for run in &mut rows {
