@@ -247,7 +247,7 @@ pub struct MergeOptions {
     /// The run folders
     #[arg(required = true, value_name = "DIR")]
     pub folders: Vec<PathBuf>,
-    /// Kernels of which records must be there
+    /// Kernels of which records must be there, one of each probe
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub require: Vec<String>,
     /// Where the joined run goes

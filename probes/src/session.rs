@@ -16,8 +16,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+mod sink;
+
+pub use sink::Sink;
 
 thread_local! {
     /// The descriptors of the links that [`Attempt::attach`] made in this process.
@@ -62,7 +66,7 @@ impl Kernel {
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
             setup,
         };
-        let btf = bytes.and_then(|bytes| Btf::parse(bytes).map_err(|error| error.to_string()));
+        let btf = bytes.and_then(|bytes| Btf::parse_shared(&bytes).map_err(|error| error.to_string()));
         if let Ok(btf) = &btf {
             btf.warm(); // once, before the probes' processes are forked
         }
@@ -126,28 +130,6 @@ impl Kernel {
     }
 }
 
-/// Where a probe's process writes what it has found, and hears that it has arrived: a case that PID 1 has taken is
-/// safe from a crash in the next one. Two pipes and no socket, because programs on socket hooks are what is probed.
-pub struct Sink {
-    pipe: File,
-    taken: File,
-}
-
-impl Sink {
-    pub(crate) const fn new(pipe: File, taken: File) -> Self {
-        Self { pipe, taken }
-    }
-
-    pub(crate) const fn pipe(&mut self) -> &mut File {
-        &mut self.pipe
-    }
-
-    /// Waits until PID 1 has passed on what was written. It closes the pipe when it dies, so this ends.
-    pub(crate) fn wait_until_taken(&mut self) -> std::io::Result<()> {
-        std::io::Read::read_exact(&mut self.taken, &mut [0])
-    }
-}
-
 /// A probe's view of the kernel it runs on, and the place where its cases go.
 pub struct Session<'a> {
     kernel: &'a Kernel,
@@ -196,16 +178,36 @@ impl<'a> Session<'a> {
         name: &str,
         body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
     ) -> Result<(), Stop> {
+        let said = self.run(name, body)?;
+        self.sink.say(&said).map_err(|error| Stop(format!("cannot send the case {name}: {error}")))
+    }
+
+    /// Runs one case that only talks to the verifier, and sends it with the next message: waking PID 1 for each of
+    /// thousands costs more than most of them. It is lost if the kernel dies before.
+    ///
+    /// # Errors
+    /// As [`Session::case`].
+    pub fn quick_case(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
+    ) -> Result<(), Stop> {
+        let said = self.run(name, body)?;
+        self.sink.keep(&said).map_err(|error| Stop(format!("cannot keep the case {name}: {error}")))
+    }
+
+    fn run(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
+    ) -> Result<crate::guest::Said, Stop> {
         if !self.names.insert(name.to_owned()) {
             return Err(Stop(format!("the probe has two cases named {name}")));
         }
         let mut attempt = Attempt::new(self.kernel, name, self.crumb, self.detail);
         attempt.at(Phase::Open);
         let ended = body(&mut attempt);
-        let case = attempt.finish(ended);
-        self.sink
-            .say(&crate::guest::Said::Case(Box::new(case)))
-            .map_err(|error| Stop(format!("cannot send the case {name}: {error}")))
+        Ok(crate::guest::Said::Case(Box::new(attempt.finish(ended))))
     }
 }
 

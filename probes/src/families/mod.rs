@@ -154,4 +154,13 @@ mod tests {
             }
         }
     }
+    #[test]
+    fn kernels_add_probes_to_a_dynamic_family_only() {
+        let ids = ["hooks/never_heard_of", "hooks/file_open", "hooks/a.b", "chain/new", "nonsense"];
+        let with: Vec<String> = all_with(ids.into_iter()).into_iter().map(|probe| probe.id).collect();
+        let without: BTreeSet<String> = all().into_iter().map(|probe| probe.id).collect();
+        let added: Vec<&String> = with.iter().filter(|id| !without.contains(*id)).collect();
+        assert_eq!(added, ["hooks/never_heard_of"]);
+        assert_eq!(with.len(), without.len() + 1);
+    }
 }

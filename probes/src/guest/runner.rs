@@ -265,9 +265,17 @@ impl Sink {
     /// Sends one message to PID 1 and waits until it has been taken: a case is safe when this returns, and a process
     /// that has said its last word keeps its descriptors until PID 1 has looked at them.
     pub(crate) fn say(&mut self, said: &Said) -> std::io::Result<()> {
+        self.keep(said)?;
+        let (lines, count) = self.take_kept();
+        self.pipe().write_all(&lines)?;
+        self.wait_until_taken(count)
+    }
+
+    /// Keeps a message, to be sent with the next that is said.
+    pub(crate) fn keep(&mut self, said: &Said) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(said)?;
         line.push(b'\n');
-        self.pipe().write_all(&line)?;
-        self.wait_until_taken()
+        self.add_kept(&line);
+        Ok(())
     }
 }
