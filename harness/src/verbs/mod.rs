@@ -6,6 +6,7 @@ mod environment;
 mod kernels;
 mod list;
 mod merge;
+mod newcomers;
 pub mod project;
 mod run;
 mod show;

@@ -1,6 +1,7 @@
 //! `conform run`: everything, from a selection to an exit code.
 
 use super::environment::{Environment, RunFolder, images, jobs};
+use super::newcomers;
 use super::project::{Project, Subject, ids_in, known, probe_globs, probe_infos, subjects};
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
@@ -128,6 +129,9 @@ fn run_subjects(
         }
     };
     let mut runs = schedule::run_all(&environment.setup, &jobs, width, &teller, &write);
+    for at in newcomers::ask_the_others(&environment.setup, &jobs, &mut runs, width, &teller) {
+        write(&runs[at]);
+    }
     failed.iter().for_each(&write);
     runs.append(&mut failed);
     Ok((runs, not_kept.into_inner().unwrap_or_else(PoisonError::into_inner)))

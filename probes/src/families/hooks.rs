@@ -31,11 +31,12 @@ use row::{Hook, Verdict};
 use survey::Found;
 
 /// Where the kernel decides what the cases without a trigger ask about.
-const SOURCES: [Source; 4] = [
+const SOURCES: [Source; 5] = [
     source("7.1", "kernel/bpf/bpf_lsm.c", "bpf_lsm_verify_prog"),
     source("7.1", "kernel/bpf/verifier.c", "check_attach_btf_id"),
     source("7.1", "kernel/bpf/verifier.c", "return_retval_range"),
     source("6.0", "kernel/bpf/verifier.c", "check_return_code"),
+    source("6.12", "kernel/bpf/btf.c", "btf_ctx_access"),
 ];
 
 /// The probes whose names are known before a kernel is.

@@ -49,8 +49,8 @@ pub(super) fn is_name(name: &str) -> bool {
 
 /// The prototype of the function of this name with this id. `None` where BTF leads nowhere.
 ///
-/// A slot has 8 bytes and an argument takes as many as it fills: 7.1 kernel/bpf/verifier.c reads them through
-/// `btf_ctx_access`, which counts them so since 6.1; before, an argument is a slot.
+/// A slot has 8 bytes, and an argument has as many slots as it fills (`get_ctx_arg_idx`, 6.1 and 6.12
+/// kernel/bpf/btf.c). Whether the verifier agrees is what the case `context` asks.
 pub(super) fn of(btf: &Btf, name: &str, id: u32) -> Option<Prototype> {
     let proto = btf.prototype(id)?;
     let mut parameters = Vec::new();

@@ -1,7 +1,7 @@
 //! A program on every hook at once, and ordinary things done meanwhile.
 //!
 //! The programs return 0 for everybody. A trampoline that gets 0 from every program goes on to the function itself,
-//! which gives the hook's default (6.0 arch/x86/net/bpf_jit_comp.c, `invoke_bpf_mod_ret`), also where that is not 0.
+//! which gives the hook's default (6.12 arch/x86/net/bpf_jit_comp.c, `invoke_bpf_mod_ret`), also where that is not 0.
 
 use super::prototype::{self, PREFIX};
 use super::survey::program_returning;
@@ -38,7 +38,7 @@ pub(super) fn probe() -> Probe {
         "With a program on every hook at once, how many are attached, which refuse, and do ordinary things still work?",
         &[
             source("7.1", "kernel/bpf/bpf_lsm.c", "bpf_lsm_verify_prog"),
-            source("6.0", "arch/x86/net/bpf_jit_comp.c", "invoke_bpf_mod_ret"),
+            source("6.12", "arch/x86/net/bpf_jit_comp.c", "invoke_bpf_mod_ret"),
         ],
         run,
     )
