@@ -25,8 +25,8 @@ const LIST_HELP: &str = "\
   attachable      hooks that a program attaches to
   fired           attachable hooks whose trigger made a program run for the trigger's own task
   int_attachable  attachable hooks that return something
-  denied          of these, hooks with a verdict that user space saw, as the errno or as another effect, after the
-                  same act had succeeded without a denying program
+  denied          of these, hooks with a verdict that user space saw, as errno or other effect, after the same
+                  act had succeeded without a denying program
 With --format json: an array of objects with kernel and these fields.
 
 --unfired prints, per kernel, the attachable hooks that did not fire, each with the reason, or \"no reason known\".

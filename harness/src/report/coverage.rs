@@ -17,7 +17,7 @@
 //! ```
 
 use crate::normalize::{Normal, NormalCase};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, kernels::phrase};
 use comfy_table::{ContentArrangement, Table, presets};
 use probes::families::hooks::unfired;
 use probes::record::End;
@@ -189,7 +189,13 @@ pub fn unfired_table(unfired: &[Unfired], kernels: &[String], width: u16) -> Str
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     table.set_header(["hook", "on", "reason"]);
     for ((hook, reason), on) in &lines {
-        let on = if on.len() == kernels.len() { "all".to_owned() } else { on.join(" ") };
+        let places: Vec<usize> = kernels
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| on.contains(&name.as_str()))
+            .map(|(at, _)| at)
+            .collect();
+        let on = phrase(kernels, &places);
         table.add_row([*hook, &on, reason]);
     }
     let mut text = format!("{}\n", table.trim_fmt());

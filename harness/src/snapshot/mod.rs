@@ -12,7 +12,7 @@ mod block;
 pub mod compare;
 mod diff;
 pub mod format;
-mod kernels;
+pub(crate) mod kernels;
 pub mod merge;
 pub mod store;
 

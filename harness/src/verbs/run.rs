@@ -81,6 +81,13 @@ pub fn prepare_and_run(
     environment.setup.detail = detail;
     let folder = RunFolder::make(project, run_dir)?;
     let (runs, not_kept) = run_subjects(&mut environment, &matrix, &subjects, options, &folder, progress)?;
+    if !environment.setup.select.is_empty() && nothing_ran(&runs) {
+        let why = anyhow::anyhow!(
+            "no probe matches {} on any of these kernels; cargo conform list shows all",
+            selection.probes.join(", ")
+        );
+        return Err(Failure::new(exit::NOTHING_SELECTED, why));
+    }
     folder.becomes_last(project);
     Ok(Finished { runs, folder: folder.path, not_kept, took: started.elapsed() })
 }
@@ -135,6 +142,11 @@ fn run_subjects(
     failed.iter().for_each(&write);
     runs.append(&mut failed);
     Ok((runs, not_kept.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Whether every kernel was asked and none had anything to answer: a glob over probes that only kernels know.
+fn nothing_ran(runs: &[KernelRun]) -> bool {
+    runs.iter().all(|run| run.failure.is_none() && run.records.is_empty())
 }
 
 /// A run of a kernel that has no image: every probe is accounted for, none has run.
@@ -310,5 +322,20 @@ pub(super) fn exit_code(runs: &[KernelRun], comparison: &Comparison, accepted: b
         exit::OK
     } else {
         exit::MISMATCH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use probes::record::Record;
+
+    #[test]
+    fn a_kernel_that_failed_is_not_one_without_probes() {
+        let empty = KernelRun::default();
+        let failed = KernelRun { failure: Some("no boot".into()), ..KernelRun::default() };
+        let ran = KernelRun { records: vec![Record::not_run("a/b", "")], ..KernelRun::default() };
+        assert!(nothing_ran(&[empty.clone(), empty.clone()]));
+        assert!(!nothing_ran(&[empty.clone(), failed]) && !nothing_ran(&[empty, ran]));
     }
 }
