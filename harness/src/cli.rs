@@ -18,6 +18,20 @@ Settings (environment):
   CONFORM_QEMU    the qemu-system-x86_64 to use
   CI              when set, nothing is ever accepted";
 
+const LIST_HELP: &str = "\
+--coverage prints, per kernel, from the snapshots of the family hooks:
+  functions       bpf_lsm_* functions in the kernel's BTF
+  hooks           those that the kernel calls hooks, disabled ones included
+  attachable      hooks that a program attaches to
+  fired           attachable hooks whose trigger made a program run for the trigger's own task
+  int_attachable  attachable hooks that return something
+  denied          of these, hooks with a verdict that user space saw, as errno or other effect, after the same
+                  act had succeeded without a denying program
+With --format json: an array of objects with kernel and these fields.
+
+--unfired prints, per kernel, the attachable hooks that did not fire, each with the reason, or \"no reason known\".
+With --format json: an array of objects with kernel, hook and reason.";
+
 /// Conformance suite for BPF_PROG_TYPE_LSM: boots real kernels, runs probes in them, compares what they saw with the
 /// snapshots.
 #[derive(Debug, Parser)]
@@ -40,7 +54,10 @@ pub enum Verb {
     /// done, works without a network.
     #[command(after_help = EXIT_CODES)]
     Run(RunOptions),
-    /// List the probes with their questions
+    /// List the probes with their questions, or how much of the hooks the records cover
+    ///
+    /// Works from the tables and the snapshots; boots nothing.
+    #[command(after_help = LIST_HELP)]
     List(ListOptions),
     /// List or fetch the kernels of the matrix
     Kernels {
@@ -172,6 +189,15 @@ pub struct ListOptions {
     /// Only this family
     #[arg(long)]
     pub family: Option<String>,
+    /// Instead: per kernel how many hooks there are, attach, fire and deny, from the snapshots
+    #[arg(long, conflicts_with_all = ["probes", "family", "unfired"])]
+    pub coverage: bool,
+    /// Instead: per kernel the attachable hooks that did not fire, with the reason each, from the snapshots
+    #[arg(long, conflicts_with_all = ["probes", "family"])]
+    pub unfired: bool,
+    /// With --coverage or --unfired: only these rows of the matrix
+    #[arg(long = "kernel", value_name = "NAME", value_delimiter = ',')]
+    pub kernels: Vec<String>,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -221,7 +247,7 @@ pub struct MergeOptions {
     /// The run folders
     #[arg(required = true, value_name = "DIR")]
     pub folders: Vec<PathBuf>,
-    /// Kernels of which records must be there
+    /// Kernels of which records must be there, one of each probe
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub require: Vec<String>,
     /// Where the joined run goes

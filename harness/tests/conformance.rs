@@ -59,8 +59,8 @@ fn check(family: &str, kernel: &str) {
 fn compare(run: &KernelRun) {
     let project = project();
     let matrix = project.matrix().unwrap();
-    let known = harness::verbs::project::known(&matrix);
     let runs = [run.clone()];
+    let known = harness::verbs::project::known(&matrix, &project.dynamic_ids().unwrap(), &runs);
     let comparison = harness::verbs::compare_with_rows(&project, &matrix, &runs).unwrap();
     let mine: Vec<String> = messages(&comparison, run);
     if !mine.is_empty() {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+mod blob;
 mod layer;
 mod member;
 mod names;
@@ -16,6 +17,7 @@ mod render;
 #[cfg(test)]
 mod tests;
 
+use blob::Blob;
 pub use layer::Kind;
 use layer::Layer;
 pub use member::Member;
@@ -92,7 +94,16 @@ impl Btf {
     /// # Errors
     /// [`BtfError::Header`], [`BtfError::UnknownKind`], [`BtfError::Truncated`], [`BtfError::TooManyTypes`].
     pub fn parse(bytes: impl Into<Vec<u8>>) -> Result<Self, BtfError> {
-        Ok(Self { own: Arc::new(Layer::parse(bytes.into(), None)?) })
+        Ok(Self { own: Arc::new(Layer::parse(Blob::Own(bytes.into()), None)?) })
+    }
+
+    /// As [`Btf::parse`], the bytes kept in memory that a forked process shares: copying the page tables of megabytes
+    /// costs more than most probes do. Where the system gives no such memory, they are kept as [`Btf::parse`] does.
+    ///
+    /// # Errors
+    /// As [`Btf::parse`].
+    pub fn parse_shared(bytes: &[u8]) -> Result<Self, BtfError> {
+        Ok(Self { own: Arc::new(Layer::parse(Blob::shared(bytes), None)?) })
     }
 
     /// Reads the BTF of a module, whose ids and strings continue those of `base`.
@@ -100,7 +111,7 @@ impl Btf {
     /// # Errors
     /// As [`Btf::parse`].
     pub fn parse_split(base: &Self, bytes: impl Into<Vec<u8>>) -> Result<Self, BtfError> {
-        Ok(Self { own: Arc::new(Layer::parse(bytes.into(), Some(Arc::clone(&base.own)))?) })
+        Ok(Self { own: Arc::new(Layer::parse(Blob::Own(bytes.into()), Some(Arc::clone(&base.own)))?) })
     }
 
     /// The id that the next type would have; ids run from 1 to this one exclusively.

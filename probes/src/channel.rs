@@ -403,6 +403,7 @@ mod tests {
     fn plan() -> Plan {
         Plan {
             protocol: PROTOCOL,
+            known: Vec::new(),
             select: vec!["hooks/*".into()],
             done: vec![],
             machine: crate::protocol::Machine::Shared,

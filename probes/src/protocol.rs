@@ -32,6 +32,10 @@ pub struct Plan {
     pub protocol: u32,
     /// Which probes, as globs over ids; an empty list means all.
     pub select: Vec<String>,
+    /// Ids of probes that no table names and that some kernel has brought: they are asked here too
+    /// ([`crate::families::all_with`]).
+    #[serde(default)]
+    pub known: Vec<String>,
     /// Ids not to be run: those that an earlier boot has already answered.
     pub done: Vec<String>,
     /// What kind of machine this is: only the probes that ask for such a one run.

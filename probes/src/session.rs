@@ -16,8 +16,22 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+mod sink;
+
+pub use sink::Sink;
+
+thread_local! {
+    /// The descriptors of the links that [`Attempt::attach`] made in this process.
+    static LINKS: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The descriptors of the links that this process has made; some may be closed again, or others by now.
+pub(crate) fn links() -> Vec<RawFd> {
+    LINKS.with_borrow(Clone::clone)
+}
 
 /// Why a probe as a whole could not tell.
 #[derive(Debug)]
@@ -52,7 +66,7 @@ impl Kernel {
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
             setup,
         };
-        let btf = bytes.and_then(|bytes| Btf::parse(bytes).map_err(|error| error.to_string()));
+        let btf = bytes.and_then(|bytes| Btf::parse_shared(&bytes).map_err(|error| error.to_string()));
         if let Ok(btf) = &btf {
             btf.warm(); // once, before the probes' processes are forked
         }
@@ -116,40 +130,32 @@ impl Kernel {
     }
 }
 
-/// Where a probe's process writes what it has found, and hears that it has arrived: a case that PID 1 has taken is
-/// safe from a crash in the next one. Two pipes and no socket, because programs on socket hooks are what is probed.
-pub struct Sink {
-    pipe: File,
-    taken: File,
-}
-
-impl Sink {
-    pub(crate) const fn new(pipe: File, taken: File) -> Self {
-        Self { pipe, taken }
-    }
-
-    pub(crate) const fn pipe(&mut self) -> &mut File {
-        &mut self.pipe
-    }
-
-    /// Waits until PID 1 has passed on what was written. It closes the pipe when it dies, so this ends.
-    pub(crate) fn wait_until_taken(&mut self) -> std::io::Result<()> {
-        std::io::Read::read_exact(&mut self.taken, &mut [0])
-    }
-}
-
 /// A probe's view of the kernel it runs on, and the place where its cases go.
 pub struct Session<'a> {
     kernel: &'a Kernel,
     crumb: Crumb,
     detail: bool,
     sink: &'a mut Sink,
+    held: &'a [String],
     names: BTreeSet<String>,
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(kernel: &'a Kernel, crumb: Crumb, detail: bool, sink: &'a mut Sink) -> Self {
-        Self { kernel, crumb, detail, sink, names: BTreeSet::new() }
+    pub(crate) fn new(
+        kernel: &'a Kernel,
+        crumb: Crumb,
+        detail: bool,
+        sink: &'a mut Sink,
+        held: &'a [String],
+    ) -> Self {
+        Self { kernel, crumb, detail, sink, held, names: BTreeSet::new() }
+    }
+
+    /// The ids of the probes of which PID 1 holds links, so that their programs are still attached; see
+    /// [`crate::families::Family::lingers`].
+    #[must_use]
+    pub const fn held(&self) -> &'a [String] {
+        self.held
     }
 
     /// The kernel.
@@ -172,16 +178,36 @@ impl<'a> Session<'a> {
         name: &str,
         body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
     ) -> Result<(), Stop> {
+        let said = self.run(name, body)?;
+        self.sink.say(&said).map_err(|error| Stop(format!("cannot send the case {name}: {error}")))
+    }
+
+    /// Runs one case that only talks to the verifier, and sends it with the next message: waking PID 1 for each of
+    /// thousands costs more than most of them. It is lost if the kernel dies before.
+    ///
+    /// # Errors
+    /// As [`Session::case`].
+    pub fn quick_case(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
+    ) -> Result<(), Stop> {
+        let said = self.run(name, body)?;
+        self.sink.keep(&said).map_err(|error| Stop(format!("cannot keep the case {name}: {error}")))
+    }
+
+    fn run(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
+    ) -> Result<crate::guest::Said, Stop> {
         if !self.names.insert(name.to_owned()) {
             return Err(Stop(format!("the probe has two cases named {name}")));
         }
         let mut attempt = Attempt::new(self.kernel, name, self.crumb, self.detail);
         attempt.at(Phase::Open);
         let ended = body(&mut attempt);
-        let case = attempt.finish(ended);
-        self.sink
-            .say(&crate::guest::Said::Case(Box::new(case)))
-            .map_err(|error| Stop(format!("cannot send the case {name}: {error}")))
+        Ok(crate::guest::Said::Case(Box::new(attempt.finish(ended))))
     }
 }
 
@@ -338,6 +364,55 @@ impl<'a> Attempt<'a> {
         outcome.map_err(Ended::Refused)
     }
 
+    /// Loads a program as one of several that a case asks about. Only the caller notes how it ended:
+    /// [`Attempt::answer`] as a fact, [`Attempt::answered`] as the end of the case.
+    ///
+    /// With `log_level` 0 the kernel is asked for no log, which is cheapest.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn ask(&mut self, spec: &ProgSpec, log_level: u32) -> Result<Loaded, LoadError> {
+        self.at(Phase::Load);
+        let answer = if log_level == 0 && !self.detail {
+            bpf::prog_load(spec, 0).map(|fd| Loaded { fd, log: String::new() })
+        } else {
+            bpf::prog_load_logged(spec, if self.detail { 2 } else { log_level })
+        };
+        if self.detail {
+            self.dump(spec, answer.as_ref().ok().map(|loaded| &loaded.fd));
+        }
+        answer
+    }
+
+    /// Notes as a fact what came of [`Attempt::ask`]: `accepted`, or errno and log, of which the harness keeps the
+    /// reason.
+    pub fn answer<T>(&mut self, key: &str, answer: &Result<T, LoadError>) {
+        match answer {
+            Ok(_) => self.see(key, "accepted"),
+            Err(refused) => {
+                self.see(key, serde_json::json!({"errno": refused.errno.name(), "log": refused.log}));
+            }
+        }
+    }
+
+    /// Takes what came of [`Attempt::ask`] for the load of this case.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] in the phase `load`; the verifier's log goes into the case.
+    pub fn answered(&mut self, answer: Result<Loaded, LoadError>) -> Result<Loaded, Ended> {
+        self.at(Phase::Load);
+        match answer {
+            Ok(loaded) => {
+                self.loaded(true, if self.detail { &loaded.log } else { "" });
+                Ok(loaded)
+            }
+            Err(refused) => {
+                self.loaded(false, &refused.log);
+                Err(Ended::Refused(refused.errno))
+            }
+        }
+    }
+
     /// Notes that a loader other than ours (aya) loaded a program, or was refused with `log`.
     pub fn loaded(&mut self, accepted: bool, log: &str) {
         self.case.log.push_str(log);
@@ -361,7 +436,9 @@ impl<'a> Attempt<'a> {
     /// [`Ended::Refused`] in the phase `attach`.
     pub fn attach(&mut self, program: &OwnedFd) -> Result<OwnedFd, Ended> {
         self.at(Phase::Attach);
-        bpf::raw_tracepoint_open(program, None, 0).map_err(Ended::Refused)
+        let link = bpf::raw_tracepoint_open(program, None, 0).map_err(Ended::Refused)?;
+        LINKS.with_borrow_mut(|links| links.push(link.as_raw_fd()));
+        Ok(link)
     }
 
     /// Does what should make the kernel run the program, and returns what came of it.

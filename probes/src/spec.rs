@@ -38,6 +38,11 @@ pub struct Probe {
     /// Whether it is known to take the machine down on some kernels. Such probes come after the others on their
     /// machine, so that as few boots as possible follow.
     pub crashes: bool,
+    /// Whether it comes after all others on its machine (but for those that crash it), because it looks at what they
+    /// have left.
+    pub comes_last: bool,
+    /// Whether it neither makes files nor mounts anything, so that it need not be kept from others in that.
+    pub no_files: bool,
     /// Whether it loads objects with aya, which PID 1 makes ready once for all of them.
     pub aya: bool,
     /// What it does.
@@ -58,6 +63,8 @@ impl Probe {
             sources: sources.to_vec(),
             machine: Machine::Shared,
             crashes: false,
+            comes_last: false,
+            no_files: false,
             aya: false,
             run: Box::new(run),
         }
@@ -67,6 +74,20 @@ impl Probe {
     #[must_use]
     pub fn own_machine(mut self) -> Self {
         self.machine = Machine::Own;
+        self
+    }
+
+    /// The same probe, after all others on its machine.
+    #[must_use]
+    pub const fn coming_last(mut self) -> Self {
+        self.comes_last = true;
+        self
+    }
+
+    /// The same probe, which only talks to bpf(2).
+    #[must_use]
+    pub const fn without_files(mut self) -> Self {
+        self.no_files = true;
         self
     }
 

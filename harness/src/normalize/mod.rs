@@ -146,11 +146,21 @@ fn normalize_fact(value: &Value) -> Value {
     match value {
         Value::String(text) => Value::String(apply(Scope::Fact, text)),
         Value::Array(items) => Value::Array(items.iter().map(normalize_fact).collect()),
+        Value::Object(fields) if refusal(fields).is_some() => refusal(fields).unwrap_or_default().into(),
         Value::Object(fields) => {
             Value::Object(fields.iter().map(|(name, value)| (name.clone(), normalize_fact(value))).collect())
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
+}
+
+/// A refusal that is one of several facts of a case (`Attempt::answer`): errno and log become one text, `EINVAL: reason`.
+fn refusal(fields: &Map<String, Value>) -> Option<String> {
+    let text = |name: &str| fields.get(name).and_then(Value::as_str);
+    let (errno, log) = (text("errno")?, text("log")?);
+    let errno = normalize_errno(errno);
+    (fields.len() == 2)
+        .then(|| log::reason(log).map_or_else(|| errno.clone(), |why| format!("{errno}: {why}")))
 }
 
 /// Case names are unique by contract; a guest that breaks it must not make a snapshot ambiguous.
@@ -212,6 +222,14 @@ mod tests {
         let mut given = case(Phase::Read, End::Done, "");
         given.seen.insert("file".to_owned(), json!({"at": ["0xffff888003a1b2c0", 7, null]}));
         assert_eq!(normalize_case(&given).seen["file"], json!({"at": ["<ptr>", 7, null]}));
+    }
+
+    #[rstest]
+    #[case(json!({"errno": "EACCES", "log": LOG}), json!("EACCES: R0 !read_ok"))]
+    #[case(json!({"errno": "EACCES", "log": ""}), json!("EACCES"))]
+    #[case(json!({"errno": "EACCES", "log": LOG, "more": 1}), json!({"errno": "EACCES", "log": LOG.trim_end(), "more": 1}))]
+    fn a_refusal_among_facts_is_shortened(#[case] given: Value, #[case] expected: Value) {
+        assert_eq!(normalize_fact(&given), expected);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! themselves, [`runs`] keeps the run folder.
 
 pub mod counts;
+pub mod coverage;
 pub mod json;
 pub mod junit;
 pub mod list;

@@ -65,6 +65,8 @@ pub struct Setup {
     pub deadlines: Deadlines,
     /// Globs over probe ids; empty for all.
     pub select: Vec<String>,
+    /// Ids of probes that no table names and that some kernel has brought ([`Plan::known`]).
+    pub known: Vec<String>,
     /// Keep programs and logs.
     pub detail: bool,
     /// Memory of a machine in MiB.
@@ -212,6 +214,7 @@ impl Collector<'_> {
         Plan {
             protocol: PROTOCOL,
             select,
+            known: self.setup.known.clone(),
             done: Vec::new(),
             machine,
             probe_ms: millis(self.setup.deadlines.probe),

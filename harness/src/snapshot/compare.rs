@@ -3,8 +3,8 @@
 use super::merge::was_seen;
 use super::{Known, Snapshot, SnapshotError, Store, diff};
 use crate::model::KernelRun;
-use crate::normalize::{Normal, normalize};
-use probes::record::{Outcome, Record};
+use crate::normalize::{Normal, NormalCase, normalize};
+use probes::record::{End, Outcome, Record};
 use std::collections::BTreeMap;
 
 /// What comparing gave for one probe on one kernel. A closed set.
@@ -150,7 +150,12 @@ pub fn compare(store: &Store, runs: &[KernelRun], known: &Known) -> Result<Compa
         }
     }
     let in_run: Vec<&str> = runs.iter().map(|run| run.kernel.as_str()).collect();
-    cells.extend(snapshots.values().flat_map(|snapshot| stale(snapshot, &in_run, known)));
+    cells.extend(snapshots.values().flat_map(|snapshot| {
+        if is_gone(snapshot, runs, known) {
+            return vec![stale_probe(&snapshot.probe)];
+        }
+        stale(snapshot, &in_run, known)
+    }));
     Ok(Comparison { cells })
 }
 
@@ -177,10 +182,36 @@ fn stale(snapshot: &Snapshot, in_run: &[&str], known: &Known) -> Vec<Cell> {
         verdict: Verdict::Stale { what },
     };
     if !known.questions.contains_key(&snapshot.probe) {
-        return vec![cell("", Stale::Probe)];
+        return vec![stale_probe(&snapshot.probe)];
     }
     let lives = |kernel: &&str| known.matrix.iter().any(|row| row == kernel) || in_run.contains(kernel);
     snapshot.kernels().filter(|kernel| !lives(kernel)).map(|kernel| cell(kernel, Stale::Kernel)).collect()
+}
+
+fn stale_probe(probe: &str) -> Cell {
+    Cell { probe: probe.to_owned(), kernel: String::new(), verdict: Verdict::Stale { what: Stale::Probe } }
+}
+
+/// Whether what a dynamic probe asks about is on no kernel of the matrix any more: a run of the whole matrix (where
+/// there are no runs, the snapshot) has a record of it for each row that says nothing but that it is absent.
+pub(super) fn is_gone(snapshot: &Snapshot, runs: &[KernelRun], known: &Known) -> bool {
+    if !known.dynamic.contains(&snapshot.probe) || known.matrix.is_empty() {
+        return false;
+    }
+    let in_run = |kernel: &str| {
+        let run = runs.iter().find(|run| run.kernel == kernel)?;
+        run.records.iter().find(|record| record.probe == snapshot.probe).map(normalize)
+    };
+    known.matrix.iter().all(|kernel| {
+        let normal = if runs.is_empty() { snapshot.of(kernel).cloned() } else { in_run(kernel) };
+        normal.is_some_and(|normal| is_absent(&normal))
+    })
+}
+
+/// Whether a record says only that the kernel does not have what the probe asks about.
+fn is_absent(normal: &Normal) -> bool {
+    let absent = |case: &NormalCase| matches!(case.end, End::Absent { .. });
+    normal.outcome == Outcome::Observed && !normal.cases.is_empty() && normal.cases.iter().all(absent)
 }
 
 /// What a run gave, by probe: the part of each snapshot that it may replace.
@@ -202,7 +233,7 @@ pub fn by_probe(runs: &[KernelRun]) -> BTreeMap<String, Vec<(String, Normal)>> {
 mod tests {
     use super::*;
     use crate::snapshot::made_up::{done, names, observed};
-    use probes::record::{Case, End, Phase};
+    use probes::record::{Case, Phase};
     use rstest::rstest;
 
     fn record(probe: &str, fired: bool) -> Record {
@@ -263,6 +294,42 @@ mod tests {
             })
             .collect();
         assert_eq!(found, expected);
+    }
+
+    fn absent(kernel: &str) -> KernelRun {
+        let mut record = record("a/b", false);
+        record.cases[0].end = End::Absent { what: "function x".into() };
+        KernelRun { kernel: kernel.into(), records: vec![record], ..KernelRun::default() }
+    }
+
+    fn present(kernel: &str) -> KernelRun {
+        KernelRun { records: vec![record("a/b", true)], ..absent(kernel) }
+    }
+
+    #[rstest]
+    #[case::on_no_kernel(true, vec![absent("6.1"), absent("6.12")], true)]
+    #[case::on_one(true, vec![absent("6.1"), present("6.12")], false)]
+    #[case::not_all_kernels_ran(true, vec![absent("6.1")], false)]
+    #[case::named_by_a_table(false, vec![absent("6.1"), absent("6.12")], false)]
+    #[case::snapshot_has_it(true, vec![], false)]
+    fn what_kernels_brought_goes_with_them(
+        #[case] dynamic: bool,
+        #[case] runs: Vec<KernelRun>,
+        #[case] expected: bool,
+    ) {
+        let mut known = Known::new(&names(&["6.1", "6.12"]), [("a/b", "")]);
+        known.dynamic.extend(dynamic.then(|| "a/b".to_owned()));
+        assert_eq!(is_gone(&snapshot(), &runs, &known), expected);
+    }
+
+    #[test]
+    fn a_snapshot_of_absence_is_pruned() {
+        let mut known = Known::new(&names(&["6.1"]), [("a/b", "")]);
+        known.dynamic.insert("a/b".into());
+        let mut snapshot = snapshot();
+        assert!(!is_gone(&snapshot, &[], &known));
+        snapshot.observed[0].1.cases[0].end = End::Absent { what: "function x".into() };
+        assert!(is_gone(&snapshot, &[], &known));
     }
 
     #[test]

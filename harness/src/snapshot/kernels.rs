@@ -10,7 +10,7 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 /// The phrase for the kernels of `all` whose place is in `members` (ascending).
-pub(super) fn phrase(all: &[String], members: &[usize]) -> String {
+pub(crate) fn phrase(all: &[String], members: &[usize]) -> String {
     if members.len() == all.len() {
         return "all".to_owned();
     }

@@ -12,12 +12,12 @@ mod block;
 pub mod compare;
 mod diff;
 pub mod format;
-mod kernels;
+pub(crate) mod kernels;
 pub mod merge;
 pub mod store;
 
 use crate::normalize::Normal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 pub use compare::{Cell, Comparison, Stale, Verdict, compare};
@@ -32,6 +32,8 @@ pub struct Known {
     pub matrix: Vec<String>,
     /// The question of every probe, by id.
     pub questions: BTreeMap<String, String>,
+    /// Those of them that no table names: kernels have brought them, and may take them away again.
+    pub dynamic: BTreeSet<String>,
 }
 
 impl Known {
@@ -42,7 +44,7 @@ impl Known {
         Q: Into<String>,
     {
         let questions = probes.into_iter().map(|(id, question)| (id.into(), question.into())).collect();
-        Self { matrix: matrix.to_vec(), questions }
+        Self { matrix: matrix.to_vec(), questions, dynamic: BTreeSet::new() }
     }
 
     /// A sort key: rows in the matrix's order, then other kernels by name.

@@ -4,7 +4,7 @@
 //! change and accepts it by renaming; [`Store::accept_pending`] does the same without questions. Nothing is ever
 //! written where `CI` is set. Every file is written beside its place and renamed.
 
-use super::compare::by_probe;
+use super::compare::{by_probe, is_gone};
 use super::{Known, Snapshot, SnapshotError, merge, parse, render};
 use crate::model::KernelRun;
 use crate::normalize::Normal;
@@ -105,6 +105,18 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// The ids of the probes that have a snapshot.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn ids(&self) -> Result<Vec<String>, SnapshotError> {
+        let id = |path: PathBuf| {
+            let relative = path.strip_prefix(&self.root).ok()?.to_str()?;
+            relative.strip_suffix(".snap").map(str::to_owned)
+        };
+        Ok(self.files(".snap")?.into_iter().filter_map(id).collect())
     }
 
     /// The ids of the probes that have a pending file.
@@ -243,7 +255,10 @@ impl Store {
         for (probe, mut snapshot) in self.load_all()?.into_iter().filter(|(probe, _)| wanted(probe)) {
             let before = snapshot.observed.len();
             snapshot.observed.retain(|(kernel, _)| known.matrix.contains(kernel));
-            if !known.questions.contains_key(&probe) || snapshot.observed.is_empty() {
+            if !known.questions.contains_key(&probe)
+                || snapshot.observed.is_empty()
+                || is_gone(&snapshot, &[], known)
+            {
                 self.remove(&self.path(&probe)?)?;
             } else if snapshot.observed.len() < before {
                 let left = merge(Some(&snapshot), &probe, &[], known);

@@ -8,25 +8,25 @@ use crate::report::runs;
 /// Accepts what a run saw.
 pub(super) fn accept(project: &Project, options: &AcceptOptions) -> Result<u8, Failure> {
     let matrix = project.matrix()?;
-    let known = known(&matrix);
     let store = project.store();
+    let dynamic = project.dynamic_ids()?;
     // A stale file's probe is unknown by definition, so its name is not looked up.
     let patterns = if options.prune {
         options.selection.probes.clone()
     } else {
-        probe_globs(&options.selection.probes)?
+        probe_globs(&options.selection.probes, &dynamic)?
     };
     let set = glob_set(&patterns)?;
     let wanted = |probe: &str| patterns.is_empty() || set.is_match(probe);
 
     let changed = if options.prune {
-        store.prune(&known, wanted)?
+        store.prune(&known(&matrix, &dynamic, &[]), wanted)?
     } else {
         let kernels: Vec<String> =
             subjects(&matrix, &options.selection.kernels)?.iter().map(|it| it.name().to_owned()).collect();
         let folder = options.run_dir.clone().unwrap_or_else(|| project.last_run());
         let runs = runs::read_all(&folder)?;
-        store.accept_runs(&runs, &known, |probe, kernel| {
+        store.accept_runs(&runs, &known(&matrix, &dynamic, &runs), |probe, kernel| {
             wanted(probe) && kernels.iter().any(|it| it == kernel)
         })?
     };

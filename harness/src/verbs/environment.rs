@@ -142,6 +142,7 @@ impl Environment {
             guard: project.program.clone(),
             deadlines: Deadlines::for_accel(Accel::Tcg),
             select: Vec::new(),
+            known: Vec::new(),
             detail: false,
             memory_mib: MEMORY_MIB,
             // One: two virtual processors under TCG are slower and now and then lose a boot while a kernel patches

@@ -1,17 +1,59 @@
-//! `conform list`: the probes with their questions.
+//! `conform list`: the probes with their questions, or what the snapshots say of hooks on the whole.
 
-use super::project::{glob_set, probe_globs, probe_infos};
+use super::project::{Project, glob_set, probe_globs, probe_infos};
 use crate::cli::{Format, ListOptions};
 use crate::exit::{self, Failure};
-use crate::report::list;
+use crate::report::{coverage, list};
+
+/// Prints what is asked for.
+pub(super) fn list(project: &Project, options: &ListOptions) -> Result<u8, Failure> {
+    if !options.coverage && !options.unfired {
+        if !options.kernels.is_empty() {
+            let why = anyhow::anyhow!(
+                "list --kernel goes with --coverage or --unfired; the probes are the same everywhere"
+            );
+            return Err(Failure::new(exit::BAD_INPUT, why));
+        }
+        return list_probes(project, options);
+    }
+    let matrix = project.matrix()?;
+    let kernels: Vec<String> = match options.kernels.as_slice() {
+        [] => matrix.rows.iter().map(|row| row.name.clone()).collect(),
+        named => {
+            named.iter().map(|name| Ok(matrix.row(name)?.name.clone())).collect::<Result<_, Failure>>()?
+        }
+    };
+    let snapshots = project.store().load_all()?;
+    let broken = |error: serde_json::Error| Failure::new(exit::INFRASTRUCTURE, error);
+    let text = if options.coverage {
+        let figures = coverage::coverage(&snapshots, &kernels);
+        match options.format {
+            Format::Table => coverage::coverage_table(&figures),
+            Format::Json => serde_json::to_string_pretty(&figures).map_err(broken)?,
+            Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
+        }
+    } else {
+        let unfired = coverage::unfired(&snapshots, &kernels);
+        match options.format {
+            Format::Table => coverage::unfired_table(&unfired, &kernels, width()),
+            Format::Json => serde_json::to_string_pretty(&unfired).map_err(broken)?,
+            Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
+        }
+    };
+    super::print(&text);
+    Ok(exit::OK)
+}
 
 /// Prints the probes.
-pub(super) fn list(options: &ListOptions) -> Result<u8, Failure> {
+fn list_probes(project: &Project, options: &ListOptions) -> Result<u8, Failure> {
     let mut globs = options.probes.clone();
     globs.extend(options.family.iter().cloned());
-    let set = glob_set(&probe_globs(&globs)?)?;
-    let probes: Vec<_> =
-        probe_infos().into_iter().filter(|probe| globs.is_empty() || set.is_match(&probe.id)).collect();
+    let dynamic = project.dynamic_ids()?;
+    let set = glob_set(&probe_globs(&globs, &dynamic)?)?;
+    let probes: Vec<_> = probe_infos(&dynamic)
+        .into_iter()
+        .filter(|probe| globs.is_empty() || set.is_match(&probe.id))
+        .collect();
     match options.format {
         Format::Table => super::print(&list::table(&probes, width())),
         Format::Json => {

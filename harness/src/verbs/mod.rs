@@ -6,6 +6,7 @@ mod environment;
 mod kernels;
 mod list;
 mod merge;
+mod newcomers;
 pub mod project;
 mod run;
 mod show;
@@ -29,7 +30,7 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
     let progress = Progress::stderr();
     match cli.verb {
         Verb::Run(options) => run::run(&project, &options, &progress),
-        Verb::List(options) => list::list(&options),
+        Verb::List(options) => list::list(&project, &options),
         Verb::Kernels { verb } => kernels::kernels(&project, &verb, &progress),
         Verb::Show(options) => show::show(&project, &options, &progress),
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),

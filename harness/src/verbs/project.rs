@@ -2,9 +2,11 @@
 
 use crate::exit::{self, Failure};
 use crate::matrix::{Matrix, Row, Source, closest};
+use crate::model::KernelRun;
 use crate::report::list::ProbeInfo;
 use crate::snapshot::{Ci, Known, Store};
 use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The project's folder and the matrix in use.
@@ -98,6 +100,17 @@ impl Project {
         self.work_folder().join("last")
     }
 
+    /// The probes that no table names, as far as some kernel has brought them: they have snapshots.
+    ///
+    /// # Errors
+    /// When the folder of snapshots cannot be read.
+    pub fn dynamic_ids(&self) -> Result<Vec<String>, Failure> {
+        let ids = self.store().ids()?;
+        let made = probes::families::all_with(ids.iter().map(String::as_str));
+        let declared: BTreeSet<String> = probes::families::all().into_iter().map(|probe| probe.id).collect();
+        Ok(made.into_iter().map(|probe| probe.id).filter(|id| !declared.contains(id)).collect())
+    }
+
     /// The snapshots.
     #[must_use]
     pub fn store(&self) -> Store {
@@ -105,17 +118,29 @@ impl Project {
     }
 }
 
-/// What the suite knows by name: kernels and probes.
+/// What the suite knows by name: kernels and probes, those that no table names from the snapshots (`dynamic`) and from
+/// runs.
 #[must_use]
-pub fn known(matrix: &Matrix) -> Known {
+pub fn known(matrix: &Matrix, dynamic: &[String], runs: &[KernelRun]) -> Known {
     let names: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
-    Known::new(&names, probes::families::all().into_iter().map(|probe| (probe.id, probe.question)))
+    let ids = dynamic.iter().chain(runs.iter().flat_map(|run| &run.records).map(|record| &record.probe));
+    let probes = probes::families::all_with(ids.map(String::as_str));
+    let mut known = Known::new(&names, probes.into_iter().map(|probe| (probe.id, probe.question)));
+    let declared: BTreeSet<String> = probes::families::all().into_iter().map(|probe| probe.id).collect();
+    known.dynamic = known.questions.keys().filter(|id| !declared.contains(*id)).cloned().collect();
+    known
 }
 
-/// Every probe, without its function.
+/// Every probe, without its function: those of the tables and those of `ids` that a family makes.
 #[must_use]
-pub fn probe_infos() -> Vec<ProbeInfo> {
-    probes::families::all().iter().map(ProbeInfo::from).collect()
+pub fn probe_infos(ids: &[String]) -> Vec<ProbeInfo> {
+    probes::families::all_with(ids.iter().map(String::as_str)).iter().map(ProbeInfo::from).collect()
+}
+
+/// The probes that runs have records of.
+#[must_use]
+pub fn ids_in(runs: &[KernelRun]) -> Vec<String> {
+    runs.iter().flat_map(|run| &run.records).map(|record| record.probe.clone()).collect()
 }
 
 /// The kernels that a selection names; all rows when it names none.
@@ -157,29 +182,43 @@ fn subject(matrix: &Matrix, name: &str) -> Result<Subject, Failure> {
 /// The globs over probe ids that a selection means. A case's id selects its probe.
 ///
 /// # Errors
-/// Bad input for a malformed glob or an unknown name; nothing selected for a glob without a match.
-pub fn probe_globs(selection: &[String]) -> Result<Vec<String>, Failure> {
-    let ids: Vec<String> = probes::families::all_with_hidden().into_iter().map(|probe| probe.id).collect();
+/// Bad input for a malformed glob or an unknown name; nothing selected for a glob without a match. A glob over a
+/// family that kernels add to can match what only they know, so it passes.
+pub fn probe_globs(selection: &[String], dynamic: &[String]) -> Result<Vec<String>, Failure> {
+    let all = probes::families::all_with_hidden(dynamic.iter().map(String::as_str));
+    let ids: Vec<String> = all.into_iter().map(|probe| probe.id).collect();
     let mut globs = Vec::new();
     for wanted in selection {
         let probe = probe_part(wanted);
         let matcher = Glob::new(&probe)
             .map_err(|error| Failure::new(exit::BAD_INPUT, anyhow::anyhow!("--probe {wanted}: {error}")))?
             .compile_matcher();
-        if ids.iter().any(|id| matcher.is_match(id)) {
+        let is_glob = probe.contains(['*', '?', '[', '{']);
+        if ids.iter().any(|id| matcher.is_match(id)) || (is_glob && is_of_dynamic_family(&probe)) {
             globs.push(probe);
-        } else if probe.contains(['*', '?', '[', '{']) {
+        } else if is_glob {
             let why = anyhow::anyhow!("no probe matches {wanted}; cargo conform list shows all");
             return Err(Failure::new(exit::NOTHING_SELECTED, why));
         } else {
             let hint = closest(&probe, ids.iter().map(String::as_str))
                 .map(|near| format!(", did you mean {near}?"))
                 .unwrap_or_default();
-            let why = anyhow::anyhow!("no probe {wanted}{hint}; cargo conform list shows all");
+            let new = if is_of_dynamic_family(&probe) {
+                format!("; if a kernel that has never been run has it, ask with a glob, such as {probe}*")
+            } else {
+                String::new()
+            };
+            let why = anyhow::anyhow!("no probe {wanted}{hint}; cargo conform list shows all{new}");
             return Err(Failure::new(exit::BAD_INPUT, why));
         }
     }
     Ok(globs)
+}
+
+/// Whether a pattern names a family to which kernels add probes.
+fn is_of_dynamic_family(pattern: &str) -> bool {
+    let family = probes::families::family(probes::spec::family_of(pattern));
+    family.is_some_and(|family| family.dynamic.is_some())
 }
 
 /// `<family>/<name>` of `<family>/<name>/<variant>`, and of a family alone everything in it.
@@ -220,11 +259,21 @@ mod tests {
     }
 
     #[rstest]
+    #[case("hooks/brand_new*")]
+    #[case("hooks/seen_once")]
+    fn names_that_only_kernels_know(#[case] given: &str) {
+        let dynamic = ["hooks/seen_once".to_owned()];
+        assert_eq!(probe_globs(&[given.to_owned()], &dynamic).unwrap(), [given]);
+    }
+
+    #[rstest]
     #[case::misspelt("program/typ", exit::BAD_INPUT, "did you mean program/type?")]
     #[case::empty_glob("nothing/*", exit::NOTHING_SELECTED, "no probe matches")]
     #[case::broken_glob("program/[", exit::BAD_INPUT, "--probe")]
+    #[case::misspelt_hook("hooks/file_opne", exit::BAD_INPUT, "did you mean hooks/file_open?")]
+    #[case::unknown_hook("hooks/qqqqqqqqqqq", exit::BAD_INPUT, "such as hooks/qqqqqqqqqqq*")]
     fn wrong_names_are_told_apart(#[case] given: &str, #[case] code: u8, #[case] words: &str) {
-        let failure = probe_globs(&[given.to_owned()]).unwrap_err();
+        let failure = probe_globs(&[given.to_owned()], &[]).unwrap_err();
         assert_eq!(failure.code, code);
         assert!(failure.to_string().contains(words), "{failure}");
     }

@@ -1,7 +1,8 @@
 //! `conform run`: everything, from a selection to an exit code.
 
 use super::environment::{Environment, RunFolder, images, jobs};
-use super::project::{Project, Subject, known, probe_globs, probe_infos, subjects};
+use super::newcomers;
+use super::project::{Project, Subject, ids_in, known, probe_globs, probe_infos, subjects};
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::matrix::Matrix;
@@ -68,16 +69,25 @@ pub fn prepare_and_run(
 ) -> Result<Finished, Failure> {
     let matrix = project.matrix()?;
     let subjects = subjects(&matrix, &selection.kernels)?;
-    let globs = probe_globs(&selection.probes)?;
+    let dynamic = project.dynamic_ids()?;
+    let globs = probe_globs(&selection.probes, &dynamic)?;
     if subjects.is_empty() {
         return Err(Failure::new(exit::NOTHING_SELECTED, anyhow::anyhow!("the matrix has no kernels")));
     }
     let started = Instant::now();
     let mut environment = Environment::prepare(project, options, progress)?;
     environment.setup.select = globs;
+    environment.setup.known = dynamic;
     environment.setup.detail = detail;
     let folder = RunFolder::make(project, run_dir)?;
     let (runs, not_kept) = run_subjects(&mut environment, &matrix, &subjects, options, &folder, progress)?;
+    if !environment.setup.select.is_empty() && nothing_ran(&runs) {
+        let why = anyhow::anyhow!(
+            "no probe matches {} on any of these kernels; cargo conform list shows all",
+            selection.probes.join(", ")
+        );
+        return Err(Failure::new(exit::NOTHING_SELECTED, why));
+    }
     folder.becomes_last(project);
     Ok(Finished { runs, folder: folder.path, not_kept, took: started.elapsed() })
 }
@@ -126,9 +136,17 @@ fn run_subjects(
         }
     };
     let mut runs = schedule::run_all(&environment.setup, &jobs, width, &teller, &write);
+    for at in newcomers::ask_the_others(&environment.setup, &jobs, &mut runs, width, &teller) {
+        write(&runs[at]);
+    }
     failed.iter().for_each(&write);
     runs.append(&mut failed);
     Ok((runs, not_kept.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Whether every kernel was asked and none had anything to answer: a glob over probes that only kernels know.
+fn nothing_ran(runs: &[KernelRun]) -> bool {
+    runs.iter().all(|run| run.failure.is_none() && run.records.is_empty())
 }
 
 /// A run of a kernel that has no image: every probe is accounted for, none has run.
@@ -194,7 +212,7 @@ pub fn compare_with_rows(
     matrix: &Matrix,
     runs: &[KernelRun],
 ) -> Result<Comparison, Failure> {
-    let known = known(matrix);
+    let known = known(matrix, &project.dynamic_ids()?, runs);
     let mut as_rows = runs.to_vec();
     for run in &mut as_rows {
         if let Some(row) = row_for(matrix, run) {
@@ -247,7 +265,7 @@ fn report(
     format: Format,
 ) -> Result<(), Failure> {
     let names: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
-    let probes = probe_infos();
+    let probes = probe_infos(&ids_in(&finished.runs));
     let material = Material { runs: &finished.runs, comparison, matrix: &names, probes: &probes };
     let broken = |error: String| Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!(error));
     match format {
@@ -280,7 +298,7 @@ fn keep_proposals(
     accept: bool,
 ) -> Result<(), Failure> {
     let store = project.store();
-    let known = known(matrix);
+    let known = known(matrix, &project.dynamic_ids()?, runs);
     let mut rows: Vec<KernelRun> =
         runs.iter().filter(|run| known.matrix.contains(&run.kernel)).cloned().collect();
     for run in &mut rows {
@@ -304,5 +322,20 @@ pub(super) fn exit_code(runs: &[KernelRun], comparison: &Comparison, accepted: b
         exit::OK
     } else {
         exit::MISMATCH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use probes::record::Record;
+
+    #[test]
+    fn a_kernel_that_failed_is_not_one_without_probes() {
+        let empty = KernelRun::default();
+        let failed = KernelRun { failure: Some("no boot".into()), ..KernelRun::default() };
+        let ran = KernelRun { records: vec![Record::not_run("a/b", "")], ..KernelRun::default() };
+        assert!(nothing_ran(&[empty.clone(), empty.clone()]));
+        assert!(!nothing_ran(&[empty.clone(), failed]) && !nothing_ran(&[empty, ran]));
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn show(project: &Project, options: &ShowOptions, progress: &Progress
             .unwrap_or_else(|| "no kernel ran it".into());
         return Err(Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!(why)));
     };
-    let all = probes::families::all();
+    let all = probes::families::all_with(std::iter::once(probe.as_str()));
     let question = all.iter().find(|it| it.id == probe).map(|it| it.question.clone()).unwrap_or_default();
     let kernels = finished.runs.into_iter().flat_map(|run| on_kernel(run, case.as_deref())).collect();
     let shown = Shown { schema: SCHEMA, probe, question, kernels };

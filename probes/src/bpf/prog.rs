@@ -1,5 +1,6 @@
 //! Programs and BTF: loading them with the verifier's log, running and attaching them without a link.
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -289,19 +290,42 @@ fn load_once(attr: LoadAttr, buffer: &mut [u8], log_level: u32) -> Result<OwnedF
     answer
 }
 
+thread_local! {
+    /// The first log buffer, which is used again and again: mapping and zeroing a new one for each of thousands of loads
+    /// costs more than the loads.
+    static LOG: RefCell<Vec<u8>> = RefCell::new(vec![0; LOG_FIRST]);
+}
+
 /// Loads with a log, in a larger buffer when the kernel says `ENOSPC`.
 fn logged(
     log_level: u32,
     once: impl Fn(&mut [u8], u32) -> Result<OwnedFd, Errno>,
 ) -> Result<Loaded, LoadError> {
-    let mut size = LOG_FIRST;
-    loop {
-        let mut buffer = vec![0; size];
-        match once(&mut buffer, log_level) {
-            Err(Errno::ENOSPC) if size < LOG_LAST => size = (size * 4).min(LOG_LAST),
-            Ok(fd) => return Ok(Loaded { fd, log: field_text(&buffer) }),
-            Err(errno) => return Err(LoadError { errno, log: field_text(&buffer) }),
+    let said = |answer: Result<OwnedFd, Errno>, buffer: &[u8]| match answer {
+        Ok(fd) => Ok(Loaded { fd, log: field_text(buffer) }),
+        Err(errno) => Err(LoadError { errno, log: field_text(buffer) }),
+    };
+    let first = LOG.with_borrow_mut(|buffer| {
+        if let Some(byte) = buffer.first_mut() {
+            *byte = 0; // a load that writes no log leaves the last one's there
         }
+        match once(buffer, log_level) {
+            Err(Errno::ENOSPC) => None,
+            answer => Some(said(answer, buffer)),
+        }
+    });
+    let mut size = LOG_FIRST;
+    let mut answer = first;
+    loop {
+        if let Some(answer) = answer {
+            return answer;
+        }
+        size = (size * 4).min(LOG_LAST);
+        let mut buffer = vec![0; size];
+        answer = match once(&mut buffer, log_level) {
+            Err(Errno::ENOSPC) if size < LOG_LAST => None,
+            given => Some(said(given, &buffer)),
+        };
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::BtfError;
+use super::blob::Blob;
 use super::names::Names;
 
 /// What a type is; numbered as `BTF_KIND_*`.
@@ -171,7 +172,7 @@ impl<'a> Entry<'a> {
 #[derive(Debug)]
 pub(super) struct Layer {
     base: Option<Arc<Layer>>,
-    data: Vec<u8>,
+    data: Blob,
     types: Range<usize>,
     strings: Range<usize>,
     /// Where type `first_id + i` stands in the type section.
@@ -191,7 +192,7 @@ const TYPE: usize = 12;
 
 impl Layer {
     /// Reads the header and notes every type's place. Ids and strings continue those of `base`.
-    pub(super) fn parse(data: Vec<u8>, base: Option<Arc<Self>>) -> Result<Self, BtfError> {
+    pub(super) fn parse(data: Blob, base: Option<Arc<Self>>) -> Result<Self, BtfError> {
         let (first_id, first_string) = base.as_ref().map_or((1, 0), |b| (b.next_id(), b.next_string()));
         let header = Header::read(&data)?;
         let section = data.get(header.types.clone()).unwrap_or_default();

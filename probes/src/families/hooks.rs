@@ -1,48 +1,99 @@
-//! Loading, attaching, firing and denying, hook by hook.
+//! Every function that could be a hook: what it is, loading, attaching, firing and denying.
 //!
-//! A hook is one row of a table: its name, the recipe that makes the kernel call it, and what a denial is to be.
+//! The kernel says which there are: every `bpf_lsm_*` function of its BTF has a probe ([`names`]). For those with a row in the
+//! table the suite knows a trigger: the recipe that makes the kernel call it, and what a denial is to be. The cases:
+//!
+//! - `inventory`: is it a hook, with which prototype and slots. If there is no such function, nothing else is asked.
+//! - `load`, `load-sleepable`, `load-cgroup`: a program that does nothing, as each kind of LSM program.
+//! - `returns`: what the verifier says to each value that a program may give.
+//! - `context`: what it calls the arguments.
+//! - `fire`, `deny-..`, `return-..`: the row's trigger, without and with a verdict.
+//! - `attach`: does a program attach, that of `fire` where there is one.
+//! - `argument`: is an argument of the hook what user space knows it to be.
 
+mod arguments;
 mod fire;
+mod prototype;
+mod returns;
 mod row;
+mod states;
+mod survey;
 mod table;
+mod together;
 pub mod unfired;
 
-use crate::asm::Asm;
+pub use prototype::names;
+
 use crate::errno::Errno;
-use crate::lsm::LsmProgram;
-use crate::session::{Attempt, Ended, Session, Stop};
-use crate::spec::Probe;
+use crate::session::{Session, Stop};
+use crate::spec::{Probe, Source, source};
 use fire::{argument, denied, fire, ignored, returned};
 use row::{Hook, Verdict};
+use survey::Found;
 
-/// The probes of this family.
+/// Where the kernel decides what the cases without a trigger ask about.
+const SOURCES: [Source; 5] = [
+    source("7.1", "kernel/bpf/bpf_lsm.c", "bpf_lsm_verify_prog"),
+    source("7.1", "kernel/bpf/verifier.c", "check_attach_btf_id"),
+    source("7.1", "kernel/bpf/verifier.c", "return_retval_range"),
+    source("6.0", "kernel/bpf/verifier.c", "check_return_code"),
+    source("6.12", "kernel/bpf/btf.c", "btf_ctx_access"),
+];
+
+/// The probes whose names are known before a kernel is.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    table::hooks()
-        .map(|hook| {
-            let end = match hook.verdict {
-                Verdict::Errnos(_) => ", and deny it",
-                Verdict::Values(_) => ", and decide it",
-                Verdict::Nothing => ", whatever it returns",
-            };
-            Probe::new(
-                format!("hooks/{}", hook.name),
-                format!(
-                    "Does a program on {} load, also sleepable, attach, run for its trigger{end}?",
-                    hook.name
-                ),
-                &[hook.source],
-                move |session| hook_probe(session, hook),
-            )
-        })
-        .collect()
+    table::hooks().map(with_trigger).chain([together::probe()]).collect()
 }
 
-fn hook_probe(session: &mut Session<'_>, hook: Hook) -> Result<(), Stop> {
-    session.case("load", |attempt| load(attempt, hook, false))?;
-    session.case("load-sleepable", |attempt| load(attempt, hook, true))?;
+/// The probe of a function that is in no row.
+#[must_use]
+pub fn dynamic_probe(name: &str) -> Option<Probe> {
+    if !prototype::is_name(name) {
+        return None;
+    }
+    let name = name.to_owned();
+    let probe = Probe::new(
+        format!("hooks/{name}"),
+        format!(
+            "Is bpf_lsm_{name} a hook, and which programs for it load, give which values, read what, attach?"
+        ),
+        &SOURCES,
+        move |session| match survey::examine(session, &name)? {
+            Some(found) => survey::attach(session, &name, &found, false),
+            None => Ok(()),
+        },
+    );
+    Some(probe.without_files())
+}
+
+fn with_trigger(hook: Hook) -> Probe {
+    let end = match hook.verdict {
+        Verdict::Errnos(_) => "and deny it",
+        Verdict::Values(_) => "and decide it",
+        Verdict::Nothing => "whatever they return",
+    };
+    let mut sources = vec![hook.source];
+    sources.extend(SOURCES);
+    Probe::new(
+        format!("hooks/{}", hook.name),
+        format!(
+            "Which programs for bpf_lsm_{} load, give which values, read what, attach, run for its trigger, {end}?",
+            hook.name
+        ),
+        &sources,
+        move |session| match survey::examine(session, hook.name)? {
+            Some(found) => trigger(session, hook, &found),
+            None => Ok(()),
+        },
+    )
+}
+
+/// The cases of a row.
+fn trigger(session: &mut Session<'_>, hook: Hook, found: &Found) -> Result<(), Stop> {
     let mut ready = None;
     session.case("fire", |attempt| fire(attempt, hook, &mut ready))?;
+    survey::attach(session, hook.name, found, ready.is_some())?;
     if let Some(it) = hook.argument {
         session.case("argument", |attempt| argument(attempt, hook, &it, &mut ready))?;
     }
@@ -60,26 +111,10 @@ fn hook_probe(session: &mut Session<'_>, hook: Hook) -> Result<(), Stop> {
             }
         }
         Verdict::Nothing => {
-            session.case("load-without-return-value", |attempt| load_without_value(attempt, hook))?;
             session.case("return-EPERM", |attempt| ignored(attempt, hook, &mut ready, Errno::EPERM))?;
         }
     }
     // The program names nobody any more and stays: PID 1 takes its link over, and nobody waits for a grace period.
     std::mem::forget(ready);
-    Ok(())
-}
-
-fn load(attempt: &mut Attempt<'_>, hook: Hook, sleepable: bool) -> Result<(), Ended> {
-    let results = attempt.results()?;
-    let program = LsmProgram::counting(hook.name, &results);
-    attempt.load_lsm(&if sleepable { program.sleepable() } else { program })?;
-    Ok(())
-}
-
-/// What a C function of type void would be compiled to: nothing in R0.
-fn load_without_value(attempt: &mut Attempt<'_>, hook: Hook) -> Result<(), Ended> {
-    let mut asm = Asm::new();
-    asm.exit();
-    attempt.load_lsm(&LsmProgram::raw(hook.name, asm))?;
     Ok(())
 }

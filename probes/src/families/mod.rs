@@ -9,7 +9,9 @@ pub mod kfuncs;
 pub mod program;
 pub mod selftest;
 
-use crate::spec::Probe;
+use crate::btf::Btf;
+use crate::spec::{Probe, family_of};
+use std::collections::BTreeSet;
 
 /// A family: the first part of its probes' ids, what it is about, and the probes.
 pub struct Family {
@@ -27,6 +29,18 @@ pub struct Family {
     /// Whether PID 1 keeps the links of a probe's programs when its process ends, so that nobody waits for them to be
     /// detached; the power-off does that. Only for families whose programs act for nobody when their probe is over.
     pub lingers: bool,
+    /// For a family whose probes are not all known before a kernel has said what it has.
+    pub dynamic: Option<Dynamic>,
+}
+
+/// How a family gets probes that no table names.
+#[derive(Clone, Copy)]
+pub struct Dynamic {
+    /// The names that a kernel's BTF brings.
+    pub names: fn(&Btf) -> Vec<String>,
+    /// The probe of that name, which asks the same on every kernel, also on one that has nothing of the name; `None`
+    /// for what can be no name.
+    pub probe: fn(&str) -> Option<Probe>,
 }
 
 /// The hooks that most helper and kfunc probes use.
@@ -34,11 +48,16 @@ const KEPT: &[&str] = &["file_open"];
 
 impl Family {
     const fn new(name: &'static str, about: &'static str, probes: fn() -> Vec<Probe>) -> Self {
-        Self { name, about, probes, kept: &[], lingers: false }
+        Self { name, about, probes, kept: &[], lingers: false, dynamic: None }
     }
 
     const fn keeping(mut self, hooks: &'static [&'static str]) -> Self {
         self.kept = hooks;
+        self
+    }
+
+    const fn dynamic(mut self, names: fn(&Btf) -> Vec<String>, probe: fn(&str) -> Option<Probe>) -> Self {
+        self.dynamic = Some(Dynamic { names, probe });
         self
     }
 
@@ -56,16 +75,46 @@ pub const FAMILIES: &[Family] = &[
     Family::new("context", "the array of arguments that a program is given", context::probes),
     Family::new("helpers", "each helper: called for real, its result checked", helpers::probes).keeping(KEPT),
     Family::new("kfuncs", "each kfunc: called for real, its result checked", kfuncs::probes).keeping(KEPT),
-    Family::new("hooks", "each hook: load, attach, fire, deny", hooks::probes).lingering(),
+    Family::new("hooks", "each hook function: what it is, load, attach, fire, deny", hooks::probes)
+        .dynamic(hooks::names, hooks::dynamic_probe)
+        .lingering(),
 ];
 
 /// The family that runs only when it is asked for by name; see [`selftest`].
 pub const HIDDEN: Family = Family::new("selftest", "probes that misbehave on purpose", selftest::probes);
 
-/// Every probe of every family.
+/// Every probe that a table names, of every family. [`all_with`] knows more.
 #[must_use]
 pub fn all() -> Vec<Probe> {
-    FAMILIES.iter().flat_map(|family| (family.probes)()).collect()
+    all_with(std::iter::empty())
+}
+
+/// Every probe that a table names, and those of `ids` that a dynamic family ([`Family::dynamic`]) makes.
+///
+/// Ids that mean nothing to any family are left out.
+pub fn all_with<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<Probe> {
+    let ids: BTreeSet<&str> = ids.collect();
+    let of_family = |family: &Family| {
+        let mut probes = (family.probes)();
+        if let Some(dynamic) = family.dynamic {
+            let declared: BTreeSet<&str> = probes.iter().map(|probe| probe.id.as_str()).collect();
+            let new = ids.iter().filter(|id| family_of(id) == family.name && !declared.contains(*id));
+            let made: Vec<Probe> = new.filter_map(|id| (dynamic.probe)(id.split_once('/')?.1)).collect();
+            probes.extend(made);
+        }
+        probes
+    };
+    FAMILIES.iter().flat_map(of_family).collect()
+}
+
+/// The ids that a kernel's BTF brings to the dynamic families.
+#[must_use]
+pub fn ids_in(btf: &Btf) -> Vec<String> {
+    let of_family = |family: &Family| {
+        let names = family.dynamic.map(|dynamic| (dynamic.names)(btf)).unwrap_or_default();
+        names.into_iter().map(|name| format!("{}/{name}", family.name)).collect::<Vec<_>>()
+    };
+    FAMILIES.iter().flat_map(of_family).collect()
 }
 
 /// The family of that name.
@@ -74,10 +123,9 @@ pub fn family(name: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|it| it.name == name)
 }
 
-/// Every probe that can be asked for: [`all`] and the hidden ones.
-#[must_use]
-pub fn all_with_hidden() -> Vec<Probe> {
-    let mut probes = all();
+/// Every probe that can be asked for: [`all_with`] and the hidden ones.
+pub fn all_with_hidden<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<Probe> {
+    let mut probes = all_with(ids);
     probes.extend((HIDDEN.probes)());
     probes
 }
@@ -105,5 +153,14 @@ mod tests {
                 assert!(seen.insert(probe.id.clone()), "{} is declared twice", probe.id);
             }
         }
+    }
+    #[test]
+    fn kernels_add_probes_to_a_dynamic_family_only() {
+        let ids = ["hooks/never_heard_of", "hooks/file_open", "hooks/a.b", "chain/new", "nonsense"];
+        let with: Vec<String> = all_with(ids.into_iter()).into_iter().map(|probe| probe.id).collect();
+        let without: BTreeSet<String> = all().into_iter().map(|probe| probe.id).collect();
+        let added: Vec<&String> = with.iter().filter(|id| !without.contains(*id)).collect();
+        assert_eq!(added, ["hooks/never_heard_of"]);
+        assert_eq!(with.len(), without.len() + 1);
     }
 }

@@ -2,26 +2,47 @@
 //! [`crate::families::Family::lingers`] says when.
 
 use nix::unistd::Pid;
-use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// Adds to `links` duplicates of every BPF link that process `pid`, a child that still lives, has opened. What cannot
-/// be taken is left to be detached, which only costs time.
-pub(super) fn take_links_of(pid: Pid, links: &mut Vec<OwnedFd>) {
-    let folder = format!("/proc/{pid}/fd");
-    // The child has inherited what was taken from others, under the same numbers.
-    let inherited: BTreeSet<i64> = links.iter().map(|link| i64::from(link.as_raw_fd())).collect();
-    let Some(process) = descriptor(libc::SYS_pidfd_open, [i64::from(pid.as_raw()), 0, 0]) else {
-        return;
-    };
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let found = entries
-        .filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| is_link(&target.to_string_lossy())))
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i64>().ok())
-        .filter(|fd| !inherited.contains(fd))
-        .filter_map(|fd| descriptor(libc::SYS_pidfd_getfd, [i64::from(process.as_raw_fd()), fd, 0]));
-    links.extend(found);
+/// The links that PID 1 holds.
+#[derive(Default)]
+pub(super) struct Lingering {
+    links: Vec<OwnedFd>,
+    /// The probes that they came from.
+    probes: Vec<String>,
+}
+
+impl Lingering {
+    /// Adds duplicates of those descriptors `fds` of the child `pid`, which still lives, that are BPF links; others may
+    /// have got the number of a link that was closed. What cannot be taken is left to be detached, which only costs time.
+    pub(super) fn take_from(&mut self, pid: Pid, process: &OwnedFd, fds: &[RawFd], probe: &str) {
+        let is_link = |fd: &&RawFd| {
+            fs::read_link(format!("/proc/{pid}/fd/{fd}"))
+                .is_ok_and(|target| is_link(&target.to_string_lossy()))
+        };
+        let duplicate = |fd: &RawFd| {
+            let arguments = [i64::from(process.as_raw_fd()), i64::from(*fd), 0];
+            descriptor(libc::SYS_pidfd_getfd, arguments)
+        };
+        let before = self.links.len();
+        self.links.extend(fds.iter().filter(is_link).filter_map(duplicate));
+        if self.links.len() > before {
+            self.probes.push(probe.to_owned());
+        }
+    }
+
+    /// In a child that has just been forked: closes the descriptors that it inherited, which stay open in PID 1, so
+    /// that nobody looks through them later. Gives the probes whose links these are.
+    pub(super) fn leave_to_the_parent(&mut self) -> Vec<String> {
+        self.links.clear();
+        std::mem::take(&mut self.probes)
+    }
+}
+
+/// A descriptor of a process.
+pub(super) fn process(pid: Pid) -> Option<OwnedFd> {
+    descriptor(libc::SYS_pidfd_open, [i64::from(pid.as_raw()), 0, 0])
 }
 
 /// Links are anonymous inodes named `bpf_link` (5.7 kernel/bpf/syscall.c, bpf_link_prime).

@@ -17,6 +17,7 @@ mod runner;
 pub(crate) use runner::Said;
 
 use crate::channel::{GuestEnd, Region};
+use crate::families;
 use crate::protocol::{Announced, Message, PROTOCOL, Plan};
 use crate::session::Kernel;
 use crate::spec::Probe;
@@ -47,7 +48,7 @@ fn serve(setup: Vec<String>) -> Result<(), String> {
         |channel: &mut GuestEnd, message: &Message| channel.send(message).map_err(|error| error.to_string());
     say(&mut channel, &Message::Hello { protocol: PROTOCOL, facts })?;
 
-    let probes = match selected(&plan) {
+    let probes = match selected(&plan, &kernel) {
         Ok(probes) => probes,
         Err(why) => return say(&mut channel, &Message::Failed { why }),
     };
@@ -65,22 +66,26 @@ fn serve(setup: Vec<String>) -> Result<(), String> {
     say(&mut channel, &Message::Done { records })
 }
 
-/// The probes that the plan asks for, in the order of their declaration.
-fn selected(plan: &Plan) -> Result<Vec<Probe>, String> {
+/// The probes that the plan asks for, in the order of their declaration: those of the tables, those that the harness
+/// knows from other kernels, and those that this kernel's BTF brings.
+fn selected(plan: &Plan, kernel: &Kernel) -> Result<Vec<Probe>, String> {
     let globs = globs(&plan.select)?;
     let done: BTreeSet<&str> = plan.done.iter().map(String::as_str).collect();
     // A hidden probe runs only when its family is named, so that `*` does not mean it.
-    let probes = if plan.select.iter().any(|glob| glob.starts_with(crate::families::HIDDEN.name)) {
-        crate::families::all_with_hidden()
+    // Without BTF each probe says so itself.
+    let brought = kernel.btf().map(families::ids_in).unwrap_or_default();
+    let ids = plan.known.iter().chain(&brought).map(String::as_str);
+    let probes = if plan.select.iter().any(|glob| glob.starts_with(families::HIDDEN.name)) {
+        families::all_with_hidden(ids)
     } else {
-        crate::families::all()
+        families::all_with(ids)
     };
     let mut selected: Vec<Probe> = probes
         .into_iter()
         .filter(|probe| plan.select.is_empty() || globs.is_match(&probe.id))
         .filter(|probe| !done.contains(probe.id.as_str()))
         .collect();
-    selected.sort_by_key(|probe| probe.crashes); // stable: otherwise as declared
+    selected.sort_by_key(|probe| (probe.crashes, probe.comes_last)); // stable: otherwise as declared
     Ok(selected)
 }
 

@@ -2,12 +2,12 @@
 
 use super::keeper::Keeper;
 use super::kmsg::Kmsg;
-use super::lingering;
+use super::lingering::{self, Lingering};
 use crate::channel::{ChannelError, Crumb, GuestEnd};
 use crate::families;
 use crate::protocol::{Message, Plan};
 use crate::record::{Case, Outcome};
-use crate::session::{Kernel, Session, Sink};
+use crate::session::{self, Kernel, Session, Sink};
 use crate::spec::Probe;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,7 +18,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// How often the supervisor looks up while it waits, which is also how often it beats.
@@ -33,7 +33,12 @@ pub(crate) enum Said {
     /// A case has ended.
     Case(Box<Case>),
     /// The probe's function has returned.
-    Returned(Outcome),
+    Returned {
+        /// How the probe ended.
+        outcome: Outcome,
+        /// The descriptors that were links when they were made.
+        links: Vec<RawFd>,
+    },
 }
 
 /// Runs every probe of the plan and returns how many end records were sent.
@@ -45,7 +50,7 @@ pub(super) fn run_all(
 ) -> Result<u64, ChannelError> {
     let mut kmsg = Kmsg::open();
     let mut keeper = Keeper::default();
-    let mut lingering = Vec::new();
+    let mut lingering = Lingering::default();
     let mut records = 0;
     for probe in probes.iter().filter(|probe| probe.machine == plan.machine) {
         channel.beat();
@@ -56,9 +61,9 @@ pub(super) fn run_all(
         kmsg.drain();
         let started = Instant::now();
         let links = family.filter(|family| family.lingers).map(|_| &mut lingering);
-        let outcome = run_one(channel, kernel, plan, probe, links)?;
+        let (outcome, process) = run_one(channel, kernel, plan, probe, links)?;
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        clear_the_field(channel);
+        clear_the_field(channel, process.as_ref());
         kernel.clear_dispatchers();
         let warnings = kmsg.drain();
         channel.send(&Message::End { probe: probe.id.clone(), outcome, warnings, micros })?;
@@ -74,9 +79,9 @@ fn run_one(
     kernel: &Kernel,
     plan: &Plan,
     probe: &Probe,
-    links: Option<&mut Vec<OwnedFd>>,
-) -> Result<Outcome, ChannelError> {
-    let cannot = |what: &str, errno: Errno| Outcome::CouldNotTell { why: format!("{what}: {errno}") };
+    links: Option<&mut Lingering>,
+) -> Result<(Outcome, Option<OwnedFd>), ChannelError> {
+    let cannot = |what: &str, errno: Errno| (Outcome::CouldNotTell { why: format!("{what}: {errno}") }, None);
     let pipes = nix::unistd::pipe().and_then(|said| Ok((said, nix::unistd::pipe()?)));
     let ((reader, writer), (taken, take)) = match pipes {
         Ok(pipes) => pipes,
@@ -88,8 +93,9 @@ fn run_one(
         Err(errno) => Ok(cannot("no process for the probe", errno)),
         Ok(ForkResult::Child) => {
             drop((reader, take));
+            let held = links.map(Lingering::leave_to_the_parent).unwrap_or_default();
             let sink = Sink::new(File::from(writer), File::from(taken));
-            let outcome = in_child(kernel, plan, probe, crumb, sink);
+            let outcome = in_child(kernel, plan, probe, crumb, sink, &held);
             // Leaves without destructors: descriptors close by themselves, and no exit handler of PID 1 may run.
             // SAFETY: _exit takes a plain number and does not return.
             unsafe { libc::_exit(outcome) }
@@ -97,24 +103,35 @@ fn run_one(
         Ok(ForkResult::Parent { child }) => {
             drop((writer, taken));
             let mut ears = Ears { reader: File::from(reader), take: File::from(take), pending: Vec::new() };
-            let outcome = supervise(channel, probe, child, &mut ears, Duration::from_millis(plan.probe_ms))?;
-            if let Some(links) = links {
-                lingering::take_links_of(child, links);
+            let process = lingering::process(child);
+            let patience = Duration::from_millis(plan.probe_ms);
+            let (outcome, attached) = supervise(channel, probe, child, &mut ears, patience)?;
+            if let (Some(links), Some(process)) = (links, &process) {
+                links.take_from(child, process, &attached, &probe.id);
             }
             // Lets the child go, if it still waits.
             let _ = ears.take.write_all(&[1]);
-            Ok(outcome)
+            Ok((outcome, process))
         }
     }
 }
 
-/// The probe's process: its own session, its own mount namespace with an empty `/tmp`.
-fn in_child(kernel: &Kernel, plan: &Plan, probe: &Probe, crumb: Crumb, mut sink: Sink) -> i32 {
+/// The probe's process: its own session, its own mount namespace with an empty `/tmp` if it has to do with files.
+fn in_child(
+    kernel: &Kernel,
+    plan: &Plan,
+    probe: &Probe,
+    crumb: Crumb,
+    mut sink: Sink,
+    held: &[String],
+) -> i32 {
     let _ = nix::unistd::setsid();
-    let _ = unshare(CloneFlags::CLONE_NEWNS);
-    private_tmp();
+    if !probe.no_files {
+        let _ = unshare(CloneFlags::CLONE_NEWNS);
+        private_tmp();
+    }
     let result = {
-        let mut session = Session::new(kernel, crumb, plan.detail, &mut sink);
+        let mut session = Session::new(kernel, crumb, plan.detail, &mut sink, held);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (probe.run)(&mut session)))
     };
     let outcome = match result {
@@ -125,7 +142,7 @@ fn in_child(kernel: &Kernel, plan: &Plan, probe: &Probe, crumb: Crumb, mut sink:
             during: String::new(),
         },
     };
-    i32::from(sink.say(&Said::Returned(outcome)).is_err())
+    i32::from(sink.say(&Said::Returned { outcome, links: session::links() }).is_err())
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -159,36 +176,41 @@ fn supervise(
     child: Pid,
     ears: &mut Ears,
     patience: Duration,
-) -> Result<Outcome, ChannelError> {
+) -> Result<(Outcome, Vec<RawFd>), ChannelError> {
     let deadline = Instant::now() + patience;
     let mut buffer = vec![0_u8; 64 << 10];
     loop {
         channel.beat();
         if Instant::now() >= deadline {
             let _ = kill(child, Signal::SIGKILL);
-            return Ok(Outcome::Hung { during: channel.read_crumb() });
+            return Ok((Outcome::Hung { during: channel.read_crumb() }, Vec::new()));
         }
         let mut fds = [PollFd::new(ears.reader.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::from(TICK_MS)) == Ok(0) {
             continue;
         }
         let length = match ears.reader.read(&mut buffer) {
-            Ok(0) => return Ok(outcome_of_the_dead(channel, child)),
+            Ok(0) => return Ok((outcome_of_the_dead(channel, child), Vec::new())),
             Ok(length) => length,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                return Ok(Outcome::CouldNotTell { why: format!("lost the probe's pipe: {error}") });
+                let why = format!("lost the probe's pipe: {error}");
+                return Ok((Outcome::CouldNotTell { why }, Vec::new()));
             }
         };
         ears.pending.extend_from_slice(&buffer[..length]);
-        if let Some(outcome) = pass_on(channel, probe, ears)? {
-            return Ok(outcome);
+        if let Some(end) = pass_on(channel, probe, ears)? {
+            return Ok(end);
         }
     }
 }
 
 /// Takes the complete lines that have been read; an outcome ends the probe.
-fn pass_on(channel: &mut GuestEnd, probe: &Probe, ears: &mut Ears) -> Result<Option<Outcome>, ChannelError> {
+fn pass_on(
+    channel: &mut GuestEnd,
+    probe: &Probe,
+    ears: &mut Ears,
+) -> Result<Option<(Outcome, Vec<RawFd>)>, ChannelError> {
     while let Some(end) = ears.pending.iter().position(|&byte| byte == b'\n') {
         let line: Vec<u8> = ears.pending.drain(..=end).collect();
         match serde_json::from_slice(&line) {
@@ -197,10 +219,10 @@ fn pass_on(channel: &mut GuestEnd, probe: &Probe, ears: &mut Ears) -> Result<Opt
                 // A probe that has died meanwhile hears nothing, which its own pipe will say.
                 let _ = ears.take.write_all(&[1]);
             }
-            Ok(Said::Returned(outcome)) => return Ok(Some(outcome)),
+            Ok(Said::Returned { outcome, links }) => return Ok(Some((outcome, links))),
             Err(error) => {
                 let why = format!("the probe's process said nonsense: {error}");
-                return Ok(Some(Outcome::CouldNotTell { why }));
+                return Ok(Some((Outcome::CouldNotTell { why }, Vec::new())));
             }
         }
     }
@@ -218,9 +240,13 @@ fn outcome_of_the_dead(channel: &GuestEnd, child: Pid) -> Outcome {
 }
 
 /// Kills and reaps every process but PID 1, so that nothing of one probe is left for the next.
-fn clear_the_field(channel: &GuestEnd) {
+fn clear_the_field(channel: &GuestEnd, child: Option<&OwnedFd>) {
     let deadline = Instant::now() + REAP;
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    if let Some(child) = child {
+        // Almost always it is the only one; a descriptor of a process can be read from when it has ended.
+        let _ = poll(&mut [PollFd::new(child.as_fd(), PollFlags::POLLIN)], PollTimeout::from(TICK_MS));
+    }
     let mut nap = Duration::from_micros(200);
     while Instant::now() < deadline {
         match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
@@ -239,9 +265,17 @@ impl Sink {
     /// Sends one message to PID 1 and waits until it has been taken: a case is safe when this returns, and a process
     /// that has said its last word keeps its descriptors until PID 1 has looked at them.
     pub(crate) fn say(&mut self, said: &Said) -> std::io::Result<()> {
+        self.keep(said)?;
+        let (lines, count) = self.take_kept();
+        self.pipe().write_all(&lines)?;
+        self.wait_until_taken(count)
+    }
+
+    /// Keeps a message, to be sent with the next that is said.
+    pub(crate) fn keep(&mut self, said: &Said) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(said)?;
         line.push(b'\n');
-        self.pipe().write_all(&line)?;
-        self.wait_until_taken()
+        self.add_kept(&line);
+        Ok(())
     }
 }
