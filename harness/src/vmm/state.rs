@@ -274,8 +274,16 @@ mod tests {
         (folder, store)
     }
 
+    /// Bytes that cannot be compressed (a xorshift generator).
     fn noise(length: usize) -> Vec<u8> {
-        (0..length).map(|at| (at.wrapping_mul(2_654_435_761) >> 7).to_le_bytes()[0]).collect()
+        let mut word = 0x9e37_79b9_7f4a_7c15_u64;
+        let next = || {
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            word.to_le_bytes()[3]
+        };
+        std::iter::repeat_with(next).take(length).collect()
     }
 
     #[test]
