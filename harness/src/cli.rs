@@ -50,6 +50,8 @@ pub enum Verb {
     },
     /// Run one probe and show its program as the kernel saw it, the verifier's log and the record, per kernel
     Show(ShowOptions),
+    /// Explain one probe without booting: question, answer per range of kernels, kernel source, program
+    Explain(ExplainOptions),
     /// Say what is found, what is missing, how to mend it, and which accelerator a real trial says works
     Doctor(DoctorOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
@@ -169,6 +171,9 @@ pub struct ListOptions {
     /// Only this family
     #[arg(long)]
     pub family: Option<String>,
+    /// Instead: what kernels said when they refused, with the probes and cases behind it, from the snapshots
+    #[arg(long)]
+    pub reasons: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -185,6 +190,16 @@ pub struct ShowOptions {
     /// How
     #[command(flatten)]
     pub machine: MachineOptions,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Options of `explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainOptions {
+    /// The probe's id, or a case's: `FAMILY/NAME[/VARIANT]`
+    pub probe: String,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
