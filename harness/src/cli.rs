@@ -67,6 +67,8 @@ pub enum Verb {
     },
     /// Run one probe and show its program as the kernel saw it, the verifier's log and the record, per kernel
     Show(ShowOptions),
+    /// Explain one probe without booting: question, answer per range of kernels, kernel source, program
+    Explain(ExplainOptions),
     /// Say what is found, what is missing, how to mend it, and which accelerator a real trial says works
     Doctor(DoctorOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
@@ -190,14 +192,17 @@ pub struct ListOptions {
     #[arg(long)]
     pub family: Option<String>,
     /// Instead: per kernel how many hooks there are, attach, fire and deny, from the snapshots
-    #[arg(long, conflicts_with_all = ["probes", "family", "unfired"])]
+    #[arg(long, conflicts_with_all = ["probes", "family", "unfired", "reasons"])]
     pub coverage: bool,
     /// Instead: per kernel the attachable hooks that did not fire, with the reason each, from the snapshots
-    #[arg(long, conflicts_with_all = ["probes", "family"])]
+    #[arg(long, conflicts_with_all = ["probes", "family", "reasons"])]
     pub unfired: bool,
     /// With --coverage or --unfired: only these rows of the matrix
     #[arg(long = "kernel", value_name = "NAME", value_delimiter = ',')]
     pub kernels: Vec<String>,
+    /// Instead: what kernels said when they refused, with the probes and cases behind it, from the snapshots
+    #[arg(long)]
+    pub reasons: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -214,6 +219,16 @@ pub struct ShowOptions {
     /// How
     #[command(flatten)]
     pub machine: MachineOptions,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Options of `explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainOptions {
+    /// The probe's id, or a case's: `FAMILY/NAME[/VARIANT]`
+    pub probe: String,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,

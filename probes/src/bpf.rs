@@ -19,6 +19,7 @@ pub mod info;
 pub mod link;
 pub mod map;
 pub mod prog;
+pub mod query;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,10 @@ pub use info::*;
 pub use link::*;
 pub use map::*;
 pub use prog::*;
+pub use query::{
+    BPF_F_QUERY_EFFECTIVE, iter_create, link_create_raw, prog_attach_raw, prog_detach_raw, prog_query,
+    task_fd_query, token_create,
+};
 
 /// `char map_name[BPF_OBJ_NAME_LEN]` and its like.
 const NAME_LEN: usize = 16;

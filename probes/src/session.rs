@@ -509,4 +509,18 @@ impl<'a> Attempt<'a> {
             self.see("denied as", how);
         }
     }
+
+    /// Notes whether user space saw the denials that programs asked for, where the facts say it in more detail.
+    pub fn denied(&mut self, denied: bool) {
+        self.case.denied = Some(self.case.denied.unwrap_or(true) && denied);
+    }
+
+    /// Ends the case in another phase than the one under way: for calls made outside [`Attempt`]'s own methods.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`] with the errno of `result`, in `phase`.
+    pub fn calls<T>(&mut self, phase: Phase, result: Result<T, Errno>) -> Result<T, Ended> {
+        self.at(phase);
+        result.map_err(Ended::Refused)
+    }
 }

@@ -21,9 +21,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 pub use compare::{Cell, Comparison, Stale, Verdict, compare};
-pub use format::{parse, render};
+pub use format::{parse, render, render_body};
 pub use merge::merge;
 pub use store::{Ci, Store};
+
+/// The phrase for the kernels of `all` whose place is in `members` (ascending), such as `from 6.12`.
+#[must_use]
+pub(crate) fn kernel_phrase(all: &[String], members: &[usize]) -> String {
+    kernels::phrase(all, members)
+}
 
 /// What the suite knows when it judges snapshots: the rows of the matrix and the probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

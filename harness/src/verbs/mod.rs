@@ -3,11 +3,13 @@
 mod accept;
 mod doctor;
 mod environment;
+mod explain;
 mod kernels;
 mod list;
 mod merge;
 mod newcomers;
 pub mod project;
+mod reasons;
 mod run;
 mod show;
 
@@ -30,9 +32,11 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
     let progress = Progress::stderr();
     match cli.verb {
         Verb::Run(options) => run::run(&project, &options, &progress),
+        Verb::List(options) if options.reasons => reasons::reasons(&project, &options),
         Verb::List(options) => list::list(&project, &options),
         Verb::Kernels { verb } => kernels::kernels(&project, &verb, &progress),
         Verb::Show(options) => show::show(&project, &options, &progress),
+        Verb::Explain(options) => explain::explain(&project, &options),
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
         Verb::Accept(options) => accept::accept(&project, &options),
         Verb::Merge(options) => merge::merge(&project, &options),

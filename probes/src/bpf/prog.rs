@@ -207,6 +207,38 @@ pub fn prog_load(spec: &ProgSpec, log_level: u32) -> Result<OwnedFd, LoadError> 
     }
 }
 
+/// Loads a program whose name is these bytes, unchanged, and without a log.
+///
+/// # Errors
+/// [`LoadError`] with what the kernel answered.
+pub fn prog_load_named(spec: &ProgSpec, name: &[u8]) -> Result<OwnedFd, LoadError> {
+    let mut attr = load_attr(spec).map_err(refused)?;
+    attr.prog_name = [0; NAME_LEN];
+    attr.prog_name.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
+    load_once(attr, &mut [], 0).map_err(refused)
+}
+
+/// Loads a program for the network device with this index, without a log.
+///
+/// # Errors
+/// [`LoadError`] with what the kernel answered.
+pub fn prog_load_for_device(spec: &ProgSpec, ifindex: u32) -> Result<OwnedFd, LoadError> {
+    let mut attr = load_attr(spec).map_err(refused)?;
+    attr.prog_ifindex = ifindex;
+    load_once(attr, &mut [], 0).map_err(refused)
+}
+
+/// Loads a program with a BPF token (6.9), with the verifier's log of a refusal.
+///
+/// # Errors
+/// [`LoadError`] with what the kernel answered and the log.
+pub fn prog_load_with_token(spec: &ProgSpec, token: impl AsFd) -> Result<OwnedFd, LoadError> {
+    let mut attr = load_attr(spec).map_err(refused)?;
+    attr.prog_flags |= consts::BPF_F_TOKEN_FD;
+    attr.prog_token_fd = token.as_fd().as_raw_fd().cast_unsigned();
+    logged(1, |buffer, level| load_once(attr, buffer, level)).map(|loaded| loaded.fd)
+}
+
 /// Loads a program with a log from the start, which is given on success as well.
 ///
 /// The levels are bits: 1 for the path that led to a refusal, 2 for every path with the state after each instruction,

@@ -1,218 +1,294 @@
 //! Several programs on one hook: who runs, what each sees, whose verdict counts.
+//!
+//! PID 1 keeps an inert program on the hooks of [`KEPT`], attached first and returning 0, because taking the last
+//! program off a hook costs a grace period. `chain/alone` asks one of the questions on a hook without it.
 
-use crate::errno::Errno;
-use crate::insn::{Reg, Size};
-use crate::lsm::{Attached, CTX, LsmProgram, PAGE, deny};
-use crate::results::{FREE, Results};
-use crate::session::{Attempt, Ended, Session, Stop};
-use crate::spec::{Probe, source};
-use crate::triggers::{Arm, Recipe, files};
+mod beside;
+mod orders;
+mod places;
+mod replaced;
+mod tail;
+mod twice;
+mod verdicts;
 
-/// Number of calls so far. Counted without an atomic operation, which before 5.12 would not give the number back:
-/// programs act for one task, which is in one of them at a time.
-const SEQUENCE: i32 = FREE;
-/// An int hook with one argument, so that `ret` is in the second slot of the context.
-const INT_HOOK: &str = "file_open";
-/// A void hook.
-const VOID_HOOK: &str = "file_set_fowner";
-/// More programs than any kernel takes on one hook.
-const MANY: i32 = 48;
+use crate::spec::{Probe, Source, source};
+
+/// The hooks with an inert program.
+pub const KEPT: &[&str] = &["task_getsid", "file_open", "file_set_fowner", "task_prctl"];
+
+const PROGS: Source = source("7.3", "kernel/bpf/trampoline.c", "bpf_trampoline_get_progs");
+const ADD: Source = source("7.3", "kernel/bpf/trampoline.c", "bpf_trampoline_add_prog");
+const LINK_OLD: Source = source("5.10", "kernel/bpf/trampoline.c", "bpf_trampoline_link_prog");
+const MOD_RET: Source = source("7.3", "arch/x86/net/bpf_jit_comp.c", "invoke_bpf_mod_ret");
+const MOD_RET_OLD: Source = source("5.10", "arch/x86/net/bpf_jit_comp.c", "invoke_bpf_mod_ret");
+const PREPARE: Source = source("7.3", "arch/x86/net/bpf_jit_comp.c", "__arch_prepare_bpf_trampoline");
+const TYPES: Source = source("7.3", "kernel/bpf/trampoline.c", "bpf_attach_type_to_tramp");
+const RANGE: Source = source("7.3", "kernel/bpf/bpf_lsm.c", "bpf_lsm_get_retval_range");
+const TARGET: Source = source("7.3", "kernel/bpf/verifier.c", "bpf_check_attach_target");
+const TAIL: Source = source("7.3", "kernel/bpf/core.c", "__bpf_prog_map_compatible");
 
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    let progs = source("7.1", "kernel/bpf/trampoline.c", "bpf_trampoline_get_progs");
-    let mod_ret = source("7.1", "arch/x86/net/bpf_jit_comp.c", "invoke_bpf_mod_ret");
+    let mut all = order_probes();
+    all.extend(verdict_probes());
+    all.extend(place_probes());
+    all.extend(neighbour_probes());
+    all.extend(tail_probes());
+    all
+}
+
+fn order_probes() -> Vec<Probe> {
+    let order = [PROGS, ADD, MOD_RET, MOD_RET_OLD];
     vec![
+        Probe::new(
+            "chain/one-program",
+            "With one program on an int hook, what does user space see of the verdicts 0, -EPERM and -EACCES?",
+            &order,
+            |session| orders::table(session, 1),
+        ),
+        Probe::new(
+            "chain/alone",
+            "With one program on an int hook and nothing else there, what does user space see of its verdict?",
+            &order,
+            orders::alone,
+        ),
         Probe::new(
             "chain/two-programs",
             "With two programs on one hook, which run, in which order, with which ret, and whose verdict counts?",
-            &[progs, mod_ret, source("5.9", "arch/x86/net/bpf_jit_comp.c", "invoke_bpf_mod_ret")],
-            two_programs,
+            &order,
+            |session| orders::table(session, 2),
+        ),
+        Probe::new(
+            "chain/three-programs",
+            "With three programs on one hook, which run, with which ret, and whose verdict counts?",
+            &order,
+            |session| orders::table(session, 3),
+        ),
+        Probe::new(
+            "chain/four-programs",
+            "With four programs on one hook, which run, with which ret, and whose verdict counts?",
+            &order,
+            |session| orders::table(session, 4),
+        ),
+        Probe::new(
+            "chain/detached-from-three",
+            "After one of three programs on a hook is detached, do the others run as if it had not been there?",
+            &[PROGS, source("7.3", "kernel/bpf/trampoline.c", "bpf_trampoline_remove_prog"), MOD_RET],
+            orders::detached,
+        ),
+        Probe::new(
+            "chain/detached-and-attached-again",
+            "Where in the order does a program stand that was detached and attached again?",
+            &[ADD, source("7.3", "kernel/bpf/syscall.c", "bpf_tracing_prog_attach")],
+            orders::attached_again,
+        ),
+        Probe::new(
+            "chain/sleepable-and-plain",
+            "Do sleepable and plain programs on one hook run in the order of attaching like any others?",
+            &[PROGS, source("7.3", "kernel/bpf/trampoline.c", "bpf_trampoline_enter")],
+            orders::sleepable_and_plain,
         ),
         Probe::new(
             "chain/void-two-programs",
             "With two programs on one void hook, do both run whatever they return, and in which order?",
-            &[progs, source("7.1", "arch/x86/net/bpf_jit_comp.c", "invoke_bpf")],
-            two_programs_on_void,
+            &[PROGS, TYPES, source("7.1", "arch/x86/net/bpf_jit_comp.c", "invoke_bpf")],
+            orders::void,
         ),
         Probe::new(
-            "chain/same-program-twice",
-            "Can one program be attached to its hook twice, or again after it was detached?",
-            &[
-                source("7.1", "kernel/bpf/trampoline.c", "__bpf_trampoline_link_prog"),
-                source("7.1", "kernel/bpf/syscall.c", "bpf_tracing_prog_attach"),
-                source("5.9", "kernel/bpf/trampoline.c", "bpf_trampoline_link_prog"),
-            ],
-            same_program_twice,
-        ),
-        Probe::new(
-            "chain/many-programs",
-            "How many programs can be attached to one hook, and what does the one too many get?",
-            &[source("7.1", "kernel/bpf/trampoline.c", "__bpf_trampoline_link_prog")],
-            many_programs,
+            "chain/return-ret",
+            "What does a program that returns the ret it sees, as the documented example does, make of a denial?",
+            &order,
+            orders::return_ret,
         ),
     ]
 }
 
-/// One of the programs of a chain: where it leaves what it saw.
-#[derive(Clone, Copy)]
-struct Place(i32);
-
-impl Place {
-    /// The program attached first, second, ..
-    const fn nth(number: i32) -> Self {
-        Self(FREE + 16 + number * 24)
-    }
-
-    const fn order(self) -> i32 {
-        self.0
-    }
-
-    const fn ret(self) -> i32 {
-        self.0 + 8
-    }
+fn verdict_probes() -> Vec<Probe> {
+    let values = [MOD_RET, RANGE, source("6.1", "kernel/bpf/verifier.c", "check_return_code")];
+    vec![
+        Probe::new(
+            "chain/high-bits-verdict",
+            "Does a verdict whose low 32 bits are 0 and whose high bits are not stop the other programs, or deny?",
+            &values,
+            verdicts::high_bits,
+        ),
+        Probe::new(
+            "chain/positive-verdict",
+            "May a program on an int hook return a positive number, does it stop the others, what does user space see?",
+            &values,
+            verdicts::positive,
+        ),
+        Probe::new(
+            "chain/verdict-of-32-bits",
+            "Is a negative verdict that was made with 32-bit instructions, its high bits 0, a denial?",
+            &values,
+            verdicts::narrow,
+        ),
+        Probe::new(
+            "chain/verdict-beyond-errno",
+            "May a program return a number below -4095, and what does user space see of it?",
+            &values,
+            verdicts::beyond,
+        ),
+        Probe::new(
+            "chain/every-errno",
+            "Does every errno from 1 to 133 that a program returns reach user space as it is?",
+            &[MOD_RET],
+            verdicts::every_errno,
+        ),
+        Probe::new(
+            "chain/default-not-zero",
+            "On a hook whose default is not 0, does a program's 0 mean the default, and its errno a denial?",
+            &[
+                MOD_RET,
+                source("7.3", "kernel/bpf/bpf_lsm.c", "LSM_HOOK"),
+                source("7.3", "security/security.c", "security_task_prctl"),
+            ],
+            verdicts::default_not_zero,
+        ),
+        Probe::new(
+            "chain/default-returned",
+            "On a hook whose default is not 0, what does a program bring about that returns the default itself?",
+            &[MOD_RET, source("7.3", "security/security.c", "security_task_prctl")],
+            verdicts::default_returned,
+        ),
+    ]
 }
 
-/// A program that notes at `place` when it ran and what `ret` was, if there is one, and returns `verdict`.
-fn link(hook: &str, results: &Results, place: Place, ret_slot: Option<i32>, verdict: i32) -> LsmProgram {
-    LsmProgram::framed(hook, results, |asm| {
-        asm.ldx(Size::DW, Reg::R1, PAGE, SEQUENCE)
-            .add_imm(Reg::R1, 1)
-            .stx(Size::DW, PAGE, SEQUENCE, Reg::R1)
-            .stx(Size::DW, PAGE, place.order(), Reg::R1);
-        if let Some(slot) = ret_slot {
-            asm.ldx(Size::DW, Reg::R1, CTX, slot).stx(Size::DW, PAGE, place.ret(), Reg::R1);
-        }
-        asm.mov_imm(Reg::R0, verdict).exit();
-    })
+fn place_probes() -> Vec<Probe> {
+    let limit = [
+        ADD,
+        source("7.3", "include/linux/bpf.h", "BPF_MAX_TRAMP_LINKS"),
+        source("5.10", "include/linux/bpf.h", "BPF_MAX_TRAMP_PROGS"),
+    ];
+    vec![
+        Probe::new(
+            "chain/same-program-twice",
+            "Can one program be attached to its hook twice, or again after it was detached?",
+            &[ADD, source("7.3", "kernel/bpf/syscall.c", "bpf_tracing_prog_attach"), LINK_OLD],
+            twice::same_program,
+        ),
+        Probe::new(
+            "chain/many-programs",
+            "How many programs can be attached to one hook, and what does the one too many get?",
+            &limit,
+            places::many_programs,
+        )
+        .own_machine(), // slow: it fills a hook, and empties it again
+        Probe::new(
+            "chain/takers-of-places",
+            "Do fentry, fexit and programs of a cgroup take places of a hook's LSM programs, and are they given back?",
+            &[
+                ADD,
+                source("7.3", "kernel/bpf/trampoline.c", "bpf_trampoline_remove_prog"),
+                source("7.3", "kernel/bpf/trampoline.c", "bpf_trampoline_link_cgroup_shim"),
+            ],
+            places::takers,
+        )
+        .own_machine(),
+    ]
 }
 
-fn two_programs(session: &mut Session<'_>) -> Result<(), Stop> {
-    let (pass, eperm, eacces) = (0, deny(Errno::EPERM), deny(Errno::EACCES));
-    for (name, verdicts) in [
-        ("first-0-second-0", [pass, pass]),
-        ("first-0-second-EPERM", [pass, eperm]),
-        ("first-EPERM-second-0", [eperm, pass]),
-        ("first-EPERM-second-EACCES", [eperm, eacces]),
-        ("first-EACCES-second-EPERM", [eacces, eperm]),
-    ] {
-        session.case(name, |attempt| chain(attempt, INT_HOOK, Some(8), files::open, verdicts))?;
-    }
-    Ok(())
+fn neighbour_probes() -> Vec<Probe> {
+    let modify = [TARGET, source("7.3", "kernel/bpf/verifier.c", "check_attach_modify_return"), MOD_RET];
+    let extension = [
+        TARGET,
+        source("7.3", "kernel/bpf/trampoline.c", "__bpf_trampoline_link_prog"),
+        source("5.10", "kernel/bpf/verifier.c", "bpf_check_attach_target"),
+    ];
+    vec![
+        Probe::new(
+            "chain/fmod_ret-on-security-function",
+            "With fmod_ret on security_task_getsid beside an LSM program, which runs first and whose verdict counts?",
+            &modify,
+            beside::fmod_ret_on_security,
+        ),
+        Probe::new(
+            "chain/fentry-on-hook",
+            "Can fentry be attached to a bpf_lsm_ function, and when does it run beside LSM programs?",
+            &[TARGET, PREPARE],
+            beside::fentry_on_hook,
+        ),
+        Probe::new(
+            "chain/fexit-on-hook",
+            "Can fexit be attached to a bpf_lsm_ function, and which return value does it see of a denial?",
+            &[TARGET, PREPARE],
+            beside::fexit_on_hook,
+        ),
+        Probe::new(
+            "chain/fmod_ret-on-hook",
+            "Can fmod_ret be attached to a bpf_lsm_ function?",
+            &modify,
+            beside::fmod_ret_on_hook,
+        ),
+        Probe::new(
+            "chain/fexit-on-void-hook",
+            "On a void hook, where LSM programs are fexit programs, in which order do both kinds run?",
+            &[TYPES, PREPARE],
+            beside::fexit_on_void_hook,
+        ),
+        Probe::new(
+            "chain/freplace-of-program",
+            "Can an extension replace an LSM program, or a global function of it?",
+            &extension,
+            replaced::freplace,
+        ),
+        Probe::new(
+            "chain/freplace-while-attached",
+            "Can an extension replace a function of an LSM program that is attached, and is its verdict the one used?",
+            &extension,
+            replaced::freplace_attached,
+        ),
+        Probe::new(
+            "chain/fentry-on-program",
+            "Can fentry and fexit be attached to an LSM program, and does fexit see its verdict?",
+            &[TARGET, source("5.10", "kernel/bpf/verifier.c", "check_return_code")],
+            replaced::fentry_on_program,
+        )
+        // 5.10 takes the tracer for an LSM program, and follows the prototype that it does not have.
+        .crashing(),
+        Probe::new(
+            "chain/lsm-program-on-program",
+            "Can an LSM program name another LSM program as what it attaches to?",
+            &[source("7.3", "kernel/bpf/syscall.c", "bpf_prog_load_check_attach"), TARGET],
+            replaced::lsm_on_program,
+        ),
+    ]
 }
 
-fn two_programs_on_void(session: &mut Session<'_>) -> Result<(), Stop> {
-    let eperm = deny(Errno::EPERM);
-    session.case("both-0", |attempt| chain(attempt, VOID_HOOK, None, files::setown, [0, 0]))?;
-    session.case("both-EPERM", |attempt| chain(attempt, VOID_HOOK, None, files::setown, [eperm, eperm]))
-}
-
-/// Attaches two programs one after the other and does what makes the kernel run them.
-fn chain(
-    attempt: &mut Attempt<'_>,
-    hook: &str,
-    ret_slot: Option<i32>,
-    recipe: Recipe,
-    verdicts: [i32; 2],
-) -> Result<(), Ended> {
-    attempt.hook(hook)?;
-    let mut results = attempt.results()?;
-    results.name_nobody();
-    let mut act = recipe().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
-    act(Arm::idle()).map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
-    let mut attached = Vec::new();
-    for (number, verdict) in (0..).zip(verdicts) {
-        attached.push(attempt.attach_lsm(&link(hook, &results, Place::nth(number), ret_slot, verdict))?);
-    }
-    let outcome = attempt.trigger(|| act(Arm::new(&results)));
-    attempt.runs(results.runs());
-    see_order(attempt, &results);
-    if ret_slot.is_some() {
-        for (number, key) in ["the first saw ret", "the second saw ret"].into_iter().enumerate() {
-            let place = Place::nth(i32::try_from(number).unwrap_or(0));
-            if results.get(place.order()) != 0 {
-                attempt.see(key, results.get(place.ret()).cast_signed());
-            }
-        }
-    }
-    // Which of two denials is heard is the question, so either counts as one.
-    let heard =
-        verdicts.into_iter().find(|&verdict| outcome.as_ref().err().is_some_and(|e| deny(*e) == verdict));
-    let asked = heard.or(verdicts.into_iter().find(|&verdict| verdict != 0)).filter(|_| ret_slot.is_some());
-    match asked {
-        Some(verdict) => attempt.denial("user space sees", &outcome, Errno::from_raw(verdict)),
-        None => attempt.outcome("user space sees", &outcome),
-    }
-    drop(attached);
-    Ok(())
-}
-
-/// Notes which programs ran, the earliest first.
-fn see_order(attempt: &mut Attempt<'_>, results: &Results) {
-    let mut ran: Vec<(u64, &str)> = [(0, "the first attached"), (1, "the second attached")]
-        .into_iter()
-        .map(|(number, name)| (results.get(Place::nth(number).order()), name))
-        .filter(|&(order, _)| order != 0)
-        .collect();
-    ran.sort_unstable();
-    let names: Vec<&str> = ran.into_iter().map(|(_, name)| name).collect();
-    attempt.see("ran", names.join(", then "));
-}
-
-fn same_program_twice(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("while-attached", |attempt| twice(attempt, INT_HOOK, true))?;
-    session.case("while-attached-void", |attempt| twice(attempt, VOID_HOOK, true))?;
-    session.case("after-detach", |attempt| twice(attempt, INT_HOOK, false))
-}
-
-/// Attaches a program, and once more while it is attached or after it was detached.
-fn twice(attempt: &mut Attempt<'_>, hook: &str, while_attached: bool) -> Result<(), Ended> {
-    let results = attempt.results()?;
-    let Attached { program, link } = attempt.attach_lsm(&LsmProgram::counting(hook, &results))?;
-    let link = while_attached.then_some(link);
-    let again = attempt.attach(&program);
-    drop(link);
-    again.map(drop)
-}
-
-fn many_programs(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("until-refused", |attempt| {
-        // A macro at first, an enumerator later; then the kernel says what it is built with.
-        if let Some(limit) = attempt.btf()?.enum_value(None, "BPF_MAX_TRAMP_LINKS") {
-            attempt.see("BPF_MAX_TRAMP_LINKS", limit);
-        }
-        let results = attempt.results()?;
-        let mut attached = Vec::new();
-        for count in 0..MANY {
-            let program = attempt.load_lsm(&LsmProgram::counting(INT_HOOK, &results))?;
-            match attempt.attach(&program) {
-                Ok(link) => attached.push((program, link)),
-                Err(ended) => {
-                    attempt.see("attached", count);
-                    return Err(ended);
-                }
-            }
-        }
-        attempt.see("attached", MANY);
-        Ok(())
-    })?;
-    session.case("first-of-eight-denies", first_of_eight)
-}
-
-/// The one that denies runs last: the seven that were attached after it run and allow.
-fn first_of_eight(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
-    let mut results = attempt.results()?;
-    results.name_nobody();
-    let mut act = files::open().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
-    let mut attached =
-        vec![attempt.attach_lsm(&LsmProgram::returning(INT_HOOK, &results, deny(Errno::EPERM)))?];
-    for _ in 0..7 {
-        attached.push(attempt.attach_lsm(&LsmProgram::counting(INT_HOOK, &results))?);
-    }
-    let outcome = attempt.trigger(|| act(Arm::new(&results)));
-    attempt.runs(results.runs());
-    attempt.denial("user space sees", &outcome, Errno::EPERM);
-    attempt.see("programs attached", attached.len());
-    Ok(())
+fn tail_probes() -> Vec<Probe> {
+    let tails = [TAIL, source("6.1", "kernel/bpf/core.c", "__bpf_prog_map_compatible")];
+    vec![
+        Probe::new(
+            "chain/tail-call-same-hook",
+            "Can a program tail-call another of its hook, and whose verdict counts?",
+            &tails,
+            tail::same_hook,
+        ),
+        Probe::new(
+            "chain/tail-call-other-hook",
+            "Can a program tail-call one of another hook, of the same prototype or of another?",
+            &[TAIL, source("5.10", "kernel/bpf/core.c", "bpf_prog_array_compatible")],
+            tail::other_hook,
+        ),
+        Probe::new(
+            "chain/tail-call-sleepable",
+            "Can sleepable and plain programs of one hook be in one program array, and tail-call each other?",
+            &tails,
+            tail::sleepable,
+        ),
+        Probe::new(
+            "chain/tail-call-missing",
+            "Does a tail call to an empty place of the array fall through to the next instruction?",
+            &[source("7.3", "arch/x86/net/bpf_jit_comp.c", "emit_bpf_tail_call_indirect")],
+            tail::missing,
+        ),
+        Probe::new(
+            "chain/tail-call-then-attach",
+            "Can a program that is in a program array be attached as well, and does it then run in both ways?",
+            &tails,
+            tail::attached_too,
+        ),
+    ]
 }

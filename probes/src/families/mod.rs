@@ -1,13 +1,21 @@
 //! Every probe, by family. A family is a module with a function `probes`; a probe is one entry in its table.
 
+pub mod attach;
+pub mod cgroup;
 pub mod chain;
 pub mod context;
 pub mod example;
 pub mod helpers;
 pub mod hooks;
 pub mod kfuncs;
+pub mod load;
+pub mod lsms;
+pub mod maps;
+pub mod pointer;
 pub mod program;
+mod rules;
 pub mod selftest;
+pub mod storage;
 
 use crate::btf::Btf;
 use crate::spec::{Probe, family_of};
@@ -71,7 +79,16 @@ impl Family {
 pub const FAMILIES: &[Family] = &[
     Family::new("program", "the program type itself and what it takes to have it", program::probes),
     Family::new("example", "the documented examples, as written", example::probes),
-    Family::new("chain", "several programs on one hook", chain::probes),
+    Family::new("chain", "several programs on one hook", chain::probes).keeping(chain::KEPT),
+    Family::new("attach", "the ways to attach, links, and how long they last", attach::probes)
+        .keeping(attach::KEPT),
+    Family::new("cgroup", "programs of a cgroup: BPF_LSM_CGROUP", cgroup::probes).keeping(cgroup::KEPT),
+    Family::new("load", "what the kernel asks of a program before it takes it", load::probes),
+    Family::new("pointer", "what may be done with pointers", pointer::probes),
+    Family::new("maps", "every kind of map, from plain and sleepable programs", maps::probes)
+        .keeping(maps::KEPT),
+    Family::new("storage", "storage that belongs to a kernel object", storage::probes).keeping(storage::KEPT),
+    Family::new("lsms", "bpf among other LSMs", lsms::probes).keeping(lsms::KEPT),
     Family::new("context", "the array of arguments that a program is given", context::probes),
     Family::new("helpers", "each helper: called for real, its result checked", helpers::probes).keeping(KEPT),
     Family::new("kfuncs", "each kfunc: called for real, its result checked", kfuncs::probes).keeping(KEPT),

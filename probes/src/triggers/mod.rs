@@ -57,6 +57,11 @@ fn act_seen(body: impl FnMut(Arm) -> Result<Seen, Errno> + 'static) -> Result<Ac
     Ok(Box::new(body))
 }
 
+/// An act that is ready as it is, for probes that make their own.
+pub(crate) fn act_that(body: impl FnMut(Arm) -> Result<Seen, Errno> + 'static) -> Act {
+    Box::new(body)
+}
+
 /// Makes sure that a name is free: a recipe runs once for each case of its probe.
 fn vacate(path: &str) -> Result<(), Errno> {
     match std::fs::remove_file(path) {

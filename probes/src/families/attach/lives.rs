@@ -1,0 +1,192 @@
+//! How long an attachment lasts.
+
+use crate::bpf;
+use crate::errno::Errno;
+use crate::families::rules::{Chain, SESSION, in_child, member, start_child, until};
+use crate::lsm::{Attached, deny};
+use crate::record::Phase;
+use crate::session::{Attempt, Ended, Session, Stop};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use std::os::fd::OwnedFd;
+
+const EPERM: i32 = deny(Errno::EPERM);
+/// Names in the guest's BPF file system.
+const PIN: &std::ffi::CStr = c"/sys/fs/bpf/attach";
+const PIN_PATH: &str = "/sys/fs/bpf/attach";
+
+/// A program that denies, and its trigger; attached or not.
+fn start(attempt: &mut Attempt<'_>) -> Result<(Chain, OwnedFd), Ended> {
+    let _ = std::fs::remove_file(PIN_PATH);
+    let chain = Chain::new(attempt, SESSION)?;
+    let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
+    Ok((chain, program))
+}
+
+/// Does the trigger, and notes whether the program denied it.
+fn ask(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) -> bool {
+    let round = chain.round(attempt, &[EPERM]);
+    let denied = round.outcome == Err(Errno::EPERM);
+    attempt.see(key, if denied { "it runs, and denies" } else { "it does not run" });
+    denied
+}
+
+/// Waits, a little, until the program no longer denies: what frees an inode of the BPF file system is a callback of RCU
+/// (7.3 kernel/bpf/inode.c, bpf_free_inode).
+fn ask_in_the_end(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) {
+    let mut denied = true;
+    until(|| {
+        denied = chain.round(attempt, &[EPERM]).outcome == Err(Errno::EPERM);
+        !denied
+    });
+    attempt.see(key, if denied { "it still runs" } else { "it does not run, in the end" });
+}
+
+/// The program's descriptor goes, the link stays.
+pub(super) fn program_closed(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("link-kept", |attempt| {
+        let (mut chain, program) = start(attempt)?;
+        let _link = attempt.attach(&program)?;
+        drop(program);
+        ask(attempt, &mut chain, "with the link alone");
+        attempt.runs(chain.results.runs());
+        Ok(())
+    })
+}
+
+/// The link's descriptor goes, the program stays.
+pub(super) fn link_closed(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("program-kept", |attempt| {
+        let (mut chain, program) = start(attempt)?;
+        let link = attempt.attach(&program)?;
+        ask(attempt, &mut chain, "with the link");
+        drop(link);
+        ask(attempt, &mut chain, "at once after it is closed");
+        attempt.runs(chain.results.runs());
+        Ok(())
+    })
+}
+
+/// A child attaches and ends.
+pub(super) fn dead_process(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("after-its-end", |attempt| {
+        let (mut chain, program) = start(attempt)?;
+        in_child(|| std::mem::forget(bpf::raw_tracepoint_open(&program, None, 0)))?;
+        ask(attempt, &mut chain, "after the end of the process that attached it");
+        Ok(())
+    })
+}
+
+/// A child inherits the link, and the parent closes it.
+pub(super) fn inherited(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("child-keeps-it", |attempt| {
+        let (mut chain, program) = start(attempt)?;
+        let link = attempt.attach(&program)?;
+        let child = start_child(|| {
+            loop {
+                // SAFETY: pause takes nothing and touches no memory.
+                unsafe { libc::pause() };
+            }
+        })?;
+        drop(link);
+        ask(attempt, &mut chain, "the child alone has it");
+        let ended = kill(child, Signal::SIGKILL).and_then(|()| waitpid(child, None));
+        ended.map_err(|errno| Ended::could_not("end the child", errno))?;
+        ask(attempt, &mut chain, "after the child's end");
+        attempt.runs(chain.results.runs());
+        Ok(())
+    })
+}
+
+/// A link with a name.
+pub(super) fn pinned(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("name-alone", |attempt| {
+        let (mut chain, program) = start(attempt)?;
+        let link = attempt.attach(&program)?;
+        attempt.calls(Phase::Attach, bpf::obj_pin(&link, PIN))?;
+        drop((link, program));
+        ask(attempt, &mut chain, "with the name alone");
+        unpin()?;
+        attempt.runs(chain.results.runs());
+        ask_in_the_end(attempt, &mut chain, "after the name is removed");
+        Ok(())
+    })
+}
+
+fn unpin() -> Result<(), Ended> {
+    std::fs::remove_file(PIN_PATH).map_err(|error| Ended::could_not("remove the name", error))
+}
+
+/// A child attaches, pins and ends.
+pub(super) fn pinned_by_the_dead(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("after-its-end", |attempt| {
+        let (mut chain, program) = start(attempt)?;
+        in_child(|| {
+            if let Ok(link) = bpf::raw_tracepoint_open(&program, None, 0) {
+                let _ = bpf::obj_pin(&link, PIN);
+            }
+        })?;
+        drop(program);
+        ask(attempt, &mut chain, "after the end of the process that pinned it");
+        attempt.runs(chain.results.runs());
+        unpin()
+    })
+}
+
+/// A pinned link, opened by its name, whose name is then removed.
+pub(super) fn opened_again(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("by-its-name", |attempt| {
+        let (mut chain, program) = start(attempt)?;
+        let link = attempt.attach(&program)?;
+        let before = attempt.calls(Phase::Read, bpf::link_info(&link))?;
+        attempt.calls(Phase::Attach, bpf::obj_pin(&link, PIN))?;
+        drop(link);
+        let again = attempt.calls(Phase::Attach, bpf::obj_get(PIN, 0))?;
+        let after = attempt.calls(Phase::Read, bpf::link_info(&again))?;
+        attempt.holds("it has the same id", before.id == after.id);
+        unpin()?;
+        ask(attempt, &mut chain, "after the name is removed, still open");
+        attempt.runs(chain.results.runs());
+        drop(again);
+        ask_in_the_end(attempt, &mut chain, "after it is closed");
+        Ok(())
+    })?;
+    session.case("for-reading-only", |attempt| {
+        let (_chain, program) = start(attempt)?;
+        let link = attempt.attach(&program)?;
+        attempt.calls(Phase::Attach, bpf::obj_pin(&link, PIN))?;
+        let opened = bpf::obj_get(PIN, bpf::BPF_F_RDONLY);
+        unpin()?;
+        attempt.calls(Phase::Attach, opened).map(drop)
+    })
+}
+
+/// A program with a name.
+pub(super) fn pinned_program(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("by-its-name", |attempt| {
+        let (mut chain, program) = start(attempt)?;
+        attempt.calls(Phase::Attach, bpf::obj_pin(&program, PIN))?;
+        drop(program);
+        ask(attempt, &mut chain, "pinned");
+        let program = attempt.calls(Phase::Attach, bpf::obj_get(PIN, 0))?;
+        let link = attempt.attach(&program)?;
+        unpin()?;
+        let attached = Attached { program, link };
+        ask(attempt, &mut chain, "opened by its name and attached");
+        drop(attached);
+        attempt.runs(chain.results.runs());
+        Ok(())
+    })
+}
+
+/// A name elsewhere.
+pub(super) fn pinned_elsewhere(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, path) in [("tmpfs", c"/tmp/pin"), ("missing-folder", c"/sys/fs/bpf/missing/pin")] {
+        session.case(name, |attempt| {
+            let (_chain, program) = start(attempt)?;
+            let link = attempt.attach(&program)?;
+            attempt.calls(Phase::Attach, bpf::obj_pin(&link, path))
+        })?;
+    }
+    Ok(())
+}

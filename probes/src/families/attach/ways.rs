@@ -1,0 +1,295 @@
+//! The ways in: which call attaches a program that was loaded in which way.
+
+use crate::bpf::{
+    self, BPF_CGROUP_INET_INGRESS, BPF_F_ALLOW_MULTI, BPF_F_REPLACE, BPF_LSM_CGROUP, BPF_LSM_MAC,
+    BPF_MODIFY_RETURN, BPF_TRACE_FENTRY, BPF_TRACE_RAW_TP,
+};
+use crate::errno::Errno;
+use crate::families::rules::{Chain, Place, ROOT_CGROUP, SESSION, drop_capabilities, note, outcome_word};
+use crate::insn::Reg;
+use crate::lsm::LsmProgram;
+use crate::record::Phase;
+use crate::session::{Attempt, Ended, Session, Stop};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+/// A program on the usual hook, loaded with this attach type; it allows in the way of that type.
+fn program(attempt: &mut Attempt<'_>, chain: &Chain, attach_type: u32) -> Result<OwnedFd, Ended> {
+    attempt.load_lsm(&allowing(chain, attach_type))
+}
+
+fn allowing(chain: &Chain, attach_type: u32) -> LsmProgram {
+    let verdict = i32::from(attach_type == BPF_LSM_CGROUP);
+    let mut program = LsmProgram::framed(SESSION.hook, &chain.results, |asm| {
+        note(asm, Place::nth(0), None);
+        asm.mov_imm(Reg::R0, verdict).exit();
+    });
+    if attach_type == BPF_LSM_CGROUP {
+        // What the frame ends with would be a denial.
+        program.asm = of_cgroup(chain);
+    }
+    program.attach_type = attach_type;
+    program
+}
+
+/// The same frame, for an attach type where 1 allows.
+fn of_cgroup(chain: &Chain) -> crate::asm::Asm {
+    crate::families::rules::cgroup_frame(&chain.results, |asm| note(asm, Place::nth(0), None))
+}
+
+/// One way to attach: ends the case there when it is refused, and otherwise says whether the program runs.
+fn way<T>(
+    session: &mut Session<'_>,
+    name: &str,
+    attach_type: u32,
+    call: impl FnOnce(&OwnedFd) -> Result<T, Errno>,
+) -> Result<(), Stop> {
+    session.case(name, |attempt| {
+        let mut chain = Chain::new(attempt, SESSION)?;
+        let program = program(attempt, &chain, attach_type)?;
+        let attached = attempt.calls(Phase::Attach, call(&program))?;
+        let _round = chain.round(attempt, &[]);
+        attempt.runs(chain.results.runs());
+        drop(attached);
+        Ok(())
+    })
+}
+
+/// Without a name.
+pub(super) fn raw(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, attach_type) in [("loaded-as-mac", BPF_LSM_MAC), ("loaded-as-cgroup", BPF_LSM_CGROUP)] {
+        way(session, name, attach_type, |program| bpf::raw_tracepoint_open(program, None, 0))?;
+    }
+    Ok(())
+}
+
+/// With the name of the hook's function, and with one that is no tracepoint's.
+pub(super) fn raw_with_name(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, tracepoint) in
+        [("name-of-the-hook", c"bpf_lsm_task_getsid"), ("name-of-a-tracepoint", c"sys_enter")]
+    {
+        way(session, name, BPF_LSM_MAC, |program| bpf::raw_tracepoint_open(program, Some(tracepoint), 0))?;
+    }
+    Ok(())
+}
+
+/// A program of BPF_LSM_MAC with various attach types.
+pub(super) fn create_mac(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, attach_type) in [
+        ("as-mac", BPF_LSM_MAC),
+        ("as-cgroup", BPF_LSM_CGROUP),
+        ("as-fentry", BPF_TRACE_FENTRY),
+        ("as-fmod_ret", BPF_MODIFY_RETURN),
+        ("as-0", BPF_CGROUP_INET_INGRESS),
+        ("as-unknown", 0xffff),
+    ] {
+        way(session, name, BPF_LSM_MAC, |program| bpf::link_create_raw(program, 0, attach_type, 0, 0))?;
+    }
+    let cgroup = root()?;
+    way(session, "as-cgroup-with-a-cgroup", BPF_LSM_MAC, |program| {
+        bpf::link_create_raw(program, cgroup.as_raw_fd(), BPF_LSM_CGROUP, 0, 0)
+    })
+}
+
+fn root() -> Result<File, Stop> {
+    File::open(ROOT_CGROUP).map_err(|error| Stop(format!("cannot open the root cgroup: {error}")))
+}
+
+/// A program of BPF_LSM_CGROUP with various attach types and targets.
+pub(super) fn create_cgroup(session: &mut Session<'_>) -> Result<(), Stop> {
+    let cgroup = root()?;
+    let folder = File::open("/tmp").map_err(|error| Stop(format!("cannot open /tmp: {error}")))?;
+    let targets: [(&str, RawFd, u32); 5] = [
+        ("as-cgroup-with-a-cgroup", cgroup.as_raw_fd(), BPF_LSM_CGROUP),
+        ("as-cgroup-with-a-folder", folder.as_raw_fd(), BPF_LSM_CGROUP),
+        ("as-cgroup-with-no-descriptor", -1, BPF_LSM_CGROUP),
+        ("as-mac-with-a-cgroup", cgroup.as_raw_fd(), BPF_LSM_MAC),
+        ("as-mac-without", 0, BPF_LSM_MAC),
+    ];
+    for (name, target, attach_type) in targets {
+        way(session, name, BPF_LSM_CGROUP, |program| {
+            bpf::link_create_raw(program, target, attach_type, 0, 0)
+        })?;
+    }
+    Ok(())
+}
+
+/// Programs with attach types that the load does not refuse.
+pub(super) fn create_other(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, attach_type) in [
+        ("loaded-as-fentry", BPF_TRACE_FENTRY),
+        ("loaded-as-fmod_ret", BPF_MODIFY_RETURN),
+        ("loaded-as-raw_tp", BPF_TRACE_RAW_TP),
+        ("loaded-as-0", 0),
+    ] {
+        session.case(name, |attempt| {
+            let chain = Chain::new(attempt, SESSION)?;
+            let program = program(attempt, &chain, attach_type)?;
+            attempt.at(Phase::Attach);
+            attempt.outcome("BPF_RAW_TRACEPOINT_OPEN", &bpf::raw_tracepoint_open(&program, None, 0));
+            attempt.outcome(
+                "BPF_LINK_CREATE with that type",
+                &bpf::link_create_raw(&program, 0, attach_type, 0, 0),
+            );
+            attempt.outcome(
+                "BPF_LINK_CREATE with BPF_LSM_MAC",
+                &bpf::link_create_raw(&program, 0, BPF_LSM_MAC, 0, 0),
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The flags field.
+pub(super) fn create_flags(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, flags) in
+        [("none", 0), ("allow-multi", BPF_F_ALLOW_MULTI), ("replace", BPF_F_REPLACE), ("unknown", 1 << 31)]
+    {
+        way(session, name, BPF_LSM_MAC, |program| bpf::link_create_raw(program, 0, BPF_LSM_MAC, flags, 0))?;
+    }
+    Ok(())
+}
+
+/// BPF_PROG_ATTACH of a program of BPF_LSM_MAC.
+pub(super) fn prog_attach_mac(session: &mut Session<'_>) -> Result<(), Stop> {
+    prog_attach(session, BPF_LSM_MAC)
+}
+
+/// BPF_PROG_ATTACH of a program of BPF_LSM_CGROUP.
+pub(super) fn prog_attach_cgroup(session: &mut Session<'_>) -> Result<(), Stop> {
+    prog_attach(session, BPF_LSM_CGROUP)
+}
+
+fn prog_attach(session: &mut Session<'_>, loaded: u32) -> Result<(), Stop> {
+    let cgroup = root()?;
+    for (name, target, attach_type) in [
+        ("as-mac-without-target", 0, BPF_LSM_MAC),
+        ("as-mac-to-a-cgroup", cgroup.as_raw_fd(), BPF_LSM_MAC),
+        ("as-cgroup-without-target", -1, BPF_LSM_CGROUP),
+        ("as-cgroup-to-a-cgroup", cgroup.as_raw_fd(), BPF_LSM_CGROUP),
+    ] {
+        way(session, name, loaded, |program| {
+            bpf::prog_attach_raw(program, target, attach_type, BPF_F_ALLOW_MULTI, None)?;
+            Ok(Detaching { program: program.as_raw_fd(), target, attach_type })
+        })?;
+    }
+    Ok(())
+}
+
+/// Detaches a program that was attached without a link.
+struct Detaching {
+    program: RawFd,
+    target: RawFd,
+    attach_type: u32,
+}
+
+impl Drop for Detaching {
+    fn drop(&mut self) {
+        // SAFETY: the program's descriptor is open: the case that made this value owns it and drops this first.
+        let program = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.program) };
+        let _ = bpf::prog_detach_raw(program, self.target, self.attach_type);
+    }
+}
+
+/// After the load every capability is given up.
+pub(super) fn without_capabilities(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("after-the-load", |attempt| {
+        let chain = Chain::new(attempt, SESSION)?;
+        let program = program(attempt, &chain, BPF_LSM_MAC)?;
+        drop_capabilities(&[]).map_err(|errno| Ended::could_not("give up capabilities", errno))?;
+        attempt.at(Phase::Attach);
+        attempt.outcome("BPF_RAW_TRACEPOINT_OPEN", &bpf::raw_tracepoint_open(&program, None, 0));
+        attempt.outcome("BPF_LINK_CREATE", &bpf::link_create_raw(&program, 0, BPF_LSM_MAC, 0, 0));
+        attempt.see(
+            "kernel.unprivileged_bpf_disabled",
+            std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled")
+                .map(|text| text.trim().to_owned())
+                .unwrap_or_default(),
+        );
+        Ok(())
+    })
+}
+
+/// `target_fd` and `target_btf_id`.
+pub(super) fn target(session: &mut Session<'_>) -> Result<(), Stop> {
+    let id = session
+        .kernel()
+        .btf()
+        .ok()
+        .and_then(|btf| btf.function("bpf_lsm_task_getsid"))
+        .ok_or_else(|| Stop("the kernel's BTF has no bpf_lsm_task_getsid".into()))?;
+    let mac =
+        |fd: RawFd, id: u32| move |program: &OwnedFd| bpf::link_create_raw(program, fd, BPF_LSM_MAC, 0, id);
+    way(session, "fd-0-id-0", BPF_LSM_MAC, mac(0, 0))?;
+    way(session, "fd-0-id-of-the-hook", BPF_LSM_MAC, mac(0, id))?;
+    way(session, "fd-0-another-id", BPF_LSM_MAC, mac(0, 1))?;
+    way(session, "fd-of-the-program-id-0", BPF_LSM_MAC, |program| {
+        bpf::link_create_raw(program, program.as_raw_fd(), BPF_LSM_MAC, 0, 0)
+    })?;
+    way(session, "fd-of-the-program-id-of-the-hook", BPF_LSM_MAC, |program| {
+        bpf::link_create_raw(program, program.as_raw_fd(), BPF_LSM_MAC, 0, id)
+    })
+}
+
+/// "The target_btf_id parameter must be populated with the BTF ID of the LSM hook point."
+pub(super) fn claim_btf_id(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("both-ways", |attempt| {
+        let id = attempt.hook(SESSION.hook)?;
+        let chain = Chain::new(attempt, SESSION)?;
+        let program = program(attempt, &chain, BPF_LSM_MAC)?;
+        attempt.at(Phase::Attach);
+        let with = outcome_word(&bpf::link_create_raw(&program, 0, BPF_LSM_MAC, 0, id));
+        let without = outcome_word(&bpf::link_create_raw(&program, 0, BPF_LSM_MAC, 0, 0));
+        attempt.see("with the hook's id", with.as_str());
+        attempt.see("with 0", without.as_str());
+        attempt.see("the documentation's sentence is", if with == "ok" { "true" } else { "false" });
+        Ok(())
+    })
+}
+
+/// "LSM programs are exclusively attached via bpf links."
+pub(super) fn claim_links(session: &mut Session<'_>) -> Result<(), Stop> {
+    let cgroup = root()?;
+    session.case("without-a-link", |attempt| {
+        let chain = Chain::new(attempt, SESSION)?;
+        let program = program(attempt, &chain, BPF_LSM_CGROUP)?;
+        let target = cgroup.as_raw_fd();
+        attempt.at(Phase::Attach);
+        let attached = bpf::prog_attach_raw(&program, target, BPF_LSM_CGROUP, BPF_F_ALLOW_MULTI, None);
+        attempt.outcome("BPF_PROG_ATTACH to a cgroup", &attached);
+        let _ = bpf::prog_detach_raw(&program, target, BPF_LSM_CGROUP);
+        attempt.see("the documentation's sentence is", if attached.is_ok() { "false" } else { "true" });
+        Ok(())
+    })?;
+    session.case("raw-tracepoint-open-gives-a-link", |attempt| {
+        let chain = Chain::new(attempt, SESSION)?;
+        let program = program(attempt, &chain, BPF_LSM_MAC)?;
+        let link = attempt.attach(&program)?;
+        let info = bpf::link_info(&link);
+        attempt.outcome("BPF_OBJ_GET_INFO_BY_FD", &info);
+        if let Ok(info) = info {
+            attempt.see("link type", bpf::name_in(bpf::LINK_TYPES, info.link_type).unwrap_or("unknown"));
+        }
+        Ok(())
+    })
+}
+
+/// "the program must be loaded with the BPF_LSM_MAC expected attach type"
+pub(super) fn claim_mac(session: &mut Session<'_>) -> Result<(), Stop> {
+    let cgroup = root()?;
+    session.case("loaded-as-cgroup", |attempt| {
+        let chain = Chain::new(attempt, SESSION)?;
+        let program = program(attempt, &chain, BPF_LSM_CGROUP)?;
+        let spec = bpf::LinkSpec {
+            target: Some(cgroup.as_fd()),
+            attach_type: BPF_LSM_CGROUP,
+            ..bpf::LinkSpec::default()
+        };
+        let linked = bpf::link_create(&program, &spec);
+        attempt.at(Phase::Attach);
+        attempt.outcome("BPF_LINK_CREATE as BPF_LSM_CGROUP", &linked);
+        attempt.see("the documentation's sentence is", if linked.is_ok() { "false" } else { "true" });
+        Ok(())
+    })
+}

@@ -1,0 +1,136 @@
+//! How many programs a hook takes, and what else takes a place.
+
+use crate::asm::Asm;
+use crate::bpf::{self, BPF_LSM_CGROUP, BPF_TRACE_FENTRY, BPF_TRACE_FEXIT, LinkSpec};
+use crate::errno::Errno;
+use crate::families::rules::{attach_raw, tracing};
+use crate::insn::Reg;
+use crate::lsm::{LsmProgram, deny};
+use crate::record::Phase;
+use crate::session::{Attempt, Ended, Session, Stop};
+use crate::triggers::{Arm, files};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// More programs than any kernel takes on one hook.
+const MANY: usize = 48;
+/// An int hook where PID 1 keeps no program.
+const INT_HOOK: &str = "task_getpgid";
+
+/// Attaches trivial programs until one is refused; gives those that are attached, and the refusal.
+fn fill(attempt: &mut Attempt<'_>, hook: &str, most: usize) -> Result<(Vec<OwnedFd>, Option<Ended>), Ended> {
+    let mut links = Vec::new();
+    while links.len() < most {
+        let program = attempt.load_lsm(&trivial(hook))?;
+        match attempt.attach(&program) {
+            Ok(link) => links.push(link),
+            Err(ended) => return Ok((links, Some(ended))),
+        }
+    }
+    Ok((links, None))
+}
+
+fn trivial(hook: &str) -> LsmProgram {
+    let mut asm = Asm::new();
+    asm.mov_imm(Reg::R0, 0).exit();
+    LsmProgram::raw(hook, asm)
+}
+
+/// An int hook, and who is asked on a hook with eight.
+pub(super) fn many_programs(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("until-refused", |attempt| until_refused(attempt, INT_HOOK))?;
+    session.case("first-of-eight-denies", first_of_eight)
+}
+
+fn until_refused(attempt: &mut Attempt<'_>, hook: &str) -> Result<(), Ended> {
+    see_limit(attempt)?;
+    let (links, refusal) = fill(attempt, hook, MANY)?;
+    attempt.see("attached", links.len());
+    refusal.map_or(Ok(()), Err)
+}
+
+/// A macro at first, an enumerator later; then the kernel says what it is built with.
+fn see_limit(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
+    if let Some(limit) = attempt.btf()?.enum_value(None, "BPF_MAX_TRAMP_LINKS") {
+        attempt.see("BPF_MAX_TRAMP_LINKS", limit);
+    }
+    Ok(())
+}
+
+/// The one that denies runs last: the seven that were attached after it run and allow.
+fn first_of_eight(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
+    let mut results = attempt.results()?;
+    results.name_nobody();
+    let mut act = files::open().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
+    let hook = "file_open";
+    let mut attached =
+        vec![attempt.attach_lsm(&LsmProgram::returning(hook, &results, deny(Errno::EPERM)))?];
+    for _ in 0..7 {
+        attached.push(attempt.attach_lsm(&LsmProgram::counting(hook, &results))?);
+    }
+    let outcome = attempt.trigger(|| act(Arm::new(&results)));
+    attempt.runs(results.runs());
+    attempt.denial("user space sees", &outcome, Errno::EPERM);
+    attempt.see("programs attached", attached.len());
+    Ok(())
+}
+
+/// Fills the hook but for one place, and sees who takes that one.
+pub(super) fn takers(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("one-place-left", |attempt| {
+        let results = attempt.results()?;
+        let (mut links, _refusal) = fill(attempt, INT_HOOK, MANY)?;
+        drop(links.pop());
+        let spare = attempt.load_lsm(&trivial(INT_HOOK))?;
+        let function = format!("bpf_lsm_{INT_HOOK}");
+        for (name, attach_type) in [("fentry", BPF_TRACE_FENTRY), ("fexit", BPF_TRACE_FEXIT)] {
+            let program = tracing(attempt, &function, attach_type, &results, |_| {})?;
+            attempt.at(Phase::Attach);
+            let taken = attach_raw(&program);
+            attempt.outcome(name, &taken);
+            attempt.outcome(&format!("an LSM program beside the {name}"), &attach_raw(&spare));
+        }
+        attempt.outcome("an LSM program in the place given back", &attach_raw(&spare));
+        Ok(())
+    })?;
+    session.case("two-left-programs-of-a-cgroup", |attempt| {
+        let (mut links, _refusal) = fill(attempt, INT_HOOK, MANY)?;
+        links.truncate(links.len() - 2);
+        let (first, second) = (of_root_cgroup(attempt)?, of_root_cgroup(attempt)?);
+        let spare = attempt.load_lsm(&trivial(INT_HOOK))?;
+        let again = attempt.load_lsm(&trivial(INT_HOOK))?;
+        attempt.at(Phase::Attach);
+        let _both = (first.attach()?, second.attach()?);
+        let one = attach_raw(&spare);
+        attempt.outcome("an LSM program beside two programs of a cgroup", &one);
+        attempt.outcome("one more", &attach_raw(&again));
+        Ok(())
+    })
+}
+
+/// A program of the root cgroup.
+struct OfCgroup {
+    program: OwnedFd,
+    cgroup: File,
+}
+
+fn of_root_cgroup(attempt: &mut Attempt<'_>) -> Result<OfCgroup, Ended> {
+    let cgroup =
+        File::open("/sys/fs/cgroup").map_err(|error| Ended::could_not("open the root cgroup", error))?;
+    let mut asm = Asm::new();
+    asm.mov_imm(Reg::R0, 1).exit();
+    let mut program = LsmProgram::raw(INT_HOOK, asm);
+    program.attach_type = BPF_LSM_CGROUP;
+    Ok(OfCgroup { program: attempt.load_lsm(&program)?, cgroup })
+}
+
+impl OfCgroup {
+    fn attach(&self) -> Result<OwnedFd, Ended> {
+        let spec = LinkSpec {
+            target: Some(self.cgroup.as_fd()),
+            attach_type: BPF_LSM_CGROUP,
+            ..LinkSpec::default()
+        };
+        bpf::link_create(&self.program, &spec).map_err(Ended::Refused)
+    }
+}

@@ -1,0 +1,171 @@
+//! Programs that are themselves the target of others: extensions, fentry and fexit on an LSM program.
+
+use crate::asm::Asm;
+use crate::bpf::{
+    BPF_LSM_MAC, BPF_PROG_TYPE_EXT, BPF_PROG_TYPE_LSM, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY,
+    BPF_TRACE_FEXIT, FuncInfo, ProgSpec, btf_load,
+};
+use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
+use crate::errno::Errno;
+use crate::families::rules::{Chain, Place, SESSION, insns, note};
+use crate::insn::Reg;
+use crate::lsm::{LsmProgram, deny};
+use crate::session::{Attempt, Ended, Session, Stop};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// Types of a program that has a global function.
+struct Types {
+    btf: OwnedFd,
+    /// `int main(u64 *ctx)`, global.
+    main: u32,
+    /// `int verdict(int x)`, global.
+    verdict: u32,
+}
+
+fn types() -> Result<Types, Ended> {
+    let mut types = BtfBuilder::new();
+    let int = types.int("int", 4, SIGNED);
+    let word = types.int("unsigned long long", 8, UNSIGNED);
+    let context = types.ptr(word);
+    let proto = types.func_proto(int, &[("ctx", context)]);
+    let main = types.func("main", proto, Linkage::Global);
+    let proto = types.func_proto(int, &[("x", int)]);
+    let verdict = types.func("verdict", proto, Linkage::Global);
+    let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the program's BTF", error))?;
+    Ok(Types { btf, main, verdict })
+}
+
+/// An LSM program that denies with what its global function returns, -EPERM.
+fn target(chain: &Chain, types: &Types) -> LsmProgram {
+    let mut program = LsmProgram::framed(SESSION.hook, &chain.results, |asm| {
+        note(asm, Place::nth(0), SESSION.ret);
+        asm.mov_imm(Reg::R1, 5)
+            .call_sub("verdict")
+            .lsh_imm(Reg::R0, 32)
+            .arsh_imm(Reg::R0, 32)
+            .jsgt_imm(Reg::R0, 0, "pass")
+            .jslt_imm(Reg::R0, -4095, "pass")
+            .exit();
+    });
+    program.asm.label("verdict").mov_imm(Reg::R0, deny(Errno::EPERM)).exit();
+    let position = program.asm.position("verdict").unwrap_or_default();
+    program.extra = Some(ProgSpec {
+        prog_btf_fd: Some(types.btf.as_raw_fd()),
+        func_info: vec![
+            FuncInfo { insn_off: 0, type_id: types.main },
+            FuncInfo { insn_off: position, type_id: types.verdict },
+        ],
+        ..ProgSpec::default()
+    });
+    program
+}
+
+/// Loads an extension that returns 0 in the place of the target's function `id`.
+fn extension(attempt: &mut Attempt<'_>, target: &OwnedFd, types: &Types, id: u32) -> Result<OwnedFd, Ended> {
+    let mut asm = Asm::new();
+    asm.mov_imm(Reg::R0, 0).exit();
+    attempt.load(&ProgSpec {
+        attach_fd: Some(target.as_raw_fd()),
+        attach_btf_id: id,
+        prog_btf_fd: Some(types.btf.as_raw_fd()),
+        func_info: vec![FuncInfo { insn_off: 0, type_id: id }],
+        ..ProgSpec::new(BPF_PROG_TYPE_EXT, "extension", insns(&asm)?)
+    })
+}
+
+/// Replaced before the target is attached.
+pub(super) fn freplace(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, main) in [("global-function", false), ("the-program-itself", true)] {
+        session.case(name, |attempt| {
+            let types = types()?;
+            let mut chain = Chain::new(attempt, SESSION)?;
+            let program = attempt.load_lsm(&target(&chain, &types))?;
+            let id = if main { types.main } else { types.verdict };
+            let extension = extension(attempt, &program, &types, id)?;
+            let _replaced = attempt.attach(&extension)?;
+            let _link = attempt.attach(&program)?;
+            see_round(attempt, &mut chain);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Replaced while the target is attached, and given back.
+pub(super) fn freplace_attached(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("global-function", |attempt| {
+        let types = types()?;
+        let mut chain = Chain::new(attempt, SESSION)?;
+        let program = attempt.load_lsm(&target(&chain, &types))?;
+        let _link = attempt.attach(&program)?;
+        let before = chain.round(attempt, &[]);
+        attempt.denial("user space sees, before", &before.outcome, Errno::EPERM);
+        let extension = extension(attempt, &program, &types, types.verdict)?;
+        let replaced = attempt.attach(&extension)?;
+        let during = chain.round(attempt, &[]);
+        attempt.outcome("replaced by a function that returns 0", &during.outcome);
+        drop(replaced);
+        let after = chain.round(attempt, &[]);
+        attempt.outcome("after the extension is detached", &after.outcome);
+        attempt.ran(chain.has_run());
+        Ok(())
+    })
+}
+
+fn see_round(attempt: &mut Attempt<'_>, chain: &mut Chain) {
+    let round = chain.round(attempt, &[]);
+    attempt.ran(chain.has_run());
+    attempt.see(
+        "user space sees the verdict of",
+        match round.outcome {
+            Ok(_) => "the extension, 0",
+            Err(Errno::EPERM) => "the program replaced, -EPERM",
+            Err(_) => "NEITHER",
+        },
+    );
+}
+
+/// fentry and fexit on the program. The kernel takes a program's main function, whose argument it cannot check against
+/// its BTF, for one with five numbers (7.3 kernel/bpf/btf.c, btf_distill_func_proto), so the verdict is in slot 5.
+pub(super) fn fentry_on_program(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, attach_type, ret) in [("fentry", BPF_TRACE_FENTRY, None), ("fexit", BPF_TRACE_FEXIT, Some(5))]
+    {
+        session.case(name, |attempt| {
+            let types = types()?;
+            let mut chain = Chain::new(attempt, SESSION)?;
+            let program = attempt.load_lsm(&target(&chain, &types))?;
+            let asm = LsmProgram::framed("main", &chain.results, |asm| note(asm, Place::nth(1), ret)).asm;
+            let tracer = attempt.load(&ProgSpec {
+                expected_attach_type: attach_type,
+                attach_fd: Some(program.as_raw_fd()),
+                attach_btf_id: types.main,
+                ..ProgSpec::new(BPF_PROG_TYPE_TRACING, "tracer", insns(&asm)?)
+            })?;
+            let _traced = attempt.attach(&tracer)?;
+            let _link = attempt.attach(&program)?;
+            let round = chain.round(attempt, &[]);
+            attempt.ran(chain.has_run());
+            attempt.see("round", round.words(&["the LSM program", "the tracer"], ret.is_some()));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// An LSM program with another in `attach_prog_fd`.
+pub(super) fn lsm_on_program(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("attach_prog_fd", |attempt| {
+        let types = types()?;
+        let chain = Chain::new(attempt, SESSION)?;
+        let program = attempt.load_lsm(&target(&chain, &types))?;
+        let mut asm = Asm::new();
+        asm.mov_imm(Reg::R0, 0).exit();
+        attempt.load(&ProgSpec {
+            expected_attach_type: BPF_LSM_MAC,
+            attach_fd: Some(program.as_raw_fd()),
+            attach_btf_id: types.main,
+            ..ProgSpec::new(BPF_PROG_TYPE_LSM, "on_program", insns(&asm)?)
+        })?;
+        Ok(())
+    })
+}

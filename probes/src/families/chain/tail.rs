@@ -1,0 +1,122 @@
+//! Tail calls from one LSM program to another.
+
+use crate::bpf::{self, BPF_MAP_TYPE_PROG_ARRAY, MapSpec};
+use crate::errno::Errno;
+use crate::families::rules::{Chain, OPEN, Place, SESSION, Site, note, saying};
+use crate::helper;
+use crate::insn::{Reg, Size};
+use crate::lsm::{CTX, LsmProgram, PAGE, deny};
+use crate::record::Phase;
+use crate::session::{Attempt, Ended, Session, Stop};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+const NAMES: [&str; 2] = ["the caller", "the one called"];
+
+fn array(attempt: &mut Attempt<'_>) -> Result<OwnedFd, Ended> {
+    attempt.map(&MapSpec::new(BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 2).named("calls"))
+}
+
+/// A program that tail-calls place 0 of the array, and otherwise notes that it came back and denies with EACCES.
+fn caller(site: &Site, chain: &Chain, array: &OwnedFd) -> LsmProgram {
+    LsmProgram::framed(site.hook, &chain.results, |asm| {
+        let place = Place::nth(0);
+        note(asm, place, site.ret);
+        asm.mov_reg(Reg::R1, CTX)
+            .ld_map_fd(Reg::R2, array)
+            .mov_imm(Reg::R3, 0)
+            .call(helper::TAIL_CALL)
+            .st_imm(Size::DW, PAGE, place.extra(), 1)
+            .mov_imm(Reg::R0, deny(Errno::EACCES))
+            .exit();
+    })
+}
+
+fn called(site: &Site, chain: &Chain) -> LsmProgram {
+    saying(site, &chain.results, 1, i64::from(deny(Errno::EPERM)).cast_unsigned())
+}
+
+/// Puts a program into place 0.
+fn put(attempt: &mut Attempt<'_>, array: &OwnedFd, program: &OwnedFd) -> Result<(), Ended> {
+    let value = program.as_raw_fd().to_ne_bytes();
+    attempt.calls(Phase::Attach, bpf::map_update(array, &0_u32.to_ne_bytes(), &value, bpf::BPF_ANY))
+}
+
+/// Loads both, puts the one called into the array, attaches the caller, and does a round.
+fn call(
+    attempt: &mut Attempt<'_>,
+    site: Site,
+    one_called: impl FnOnce(&Chain) -> LsmProgram,
+    change: impl FnOnce(LsmProgram) -> LsmProgram,
+) -> Result<(), Ended> {
+    let mut chain = Chain::new(attempt, site)?;
+    let array = array(attempt)?;
+    let program = change(caller(&site, &chain, &array));
+    let program = attempt.load_lsm(&program)?;
+    let one_called = one_called(&chain);
+    let one_called = attempt.load_lsm(&one_called)?;
+    put(attempt, &array, &one_called)?;
+    let _link = attempt.attach(&program)?;
+    see_round(attempt, &mut chain);
+    Ok(())
+}
+
+fn see_round(attempt: &mut Attempt<'_>, chain: &mut Chain) {
+    let round = chain.round(attempt, &[]);
+    attempt.runs(chain.results.runs());
+    attempt.see("round", round.words(&NAMES, true));
+    attempt.see("the caller went on", chain.results.get(Place::nth(0).extra()) == 1);
+}
+
+pub(super) fn same_hook(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("plain", |attempt| call(attempt, SESSION, |chain| called(&SESSION, chain), |it| it))
+}
+
+pub(super) fn other_hook(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, hook) in [("same-prototype", "task_getpgid"), ("other-prototype", "file_open")] {
+        session.case(name, |attempt| {
+            let site = Site { hook, ..SESSION };
+            call(attempt, SESSION, |chain| called(&site, chain), |it| it)
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn sleepable(session: &mut Session<'_>) -> Result<(), Stop> {
+    let plain = |it: LsmProgram| it;
+    session.case("plain-calls-plain", |attempt| call(attempt, OPEN, |chain| called(&OPEN, chain), plain))?;
+    session.case("sleepable-calls-sleepable", |attempt| {
+        call(attempt, OPEN, |chain| called(&OPEN, chain).sleepable(), LsmProgram::sleepable)
+    })?;
+    session.case("plain-calls-sleepable", |attempt| {
+        call(attempt, OPEN, |chain| called(&OPEN, chain).sleepable(), plain)
+    })?;
+    session.case("sleepable-calls-plain", |attempt| {
+        call(attempt, OPEN, |chain| called(&OPEN, chain), LsmProgram::sleepable)
+    })
+}
+
+pub(super) fn missing(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("empty-place", |attempt| {
+        let mut chain = Chain::new(attempt, SESSION)?;
+        let array = array(attempt)?;
+        let program = attempt.load_lsm(&caller(&SESSION, &chain, &array))?;
+        let _link = attempt.attach(&program)?;
+        see_round(attempt, &mut chain);
+        Ok(())
+    })
+}
+
+pub(super) fn attached_too(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("called-and-attached", |attempt| {
+        let mut chain = Chain::new(attempt, SESSION)?;
+        let array = array(attempt)?;
+        let program = attempt.load_lsm(&caller(&SESSION, &chain, &array))?;
+        let one_called = attempt.load_lsm(&saying(&SESSION, &chain.results, 1, 0))?;
+        put(attempt, &array, &one_called)?;
+        let _called = attempt.attach(&one_called)?;
+        let _caller = attempt.attach(&program)?;
+        see_round(attempt, &mut chain);
+        attempt.see("the one called ran this often", chain.results.runs().saturating_sub(1));
+        Ok(())
+    })
+}

@@ -1,0 +1,237 @@
+//! What a program names: its licence, its hook, its attach type, flags.
+
+use crate::asm::Asm;
+use crate::bpf::{
+    self, ATTACH_TYPES, BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, License, MapSpec, ProgSpec, btf_load,
+};
+use crate::btf::Kind;
+use crate::btf_build::{BtfBuilder, SIGNED};
+use crate::families::rules::{insns, outcome_word};
+use crate::insn::Reg;
+use crate::record::Phase;
+use crate::session::{Attempt, Ended, Session, Stop};
+use std::ffi::CString;
+use std::os::fd::AsRawFd;
+
+/// A program that allows, for the hook with this id.
+pub(super) fn allowing(id: u32, attach_type: u32) -> Result<ProgSpec, Ended> {
+    let mut asm = Asm::new();
+    asm.mov_imm(Reg::R0, i32::from(attach_type == BPF_LSM_CGROUP)).exit();
+    Ok(ProgSpec {
+        expected_attach_type: attach_type,
+        attach_btf_id: id,
+        ..ProgSpec::new(BPF_PROG_TYPE_LSM, "allowing", insns(&asm)?)
+    })
+}
+
+pub(super) fn licence(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, licence) in [
+        ("GPL", "GPL"),
+        ("GPL-v2", "GPL v2"),
+        ("GPL-and-additional-rights", "GPL and additional rights"),
+        ("Dual-MIT-GPL", "Dual MIT/GPL"),
+        ("Dual-BSD-GPL", "Dual BSD/GPL"),
+        ("Dual-MPL-GPL", "Dual MPL/GPL"),
+        ("GPL-2_0", "GPL-2.0"),
+        ("MIT", "MIT"),
+        ("Apache-2_0", "Apache-2.0"),
+        ("Proprietary", "Proprietary"),
+        ("empty", ""),
+    ] {
+        session.case(name, |attempt| {
+            let id = attempt.hook("file_open")?;
+            let licence =
+                CString::new(licence).map_err(|error| Ended::could_not("write the licence", error))?;
+            attempt.load(&ProgSpec { license: License(licence), ..allowing(id, BPF_LSM_MAC)? }).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn attach_btf_id(session: &mut Session<'_>) -> Result<(), Stop> {
+    fn load(attempt: &mut Attempt<'_>, id: u32) -> Result<(), Ended> {
+        attempt.load(&allowing(id, BPF_LSM_MAC)?).map(drop)
+    }
+    session.case("zero", |attempt| load(attempt, 0))?;
+    session.case("a-struct", |attempt| {
+        let id = attempt.btf()?.record("task_struct").ok_or_else(|| Ended::Absent("task_struct".into()))?;
+        load(attempt, id)
+    })?;
+    session.case("a-typedef", |attempt| {
+        let id = attempt.btf()?.find(Kind::Typedef, "pid_t").ok_or_else(|| Ended::Absent("pid_t".into()))?;
+        load(attempt, id)
+    })?;
+    session.case("behind-the-last", |attempt| {
+        let id = attempt.btf()?.next_id();
+        load(attempt, id)
+    })?;
+    session.case("above-the-limit", |attempt| load(attempt, 0x000f_ffff + 1))?;
+    session.case("largest", |attempt| load(attempt, u32::MAX))
+}
+
+/// Functions of BTF that begin like hooks.
+pub(super) fn disabled_hooks(session: &mut Session<'_>) -> Result<(), Stop> {
+    for hook in [
+        "vm_enough_memory",
+        "inode_need_killpriv",
+        "inode_getsecurity",
+        "inode_listsecurity",
+        "inode_copy_up_xattr",
+        "getselfattr",
+        "getprocattr",
+        "setprocattr",
+        "key_getsecurity",
+        "audit_rule_match",
+        "ismaclabel",
+        "file_alloc_security",
+        "verify_prog",
+        "find_cgroup_shim",
+        "is_sleepable_hook",
+    ] {
+        session.case(hook, |attempt| {
+            let id = attempt.hook(hook)?;
+            attempt.load(&allowing(id, BPF_LSM_MAC)?).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn other_functions(session: &mut Session<'_>) -> Result<(), Stop> {
+    for function in ["security_file_open", "apparmor_file_open", "cap_capable", "vfs_open", "do_unlinkat"] {
+        session.case(function, |attempt| {
+            let found = attempt.btf()?.function(function);
+            let id = found.ok_or_else(|| Ended::Absent(format!("function {function}")))?;
+            attempt.load(&allowing(id, BPF_LSM_MAC)?).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn attach_btf_obj_fd(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("the-kernels", |attempt| {
+        let id = attempt.hook("file_open")?;
+        let mut next = 0;
+        let mut vmlinux = None;
+        while let Ok(Some(btf)) = bpf::btf_next_id(next) {
+            let fd = attempt.calls(Phase::Open, bpf::btf_get_fd_by_id(btf))?;
+            if bpf::btf_info(&fd).is_ok_and(|info| info.kernel && info.name == "vmlinux") {
+                vmlinux = Some(fd);
+                break;
+            }
+            next = btf;
+        }
+        let fd = vmlinux.ok_or_else(|| Ended::Absent("an id of the kernel's BTF".into()))?;
+        let spec = ProgSpec { attach_fd: Some(fd.as_raw_fd()), ..allowing(id, BPF_LSM_MAC)? };
+        attempt.load(&spec).map(drop)
+    })?;
+    session.case("a-programs", |attempt| {
+        let mut types = BtfBuilder::new();
+        let int = types.int("int", 4, SIGNED);
+        let btf =
+            btf_load(&types.finish()).map_err(|error| Ended::could_not("load BTF of a program", error))?;
+        let spec = ProgSpec { attach_fd: Some(btf.as_raw_fd()), ..allowing(int, BPF_LSM_MAC)? };
+        attempt.load(&spec).map(drop)
+    })?;
+    session.case("a-map", |attempt| {
+        let id = attempt.hook("file_open")?;
+        let map = attempt.map(&MapSpec::array(8, 1))?;
+        let spec = ProgSpec { attach_fd: Some(map.as_raw_fd()), ..allowing(id, BPF_LSM_MAC)? };
+        attempt.load(&spec).map(drop)
+    })?;
+    session.case("no-descriptor", |attempt| {
+        let id = attempt.hook("file_open")?;
+        attempt.load(&ProgSpec { attach_fd: Some(-1), ..allowing(id, BPF_LSM_MAC)? }).map(drop)
+    })
+}
+
+pub(super) fn expected_attach_type(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("every-type", |attempt| {
+        let id = attempt.hook("file_open")?;
+        attempt.at(Phase::Load);
+        let mut accepted = Vec::new();
+        for &(number, name) in ATTACH_TYPES {
+            if bpf::prog_load(&allowing(id, number)?, 0).is_ok() {
+                accepted.push(name);
+            }
+        }
+        attempt.see("accepted", accepted);
+        Ok(())
+    })?;
+    for (name, number) in [
+        ("missing", 0),
+        ("fmod_ret", bpf::BPF_MODIFY_RETURN),
+        ("iter", bpf::BPF_TRACE_ITER),
+        ("unknown", 0xffff),
+    ] {
+        session.case(name, |attempt| {
+            let id = attempt.hook("file_open")?;
+            attempt.load(&allowing(id, number)?).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn flags(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("each", |attempt| {
+        let id = attempt.hook("file_open")?;
+        attempt.at(Phase::Load);
+        for (bit, name) in [
+            "BPF_F_STRICT_ALIGNMENT",
+            "BPF_F_ANY_ALIGNMENT",
+            "BPF_F_TEST_RND_HI32",
+            "BPF_F_TEST_STATE_FREQ",
+            "BPF_F_SLEEPABLE",
+            "BPF_F_XDP_HAS_FRAGS",
+            "BPF_F_XDP_DEV_BOUND_ONLY",
+            "BPF_F_TEST_REG_INVARIANTS",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let spec = ProgSpec { flags: 1 << bit, ..allowing(id, BPF_LSM_MAC)? };
+            let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
+            attempt.see(name, outcome_word(&answer));
+        }
+        let spec = ProgSpec { flags: bpf::BPF_F_TOKEN_FD, ..allowing(id, BPF_LSM_MAC)? };
+        let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
+        attempt.see("BPF_F_TOKEN_FD with no token", outcome_word(&answer));
+        let spec = ProgSpec { flags: 1 << 31, ..allowing(id, BPF_LSM_MAC)? };
+        let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
+        attempt.see("unknown", outcome_word(&answer));
+        Ok(())
+    })
+}
+
+pub(super) fn ifindex(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("loopback", |attempt| {
+        let id = attempt.hook("file_open")?;
+        let answer = bpf::prog_load_for_device(&allowing(id, BPF_LSM_MAC)?, 1);
+        attempt.at(Phase::Load);
+        let answer = answer.map_err(|refused| Ended::Refused(refused.errno));
+        attempt.loaded(answer.is_ok(), "");
+        answer.map(drop)
+    })
+}
+
+/// What is in `prog_name`, byte for byte.
+pub(super) fn name(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (case, name) in [
+        ("none", &b""[..]),
+        ("letters-digits-underscore-dot", b"a_Z.9"),
+        ("fifteen-letters", b"abcdefghijklmno"),
+        ("sixteen-letters", b"abcdefghijklmnop"),
+        ("a-space", b"a b"),
+        ("a-slash", b"a/b"),
+        ("a-hyphen", b"a-b"),
+    ] {
+        session.case(case, |attempt| {
+            let id = attempt.hook("file_open")?;
+            let answer = bpf::prog_load_named(&allowing(id, BPF_LSM_MAC)?, name);
+            attempt.at(Phase::Load);
+            let answer = answer.map_err(|refused| Ended::Refused(refused.errno));
+            attempt.loaded(answer.is_ok(), "");
+            answer.map(drop)
+        })?;
+    }
+    Ok(())
+}

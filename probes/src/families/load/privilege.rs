@@ -1,0 +1,91 @@
+//! Who may load.
+
+use super::names::allowing;
+use crate::bpf::BPF_LSM_MAC;
+use crate::errno::Errno;
+use crate::families::rules::{Chain, SESSION, drop_capabilities, member};
+use crate::lsm::deny;
+use crate::session::{Attempt, Ended, Session, Stop};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, setrlimit};
+use std::fs;
+
+/// include/uapi/linux/capability.h.
+pub(super) const CAP_SYS_ADMIN: u32 = 21;
+/// As above.
+pub(super) const CAP_MAC_ADMIN: u32 = 33;
+/// As above.
+pub(super) const CAP_PERFMON: u32 = 38;
+/// As above.
+pub(super) const CAP_BPF: u32 = 39;
+
+/// Loads with these capabilities and no others: a program that allows, and one that reads a member of its argument.
+pub(super) fn with(session: &mut Session<'_>, keep: &[u32]) -> Result<(), Stop> {
+    let dropped = drop_capabilities(keep);
+    session.case("allowing", |attempt| {
+        dropped.map_err(|errno| Ended::could_not("give up capabilities", errno))?;
+        see_sysctl(attempt);
+        load(attempt)
+    })?;
+    session.case("reading-a-member", |attempt| {
+        let id = attempt.hook("file_open")?;
+        let member = attempt.btf()?.member("file", "f_flags");
+        let offset = member.map_err(|error| Ended::could_not("find file.f_flags", error))?.byte_offset;
+        let mut asm = crate::asm::Asm::new();
+        use crate::insn::{Reg, Size};
+        asm.ldx(Size::DW, Reg::R1, Reg::R1, 0)
+            .ldx(Size::W, Reg::R1, Reg::R1, i64::from(offset))
+            .mov_imm(Reg::R0, 0)
+            .exit();
+        let spec = crate::bpf::ProgSpec {
+            insns: crate::families::rules::insns(&asm)?,
+            ..allowing(id, BPF_LSM_MAC)?
+        };
+        attempt.load(&spec).map(drop)
+    })
+}
+
+fn see_sysctl(attempt: &mut Attempt<'_>) {
+    let value = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").unwrap_or_default();
+    attempt.see("kernel.unprivileged_bpf_disabled", value.trim());
+}
+
+fn load(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
+    let id = attempt.hook("file_open")?;
+    attempt.load(&allowing(id, BPF_LSM_MAC)?).map(drop)
+}
+
+pub(super) fn in_user_namespace(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("root-of-it", |attempt| {
+        unshare(CloneFlags::CLONE_NEWUSER)
+            .map_err(|errno| Ended::could_not("make a user namespace", errno))?;
+        load(attempt)
+    })
+}
+
+pub(super) fn memlock(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("limit-0-with-capabilities", |attempt| {
+        setrlimit(Resource::RLIMIT_MEMLOCK, 0, 0)
+            .map_err(|errno| Ended::could_not("lower RLIMIT_MEMLOCK", errno))?;
+        load(attempt)
+    })
+}
+
+pub(super) fn without_jit(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("interpreted", |attempt| {
+        let mut chain = Chain::new(attempt, SESSION)?;
+        let sysctl = "/proc/sys/net/core/bpf_jit_enable";
+        fs::write(sysctl, "0").map_err(|error| Ended::could_not("switch the compiler off", error))?;
+        let loaded = attempt.load_lsm(&member(&SESSION, &chain.results, 0));
+        let attached = loaded.and_then(|program| attempt.attach(&program).map(|link| (program, link)));
+        let restored = fs::write(sysctl, "1");
+        let (program, _link) = attached?;
+        restored.map_err(|error| Ended::could_not("switch the compiler on again", error))?;
+        let info = crate::bpf::prog_info(&program);
+        attempt.see("compiled", info.is_ok_and(|info| info.jited_len != 0));
+        let round = chain.round(attempt, &[deny(Errno::EPERM)]);
+        attempt.runs(chain.results.runs());
+        attempt.denial("user space sees", &round.outcome, Errno::EPERM);
+        Ok(())
+    })
+}

@@ -1,0 +1,139 @@
+//! bpf among other LSMs: who is asked first, whose denial stops whom, and what the mere presence of bpf changes.
+//!
+//! The order of `lsm=` is an axis: the suite's usual one has bpf last; the others cost a boot each.
+
+mod neighbours;
+mod presence;
+
+use crate::spec::{Probe, Source, source};
+
+/// bpf before all others.
+const FIRST: &str = "bpf,landlock,lockdown,yama,apparmor";
+/// bpf and nothing else.
+const ALONE: &str = "bpf";
+/// bpf not at all; what remains has two hooks that are not asked here.
+const ABSENT: &str = "yama";
+/// bpf between others, with an exclusive one that has no policy.
+const MIDDLE: &str = "landlock,yama,bpf,selinux,tomoyo";
+
+/// The hooks with an inert program: taking the last one off costs a grace period.
+pub const KEPT: &[&str] = &["task_getsid", "file_open", "ptrace_access_check", "capable", "locked_down"];
+
+const CALL: Source = source("7.3", "security/security.c", "call_int_hook");
+const ORDER: Source = source("6.1", "security/security.c", "ordered_lsm_init");
+const BPF: Source = source("7.3", "security/bpf/hooks.c", "bpf_lsm_init");
+
+/// The machines: the suffix of a probe's name, what it says of the order, and the order.
+const MACHINES: [(&str, &str, Option<&str>); 5] = [
+    ("last", "bpf last", None),
+    ("first", "bpf first", Some(FIRST)),
+    ("alone", "bpf alone", Some(ALONE)),
+    ("middle", "bpf between others", Some(MIDDLE)),
+    ("absent", "bpf absent from lsm=", Some(ABSENT)),
+];
+
+fn on(mut probe: Probe, order: Option<&str>) -> Probe {
+    if let Some(order) = order {
+        probe = probe.with_lsm(order);
+    }
+    probe
+}
+
+/// The probes of this family.
+#[must_use]
+pub fn probes() -> Vec<Probe> {
+    let mut all = Vec::new();
+    for (suffix, words, order) in MACHINES {
+        all.extend(everywhere(suffix, words, order));
+    }
+    for (suffix, words, order) in MACHINES.into_iter().take(2) {
+        all.extend(beside_others(suffix, words, order));
+    }
+    all
+}
+
+fn everywhere(suffix: &str, words: &str, order: Option<&str>) -> Vec<Probe> {
+    vec![
+        on(
+            Probe::new(
+                format!("lsms/order-{suffix}"),
+                format!(
+                    "With {words}, which LSMs do securityfs and lsm_list_modules(2) list, in which order?"
+                ),
+                &[ORDER, source("7.3", "security/lsm_syscalls.c", "lsm_list_modules"), BPF],
+                presence::order,
+            ),
+            order,
+        ),
+        on(
+            Probe::new(
+                format!("lsms/fire-{suffix}"),
+                format!("With {words}, do programs of both attach types load, attach, run and deny?"),
+                &[BPF, CALL],
+                presence::fire,
+            ),
+            order,
+        ),
+        on(
+            Probe::new(
+                format!("lsms/user-space-{suffix}"),
+                format!(
+                    "With {words} and no program attached, what do calls answer that LSMs have a say in?"
+                ),
+                &[BPF, source("7.3", "security/security.c", "security_getprocattr")],
+                presence::user_space,
+            ),
+            order,
+        ),
+    ]
+}
+
+fn beside_others(suffix: &str, words: &str, order: Option<&str>) -> Vec<Probe> {
+    let lockdown = on(
+        Probe::new(
+            format!("lsms/lockdown-{suffix}"),
+            format!(
+                "With {words}, is a program asked where lockdown denies, and whose errno does user space see?"
+            ),
+            &[CALL, source("7.3", "security/lockdown/lockdown.c", "lockdown_is_locked_down")],
+            neighbours::lockdown,
+        ),
+        order,
+    );
+    // Lockdown cannot be taken back.
+    let lockdown = if order.is_none() { lockdown.own_machine() } else { lockdown };
+    vec![
+        on(
+            Probe::new(
+                format!("lsms/landlock-{suffix}"),
+                format!(
+                    "With {words}, is a program asked where landlock denies, and whose errno does user space see?"
+                ),
+                &[CALL, source("7.3", "security/landlock/fs.c", "hook_file_open")],
+                neighbours::landlock,
+            ),
+            order,
+        ),
+        on(
+            Probe::new(
+                format!("lsms/yama-{suffix}"),
+                format!(
+                    "With {words}, is a program asked where yama denies, and whose errno does user space see?"
+                ),
+                &[CALL, source("7.3", "security/yama/yama_lsm.c", "yama_ptrace_access_check")],
+                neighbours::yama,
+            ),
+            order,
+        ),
+        on(
+            Probe::new(
+                format!("lsms/capability-{suffix}"),
+                format!("With {words}, is a program on capable asked where the capability is missing?"),
+                &[CALL, source("7.3", "security/commoncap.c", "cap_capable")],
+                neighbours::capability,
+            ),
+            order,
+        ),
+        lockdown,
+    ]
+}

@@ -1,0 +1,151 @@
+//! A program beside an LSM that denies: whether it is asked, and whose errno is seen.
+
+use crate::errno::Errno;
+use crate::families::rules::{Chain, Site, drop_capabilities, outcome_word, start_child};
+use crate::lsm::deny;
+use crate::record::Phase;
+use crate::results::{RUNS, TARGET};
+use crate::session::{Attempt, Ended, Session, Stop};
+use crate::triggers::{Arm, files};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+
+/// Any errno that none of the other LSMs gives.
+const OWN: Errno = Errno::EBUSY;
+
+/// Attaches a program to `hook`, and does `act` in a child process which is named as target: first while the program
+/// allows, then while it denies with its own errno.
+fn beside(
+    attempt: &mut Attempt<'_>,
+    hook: &'static str,
+    act: impl Fn() -> Result<(), Errno>,
+) -> Result<(), Ended> {
+    // The site's own trigger is not used.
+    let site = Site { hook, ret: Some(slots(attempt, hook)?), recipe: files::getfl };
+    let mut chain = Chain::of(attempt, site, 1)?;
+    for (key, verdict) in [("the program allows", 0), ("the program denies with EBUSY", deny(OWN))] {
+        chain.set_verdicts(&[verdict]);
+        chain.results.set(RUNS, 0);
+        attempt.at(Phase::Trigger);
+        let arm = Arm::new(&chain.results);
+        let child = start_child(|| {
+            let outcome = arm.during(&act);
+            let status = outcome.err().map_or(0, |errno| errno.raw().clamp(1, 255));
+            // SAFETY: _exit takes a plain number and does not return.
+            unsafe { libc::_exit(status) }
+        })?;
+        let status = waitpid(child, None).map_err(|errno| Ended::could_not("wait for the child", errno))?;
+        let WaitStatus::Exited(_, number) = status else {
+            return Err(Ended::CouldNotTell(format!("the child ended oddly: {status:?}")));
+        };
+        let outcome = if number == 0 { Ok(()) } else { Err(Errno::from_raw(number)) };
+        attempt.at(Phase::Read);
+        let runs = chain.results.get(RUNS);
+        attempt.ran(runs > 0);
+        let asked = if runs == 0 { "is not asked" } else { "is asked" };
+        attempt.see(key, format!("it {asked}; user space sees {}", outcome_word(&outcome)));
+    }
+    chain.results.set(TARGET, crate::results::NOBODY);
+    Ok(())
+}
+
+/// The number of a hook's arguments, behind which is `ret`.
+fn slots(attempt: &Attempt<'_>, hook: &str) -> Result<i32, Ended> {
+    let id = attempt.hook(hook)?;
+    let proto = attempt.btf()?.prototype(id).map_or(0, |proto| proto.params.len());
+    Ok(i32::try_from(proto).unwrap_or(0))
+}
+
+const SYS_LANDLOCK_CREATE_RULESET: libc::c_long = 444;
+const SYS_LANDLOCK_RESTRICT_SELF: libc::c_long = 446;
+const LANDLOCK_ACCESS_FS_READ_FILE: u64 = 1 << 2;
+
+/// Restricts this process so that it may read no file.
+fn restrict() -> Result<(), Errno> {
+    let handled = LANDLOCK_ACCESS_FS_READ_FILE;
+    // SAFETY: the attribute is its first member, 8 bytes, which lives across the call.
+    let ruleset =
+        Errno::result(unsafe { libc::syscall(SYS_LANDLOCK_CREATE_RULESET, &raw const handled, 8, 0) })?;
+    // SAFETY: prctl and landlock_restrict_self take numbers.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0) }).map(drop)
+}
+
+pub(super) fn landlock(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("file_open", |attempt| {
+        fs::write("/tmp/secret", b"x").map_err(|error| Ended::could_not("make a file", error))?;
+        attempt.at(Phase::Open);
+        // SAFETY: with the flag LANDLOCK_CREATE_RULESET_VERSION nothing is read.
+        let version = Errno::result(unsafe { libc::syscall(SYS_LANDLOCK_CREATE_RULESET, 0, 0, 1) });
+        version.map_err(Ended::Refused)?;
+        beside(attempt, "file_open", || {
+            restrict()?;
+            File::open("/tmp/secret").map(drop).map_err(Errno::from)
+        })
+    })
+}
+
+/// A task without capabilities traces another that is not its descendant, which yama forbids.
+pub(super) fn yama(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("ptrace_access_check", |attempt| {
+        let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+        let scope = scope.map_err(|error| Ended::could_not("read yama's scope", error))?;
+        fs::write("/proc/sys/kernel/yama/ptrace_scope", "1")
+            .map_err(|error| Ended::could_not("set yama's scope", error))?;
+        let sibling = start_child(|| {
+            let _ = drop_capabilities(&[]);
+            loop {
+                // SAFETY: pause takes nothing and touches no memory.
+                unsafe { libc::pause() };
+            }
+        })?;
+        wait_for_drop(sibling)?;
+        let result = beside(attempt, "ptrace_access_check", || {
+            drop_capabilities(&[])?;
+            nix::sys::ptrace::seize(sibling, nix::sys::ptrace::Options::empty()).map_err(Errno::from)
+        });
+        let _ = kill(sibling, Signal::SIGKILL);
+        let _ = waitpid(sibling, None);
+        let _ = fs::write("/proc/sys/kernel/yama/ptrace_scope", scope.trim());
+        result
+    })
+}
+
+/// Waits until the sibling has given up its capabilities.
+fn wait_for_drop(pid: Pid) -> Result<(), Ended> {
+    let mut dropped = false;
+    crate::families::rules::until(|| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+        dropped = line.is_some_and(|caps| caps.trim().chars().all(|digit| digit == '0'));
+        dropped
+    });
+    if dropped { Ok(()) } else { Err(Ended::CouldNotTell("the sibling keeps its capabilities".into())) }
+}
+
+pub(super) fn capability(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("missing", |attempt| {
+        beside(attempt, "capable", || {
+            drop_capabilities(&[])?;
+            nix::unistd::sethostname("other").map_err(Errno::from)
+        })
+    })?;
+    session.case("present", |attempt| {
+        beside(attempt, "capable", || nix::unistd::sethostname("guest").map_err(Errno::from))
+    })
+}
+
+/// Lockdown for integrity forbids iopl(2). It lasts until the machine ends.
+pub(super) fn lockdown(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("locked_down", |attempt| {
+        fs::write("/sys/kernel/security/lockdown", "integrity")
+            .map_err(|error| Ended::could_not("lock down", error))?;
+        beside(attempt, "locked_down", || {
+            // SAFETY: iopl takes a number; what it allows ends with the child.
+            Errno::result(unsafe { libc::iopl(3) }).map(drop)
+        })
+    })
+}

@@ -1,0 +1,204 @@
+//! Which LSMs there are, whether programs act, and what user space sees of all that.
+
+use crate::bpf::{self, BPF_LSM_CGROUP};
+use crate::errno::Errno;
+use crate::families::rules::{Cgroup, Chain, SESSION, cgroup_frame, member, outcome_word};
+use crate::insn::Reg;
+use crate::lsm::{LsmProgram, deny};
+use crate::record::Phase;
+use crate::session::{Session, Stop};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+
+const SYS_LSM_GET_SELF_ATTR: libc::c_long = 459;
+const SYS_LSM_SET_SELF_ATTR: libc::c_long = 460;
+const SYS_LSM_LIST_MODULES: libc::c_long = 461;
+
+/// include/uapi/linux/lsm.h.
+const IDS: &[(u64, &str)] = &[
+    (100, "capability"),
+    (101, "selinux"),
+    (102, "smack"),
+    (103, "tomoyo"),
+    (104, "apparmor"),
+    (105, "yama"),
+    (106, "loadpin"),
+    (107, "safesetid"),
+    (108, "lockdown"),
+    (109, "bpf"),
+    (110, "landlock"),
+    (111, "ima"),
+    (112, "evm"),
+    (113, "ipe"),
+];
+
+pub(super) fn order(session: &mut Session<'_>) -> Result<(), Stop> {
+    let list = session.kernel().facts().lsm.clone();
+    session.case("securityfs", |attempt| {
+        attempt.see("order", list.as_str());
+        Ok(())
+    })?;
+    session.case("lsm_list_modules", |attempt| {
+        let mut ids = [0_u64; 32];
+        let mut size = u32::try_from(size_of_val(&ids)).unwrap_or(0);
+        // SAFETY: the buffer is as long as `size` says, and both live across the call.
+        let count =
+            Errno::result(unsafe { libc::syscall(SYS_LSM_LIST_MODULES, ids.as_mut_ptr(), &raw mut size, 0) });
+        let count = attempt.calls(Phase::Trigger, count)?;
+        let count = usize::try_from(count).unwrap_or(0);
+        let names: Vec<String> = ids
+            .iter()
+            .take(count)
+            .map(|id| {
+                let known = IDS.iter().find(|(number, _)| number == id);
+                known.map_or_else(|| id.to_string(), |&(_, name)| name.to_owned())
+            })
+            .collect();
+        attempt.see("order", names.join(","));
+        Ok(())
+    })
+}
+
+pub(super) fn fire(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("mac", |attempt| {
+        let mut chain = Chain::of(attempt, SESSION, 1)?;
+        let round = chain.round(attempt, &[deny(Errno::EPERM)]);
+        attempt.runs(chain.results.runs());
+        attempt.denial("user space sees", &round.outcome, Errno::EPERM);
+        Ok(())
+    })?;
+    session.case("cgroup", |attempt| {
+        let mut chain = Chain::new(attempt, SESSION)?;
+        let mut program = LsmProgram::raw(
+            SESSION.hook,
+            cgroup_frame(&chain.results, |asm| {
+                asm.mov_imm(Reg::R0, 0).exit();
+            }),
+        );
+        program.attach_type = BPF_LSM_CGROUP;
+        let program = attempt.load_lsm(&program)?;
+        let root = Cgroup::root()?;
+        let target = root.as_fd().as_raw_fd();
+        let link = bpf::link_create_raw(&program, target, BPF_LSM_CGROUP, 0, 0);
+        let _link = attempt.calls(Phase::Attach, link)?;
+        let round = chain.round(attempt, &[]);
+        attempt.runs(chain.results.runs());
+        attempt.denial("user space sees", &round.outcome, Errno::EPERM);
+        Ok(())
+    })?;
+    session.case("attached-and-listed", |attempt| {
+        let chain = Chain::new(attempt, SESSION)?;
+        let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
+        let link = attempt.attach(&program)?;
+        attempt.outcome("BPF_OBJ_GET_INFO_BY_FD of the link", &bpf::link_info(&link));
+        Ok(())
+    })
+}
+
+/// What is asked of the kernel without any program attached by this probe.
+pub(super) fn user_space(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("attributes-of-proc", |attempt| {
+        for name in ["current", "exec", "fscreate", "keycreate", "prev", "sockcreate"] {
+            let path = format!("/proc/self/attr/{name}");
+            attempt.see(&format!("reading {name}"), file_word(fs::read(&path)));
+            let written = fs::write(&path, b"x").map(|()| Vec::new());
+            attempt.see(&format!("writing {name}"), file_word(written));
+        }
+        Ok(())
+    })?;
+    session.case("lsm_get_self_attr", |attempt| {
+        for (name, attribute) in [("current", 100_u32), ("exec", 101), ("undefined", 0)] {
+            attempt.see(name, self_attr(SYS_LSM_GET_SELF_ATTR, attribute));
+        }
+        attempt.see("setting current, with an empty context", self_attr(SYS_LSM_SET_SELF_ATTR, 100));
+        Ok(())
+    })?;
+    session.case("extended-attributes", |attempt| {
+        let write = fs::write("/tmp/labelled", b"x");
+        attempt.see("making a file", file_word(write.map(|()| Vec::new())));
+        for name in [c"security.bpf", c"security.selinux", c"security.SMACK64", c"security.none"] {
+            let key = name.to_string_lossy();
+            attempt.see(&format!("getting {key}"), xattr_word(get_xattr(name)));
+            attempt.see(&format!("setting {key}"), xattr_word(set_xattr(name)));
+        }
+        Ok(())
+    })?;
+    session.case("sockets-and-prctl", |attempt| {
+        attempt.see("SO_PEERSEC of a pair", peer_security());
+        // SAFETY: prctl takes numbers, and no kernel has this option.
+        let prctl = Errno::result(unsafe { libc::prctl(0x7fff_0000, 0, 0, 0, 0) });
+        attempt.see("an unknown prctl", outcome_word(&prctl));
+        // SAFETY: KEYCTL_GET_SECURITY of the user keyring takes numbers and a null buffer.
+        let key = Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, 17, -4_i32, 0, 0) });
+        attempt.see("KEYCTL_GET_SECURITY", outcome_word(&key));
+        Ok(())
+    })
+}
+
+fn file_word(result: std::io::Result<Vec<u8>>) -> String {
+    match result {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\0']).to_owned();
+            if text.is_empty() { "ok".to_owned() } else { format!("ok, {text}") }
+        }
+        Err(error) => Errno::from(error).name(),
+    }
+}
+
+/// One of the two system calls on the process's own attributes: the number of contexts, or the errno.
+fn self_attr(number: libc::c_long, attribute: u32) -> String {
+    let mut buffer = [0_u64; 64];
+    let mut size = u32::try_from(size_of_val(&buffer)).unwrap_or(0);
+    let result = if number == SYS_LSM_GET_SELF_ATTR {
+        // SAFETY: the buffer is as long as `size` says, and both live across the call.
+        Errno::result(unsafe { libc::syscall(number, attribute, buffer.as_mut_ptr(), &raw mut size, 0) })
+    } else {
+        buffer[0] = 109; // bpf, with a context of length 0
+        buffer[2] = 32;
+        // SAFETY: the kernel only reads the 32 bytes that are named.
+        Errno::result(unsafe { libc::syscall(number, attribute, buffer.as_ptr(), 32, 0) })
+    };
+    match result {
+        Ok(count) => format!("{count} contexts"),
+        Err(errno) => errno.name(),
+    }
+}
+
+fn get_xattr(name: &std::ffi::CStr) -> Result<libc::ssize_t, Errno> {
+    let mut buffer = [0_u8; 256];
+    // SAFETY: both names are C strings and the buffer is as long as is said.
+    let result = unsafe {
+        libc::getxattr(c"/tmp/labelled".as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    };
+    Errno::result(result)
+}
+
+fn set_xattr(name: &std::ffi::CStr) -> Result<libc::ssize_t, Errno> {
+    // SAFETY: both names are C strings and the value is one byte long, as is said.
+    let result =
+        unsafe { libc::setxattr(c"/tmp/labelled".as_ptr(), name.as_ptr(), c"x".as_ptr().cast(), 1, 0) };
+    Errno::result(result).map(|_| 0)
+}
+
+fn xattr_word(result: Result<libc::ssize_t, Errno>) -> String {
+    outcome_word(&result)
+}
+
+fn peer_security() -> String {
+    let Ok((one, _other)) = std::os::unix::net::UnixStream::pair() else {
+        return "no pair".to_owned();
+    };
+    let mut buffer = [0_u8; 256];
+    let mut length = 256_u32;
+    // SAFETY: the buffer is as long as `length` says, and both live across the call.
+    let result = Errno::result(unsafe {
+        libc::getsockopt(
+            one.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERSEC,
+            buffer.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    });
+    outcome_word(&result)
+}

@@ -1,0 +1,103 @@
+//! What a program may do with the pointers that it is given and those that it walks to. Nothing here is attached: the
+//! verifier's answer is the record.
+
+mod passed;
+mod walked;
+
+use crate::asm::Asm;
+use crate::insn::{Reg, Size};
+use crate::lsm::{CTX, LsmProgram};
+use crate::session::{Attempt, Ended};
+use crate::spec::{Probe, Source, source};
+
+const ACCESS: Source = source("7.3", "kernel/bpf/verifier.c", "check_ptr_to_btf_access");
+const ACCESS_OLD: Source = source("5.10", "kernel/bpf/verifier.c", "check_ptr_to_btf_access");
+const WALK: Source = source("7.3", "kernel/bpf/btf.c", "btf_struct_access");
+const ARGUMENT: Source = source("7.3", "kernel/bpf/btf.c", "btf_ctx_access");
+const TRUSTED: Source = source("7.3", "kernel/bpf/verifier.c", "BTF_TYPE_SAFE_TRUSTED");
+const HELPER: Source = source("7.3", "kernel/bpf/verifier.c", "check_reg_type");
+const KFUNC: Source = source("7.3", "kernel/bpf/verifier.c", "process_kf_arg_ptr_to_btf_id");
+
+/// A rule: a probe and its cases.
+struct Rule {
+    name: &'static str,
+    asks: &'static str,
+    sources: &'static [Source],
+    cases: &'static [Case],
+}
+
+/// A program that only has to be judged.
+struct Case {
+    name: &'static str,
+    hook: &'static str,
+    sleepable: bool,
+    body: Body,
+}
+
+/// Writes the program after `R6 = context`; what it runs into returns 0, as does the label `pass`.
+type Body = fn(&mut Asm, &Look<'_, '_>) -> Result<(), Ended>;
+
+const fn plain(name: &'static str, hook: &'static str, body: Body) -> Case {
+    Case { name, hook, sleepable: false, body }
+}
+
+const fn sleepable(name: &'static str, hook: &'static str, body: Body) -> Case {
+    Case { name, hook, sleepable: true, body }
+}
+
+/// The probes of this family.
+#[must_use]
+pub fn probes() -> Vec<Probe> {
+    walked::RULES.iter().chain(passed::RULES).map(probe).collect()
+}
+
+fn probe(rule: &'static Rule) -> Probe {
+    Probe::new(format!("pointer/{}", rule.name), rule.asks, rule.sources, |session| {
+        for case in rule.cases {
+            session.case(case.name, |attempt| judge(attempt, case))?;
+        }
+        Ok(())
+    })
+}
+
+fn judge(attempt: &mut Attempt<'_>, case: &Case) -> Result<(), Ended> {
+    let mut asm = Asm::new();
+    asm.mov_reg(CTX, Reg::R1);
+    (case.body)(&mut asm, &Look(attempt))?;
+    asm.label("pass").mov_imm(Reg::R0, 0).exit();
+    let program = LsmProgram::raw(case.hook, asm);
+    attempt.load_lsm(&if case.sleepable { program.sleepable() } else { program }).map(drop)
+}
+
+/// What the running kernel's BTF says.
+struct Look<'l, 'k>(&'l Attempt<'k>);
+
+impl Look<'_, '_> {
+    /// The offset of a member, which may be inside of embedded structures.
+    fn off(&self, record: &str, path: &str) -> Result<i64, Ended> {
+        let member = self.0.btf()?.member(record, path);
+        member.map(|member| i64::from(member.byte_offset)).map_err(|error| Ended::Absent(error.to_string()))
+    }
+
+    /// The size of a structure.
+    fn size(&self, record: &str) -> Result<i64, Ended> {
+        let btf = self.0.btf()?;
+        let size = btf.record(record).and_then(|id| btf.size_of(id));
+        size.map(i64::from).ok_or_else(|| Ended::Absent(format!("struct {record}")))
+    }
+
+    /// The BTF id of a kfunc.
+    fn kfunc(&self, name: &str) -> Result<u32, Ended> {
+        self.0.kfunc(name)
+    }
+}
+
+/// `dst = argument number n`.
+fn argument(asm: &mut Asm, dst: Reg, n: i32) {
+    asm.ldx(Size::DW, dst, CTX, 8 * n);
+}
+
+/// `reg = *(u64 *)(reg + off)`.
+fn walk(asm: &mut Asm, reg: Reg, off: i64) {
+    asm.ldx(Size::DW, reg, reg, off);
+}

@@ -1,0 +1,138 @@
+//! Storage that belongs to an inode, a task, a socket or a cgroup: made by a program, seen from user space by the
+//! object's descriptor, deleted by either, and gone with the object.
+
+mod kinds;
+
+use crate::bpf;
+use crate::errno::Errno;
+use crate::record::Phase;
+use crate::session::{Attempt, Ended, Session, Stop};
+use crate::spec::{Probe, Source, source};
+use kinds::{Bench, KINDS, Kind, Op};
+use std::os::fd::AsRawFd;
+
+/// The hooks with an inert program.
+pub const KEPT: &[&str] = &["file_open", "socket_bind"];
+
+const LOOKUP: Source = source("7.3", "kernel/bpf/bpf_local_storage.c", "bpf_local_storage_update");
+const MAPS: Source = source("7.3", "kernel/bpf/verifier.c", "check_map_prog_compatibility");
+
+/// The probes of this family.
+#[must_use]
+pub fn probes() -> Vec<Probe> {
+    KINDS.iter().flat_map(of_kind).collect()
+}
+
+/// A probe's function for one kind.
+type Ask = fn(&mut Session<'_>, &'static Kind) -> Result<(), Stop>;
+
+fn of_kind(kind: &'static Kind) -> Vec<Probe> {
+    let asks: [(&str, &str, Ask); 5] = [
+        (
+            "create",
+            "can a plain and a sleepable program make a value that user space reads by descriptor",
+            create,
+        ),
+        ("write-from-user-space", "does a program see the value that user space stores by descriptor", write),
+        (
+            "delete-by-program",
+            "is a value that a program deletes gone for user space, and ENOENT the second time",
+            delete,
+        ),
+        ("delete-from-user-space", "is a value that user space deletes gone for the program", delete_by_user),
+        ("freed", "is the value gone with the object that it belongs to", freed),
+    ];
+    asks.into_iter()
+        .map(|(name, asks, ask)| {
+            Probe::new(
+                format!("storage/{}-{name}", kind.name),
+                format!("With storage of {}, {asks}?", kind.of),
+                &[kind.source, LOOKUP, MAPS],
+                move |session| ask(session, kind),
+            )
+        })
+        .collect()
+}
+
+fn create(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), Stop> {
+    for (name, sleepable) in [("plain", false), ("sleepable", true)] {
+        session.case(name, |attempt| {
+            let mut bench = Bench::new(attempt, kind, sleepable)?;
+            attempt.outcome("user space reads before", &bench.read());
+            let made = bench.run(attempt, Op::Create, 42)?;
+            attempt.runs(bench.runs());
+            attempt.see("the program gets a value", made.present);
+            see_read(attempt, "user space reads", &bench.read(), 42);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn see_read(attempt: &mut Attempt<'_>, key: &str, read: &Result<u64, Errno>, expected: u64) {
+    let word = match read {
+        Ok(value) if *value == expected => "what was stored".to_owned(),
+        Ok(_) => "SOMETHING ELSE".to_owned(),
+        Err(errno) => errno.name(),
+    };
+    attempt.see(key, word);
+}
+
+fn write(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), Stop> {
+    session.case("stored-then-read-by-the-program", |attempt| {
+        let mut bench = Bench::new(attempt, kind, false)?;
+        let before = bench.run(attempt, Op::Get, 0)?;
+        attempt.see("the program gets a value before", before.present);
+        attempt.calls(Phase::Trigger, bench.write(77))?;
+        let after = bench.run(attempt, Op::Get, 0)?;
+        attempt.runs(bench.runs());
+        see_read(attempt, "the program reads", &after.value(), 77);
+        let again = bpf::map_update(&bench.map, &bench.key(), &1_u64.to_ne_bytes(), bpf::BPF_NOEXIST);
+        attempt.outcome("BPF_NOEXIST from user space", &again);
+        Ok(())
+    })
+}
+
+fn delete(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), Stop> {
+    session.case("deleted-twice", |attempt| {
+        let mut bench = Bench::new(attempt, kind, false)?;
+        let _made = bench.run(attempt, Op::Create, 42)?;
+        let first = bench.run(attempt, Op::Delete, 0)?;
+        attempt.outcome("user space reads afterwards", &bench.read());
+        let second = bench.run(attempt, Op::Delete, 0)?;
+        attempt.runs(bench.runs());
+        attempt.see("the first deletion gives", first.returned());
+        attempt.see("the second deletion gives", second.returned());
+        Ok(())
+    })
+}
+
+fn delete_by_user(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), Stop> {
+    session.case("deleted-then-asked-for", |attempt| {
+        let mut bench = Bench::new(attempt, kind, false)?;
+        let _made = bench.run(attempt, Op::Create, 42)?;
+        attempt.outcome("BPF_MAP_DELETE_ELEM", &bpf::map_delete(&bench.map, &bench.key()));
+        attempt.outcome("BPF_MAP_DELETE_ELEM again", &bpf::map_delete(&bench.map, &bench.key()));
+        let after = bench.run(attempt, Op::Get, 0)?;
+        attempt.runs(bench.runs());
+        attempt.see("the program gets a value afterwards", after.present);
+        Ok(())
+    })
+}
+
+fn freed(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), Stop> {
+    session.case("object-ended", |attempt| {
+        let mut bench = Bench::new(attempt, kind, false)?;
+        (kind.end)(attempt, &mut bench)
+    })
+}
+
+/// Ends the case unless a descriptor can be had.
+fn must<T>(what: &str, result: Result<T, Errno>) -> Result<T, Ended> {
+    result.map_err(|errno| Ended::could_not(what, errno))
+}
+
+/// A descriptor as a key of the map.
+fn key_of(fd: &impl AsRawFd) -> [u8; 4] {
+    fd.as_raw_fd().to_ne_bytes()
+}
