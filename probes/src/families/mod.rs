@@ -106,7 +106,7 @@ pub fn all() -> Vec<Probe> {
     all_with(std::iter::empty())
 }
 
-/// Every probe that a table names, and those of `ids` that a dynamic family ([`Family::dynamic`]) makes.
+/// Every probe that a table names, and those of `ids` that a dynamic family makes.
 ///
 /// Ids that mean nothing to any family are left out.
 pub fn all_with<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<Probe> {
