@@ -67,7 +67,7 @@ pub enum Verb {
     },
     /// Run one probe and show its program as the kernel saw it, the verifier's log and the record, per kernel
     Show(ShowOptions),
-    /// Explain one probe without booting: question, answer per range of kernels, kernel source, program
+    /// Explain one probe from its snapshot: question, answer per range of kernels, kernel source, and its program
     Explain(ExplainOptions),
     /// Say what is found, what is missing, how to mend it, and which accelerator a real trial says works
     Doctor(DoctorOptions),
@@ -229,6 +229,12 @@ pub struct ShowOptions {
 pub struct ExplainOptions {
     /// The probe's id, or a case's: `FAMILY/NAME[/VARIANT]`
     pub probe: String,
+    /// Boot nothing: the program is printed only if an earlier run has kept it
+    #[arg(long)]
+    pub no_boot: bool,
+    /// How the newest kernel of the matrix is booted for its program, if no earlier run has kept that
+    #[command(flatten)]
+    pub machine: MachineOptions,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,

@@ -1,13 +1,15 @@
 //! `conform explain PROBE`: the question, the answer per range of kernels, the kernel source behind it, the program.
 //!
-//! Nothing boots. The answers are the snapshot's; the program is the one of the last run that kept programs, which
-//! `conform show` does. The JSON is an object with the fields of [`Explained`].
+//! The answers are the snapshot's, for which nothing boots. The program is the one of the last run that kept programs;
+//! if none did, the newest kernel of the matrix is booted for it. The JSON is an object with the fields of [`Explained`].
 
 use super::project::{Project, probe_globs};
-use crate::cli::{ExplainOptions, Format};
+use super::run::prepare_and_run;
+use crate::cli::{ExplainOptions, Format, Selection};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
 use crate::normalize::{Normal, NormalCase};
+use crate::progress::Progress;
 use crate::report::list::{ProbeInfo, SourceInfo};
 use crate::report::runs;
 use crate::snapshot::{Snapshot, kernel_phrase, render_body};
@@ -80,7 +82,11 @@ struct Program {
 }
 
 /// Prints what is known of a probe.
-pub(super) fn explain(project: &Project, options: &ExplainOptions) -> Result<u8, Failure> {
+pub(super) fn explain(
+    project: &Project,
+    options: &ExplainOptions,
+    progress: &Progress,
+) -> Result<u8, Failure> {
     let dynamic = project.dynamic_ids()?;
     let globs = probe_globs(std::slice::from_ref(&options.probe), &dynamic)?;
     let id = globs.into_iter().next().unwrap_or_default();
@@ -94,7 +100,12 @@ pub(super) fn explain(project: &Project, options: &ExplainOptions) -> Result<u8,
     };
     let snapshot = project.store().load(&id)?;
     let case = options.probe.split('/').nth(2);
-    let programs = programs(&kept_runs(project), &id, case);
+    let mut found = programs(&kept_runs(project), &id, case);
+    if found.is_empty() && !options.no_boot {
+        boot_for_program(project, options, &id, progress);
+        found = programs(&kept_runs(project), &id, case);
+    }
+    let programs = found;
     match options.format {
         Format::Table => super::print(&in_words(&ProbeInfo::from(probe), snapshot.as_ref(), &programs)?),
         Format::Json => {
@@ -105,6 +116,18 @@ pub(super) fn explain(project: &Project, options: &ExplainOptions) -> Result<u8,
         Format::Junit | Format::Markdown => return Err(super::no_such_format("explain")),
     }
     Ok(exit::OK)
+}
+
+/// Runs the probe on the newest kernel of the matrix, which leaves its programs in the folder of `show`. A machine that
+/// cannot be had costs the program, not the answer.
+fn boot_for_program(project: &Project, options: &ExplainOptions, id: &str, progress: &Progress) {
+    let newest = project.matrix().ok().and_then(|matrix| Some(matrix.rows.last()?.name.clone()));
+    let selection = Selection { kernels: newest.into_iter().collect(), probes: vec![id.to_owned()] };
+    let folder = project.work_folder().join("show");
+    if let Err(error) = prepare_and_run(project, &selection, &options.machine, Some(&folder), true, progress)
+    {
+        progress.say("program", &format!("it cannot be shown: {error}"));
+    }
 }
 
 /// The folders where runs with programs may be, the likeliest first. What cannot be read holds no program.

@@ -36,7 +36,7 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Verb::List(options) => list::list(&project, &options),
         Verb::Kernels { verb } => kernels::kernels(&project, &verb, &progress),
         Verb::Show(options) => show::show(&project, &options, &progress),
-        Verb::Explain(options) => explain::explain(&project, &options),
+        Verb::Explain(options) => explain::explain(&project, &options, &progress),
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
         Verb::Accept(options) => accept::accept(&project, &options),
         Verb::Merge(options) => merge::merge(&project, &options),
