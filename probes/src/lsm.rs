@@ -42,18 +42,7 @@ impl LsmProgram {
     /// (`exit`), jump to `pass`, or run to its end; the last two return 0.
     #[must_use]
     pub fn framed(hook: &str, results: &Results, body: impl FnOnce(&mut Asm)) -> Self {
-        let mut asm = Asm::new();
-        asm.mov_reg(CTX, Reg::R1)
-            .call(helper::GET_CURRENT_PID_TGID)
-            .rsh_imm(Reg::R0, 32)
-            .ld_map_value(PAGE, results, 0)
-            .ldx(Size::DW, Reg::R1, PAGE, TARGET)
-            .jne_reg(Reg::R0, Reg::R1, "pass")
-            .mov_imm(Reg::R1, 1)
-            .atomic_add(Size::DW, PAGE, RUNS, Reg::R1);
-        body(&mut asm);
-        asm.label("pass").mov_imm(Reg::R0, 0).exit();
-        Self::raw(hook, asm)
+        Self::raw(hook, frame(results, 0, body))
     }
 
     /// A framed program that counts and returns 0.
@@ -76,6 +65,22 @@ impl LsmProgram {
         self.flags |= BPF_F_SLEEPABLE;
         self
     }
+}
+
+/// The code of [`LsmProgram::framed`], with another value than 0 for whomever it is not for.
+pub fn frame(results: &Results, pass: i32, body: impl FnOnce(&mut Asm)) -> Asm {
+    let mut asm = Asm::new();
+    asm.mov_reg(CTX, Reg::R1)
+        .call(helper::GET_CURRENT_PID_TGID)
+        .rsh_imm(Reg::R0, 32)
+        .ld_map_value(PAGE, results, 0)
+        .ldx(Size::DW, Reg::R1, PAGE, TARGET)
+        .jne_reg(Reg::R0, Reg::R1, "pass")
+        .mov_imm(Reg::R1, 1)
+        .atomic_add(Size::DW, PAGE, RUNS, Reg::R1);
+    body(&mut asm);
+    asm.label("pass").mov_imm(Reg::R0, pass).exit();
+    asm
 }
 
 impl Attempt<'_> {

@@ -4,10 +4,9 @@
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_PROG_TYPE_TRACING, ProgSpec};
 use crate::errno::Errno;
-use crate::helper;
 use crate::insn::{Reg, Size};
-use crate::lsm::{Attached, CTX, LsmProgram, PAGE};
-use crate::results::{FREE, RUNS, Results, TARGET};
+use crate::lsm::{Attached, CTX, LsmProgram, PAGE, frame};
+use crate::results::{FREE, RUNS, Results};
 use crate::session::{Attempt, Ended};
 use crate::triggers::{Act, Arm, Recipe, Seen, files, tasks};
 use nix::sys::wait::waitpid;
@@ -296,43 +295,9 @@ pub(super) fn attach_raw(program: &OwnedFd) -> Result<OwnedFd, Errno> {
 /// Where the second hierarchy of cgroups is mounted in the guest.
 pub(super) const ROOT_CGROUP: &str = "/sys/fs/cgroup";
 
-/// The frame of [`LsmProgram::framed`] for programs of a cgroup, which allow with 1: acts for the target only, and
-/// returns 1 where `body` does not leave by itself.
+/// The frame of [`LsmProgram::framed`] for programs of a cgroup, which allow with 1.
 pub(super) fn cgroup_frame(results: &Results, body: impl FnOnce(&mut Asm)) -> Asm {
-    let mut asm = Asm::new();
-    asm.mov_reg(CTX, Reg::R1)
-        .call(helper::GET_CURRENT_PID_TGID)
-        .rsh_imm(Reg::R0, 32)
-        .ld_map_value(PAGE, results, 0)
-        .ldx(Size::DW, Reg::R1, PAGE, TARGET)
-        .jne_reg(Reg::R0, Reg::R1, "pass")
-        .mov_imm(Reg::R1, 1)
-        .atomic_add(Size::DW, PAGE, RUNS, Reg::R1);
-    body(&mut asm);
-    asm.label("pass").mov_imm(Reg::R0, 1).exit();
-    asm
-}
-
-/// `struct __user_cap_header_struct` and `struct __user_cap_data_struct`, version 3.
-#[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: i32,
-}
-
-/// Gives up every capability of this process but `keep`, from the effective, permitted and inheritable sets.
-pub(super) fn drop_capabilities(keep: &[u32]) -> Result<(), Errno> {
-    let mut low_high = [0_u32; 2];
-    for &capability in keep {
-        if let Some(word) = low_high.get_mut(capability as usize / 32) {
-            *word |= 1 << (capability % 32);
-        }
-    }
-    let header = CapHeader { version: 0x2008_0522, pid: 0 };
-    // effective, permitted, inheritable: of capabilities 0 to 31, then of 32 to 63
-    let data = [low_high[0], low_high[0], 0, low_high[1], low_high[1], 0];
-    // SAFETY: the header and the two data structures of version 3 are as capset(2) lays them out, and it only reads.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
+    frame(results, 1, body)
 }
 
 /// Tries again and again until `done`, at most five seconds: for what the kernel does after a grace period.

@@ -35,6 +35,21 @@ impl Capabilities {
     }
 }
 
+/// Gives up every capability of this process but `keep`, from the effective, permitted and inheritable sets.
+///
+/// # Errors
+/// The errno of changing them.
+pub fn drop_capabilities(keep: &[u32]) -> Result<(), Errno> {
+    let mut words = [0_u32; 2];
+    for &capability in keep {
+        if let Some(word) = words.get_mut(capability as usize / 32) {
+            *word |= 1 << (capability % 32);
+        }
+    }
+    let [low, high] = words;
+    Capabilities { head: [VERSION, 0], data: [low, low, 0, high, high, 0] }.set()
+}
+
 /// Does `body` while this thread lacks an effective capability, which it gets back afterwards.
 ///
 /// # Errors

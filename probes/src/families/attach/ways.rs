@@ -5,11 +5,12 @@ use crate::bpf::{
     BPF_MODIFY_RETURN, BPF_TRACE_FENTRY, BPF_TRACE_RAW_TP,
 };
 use crate::errno::Errno;
-use crate::families::rules::{Chain, Place, ROOT_CGROUP, SESSION, drop_capabilities, note, outcome_word};
+use crate::families::rules::{Chain, Place, ROOT_CGROUP, SESSION, note, outcome_word};
 use crate::insn::Reg;
 use crate::lsm::LsmProgram;
 use crate::record::Phase;
 use crate::session::{Attempt, Ended, Session, Stop};
+use crate::triggers::creds::drop_capabilities;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 

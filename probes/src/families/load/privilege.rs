@@ -3,9 +3,10 @@
 use super::names::allowing;
 use crate::bpf::BPF_LSM_MAC;
 use crate::errno::Errno;
-use crate::families::rules::{Chain, SESSION, drop_capabilities, member};
+use crate::families::rules::{Chain, SESSION, member};
 use crate::lsm::deny;
 use crate::session::{Attempt, Ended, Session, Stop};
+use crate::triggers::creds::drop_capabilities;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use std::fs;

@@ -1,11 +1,12 @@
 //! A program beside an LSM that denies: whether it is asked, and whose errno is seen.
 
 use crate::errno::Errno;
-use crate::families::rules::{Chain, Site, drop_capabilities, outcome_word, start_child};
+use crate::families::rules::{Chain, Site, outcome_word, start_child};
 use crate::lsm::deny;
 use crate::record::Phase;
 use crate::results::{RUNS, TARGET};
 use crate::session::{Attempt, Ended, Session, Stop};
+use crate::triggers::creds::drop_capabilities;
 use crate::triggers::{Arm, files};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
