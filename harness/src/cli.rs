@@ -30,7 +30,11 @@ const LIST_HELP: &str = "\
 With --format json: an array of objects with kernel and these fields.
 
 --unfired prints, per kernel, the attachable hooks that did not fire, each with the reason, or \"no reason known\".
-With --format json: an array of objects with kernel, hook and reason.";
+With --format json: an array of objects with kernel, hook and reason.
+
+--undocumented prints the helpers and kfuncs that some LSM program may call, with the kernels, and that the
+documentation's page does not list; --unsupported those that it lists and no kernel lets them call, with the answers.
+With --format json: an array of objects with kind, name, kernels, and for --unsupported answers.";
 
 /// Conformance suite for BPF_PROG_TYPE_LSM: boots real kernels, runs probes in them, compares what they saw with the
 /// snapshots.
@@ -197,7 +201,13 @@ pub struct ListOptions {
     /// Instead: per kernel the attachable hooks that did not fire, with the reason each, from the snapshots
     #[arg(long, conflicts_with_all = ["probes", "family", "reasons"])]
     pub unfired: bool,
-    /// With --coverage or --unfired: only these rows of the matrix
+    /// Instead: helpers and kfuncs that LSM programs may call and the documentation's page does not list
+    #[arg(long, conflicts_with_all = ["probes", "family", "reasons", "coverage", "unfired", "unsupported"])]
+    pub undocumented: bool,
+    /// Instead: helpers and kfuncs that the documentation's page lists and no kernel of the matrix lets them call
+    #[arg(long, conflicts_with_all = ["probes", "family", "reasons", "coverage", "unfired"])]
+    pub unsupported: bool,
+    /// With --coverage, --unfired, --undocumented or --unsupported: only these rows of the matrix
     #[arg(long = "kernel", value_name = "NAME", value_delimiter = ',')]
     pub kernels: Vec<String>,
     /// Instead: what kernels said when they refused, with the probes and cases behind it, from the snapshots

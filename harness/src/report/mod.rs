@@ -5,6 +5,7 @@
 
 pub mod counts;
 pub mod coverage;
+pub mod documented;
 pub mod json;
 pub mod junit;
 pub mod list;

@@ -3,14 +3,15 @@
 use super::project::{Project, glob_set, probe_globs, probe_infos};
 use crate::cli::{Format, ListOptions};
 use crate::exit::{self, Failure};
-use crate::report::{coverage, list};
+use crate::report::{coverage, documented, list};
 
 /// Prints what is asked for.
 pub(super) fn list(project: &Project, options: &ListOptions) -> Result<u8, Failure> {
-    if !options.coverage && !options.unfired {
+    let of_records = options.coverage || options.unfired || options.undocumented || options.unsupported;
+    if !of_records {
         if !options.kernels.is_empty() {
             let why = anyhow::anyhow!(
-                "list --kernel goes with --coverage or --unfired; the probes are the same everywhere"
+                "list --kernel goes with what is listed from records, such as --coverage; the probes are the same everywhere"
             );
             return Err(Failure::new(exit::BAD_INPUT, why));
         }
@@ -30,6 +31,17 @@ pub(super) fn list(project: &Project, options: &ListOptions) -> Result<u8, Failu
         match options.format {
             Format::Table => coverage::coverage_table(&figures),
             Format::Json => serde_json::to_string_pretty(&figures).map_err(broken)?,
+            Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
+        }
+    } else if options.undocumented || options.unsupported {
+        let differences = if options.undocumented {
+            documented::undocumented(&snapshots, &kernels)
+        } else {
+            documented::unsupported(&snapshots, &kernels)
+        };
+        match options.format {
+            Format::Table => documented::table(&differences, &kernels, width()),
+            Format::Json => serde_json::to_string_pretty(&differences).map_err(broken)?,
             Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
         }
     } else {

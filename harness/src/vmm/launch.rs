@@ -91,6 +91,9 @@ impl MachineSpec {
         let mut words = vec![
             format!("lsm={}", self.lsm),
             "rdinit=/init".into(),
+            // virtme-ng names a root, and then the kernel makes its first file system another one than it does without
+            // (6.12 init/do_mounts.c, init_rootfs).
+            "rootfstype=tmpfs".into(),
             // An oops ends the machine: what follows one says nothing about the kernel.
             "oops=panic".into(),
             "panic=-1".into(),

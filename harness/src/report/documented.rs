@@ -1,0 +1,207 @@
+//! Where the documentation's lists of helpers and kfuncs and the records part: from the snapshots alone.
+//!
+//! ```text
+//! list --undocumented --format json    an array: what LSM programs may call and the page does not list
+//! list --unsupported --format json     an array: what the page lists and no kernel of the matrix lets them call
+//!   kind            "helper" or "kfunc"
+//!   name            its name
+//!   kernels         the rows on which some LSM program may call it, in matrix order; empty for --unsupported
+//!   answers         --unsupported only: what kernels said instead, each once
+//! ```
+//!
+//! "May call" is the verifier's answer to a bare call (`probes::families::helpers`, the case `callable`, in any kind of
+//! program; `kfuncs/inventory`), not a promise that a program can have the arguments.
+
+use crate::normalize::{Normal, NormalCase};
+use crate::snapshot::{Snapshot, kernel_phrase};
+use comfy_table::{ContentArrangement, Table, presets};
+use probes::record::End;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+const HELPERS: &str = include_str!("documented/helpers.txt");
+const KFUNCS: &str = include_str!("documented/kfuncs.txt");
+
+/// The probe that asks about every kfunc.
+const INVENTORY: &str = "kfuncs/inventory";
+
+/// A helper or kfunc on which page and records differ. The module's documentation says what each field is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Helper or kfunc.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Where it may be called.
+    pub kernels: Vec<String>,
+    /// What kernels said instead.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
+}
+
+/// What the records say of one name: on which kernels it may be called, and the other answers.
+#[derive(Default)]
+struct Answers {
+    may: Vec<String>,
+    others: BTreeSet<String>,
+}
+
+type Names = BTreeMap<(&'static str, String), Answers>;
+
+/// The names of a list, without its version tags.
+fn listed(list: &'static str) -> BTreeSet<&'static str> {
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_whitespace().next()).collect()
+}
+
+fn documented() -> BTreeSet<(&'static str, String)> {
+    let of = |kind, list| listed(list).into_iter().map(move |name| (kind, name.to_owned()));
+    of("helper", HELPERS).chain(of("kfunc", KFUNCS)).collect()
+}
+
+/// Everything that the records say of helpers and kfuncs on `kernels`.
+fn recorded(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Names {
+    let mut names = Names::new();
+    for kernel in kernels {
+        for (id, snapshot) in snapshots {
+            let Some(normal) = snapshot.of(kernel) else { continue };
+            if let Some(name) = id.strip_prefix("helpers/").filter(|name| name.starts_with("bpf_")) {
+                if let Some(case) = case_of(normal, "callable") {
+                    helper(names.entry(("helper", name.to_owned())).or_default(), kernel, case);
+                }
+            } else if id == INVENTORY
+                && let Some(case) = case_of(normal, "calls")
+            {
+                for (name, answer) in &case.seen {
+                    kfunc(names.entry(("kfunc", name.clone())).or_default(), kernel, answer);
+                }
+            }
+        }
+    }
+    names
+}
+
+fn case_of<'a>(normal: &'a Normal, name: &str) -> Option<&'a NormalCase> {
+    normal.cases.iter().find(|case| case.name == name)
+}
+
+fn helper(answers: &mut Answers, kernel: &str, case: &NormalCase) {
+    match &case.end {
+        End::Done if case.seen.values().any(|answer| answer == "yes") => answers.may.push(kernel.to_owned()),
+        End::Done => {
+            answers.others.extend(case.seen.values().filter_map(Value::as_str).map(str::to_owned));
+        }
+        End::Absent { .. } => {
+            answers.others.insert("not in the kernel".to_owned());
+        }
+        End::Refused { .. } | End::CouldNotTell { .. } => {
+            answers.others.insert("could not tell".to_owned());
+        }
+    }
+}
+
+fn kfunc(answers: &mut Answers, kernel: &str, answer: &Value) {
+    match answer.as_str() {
+        Some("may call it") => answers.may.push(kernel.to_owned()),
+        Some(other) => {
+            answers.others.insert(other.to_owned());
+        }
+        None => {}
+    }
+}
+
+/// What some LSM program may call on some kernel, and the page does not list.
+#[must_use]
+pub fn undocumented(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Vec<Difference> {
+    let documented = documented();
+    let found = recorded(snapshots, kernels).into_iter();
+    found
+        .filter(|(name, answers)| !answers.may.is_empty() && !documented.contains(name))
+        .map(|((kind, name), answers)| Difference { kind, name, kernels: answers.may, answers: Vec::new() })
+        .collect()
+}
+
+/// What the page lists, and no LSM program may call on any of the kernels.
+#[must_use]
+pub fn unsupported(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Vec<Difference> {
+    let mut recorded = recorded(snapshots, kernels);
+    let difference = |(kind, name): (&'static str, String)| {
+        let answers = recorded.remove(&(kind, name.clone())).unwrap_or_default();
+        let others = match answers.others.is_empty() {
+            true => vec!["not in the kernel".to_owned()],
+            false => answers.others.into_iter().collect(),
+        };
+        answers.may.is_empty().then_some(Difference { kind, name, kernels: Vec::new(), answers: others })
+    };
+    documented().into_iter().filter_map(difference).collect()
+}
+
+/// The differences as a table of at most `width` columns.
+#[must_use]
+pub fn table(differences: &[Difference], kernels: &[String], width: u16) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    for it in differences {
+        let places: Vec<usize> =
+            (0..kernels.len()).filter(|&place| it.kernels.contains(&kernels[place])).collect();
+        let where_or_why =
+            if places.is_empty() { it.answers.join("; ") } else { kernel_phrase(kernels, &places) };
+        table.add_row([it.kind, &it.name, &where_or_why]);
+    }
+    format!("{}\n{} in all\n", table.trim_fmt(), differences.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::made_up::{done, names, observed};
+    use serde_json::json;
+
+    fn case(name: &str, seen: &Value) -> NormalCase {
+        NormalCase { seen: seen.as_object().unwrap().clone(), ..done(name) }
+    }
+
+    fn snapshot(probe: &str, cases: Vec<NormalCase>) -> (String, Snapshot) {
+        let order = cases.iter().map(|case| case.name.clone()).collect();
+        let observed = vec![("k".to_owned(), observed(cases))];
+        (probe.to_owned(), Snapshot { probe: probe.to_owned(), question: String::new(), observed, order })
+    }
+
+    fn snapshots() -> BTreeMap<String, Snapshot> {
+        let helper = |name: &str, answer| {
+            snapshot(&format!("helpers/{name}"), vec![case("callable", &json!({"a": "no", "b": answer}))])
+        };
+        let kfuncs = json!({"bpf_new": "may call it", "bpf_dynptr_size": "may NOT call it"});
+        BTreeMap::from([
+            helper("bpf_get_stack", "yes"),
+            helper("bpf_loop", "yes"),
+            helper("bpf_get_func_ip", "no"),
+            helper("bpf_redirect", "no"),
+            snapshot(INVENTORY, vec![case("calls", &kfuncs)]),
+        ])
+    }
+
+    #[test]
+    fn what_may_be_called_and_is_not_listed_is_found() {
+        let found = undocumented(&snapshots(), &names(&["k"]));
+        let found: Vec<_> = found.iter().map(|it| (it.kind, it.name.as_str())).collect();
+        assert_eq!(found, [("helper", "bpf_get_stack"), ("kfunc", "bpf_new")]);
+    }
+
+    #[test]
+    fn what_is_listed_and_refused_everywhere_says_how() {
+        let found = unsupported(&snapshots(), &names(&["k"]));
+        let answer = |name: &str| found.iter().find(|it| it.name == name).map(|it| it.answers.join("; "));
+        assert_eq!(answer("bpf_get_func_ip").as_deref(), Some("no"));
+        assert_eq!(answer("bpf_dynptr_size").as_deref(), Some("may NOT call it"));
+        assert_eq!(answer("bpf_get_prandom_u32").as_deref(), Some("not in the kernel"));
+        assert_eq!(answer("bpf_loop"), None);
+    }
+
+    #[test]
+    fn version_tags_and_comments_are_no_names() {
+        assert_eq!(listed("# x y\nbpf_a v6.0\nbpf_b\n"), BTreeSet::from(["bpf_a", "bpf_b"]));
+        assert_eq!((listed(HELPERS).len(), listed(KFUNCS).len()), (85, 109));
+    }
+}
