@@ -53,7 +53,14 @@ impl Starter<'_> {
             return None;
         }
         let setup = self.setup;
-        key(spec, &setup.launcher, &self.job.image.sha256, &setup.qemu_version).ok()
+        let key = key(spec, &setup.launcher, &self.job.image.sha256, &setup.qemu_version);
+        match key {
+            Ok(key) => Some(key),
+            Err(error) => {
+                self.note(&format!("booting: what the machine depends on cannot be read: {error}"));
+                None
+            }
+        }
     }
 
     /// The kept machine, if there is one that can be used; one that cannot is dropped.
