@@ -20,6 +20,7 @@ pub mod objects;
 pub mod protocol;
 pub mod record;
 pub mod results;
+mod rules;
 pub mod session;
 pub mod spec;
 pub mod triggers;

@@ -13,7 +13,6 @@ pub mod lsms;
 pub mod maps;
 pub mod pointer;
 pub mod program;
-mod rules;
 pub mod selftest;
 pub mod storage;
 

@@ -3,11 +3,11 @@
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, MapSpec, ProgSpec};
 use crate::errno::Errno;
-use crate::families::rules::{insns, until};
 use crate::insn::Reg;
 use crate::lsm::{Attached, LsmProgram, deny};
 use crate::record::Phase;
 use crate::results::{NOBODY, Results, TARGET};
+use crate::rules::{insns, until};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsRawFd, OwnedFd};
 

@@ -2,11 +2,11 @@
 
 use crate::bpf::{self, BPF_LSM_MAC, LinkSpec, LinkTarget};
 use crate::errno::Errno;
-use crate::families::rules::{Chain, NTH, Place, SESSION, member, note};
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE, deny};
 use crate::record::Phase;
+use crate::rules::{Chain, NTH, Place, SESSION, member, note};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 

@@ -2,9 +2,9 @@
 
 use crate::bpf;
 use crate::errno::Errno;
-use crate::families::rules::{Chain, SESSION, in_child, member, start_child, until};
 use crate::lsm::{Attached, deny};
 use crate::record::Phase;
+use crate::rules::{Chain, SESSION, in_child, member, start_child, until};
 use crate::session::{Attempt, Ended, Session, Stop};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;

@@ -5,10 +5,10 @@ use crate::bpf::{
     BPF_MODIFY_RETURN, BPF_TRACE_FENTRY, BPF_TRACE_RAW_TP,
 };
 use crate::errno::Errno;
-use crate::families::rules::{Chain, Place, ROOT_CGROUP, SESSION, note, outcome_word};
 use crate::insn::Reg;
 use crate::lsm::LsmProgram;
 use crate::record::Phase;
+use crate::rules::{Chain, Place, ROOT_CGROUP, SESSION, note, outcome_word};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::creds::drop_capabilities;
 use std::fs::File;
@@ -35,7 +35,7 @@ fn allowing(chain: &Chain, attach_type: u32) -> LsmProgram {
 
 /// The same frame, for an attach type where 1 allows.
 fn of_cgroup(chain: &Chain) -> crate::asm::Asm {
-    crate::families::rules::cgroup_frame(&chain.results, |asm| note(asm, Place::nth(0), None))
+    crate::rules::cgroup_frame(&chain.results, |asm| note(asm, Place::nth(0), None))
 }
 
 /// One way to attach: ends the case there when it is refused, and otherwise says whether the program runs.

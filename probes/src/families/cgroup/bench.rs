@@ -2,11 +2,11 @@
 
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_LSM_CGROUP, LinkSpec};
-use crate::families::rules::{Cgroup, Chain, Place, ROOT_CGROUP, Site, cgroup_frame, note};
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, LsmProgram, PAGE};
 use crate::record::Phase;
+use crate::rules::{Cgroup, Chain, Place, ROOT_CGROUP, Site, cgroup_frame, note};
 use crate::session::{Attempt, Ended};
 use std::ffi::CString;
 use std::fs::File;

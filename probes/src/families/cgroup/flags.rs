@@ -6,8 +6,8 @@ use crate::bpf::{
     BPF_LSM_CGROUP,
 };
 use crate::errno::Errno;
-use crate::families::rules::{Cgroup, Chain, NTH, SESSION, outcome_word};
 use crate::record::Phase;
+use crate::rules::{Cgroup, Chain, NTH, SESSION, outcome_word};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 

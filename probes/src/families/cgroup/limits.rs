@@ -3,9 +3,9 @@
 use super::bench::{NOTHING, inside, link, program};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, ProgSpec};
-use crate::families::rules::{Cgroup, Chain, SESSION, Site, insns, until};
 use crate::insn::Reg;
 use crate::record::Phase;
+use crate::rules::{Cgroup, Chain, SESSION, Site, insns, until};
 use crate::session::{Ended, Session, Stop};
 
 /// Hooks with one pointer or none of sockets, so that all act on the task's cgroup.
@@ -66,7 +66,7 @@ pub(super) fn hooks(session: &mut Session<'_>) -> Result<(), Stop> {
         let second = attempt.load_lsm(&program(&SESSION, &chain, 0, NOTHING))?;
         attempt.outcome("a second program on one of them", &link_word(&second, &cgroup));
         attempt.outcome("one of them in another cgroup", &link_word(&second, &other));
-        let mac = attempt.load_lsm(&crate::families::rules::member(&site(HOOKS[12]), &chain.results, 0))?;
+        let mac = attempt.load_lsm(&crate::rules::member(&site(HOOKS[12]), &chain.results, 0))?;
         attempt
             .outcome("a program of BPF_LSM_MAC on one more hook", &bpf::raw_tracepoint_open(&mac, None, 0));
         drop(links.pop());

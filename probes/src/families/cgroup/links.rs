@@ -3,8 +3,8 @@
 use super::bench::{NOTHING, add, inside, link, program};
 use crate::bpf::{self, BPF_F_ALLOW_MULTI, BPF_F_QUERY_EFFECTIVE, BPF_LSM_CGROUP, LinkTarget};
 use crate::errno::Errno;
-use crate::families::rules::{Cgroup, SESSION, Site};
 use crate::record::Phase;
+use crate::rules::{Cgroup, SESSION, Site};
 use crate::session::{Session, Stop};
 use std::os::fd::{AsFd, AsRawFd};
 

@@ -3,8 +3,8 @@
 use super::bench::{NOTHING, add, inside, keep_shim, link, program};
 use crate::bpf;
 use crate::errno::Errno;
-use crate::families::rules::{Cgroup, Chain, SESSION, Site, until};
 use crate::lsm::Attached;
+use crate::rules::{Cgroup, Chain, SESSION, Site, until};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::{Act, Arm, OK, act_that, sockets};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};

@@ -3,12 +3,12 @@
 use super::bench::{Does, NOTHING, add, inside, keep_shim, link, program, rounds};
 use crate::bpf::BPF_LSM_CGROUP;
 use crate::errno::Errno;
-use crate::families::rules::{
-    Cgroup, Chain, NTH, OPEN, Place, SESSION, Site, VOID, cgroup_frame, judge, note, sequences,
-};
 use crate::helper;
 use crate::insn::Reg;
 use crate::lsm::{LsmProgram, deny};
+use crate::rules::{
+    Cgroup, Chain, NTH, OPEN, Place, SESSION, Site, VOID, cgroup_frame, judge, note, sequences,
+};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::tasks;
 

@@ -2,8 +2,8 @@
 
 use crate::bpf::{BPF_MODIFY_RETURN, BPF_TRACE_FENTRY, BPF_TRACE_FEXIT};
 use crate::errno::Errno;
-use crate::families::rules::{Chain, Place, SESSION, Site, VOID, judge, note, tracing, verdict_word};
 use crate::lsm::deny;
+use crate::rules::{Chain, Place, SESSION, Site, VOID, judge, note, tracing, verdict_word};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::OwnedFd;
 

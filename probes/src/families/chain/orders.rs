@@ -1,11 +1,11 @@
 //! Which programs run, in which order, with which `ret`, and whose verdict user space sees.
 
 use crate::errno::Errno;
-use crate::families::rules::{
-    Chain, NTH, OPEN, Place, Round, SESSION, Site, VOID, note, saying, sequences, verdict_word,
-};
 use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, CTX, LsmProgram, deny};
+use crate::rules::{
+    Chain, NTH, OPEN, Place, Round, SESSION, Site, VOID, note, saying, sequences, verdict_word,
+};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::tasks;
 

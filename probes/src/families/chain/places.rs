@@ -3,10 +3,10 @@
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_LSM_CGROUP, BPF_TRACE_FENTRY, BPF_TRACE_FEXIT, LinkSpec};
 use crate::errno::Errno;
-use crate::families::rules::{attach_raw, tracing};
 use crate::insn::Reg;
 use crate::lsm::{LsmProgram, deny};
 use crate::record::Phase;
+use crate::rules::{attach_raw, tracing};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::{Arm, files};
 use std::fs::File;

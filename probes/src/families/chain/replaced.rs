@@ -7,9 +7,9 @@ use crate::bpf::{
 };
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::errno::Errno;
-use crate::families::rules::{Chain, Place, SESSION, insns, note};
 use crate::insn::Reg;
 use crate::lsm::{LsmProgram, deny};
+use crate::rules::{Chain, Place, SESSION, insns, note};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsRawFd, OwnedFd};
 

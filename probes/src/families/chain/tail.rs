@@ -2,11 +2,11 @@
 
 use crate::bpf::{self, BPF_MAP_TYPE_PROG_ARRAY, MapSpec};
 use crate::errno::Errno;
-use crate::families::rules::{Chain, OPEN, Place, SESSION, Site, note, saying};
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE, deny};
 use crate::record::Phase;
+use crate::rules::{Chain, OPEN, Place, SESSION, Site, note, saying};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsRawFd, OwnedFd};
 

@@ -1,7 +1,7 @@
 //! One program attached more than once.
 
-use crate::families::rules::{OPEN, SESSION, Site, VOID};
 use crate::lsm::{Attached, LsmProgram};
+use crate::rules::{OPEN, SESSION, Site, VOID};
 use crate::session::{Attempt, Ended, Session, Stop};
 
 /// While it is attached, and after it was detached; in both ways of attaching that kernels know.

@@ -1,9 +1,9 @@
 //! Verdicts that are neither 0 nor a small errno, and hooks whose default is not 0.
 
 use crate::errno::Errno;
-use crate::families::rules::{Chain, NTH, Place, Round, SESSION, Site, note, saying};
 use crate::insn::{Reg, Size};
 use crate::lsm::{LsmProgram, PAGE, deny};
+use crate::rules::{Chain, NTH, Place, Round, SESSION, Site, note, saying};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::{Act, Arm, OK, Seen, tasks};
 use nix::unistd::{Pid, getsid};

@@ -6,9 +6,9 @@ use crate::bpf::{
 };
 use crate::btf::Kind;
 use crate::btf_build::{BtfBuilder, SIGNED};
-use crate::families::rules::{insns, outcome_word};
 use crate::insn::Reg;
 use crate::record::Phase;
+use crate::rules::{insns, outcome_word};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::ffi::CString;
 use std::os::fd::AsRawFd;

@@ -3,8 +3,8 @@
 use super::names::allowing;
 use crate::bpf::BPF_LSM_MAC;
 use crate::errno::Errno;
-use crate::families::rules::{Chain, SESSION, member};
 use crate::lsm::deny;
+use crate::rules::{Chain, SESSION, member};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::creds::drop_capabilities;
 use nix::sched::{CloneFlags, unshare};
@@ -38,10 +38,7 @@ pub(super) fn with(session: &mut Session<'_>, keep: &[u32]) -> Result<(), Stop> 
             .ldx(Size::W, Reg::R1, Reg::R1, i64::from(offset))
             .mov_imm(Reg::R0, 0)
             .exit();
-        let spec = crate::bpf::ProgSpec {
-            insns: crate::families::rules::insns(&asm)?,
-            ..allowing(id, BPF_LSM_MAC)?
-        };
+        let spec = crate::bpf::ProgSpec { insns: crate::rules::insns(&asm)?, ..allowing(id, BPF_LSM_MAC)? };
         attempt.load(&spec).map(drop)
     })
 }

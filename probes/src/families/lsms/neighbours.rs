@@ -1,10 +1,10 @@
 //! A program beside an LSM that denies: whether it is asked, and whose errno is seen.
 
 use crate::errno::Errno;
-use crate::families::rules::{Chain, Site, outcome_word, start_child};
 use crate::lsm::deny;
 use crate::record::Phase;
 use crate::results::{RUNS, TARGET};
+use crate::rules::{Chain, Site, outcome_word, start_child};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::creds::drop_capabilities;
 use crate::triggers::{Arm, files};
@@ -118,7 +118,7 @@ pub(super) fn yama(session: &mut Session<'_>) -> Result<(), Stop> {
 /// Waits until the sibling has given up its capabilities.
 fn wait_for_drop(pid: Pid) -> Result<(), Ended> {
     let mut dropped = false;
-    crate::families::rules::until(|| {
+    crate::rules::until(|| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
         dropped = line.is_some_and(|caps| caps.trim().chars().all(|digit| digit == '0'));

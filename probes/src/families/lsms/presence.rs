@@ -2,10 +2,10 @@
 
 use crate::bpf::{self, BPF_LSM_CGROUP};
 use crate::errno::Errno;
-use crate::families::rules::{Cgroup, Chain, SESSION, cgroup_frame, member, outcome_word};
 use crate::insn::Reg;
 use crate::lsm::{LsmProgram, deny};
 use crate::record::Phase;
+use crate::rules::{Cgroup, Chain, SESSION, cgroup_frame, member, outcome_word};
 use crate::session::{Session, Stop};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};

@@ -8,11 +8,11 @@ use crate::bpf::{
 };
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::errno::Errno;
-use crate::families::rules::{Cgroup, start_child, until};
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, CTX, LsmProgram, PAGE};
 use crate::results::{FREE, Results};
+use crate::rules::{Cgroup, start_child, until};
 use crate::session::{Attempt, Ended};
 use crate::spec::{Source, source};
 use crate::triggers::Arm;

@@ -20,30 +20,30 @@ use std::time::{Duration, Instant};
 /// programs act for one task, which is in one of them at a time.
 const SEQUENCE: i32 = FREE;
 /// The names of programs, by the order of attaching.
-pub(super) const NTH: [&str; 4] = ["first", "second", "third", "fourth"];
+pub(crate) const NTH: [&str; 4] = ["first", "second", "third", "fourth"];
 
 /// A hook and what makes the kernel call it.
 #[derive(Clone, Copy)]
-pub(super) struct Site {
+pub(crate) struct Site {
     /// The hook's name, without `bpf_lsm_`.
-    pub(super) hook: &'static str,
+    pub(crate) hook: &'static str,
     /// Which slot of the context is `ret`; none for a void hook.
-    pub(super) ret: Option<i32>,
+    pub(crate) ret: Option<i32>,
     /// The trigger.
-    pub(super) recipe: Recipe,
+    pub(crate) recipe: Recipe,
 }
 
 /// An int hook with one argument that nothing else calls, and where no verdict can harm: the value that
 /// `security_task_getsid` returns is what getsid(2) returns (7.3 kernel/sys.c, getsid).
-pub(super) const SESSION: Site = Site { hook: "task_getsid", ret: Some(1), recipe: tasks::get_session };
+pub(crate) const SESSION: Site = Site { hook: "task_getsid", ret: Some(1), recipe: tasks::get_session };
 /// An int hook that takes sleepable programs.
-pub(super) const OPEN: Site = Site { hook: "file_open", ret: Some(1), recipe: files::open };
+pub(crate) const OPEN: Site = Site { hook: "file_open", ret: Some(1), recipe: files::open };
 /// A void hook.
-pub(super) const VOID: Site = Site { hook: "file_set_fowner", ret: None, recipe: files::setown };
+pub(crate) const VOID: Site = Site { hook: "file_set_fowner", ret: None, recipe: files::setown };
 
 impl Site {
     /// The trigger, ready, and done once without anybody named.
-    pub(super) fn ready(&self) -> Result<Act, Ended> {
+    pub(crate) fn ready(&self) -> Result<Act, Ended> {
         let mut act = (self.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
         act(Arm::idle()).map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
         Ok(act)
@@ -52,11 +52,11 @@ impl Site {
 
 /// The places in the results page of the program with this number.
 #[derive(Clone, Copy)]
-pub(super) struct Place(i32);
+pub(crate) struct Place(i32);
 
 impl Place {
     /// The program attached first is number 0.
-    pub(super) const fn nth(number: i32) -> Self {
+    pub(crate) const fn nth(number: i32) -> Self {
         Self(FREE + 16 + number * 32)
     }
 
@@ -69,18 +69,18 @@ impl Place {
     }
 
     /// Where the verdict stands that the program is to return.
-    pub(super) const fn verdict(self) -> i32 {
+    pub(crate) const fn verdict(self) -> i32 {
         self.0 + 16
     }
 
     /// A value that the program leaves besides.
-    pub(super) const fn extra(self) -> i32 {
+    pub(crate) const fn extra(self) -> i32 {
         self.0 + 24
     }
 }
 
 /// Notes at `place` when the program ran and what `ret` was.
-pub(super) fn note(asm: &mut Asm, place: Place, ret: Option<i32>) {
+pub(crate) fn note(asm: &mut Asm, place: Place, ret: Option<i32>) {
     asm.ldx(Size::DW, Reg::R1, PAGE, SEQUENCE)
         .add_imm(Reg::R1, 1)
         .stx(Size::DW, PAGE, SEQUENCE, Reg::R1)
@@ -91,7 +91,7 @@ pub(super) fn note(asm: &mut Asm, place: Place, ret: Option<i32>) {
 }
 
 /// Returns the verdict that stands at `place`; bounded, as the verifier demands of int hooks since 6.12.
-pub(super) fn judge(asm: &mut Asm, place: Place) {
+pub(crate) fn judge(asm: &mut Asm, place: Place) {
     asm.ldx(Size::DW, Reg::R0, PAGE, place.verdict())
         .jsgt_imm(Reg::R0, 0, "pass")
         .jslt_imm(Reg::R0, -4095, "pass")
@@ -99,7 +99,7 @@ pub(super) fn judge(asm: &mut Asm, place: Place) {
 }
 
 /// A program that notes its run and returns the verdict that is set for it.
-pub(super) fn member(site: &Site, results: &Results, number: i32) -> LsmProgram {
+pub(crate) fn member(site: &Site, results: &Results, number: i32) -> LsmProgram {
     let place = Place::nth(number);
     LsmProgram::framed(site.hook, results, |asm| {
         note(asm, place, site.ret);
@@ -110,7 +110,7 @@ pub(super) fn member(site: &Site, results: &Results, number: i32) -> LsmProgram 
 }
 
 /// A program that notes its run and returns this number, whatever it is.
-pub(super) fn saying(site: &Site, results: &Results, number: i32, verdict: u64) -> LsmProgram {
+pub(crate) fn saying(site: &Site, results: &Results, number: i32, verdict: u64) -> LsmProgram {
     LsmProgram::framed(site.hook, results, |asm| {
         note(asm, Place::nth(number), site.ret);
         asm.ld_imm64(Reg::R0, verdict).exit();
@@ -118,7 +118,7 @@ pub(super) fn saying(site: &Site, results: &Results, number: i32, verdict: u64) 
 }
 
 /// A tracing program for the kernel function `function`, framed as an LSM program is.
-pub(super) fn tracing(
+pub(crate) fn tracing(
     attempt: &mut Attempt<'_>,
     function: &str,
     attach_type: u32,
@@ -136,32 +136,32 @@ pub(super) fn tracing(
 }
 
 /// The instructions of a program.
-pub(super) fn insns(asm: &Asm) -> Result<Vec<crate::insn::Insn>, Ended> {
+pub(crate) fn insns(asm: &Asm) -> Result<Vec<crate::insn::Insn>, Ended> {
     asm.finish().map_err(|error| Ended::could_not("assemble the program", error))
 }
 
 /// Several programs on one hook, and its trigger.
-pub(super) struct Chain {
+pub(crate) struct Chain {
     /// The page.
-    pub(super) results: Results,
+    pub(crate) results: Results,
     /// The programs, by order of attaching; what is taken out is detached.
-    pub(super) attached: Vec<Option<Attached>>,
+    pub(crate) attached: Vec<Option<Attached>>,
     /// The trigger.
     act: Act,
     site: Site,
 }
 
 /// What one trigger made the kernel do.
-pub(super) struct Round {
+pub(crate) struct Round {
     /// Which programs ran, the earliest first, each with the `ret` that it saw.
-    pub(super) ran: Vec<(usize, i64)>,
+    pub(crate) ran: Vec<(usize, i64)>,
     /// What user space saw.
-    pub(super) outcome: Result<Seen, Errno>,
+    pub(crate) outcome: Result<Seen, Errno>,
 }
 
 impl Chain {
     /// A chain without programs.
-    pub(super) fn new(attempt: &mut Attempt<'_>, site: Site) -> Result<Self, Ended> {
+    pub(crate) fn new(attempt: &mut Attempt<'_>, site: Site) -> Result<Self, Ended> {
         attempt.hook(site.hook)?;
         let mut results = attempt.results()?;
         results.name_nobody();
@@ -170,7 +170,7 @@ impl Chain {
     }
 
     /// A chain of `count` programs whose verdicts are set round by round.
-    pub(super) fn of(attempt: &mut Attempt<'_>, site: Site, count: i32) -> Result<Self, Ended> {
+    pub(crate) fn of(attempt: &mut Attempt<'_>, site: Site, count: i32) -> Result<Self, Ended> {
         let mut chain = Self::new(attempt, site)?;
         for _ in 0..count {
             chain.add(attempt, |program| program)?;
@@ -179,12 +179,12 @@ impl Chain {
     }
 
     /// The number that the next program has.
-    pub(super) fn next(&self) -> i32 {
+    pub(crate) fn next(&self) -> i32 {
         i32::try_from(self.attached.len()).unwrap_or(0)
     }
 
     /// Attaches one more program, after `change`.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         attempt: &mut Attempt<'_>,
         change: impl FnOnce(LsmProgram) -> LsmProgram,
@@ -194,21 +194,21 @@ impl Chain {
     }
 
     /// Attaches this program as the next one.
-    pub(super) fn push(&mut self, attempt: &mut Attempt<'_>, program: &LsmProgram) -> Result<(), Ended> {
+    pub(crate) fn push(&mut self, attempt: &mut Attempt<'_>, program: &LsmProgram) -> Result<(), Ended> {
         let attached = attempt.attach_lsm(program)?;
         self.attached.push(Some(attached));
         Ok(())
     }
 
     /// Detaches a program; the others keep their numbers.
-    pub(super) fn detach(&mut self, number: usize) {
+    pub(crate) fn detach(&mut self, number: usize) {
         if let Some(slot) = self.attached.get_mut(number) {
             *slot = None;
         }
     }
 
     /// Sets the verdicts and does the trigger once.
-    pub(super) fn round(&mut self, attempt: &mut Attempt<'_>, verdicts: &[i32]) -> Round {
+    pub(crate) fn round(&mut self, attempt: &mut Attempt<'_>, verdicts: &[i32]) -> Round {
         self.set(verdicts);
         let arm = Arm::new(&self.results);
         let outcome = attempt.trigger(|| (self.act)(arm));
@@ -216,7 +216,7 @@ impl Chain {
     }
 
     /// As [`Chain::round`], with another trigger.
-    pub(super) fn round_of(&mut self, attempt: &mut Attempt<'_>, act: &mut Act, verdicts: &[i32]) -> Round {
+    pub(crate) fn round_of(&mut self, attempt: &mut Attempt<'_>, act: &mut Act, verdicts: &[i32]) -> Round {
         self.set(verdicts);
         let arm = Arm::new(&self.results);
         let outcome = attempt.trigger(|| act(arm));
@@ -224,7 +224,7 @@ impl Chain {
     }
 
     /// Sets the verdicts, for a trigger that the probe does itself.
-    pub(super) fn set_verdicts(&mut self, verdicts: &[i32]) {
+    pub(crate) fn set_verdicts(&mut self, verdicts: &[i32]) {
         self.set(verdicts);
     }
 
@@ -253,14 +253,14 @@ impl Chain {
     }
 
     /// Whether any program has run so far.
-    pub(super) fn has_run(&self) -> bool {
+    pub(crate) fn has_run(&self) -> bool {
         self.results.get(RUNS) != 0
     }
 }
 
 impl Round {
     /// The round in words; `ret` only where the hook has one.
-    pub(super) fn words(&self, names: &[&str], with_ret: bool) -> String {
+    pub(crate) fn words(&self, names: &[&str], with_ret: bool) -> String {
         let one = |&(number, ret): &(usize, i64)| {
             let name = names.get(number).copied().unwrap_or("another");
             if with_ret { format!("{name} (ret {ret})") } else { name.to_owned() }
@@ -272,36 +272,36 @@ impl Round {
     }
 
     /// Whether the programs that ran are these, in this order.
-    pub(super) fn order_is(&self, numbers: &[usize]) -> bool {
+    pub(crate) fn order_is(&self, numbers: &[usize]) -> bool {
         self.ran.iter().map(|&(number, _)| number).eq(numbers.iter().copied())
     }
 }
 
 /// `ok`, or the errno.
-pub(super) fn outcome_word<T>(outcome: &Result<T, Errno>) -> String {
+pub(crate) fn outcome_word<T>(outcome: &Result<T, Errno>) -> String {
     outcome.as_ref().map_or_else(|errno| errno.name(), |_| "ok".to_owned())
 }
 
 /// A verdict as a person writes it.
-pub(super) fn verdict_word(verdict: i32) -> String {
+pub(crate) fn verdict_word(verdict: i32) -> String {
     if verdict < 0 { format!("-{}", Errno::from_raw(verdict)) } else { verdict.to_string() }
 }
 
 /// Attaches a program of any type that names its function, without a link's options.
-pub(super) fn attach_raw(program: &OwnedFd) -> Result<OwnedFd, Errno> {
+pub(crate) fn attach_raw(program: &OwnedFd) -> Result<OwnedFd, Errno> {
     bpf::raw_tracepoint_open(program, None, 0)
 }
 
 /// Where the second hierarchy of cgroups is mounted in the guest.
-pub(super) const ROOT_CGROUP: &str = "/sys/fs/cgroup";
+pub(crate) const ROOT_CGROUP: &str = "/sys/fs/cgroup";
 
 /// The frame of [`LsmProgram::framed`] for programs of a cgroup, which allow with 1.
-pub(super) fn cgroup_frame(results: &Results, body: impl FnOnce(&mut Asm)) -> Asm {
+pub(crate) fn cgroup_frame(results: &Results, body: impl FnOnce(&mut Asm)) -> Asm {
     frame(results, 1, body)
 }
 
 /// Tries again and again until `done`, at most five seconds: for what the kernel does after a grace period.
-pub(super) fn until(mut done: impl FnMut() -> bool) {
+pub(crate) fn until(mut done: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(5);
     while !done() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
@@ -309,14 +309,14 @@ pub(super) fn until(mut done: impl FnMut() -> bool) {
 }
 
 /// A cgroup below the root, with the processes that were put into it; removed when it is dropped.
-pub(super) struct Cgroup {
+pub(crate) struct Cgroup {
     path: PathBuf,
     folder: File,
 }
 
 impl Cgroup {
     /// Makes one with this path below the root.
-    pub(super) fn new(path: &str) -> Result<Self, Ended> {
+    pub(crate) fn new(path: &str) -> Result<Self, Ended> {
         let path = Path::new(ROOT_CGROUP).join(path);
         remove_below(&path);
         fs::create_dir(&path).map_err(|error| Ended::could_not("make a cgroup", error))?;
@@ -325,33 +325,33 @@ impl Cgroup {
     }
 
     /// The root.
-    pub(super) fn root() -> Result<Self, Ended> {
+    pub(crate) fn root() -> Result<Self, Ended> {
         let path = PathBuf::from(ROOT_CGROUP);
         let folder = File::open(&path).map_err(|error| Ended::could_not("open the root cgroup", error))?;
         Ok(Self { path, folder })
     }
 
     /// Moves this process into it.
-    pub(super) fn enter(&self) -> Result<(), Ended> {
+    pub(crate) fn enter(&self) -> Result<(), Ended> {
         fs::write(self.path.join("cgroup.procs"), "0")
             .map_err(|error| Ended::could_not("enter a cgroup", error))
     }
 
     /// The same cgroup once more, which is not removed by this.
-    pub(super) fn again(&self) -> Result<Self, Ended> {
+    pub(crate) fn again(&self) -> Result<Self, Ended> {
         let folder = self.folder.try_clone().map_err(|error| Ended::could_not("open a cgroup", error))?;
         Ok(Self { path: PathBuf::from(ROOT_CGROUP), folder })
     }
 
     /// Its id: the inode number of its folder.
-    pub(super) fn id(&self) -> Result<u64, Ended> {
+    pub(crate) fn id(&self) -> Result<u64, Ended> {
         use std::os::unix::fs::MetadataExt;
         let facts = self.folder.metadata().map_err(|error| Ended::could_not("stat a cgroup", error))?;
         Ok(facts.ino())
     }
 
     /// Removes it now.
-    pub(super) fn remove(&self) -> Result<(), Errno> {
+    pub(crate) fn remove(&self) -> Result<(), Errno> {
         fs::remove_dir(&self.path).map_err(Errno::from)
     }
 }
@@ -381,13 +381,13 @@ impl Drop for Cgroup {
 }
 
 /// Does `body` in a child process, and waits for its end. The child must not attach what is to last, nor panic.
-pub(super) fn in_child(body: impl FnOnce()) -> Result<(), Ended> {
+pub(crate) fn in_child(body: impl FnOnce()) -> Result<(), Ended> {
     let child = start_child(body)?;
     waitpid(child, None).map(drop).map_err(|errno| Ended::could_not("wait for the child", errno))
 }
 
 /// Starts a child process that does `body` and ends.
-pub(super) fn start_child(body: impl FnOnce()) -> Result<Pid, Ended> {
+pub(crate) fn start_child(body: impl FnOnce()) -> Result<Pid, Ended> {
     // SAFETY: a probe's process has one thread, so its child may do anything a fresh process may.
     match unsafe { fork() }.map_err(|errno| Ended::could_not("start a child", errno))? {
         ForkResult::Child => {
@@ -400,7 +400,7 @@ pub(super) fn start_child(body: impl FnOnce()) -> Result<Pid, Ended> {
 }
 
 /// Every sequence of `length` verdicts out of `choices`.
-pub(super) fn sequences(length: usize, choices: &[i32]) -> Vec<Vec<i32>> {
+pub(crate) fn sequences(length: usize, choices: &[i32]) -> Vec<Vec<i32>> {
     let mut all = vec![Vec::new()];
     for _ in 0..length {
         all = all
