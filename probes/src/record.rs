@@ -88,6 +88,14 @@ pub struct Case {
     /// The programs as they were submitted and as the kernel rewrote them; only in a detailed run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<ProgramDump>,
+    /// How long the case took, in microseconds of the guest's monotonic clock; 0 when nothing has measured it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub micros: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A program as it was handed to the kernel and, where accepted, as the kernel keeps it.

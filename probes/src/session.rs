@@ -16,6 +16,7 @@ use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Instant;
 
 mod kernel;
 mod sink;
@@ -113,8 +114,11 @@ impl<'a> Session<'a> {
         }
         let mut attempt = Attempt::new(self.kernel, name, self.crumb, self.detail);
         attempt.at(Phase::Open);
+        let started = Instant::now();
         let ended = body(&mut attempt);
-        Ok(crate::guest::Said::Case(Box::new(attempt.finish(ended))))
+        let mut case = attempt.finish(ended);
+        case.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Ok(crate::guest::Said::Case(Box::new(case)))
     }
 }
 
@@ -156,6 +160,7 @@ impl<'a> Attempt<'a> {
             seen: serde_json::Map::new(),
             log: String::new(),
             programs: Vec::new(),
+            micros: 0,
         };
         Self { kernel, crumb, detail, case }
     }

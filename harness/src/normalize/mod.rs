@@ -195,6 +195,7 @@ mod tests {
             seen: Map::new(),
             log: log.to_owned(),
             programs: Vec::new(),
+            micros: 0,
         }
     }
 

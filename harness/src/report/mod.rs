@@ -69,7 +69,7 @@ pub(crate) mod made_up {
     pub(crate) fn case(name: &str, phase: Phase, end: End, flags: [Option<bool>; 3]) -> Case {
         let [accepted, fired, denied] = flags;
         let (seen, programs, log) = (serde_json::Map::new(), Vec::new(), String::new());
-        Case { name: name.to_owned(), phase, end, accepted, fired, denied, seen, log, programs }
+        Case { name: name.to_owned(), phase, end, accepted, fired, denied, seen, log, programs, micros: 0 }
     }
 
     /// Two kernels: one ran and differs in one probe, the other could not be started.

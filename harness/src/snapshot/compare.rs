@@ -247,6 +247,7 @@ mod tests {
             seen: serde_json::Map::new(),
             log: String::new(),
             programs: Vec::new(),
+            micros: 0,
         };
         Record { outcome: Outcome::Observed, cases: vec![case], ..Record::not_run(probe, "") }
     }

@@ -11,12 +11,11 @@ use super::{
     Attr, NAME_LEN, address, address_mut, bpf, bpf_fd, consts, fd_field, field_text, length, object_name,
 };
 use crate::insn::Insn;
+use memmap2::MmapMut;
 
-/// The first log buffer. Untouched pages of it cost nothing, so it is large enough for almost every log.
-const LOG_FIRST: usize = 1 << 20;
-/// The largest: one byte less than 16 MiB, because BTF logs were limited to `UINT_MAX >> 8` bytes
+/// The log buffer: one byte less than 16 MiB, because BTF logs were limited to `UINT_MAX >> 8` bytes
 /// (5.10 kernel/bpf/btf.c `btf_parse`), as those of programs were before 5.2.
-const LOG_LAST: usize = (1 << 24) - 1;
+const LOG_BYTES: usize = (1 << 24) - 1;
 /// How often `EAGAIN`, which a pending signal causes (`do_check`, 6.14 kernel/bpf/verifier.c), is tried again.
 const AGAIN: usize = 5;
 
@@ -323,42 +322,29 @@ fn load_once(attr: LoadAttr, buffer: &mut [u8], log_level: u32) -> Result<OwnedF
 }
 
 thread_local! {
-    /// The first log buffer, which is used again and again: mapping and zeroing a new one for each of thousands of loads
-    /// costs more than the loads.
-    static LOG: RefCell<Vec<u8>> = RefCell::new(vec![0; LOG_FIRST]);
+    /// The log buffer. A mapping of its own, because pages of it that no log reaches then cost nothing: an allocator
+    /// may zero what it hands out, which took longer than the loads.
+    static LOG: RefCell<Option<MmapMut>> = const { RefCell::new(None) };
 }
 
-/// Loads with a log, in a larger buffer when the kernel says `ENOSPC`.
+/// Loads with a log.
 fn logged(
     log_level: u32,
     once: impl Fn(&mut [u8], u32) -> Result<OwnedFd, Errno>,
 ) -> Result<Loaded, LoadError> {
-    let said = |answer: Result<OwnedFd, Errno>, buffer: &[u8]| match answer {
-        Ok(fd) => Ok(Loaded { fd, log: field_text(buffer) }),
-        Err(errno) => Err(LoadError { errno, log: field_text(buffer) }),
-    };
-    let first = LOG.with_borrow_mut(|buffer| {
+    LOG.with_borrow_mut(|log| {
+        let buffer = match log {
+            Some(buffer) => buffer,
+            None => log.insert(MmapMut::map_anon(LOG_BYTES).map_err(|error| refused(error.into()))?),
+        };
         if let Some(byte) = buffer.first_mut() {
             *byte = 0; // a load that writes no log leaves the last one's there
         }
         match once(buffer, log_level) {
-            Err(Errno::ENOSPC) => None,
-            answer => Some(said(answer, buffer)),
+            Ok(fd) => Ok(Loaded { fd, log: field_text(buffer) }),
+            Err(errno) => Err(LoadError { errno, log: field_text(buffer) }),
         }
-    });
-    let mut size = LOG_FIRST;
-    let mut answer = first;
-    loop {
-        if let Some(answer) = answer {
-            return answer;
-        }
-        size = (size * 4).min(LOG_LAST);
-        let mut buffer = vec![0; size];
-        answer = match once(&mut buffer, log_level) {
-            Err(Errno::ENOSPC) if size < LOG_LAST => None,
-            given => Some(said(given, &buffer)),
-        };
-    }
+    })
 }
 
 /// `struct { .. } test` of `BPF_PROG_TEST_RUN`.

@@ -178,7 +178,8 @@ fn supervise(
     patience: Duration,
 ) -> Result<(Outcome, Vec<RawFd>), ChannelError> {
     let deadline = Instant::now() + patience;
-    let mut buffer = vec![0_u8; 64 << 10];
+    // Small: the pages that this process writes are copied anew after each fork.
+    let mut buffer = [0_u8; 4 << 10];
     loop {
         channel.beat();
         if Instant::now() >= deadline {
