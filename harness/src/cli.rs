@@ -105,6 +105,22 @@ pub enum KernelsVerb {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// Build the kernel of a row from its archive of sources, or from a source tree, with the project's fragments
+    ///
+    /// The image goes into the cache; a build of the same sources, fragments and tools is found there.
+    Build {
+        /// The row
+        kernel: String,
+        /// A tree of kernel sources of the row's version; it is read only, nothing is built inside
+        #[arg(long, value_name = "DIR")]
+        source: Option<PathBuf>,
+        /// Compilers at once; as many as there are processors if left out
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+        jobs: Option<u16>,
+        /// How to print
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
     /// Fetch kernels into the cache
     Fetch {
         /// Only these rows

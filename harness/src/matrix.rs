@@ -113,6 +113,16 @@ pub struct Archive {
     pub fragments: Vec<PathBuf>,
 }
 
+impl Archive {
+    /// The release that the archive's name gives, such as `5.7.14`; the whole name when it gives none.
+    #[must_use]
+    pub fn release(&self) -> &str {
+        let name = self.url.rsplit('/').next().unwrap_or_default();
+        let bare = name.strip_prefix("linux-").unwrap_or(name);
+        bare.split_once(".tar").map_or(bare, |(release, _)| release)
+    }
+}
+
 impl Matrix {
     /// Reads the file `path`.
     ///

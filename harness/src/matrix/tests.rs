@@ -20,7 +20,12 @@ fn the_projects_own_matrix_is_valid() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../matrix.yaml");
     let matrix = Matrix::load(&path).unwrap();
     let names: Vec<_> = matrix.rows.iter().map(|row| row.name.as_str()).collect();
-    assert_eq!(names[..3], ["5.10", "6.1", "6.12"]);
+    // Reports and snapshots show them in this order.
+    let mut sorted = names.clone();
+    let numbers = |name: &str| name.split('.').map(|part| part.parse::<u32>().ok()).collect::<Vec<_>>();
+    sorted.sort_by_key(|name| numbers(name));
+    assert_eq!(names, sorted);
+    assert!(names.contains(&"6.12"));
     assert!(matrix.rows.iter().all(|row| row.lsm.ends_with(",bpf")));
 }
 

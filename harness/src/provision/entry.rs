@@ -50,6 +50,28 @@ pub struct Meta {
     pub config_origin: String,
     /// The sentence that says what was taken instead of the pin.
     pub substituted: Option<String>,
+    /// How it was built, if it was built here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built: Option<BuildFacts>,
+}
+
+/// How an image was built.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildFacts {
+    /// The sources' release, from their Makefile.
+    pub release: String,
+    /// The archive with its SHA-256, or a digest of the tree.
+    pub origin: String,
+    /// SHA-256 of what the fragments ask for.
+    pub fragments: String,
+    /// The compiler and pahole, as they call themselves.
+    pub tools: Vec<String>,
+    /// Variables that `make` was given because of the release, without those that name this machine's files.
+    pub variables: Vec<String>,
+    /// The options that the release did not take as asked: `NAME=VALUE`.
+    pub not_taken: Vec<String>,
+    /// How long it took, in seconds.
+    pub seconds: u64,
 }
 
 /// A whole entry.

@@ -10,7 +10,7 @@ use super::tools::ToolError;
 use crate::cache::{Cache, CacheError};
 use crate::child::ChildError;
 use crate::exit::{self, ExitCode};
-use crate::matrix::{Row, Source};
+use crate::matrix::{Archive, Row, Source};
 use crate::model::ImageFacts;
 use crate::progress::Progress;
 use serde::Serialize;
@@ -97,14 +97,23 @@ pub enum KernelError {
         /// Each option with what was promised and what is.
         broken: Vec<String>,
     },
-    /// Sources cannot be built yet.
-    #[error(
-        "kernel {name}: building kernels from an archive is not supported yet; use debian, upstream or path"
-    )]
-    NoBuilder {
+    /// It is to be built from sources and has not been.
+    #[error("kernel {name} is not built here; run: cargo conform kernels build {name} [--source DIR]")]
+    NotBuilt {
         /// The row.
         name: String,
     },
+    /// It was built with another configuration than the fragments now ask for.
+    #[error(
+        "kernel {name} was built from other fragments; run: cargo conform kernels build {name} [--source DIR]"
+    )]
+    Outdated {
+        /// The row.
+        name: String,
+    },
+    /// The fragments cannot be read.
+    #[error(transparent)]
+    Fragment(#[from] super::build::fragments::FragmentError),
     /// virtme-ng could not fetch the mainline build.
     #[error(
         "kernel {name}: cannot fetch mainline {version} through virtme-ng; check the network and that the build exists"
@@ -157,12 +166,14 @@ pub enum KernelError {
 impl ExitCode for KernelError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::PromiseBroken { .. } | Self::NoBuilder { .. } | Self::Image(_) | Self::NoImage { .. } => {
+            Self::PromiseBroken { .. } | Self::Fragment(_) | Self::Image(_) | Self::NoImage { .. } => {
                 exit::BAD_INPUT
             }
             Self::Tool(tool) => tool.exit_code(),
             Self::Offline { .. }
             | Self::Damaged { .. }
+            | Self::NotBuilt { .. }
+            | Self::Outdated { .. }
             | Self::NothingLeft { .. }
             | Self::Upstream { .. }
             | Self::Apt { .. }
@@ -217,10 +228,10 @@ pub fn status(row: &Row, cache: &Cache) -> Status {
             Err(error) => Status::Damaged { why: chain(&error) },
         };
     }
-    let Some(key) = cache_key(&row.source) else {
-        return Status::Unavailable { why: KernelError::NoBuilder { name: row.name.clone() }.to_string() };
-    };
-    match Entry::load(cache, &key) {
+    if let Source::Archive(archive) = &row.source {
+        return built_status(row, archive, cache);
+    }
+    match Entry::load(cache, &cache_key(row)) {
         Ok(Some(entry)) => Status::Cached {
             facts: facts_of(&entry, &row.config),
             package_file: entry.deb(),
@@ -228,6 +239,44 @@ pub fn status(row: &Row, cache: &Cache) -> Status {
         },
         Ok(None) => Status::Absent { from: describe(&row.source) },
         Err(error) => Status::Damaged { why: chain(&error) },
+    }
+}
+
+/// How the image of a row that is built from sources stands.
+fn built_status(row: &Row, archive: &Archive, cache: &Cache) -> Status {
+    match built(row, archive, cache) {
+        Ok(entry) => Status::Cached {
+            facts: facts_of(&entry, &row.config),
+            package_file: None,
+            config_origin: entry.meta.config_origin,
+        },
+        Err(error @ (KernelError::NotBuilt { .. } | KernelError::Outdated { .. })) => {
+            Status::Unavailable { why: error.to_string() }
+        }
+        Err(error) => Status::Damaged { why: chain(&error) },
+    }
+}
+
+/// Why a row that is built from sources has no image here; `None` for every other row, and for one that has been built.
+#[must_use]
+pub fn unbuilt(row: &Row, cache: &Cache) -> Option<String> {
+    let Source::Archive(archive) = &row.source else { return None };
+    match built(row, archive, cache) {
+        Err(error @ (KernelError::NotBuilt { .. } | KernelError::Outdated { .. })) => Some(error.to_string()),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// The image that was built for a row.
+fn built(row: &Row, archive: &Archive, cache: &Cache) -> Result<Entry, KernelError> {
+    let name = || row.name.clone();
+    let loaded = Entry::load(cache, &cache_key(row));
+    let entry = loaded.map_err(|source| KernelError::Damaged { name: name(), source })?;
+    let entry = entry.ok_or_else(|| KernelError::NotBuilt { name: name() })?;
+    if super::build::is_current(&entry, archive)? {
+        Ok(entry)
+    } else {
+        Err(KernelError::Outdated { name: name() })
     }
 }
 
@@ -247,7 +296,10 @@ pub fn ensure(
         return inspect(path);
     }
     let name = || row.name.clone();
-    let key = cache_key(&row.source).ok_or_else(|| KernelError::NoBuilder { name: name() })?;
+    if let Source::Archive(archive) = &row.source {
+        return kept_promises(row, facts_of(&built(row, archive, cache)?, &row.config));
+    }
+    let key = cache_key(row);
     let label = format!("fetch {}", row.name);
     if let Some(entry) = load(row, cache, &key, progress, offline)? {
         if !offline {
@@ -266,7 +318,7 @@ pub fn ensure(
         None => match &row.source {
             Source::Debian(pin) => fetch.debian(pin)?,
             Source::Upstream(version) => fetch.upstream(version)?,
-            Source::Archive(_) | Source::Path(_) => return Err(KernelError::NoBuilder { name: name() }),
+            Source::Archive(_) | Source::Path(_) => return Err(KernelError::NotBuilt { name: name() }),
         },
     };
     fetch.modules(&entry);
@@ -285,12 +337,12 @@ pub fn inspect(path: &Path) -> Result<ImageFacts, KernelError> {
     Ok(ImageFacts { path: absolute, sha256, ..ImageFacts::default() })
 }
 
-/// Under which key the cache keeps the source's image; `None` when it keeps none.
-fn cache_key(source: &Source) -> Option<String> {
-    match source {
-        Source::Debian(debian) => Some(format!("{}_{}", debian.package.full, debian.version)),
-        Source::Upstream(version) => Some(format!("mainline-{version}")),
-        Source::Archive(_) | Source::Path(_) => None,
+/// Under which key the cache keeps the row's image, if it keeps one.
+fn cache_key(row: &Row) -> String {
+    match &row.source {
+        Source::Debian(debian) => format!("{}_{}", debian.package.full, debian.version),
+        Source::Upstream(version) => format!("mainline-{version}"),
+        Source::Archive(_) | Source::Path(_) => super::build::key(row),
     }
 }
 

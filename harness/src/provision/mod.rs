@@ -4,6 +4,7 @@
 //! Everything that is fetched goes into the [cache](crate::cache); what is in the cache is used without a network.
 
 pub mod apt;
+pub mod build;
 pub mod deb;
 pub mod debian_version;
 pub mod doctor;

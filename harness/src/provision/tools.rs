@@ -239,6 +239,48 @@ fn install(tool: &str, packages: &[&str], cache: &Cache, progress: &Progress) ->
     outcome.map(drop).map_err(|error| failed(Box::new(error)))
 }
 
+/// What building a kernel takes, beside a shell: programs, and the package of each.
+const BUILD_PROGRAMS: [(&str, &str); 9] = [
+    ("gcc", "gcc"),
+    ("pahole", "dwarves"),
+    ("make", "make"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+    ("perl", "perl"),
+    ("xz", "xz-utils"),
+    ("curl", "curl"),
+];
+/// Headers that the build's own tools include, and the package of each.
+const BUILD_HEADERS: [(&str, &str); 3] =
+    [("gelf.h", "libelf-dev"), ("openssl/evp.h", "libssl-dev"), ("zlib.h", "zlib1g-dev")];
+
+/// What a build needs, installed if need be; gives the compiler and pahole.
+///
+/// # Errors
+/// [`ToolError`].
+pub fn ensure_build_tools(cache: &Cache, progress: &Progress) -> Result<Vec<Tool>, ToolError> {
+    let programs = BUILD_PROGRAMS.iter().filter(|(name, _)| find_in_path(name).is_none());
+    let headers = BUILD_HEADERS.iter().filter(|(name, _)| !has_header(name));
+    let missing: Vec<&str> = programs.chain(headers).map(|&(_, package)| package).collect();
+    if !missing.is_empty() {
+        install("what building a kernel takes", &missing, cache, progress)?;
+    }
+    let tool = |(name, package): &(&str, &str)| {
+        let missing = || ToolError::StillMissing { tool: (*name).to_owned(), package: (*package).to_owned() };
+        let tool = find_in_path(name).ok_or_else(missing).and_then(with_version)?;
+        let version = format!("{name}: {}", tool.version);
+        Ok(Tool { version, ..tool })
+    };
+    BUILD_PROGRAMS.iter().take(2).map(tool).collect()
+}
+
+/// Whether the compiler finds a header; without a compiler the answer does not matter, for all is installed then.
+fn has_header(name: &str) -> bool {
+    let folders = ["/usr/include", "/usr/local/include", "/usr/include/x86_64-linux-gnu"];
+    folders.iter().any(|folder| Path::new(folder).join(name).is_file())
+}
+
 /// The folder of virtme-ng's environment.
 fn vng_dir(cache: &Cache) -> PathBuf {
     cache.root().join("tools").join(format!("virtme-ng-{VNG_VERSION}"))

@@ -1,15 +1,17 @@
-//! `conform kernels list|fetch`: where the matrix's kernels come from, and whether they are here.
+//! `conform kernels list|fetch|build`: where the matrix's kernels come from, and whether they are here.
 
 use super::environment::images;
 use super::project::{Project, Subject, subjects};
 use crate::cache::Cache;
 use crate::cli::{Format, KernelsVerb};
 use crate::exit::{self, Failure};
-use crate::matrix::{Row, Source};
+use crate::matrix::{Matrix, Row, Source};
 use crate::progress::Progress;
+use crate::provision::build::{BuildError, Order};
 use crate::provision::kernels::{Status, status};
 use comfy_table::{Table, presets};
 use serde::Serialize;
+use std::path::Path;
 
 /// Version of the JSON that `kernels list` and `kernels fetch` print.
 const SCHEMA: u32 = 1;
@@ -46,6 +48,10 @@ pub(super) fn kernels(project: &Project, verb: &KernelsVerb, progress: &Progress
     let cache = Cache::from_env()?;
     let (rows, format, code) = match verb {
         KernelsVerb::List { format } => (matrix.rows, *format, exit::OK),
+        KernelsVerb::Build { kernel, source, jobs, format } => {
+            let row = build(&matrix, kernel, source.as_deref(), *jobs, &cache, progress)?;
+            (vec![row], *format, exit::OK)
+        }
         KernelsVerb::Fetch { kernels, format } => {
             let subjects = subjects(&matrix, kernels)?;
             let mut code = exit::OK;
@@ -72,6 +78,31 @@ pub(super) fn kernels(project: &Project, verb: &KernelsVerb, progress: &Progress
         Format::Junit | Format::Markdown => return Err(super::no_such_format("kernels")),
     }
     Ok(code)
+}
+
+/// Builds one row's kernel and gives the row.
+fn build(
+    matrix: &Matrix,
+    kernel: &str,
+    source: Option<&Path>,
+    jobs: Option<u16>,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<Row, Failure> {
+    let row = match subjects(matrix, &[kernel.to_owned()])?.pop() {
+        Some(Subject::Row(row)) => *row,
+        _ => return Err(BuildError::NotFromSources { name: kernel.to_owned() }.into()),
+    };
+    let Source::Archive(archive) = &row.source else {
+        return Err(BuildError::NotFromSources { name: row.name }.into());
+    };
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let jobs = jobs.map_or(processors, usize::from);
+    let built = Order { row: &row, source, jobs, cache, progress }.build(archive)?;
+    if !built.fresh {
+        progress.say(&format!("build {}", row.name), "the cache has it: same sources, fragments and tools");
+    }
+    Ok(row)
 }
 
 fn describe(row: &Row, cache: &Cache) -> RowReport {

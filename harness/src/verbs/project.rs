@@ -51,7 +51,11 @@ impl Subject {
             Self::Row(row) => match &row.source {
                 Source::Debian(debian) => Some(format!("{}.", debian.package.series)),
                 Source::Upstream(version) => Some(version.trim_start_matches('v').to_owned()),
-                Source::Archive(_) | Source::Path(_) => None,
+                // The patch level may be another tree's; the minor version is checked before the build.
+                Source::Archive(archive) => {
+                    Some(archive.release().split('.').take(2).map(|part| format!("{part}.")).collect())
+                }
+                Source::Path(_) => None,
             },
             Self::Image { .. } => None,
         };

@@ -3,11 +3,13 @@
 use super::environment::{Environment, RunFolder, images, jobs};
 use super::newcomers;
 use super::project::{Project, Subject, ids_in, known, probe_globs, probe_infos, subjects};
+use crate::cache::Cache;
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::matrix::Matrix;
 use crate::model::{FORMAT, ImageFacts, KernelRun};
 use crate::progress::{Progress, Task, Unit};
+use crate::provision::kernels::unbuilt;
 use crate::report::{Material, json, junit, runs, table};
 use crate::run::collect::Observer;
 use crate::run::schedule;
@@ -26,6 +28,8 @@ pub struct Finished {
     pub folder: PathBuf,
     /// Records that could not be written to the folder, one sentence each.
     pub not_kept: Vec<String>,
+    /// Rows of the matrix that nobody named and that have no image here: their name, and why.
+    pub not_run: Vec<(String, String)>,
     /// Wall-clock time.
     pub took: Duration,
 }
@@ -68,7 +72,7 @@ pub fn prepare_and_run(
     progress: &Progress,
 ) -> Result<Finished, Failure> {
     let matrix = project.matrix()?;
-    let subjects = subjects(&matrix, &selection.kernels)?;
+    let mut subjects = subjects(&matrix, &selection.kernels)?;
     let dynamic = project.dynamic_ids()?;
     let globs = probe_globs(&selection.probes, &dynamic)?;
     if subjects.is_empty() {
@@ -79,6 +83,11 @@ pub fn prepare_and_run(
     environment.setup.select = globs;
     environment.setup.known = dynamic;
     environment.setup.detail = detail;
+    let not_run =
+        if selection.kernels.is_empty() { set_aside(&mut subjects, &environment.cache) } else { Vec::new() };
+    for (kernel, why) in &not_run {
+        progress.say(kernel, &format!("not run: {why}"));
+    }
     let folder = RunFolder::make(project, run_dir)?;
     let (runs, not_kept) = run_subjects(&mut environment, &matrix, &subjects, options, &folder, progress)?;
     if !environment.setup.select.is_empty() && nothing_ran(&runs) {
@@ -89,7 +98,20 @@ pub fn prepare_and_run(
         return Err(Failure::new(exit::NOTHING_SELECTED, why));
     }
     folder.becomes_last(project);
-    Ok(Finished { runs, folder: folder.path, not_kept, took: started.elapsed() })
+    Ok(Finished { runs, folder: folder.path, not_kept, not_run, took: started.elapsed() })
+}
+
+/// Takes out the rows that are built from sources and have not been built here: who names none is not kept waiting for
+/// builds. They are said, and nothing is said of them.
+fn set_aside(subjects: &mut Vec<Subject>, cache: &Cache) -> Vec<(String, String)> {
+    let mut aside = Vec::new();
+    subjects.retain(|subject| {
+        let Subject::Row(row) = subject else { return true };
+        let Some(why) = unbuilt(row, cache) else { return true };
+        aside.push((row.name.clone(), why));
+        false
+    });
+    aside
 }
 
 /// Boots the subjects and keeps their records in `folder`. Those without an image come last, as failed. The second
@@ -276,6 +298,13 @@ fn report(
                 material,
                 table::Look { width, unicode: terminal, colour: terminal },
             ));
+            if !finished.not_run.is_empty() {
+                let names: Vec<&str> = finished.not_run.iter().map(|(name, _)| name.as_str()).collect();
+                super::print(&format!(
+                    "not run, because not built here (cargo conform kernels build ROW): {}",
+                    names.join(" ")
+                ));
+            }
             let folder = finished.folder.strip_prefix(&project.root).unwrap_or(&finished.folder);
             super::print(&format!(
                 "{:.1} s in all; raw records in {}",

@@ -26,7 +26,7 @@ fn put(row: &Row, cache: &Cache, config: &str) -> Entry {
     std::fs::write(temp.path().join("vmlinuz"), fake_image(4096)).unwrap();
     std::fs::write(temp.path().join("config"), config).unwrap();
     let meta = Meta { package: "p".into(), substituted: Some("taken instead".into()), ..Meta::default() };
-    Entry::publish(cache, &cache_key(&row.source).unwrap(), temp, meta).unwrap()
+    Entry::publish(cache, &cache_key(row), temp, meta).unwrap()
 }
 
 #[test]
@@ -84,9 +84,11 @@ fn an_image_by_path_is_checked_too() {
 }
 
 #[test]
-fn an_archive_has_no_builder_yet() {
+fn a_row_of_sources_says_how_it_is_built() {
     let (_dir, cache) = cache();
     let row = matrix_row(&format!("lsm: bpf, archive: {{url: 'https://h/x', sha256: {}}}", "0".repeat(64)));
-    assert!(matches!(ensure(&row, &cache, &Progress::silent(), false), Err(KernelError::NoBuilder { .. })));
+    let error = ensure(&row, &cache, &Progress::silent(), false).unwrap_err();
+    assert!(matches!(error, KernelError::NotBuilt { .. }));
+    assert!(error.to_string().contains("kernels build"), "{error}");
     assert!(matches!(status(&row, &cache), Status::Unavailable { .. }));
 }
