@@ -73,6 +73,8 @@ pub enum Verb {
     Show(ShowOptions),
     /// Explain one probe from its snapshot: question, answer per range of kernels, kernel source, and its program
     Explain(ExplainOptions),
+    /// Say what changed from one kernel to another: rows of the matrix, run folders, or images on disk
+    Diff(DiffOptions),
     /// Say what is found, what is missing, how to mend it, and which accelerator a real trial says works
     Doctor(DoctorOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
@@ -259,6 +261,24 @@ pub struct ExplainOptions {
     #[arg(long)]
     pub no_boot: bool,
     /// How the newest kernel of the matrix is booted for its program, if no earlier run has kept that
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Options of `diff`.
+#[derive(Args, Clone, Debug)]
+pub struct DiffOptions {
+    /// A row of the matrix (its snapshots), a run folder or `FOLDER:KERNEL`, or an image, which is booted
+    pub before: String,
+    /// The same, for what it is held against
+    pub after: String,
+    /// Only probes whose id matches; repeatable
+    #[arg(long = "probe", value_name = "GLOB", value_delimiter = ',')]
+    pub probes: Vec<String>,
+    /// How images are booted
     #[command(flatten)]
     pub machine: MachineOptions,
     /// How to print

@@ -9,6 +9,7 @@ pub mod documented;
 pub mod json;
 pub mod junit;
 pub mod list;
+pub mod news;
 pub mod runs;
 pub mod table;
 

@@ -83,7 +83,7 @@ fn implied_acceptance(end: &End, phase: Phase) -> Option<bool> {
     }
 }
 
-fn result_line(case: &NormalCase) -> String {
+pub(crate) fn result_line(case: &NormalCase) -> String {
     let phase = case.phase.name();
     let mut line = match &case.end {
         End::Done => format!("done at {phase}"),

@@ -20,9 +20,11 @@ use crate::normalize::Normal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+pub(crate) use block::result_line;
 pub use compare::{Cell, Comparison, Stale, Verdict, compare};
 pub use format::{parse, render, render_body};
 pub use merge::merge;
+pub(crate) use merge::was_seen;
 pub use store::{Ci, Store};
 
 /// The phrase for the kernels of `all` whose place is in `members` (ascending), such as `from 6.12`.

@@ -1,6 +1,7 @@
 //! What each verb of the command line does. Everything here returns the exit code, or a [`Failure`] that knows it.
 
 mod accept;
+mod diff;
 mod doctor;
 mod environment;
 mod explain;
@@ -37,6 +38,7 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Verb::Kernels { verb } => kernels::kernels(&project, &verb, &progress),
         Verb::Show(options) => show::show(&project, &options, &progress),
         Verb::Explain(options) => explain::explain(&project, &options, &progress),
+        Verb::Diff(options) => diff::diff(&project, &options, &progress),
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
         Verb::Accept(options) => accept::accept(&project, &options),
         Verb::Merge(options) => merge::merge(&project, &options),
