@@ -7,14 +7,20 @@
 //! and loaded with aya) and `misuse-..` (a call that the verifier is expected to refuse; its reason is the record).
 
 mod bench;
+mod call;
 mod callable;
+mod cgroup;
 mod dynptr;
 mod exec;
 mod fields;
 mod identity;
 mod kernel_objects;
+mod kptr;
+mod lockdown;
 mod maps;
 mod memory;
+mod packets;
+mod perf;
 mod queues;
 mod ringbuf;
 mod signals;
@@ -61,6 +67,8 @@ enum Kind {
     Plain,
     /// Made by hand, allowed to sleep.
     Sleepable,
+    /// Made by hand, of a cgroup.
+    Cgroup,
     /// An object loaded with aya.
     Rust,
 }
@@ -85,10 +93,23 @@ const fn misuse(name: &'static str, body: Body) -> Case {
     Case { name, kind: Kind::Plain, body }
 }
 
+/// The same, by a program that may sleep.
+const fn slow_misuse(name: &'static str, body: Body) -> Case {
+    Case { name, kind: Kind::Sleepable, body }
+}
+
+/// A case of programs of a cgroup.
+const fn of_cgroup(name: &'static str, body: Body) -> Case {
+    Case { name, kind: Kind::Cgroup, body }
+}
+
 /// Any other case.
 const fn case(name: &'static str, body: Body) -> Case {
     Case { name, kind: Kind::Plain, body }
 }
+
+/// The hooks with an inert program, which calls those of the cases: the usual one, and those of sockets.
+pub const KEPT: &[&str] = &["file_open", "socket_listen", "socket_post_create", "socket_bind"];
 
 /// What an event of a ring buffer says.
 const WORDS: [i32; 2] = [0x0102_0304, 0x0506_0708];
@@ -109,6 +130,10 @@ const TABLES: &[&[Row]] = &[
     text::ROWS,
     signals::ROWS,
     kernel_objects::ROWS,
+    kptr::ROWS,
+    perf::ROWS,
+    packets::ROWS,
+    cgroup::ROWS,
 ];
 
 /// Helpers whose probes stay away from the shared machine: they give IMA a policy, which cannot be taken back and has
@@ -121,6 +146,7 @@ const APART: &[u32] = &[helper::IMA_INODE_HASH, helper::IMA_FILE_HASH];
 pub fn probes() -> Vec<Probe> {
     let rows = || TABLES.iter().copied().flatten();
     let mut probes: Vec<Probe> = rows().map(|&row| probe(row)).collect();
+    probes.push(lockdown::probe());
     probes.append(&mut callable::probes(|number| rows().any(|row| row.helper == number)));
     probes
 }
@@ -139,7 +165,7 @@ fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
     session.case("callable", |attempt| callable::callable(attempt, row.helper))?;
     row.cases.iter().try_for_each(|case| {
         session.case(case.name, |attempt| {
-            let mut bench = Bench::new(attempt, row.helper, case.kind == Kind::Sleepable);
+            let mut bench = Bench::new(attempt, row.helper, case.kind);
             if bench.known()? { (case.body)(&mut bench) } else { bench.bare_call() }
         })
     })

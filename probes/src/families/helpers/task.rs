@@ -1,7 +1,8 @@
 //! The running task as a whole: its registers, stacks, memory areas and cgroup, and structures printed by their types.
 
 use super::bench::{Bench, argument, keep, open_file, page, slot, stack, text};
-use super::{Row, canonical, case, misuse, sleepable};
+use super::call::Arg::{Argument, Context, Hash, Number, Page, Stack, Task};
+use super::{Row, canonical, case, misuse, sleepable, slow_misuse};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_CGROUP_ARRAY, BPF_MAP_TYPE_STACK_TRACE, MapSpec};
 use crate::btf::Kind;
@@ -28,6 +29,7 @@ pub(super) const ROWS: &[Row] = &[
             canonical(registers),
             sleepable(registers),
             misuse("misuse-number-for-task", |bench| number_for(bench, Reg::R1)),
+            misuse("misuse-file-for-task", |bench| bench.call(&[Argument(0)])),
         ],
     },
     Row {
@@ -51,6 +53,9 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| kernel_stack(bench, Whose::Context)),
             case("flags-that-there-are-not", |bench| stack_flags(bench, Whose::Context)),
+            misuse("misuse-number-for-context", |bench| {
+                bench.call(&[Number(4096), Page, Number(16), Number(0)])
+            }),
             misuse("misuse-size-beyond-the-value", |bench| beyond_the_value(bench, Whose::Context)),
         ],
     },
@@ -63,6 +68,8 @@ pub(super) const ROWS: &[Row] = &[
         ],
         cases: &[
             canonical(stack_id),
+            misuse("misuse-number-for-context", |bench| bench.call(&[Number(4096), Hash, Number(0)])),
+            misuse("misuse-number-for-map", |bench| bench.call(&[Context, Number(0), Number(0)])),
             misuse("misuse-map-of-another-type", |bench| {
                 let helper = bench.helper();
                 let map = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_ARRAY, 4, 8, 2))?;
@@ -77,8 +84,13 @@ pub(super) const ROWS: &[Row] = &[
         asks: "call back with the memory area of an address, and answer ENOENT for an address outside of any",
         sources: &[TRACING, source("6.0", "kernel/bpf/task_iter.c", "bpf_find_vma")],
         cases: &[
-            canonical(|bench| find_vma(bench, 0)),
-            misuse("misuse-callback-returns-2", |bench| find_vma(bench, 2)),
+            canonical(|bench| find_vma(bench, 0, 0)),
+            case("flags-that-there-are-not", |bench| find_vma(bench, 0, 1)),
+            misuse("misuse-callback-returns-2", |bench| find_vma(bench, 2, 0)),
+            misuse("misuse-number-for-task", |bench| bench.call(&[Number(4096), Number(0)])),
+            misuse("misuse-number-for-callback", |bench| {
+                bench.call(&[Task, Number(0), Number(0), Page, Number(0)])
+            }),
         ],
     },
     Row {
@@ -87,6 +99,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[TRACING, source("6.0", "kernel/trace/bpf_trace.c", "bpf_current_task_under_cgroup")],
         cases: &[
             canonical(under_cgroup),
+            misuse("misuse-number-for-map", |bench| bench.call(&[Number(0), Number(0)])),
             misuse("misuse-map-of-another-type", |bench| {
                 let helper = bench.helper();
                 let map = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_ARRAY, 4, 4, 1))?;
@@ -103,6 +116,12 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| print(bench, 16)),
             case("size-of-the-description-wrong", |bench| print(bench, 8)),
+            case("flags-that-there-are-not", |bench| {
+                bench.answer(&[Page, Number(64), Stack(16), Number(16), Number(1 << 20)])
+            }),
+            misuse("misuse-size-beyond-the-stack", |bench| {
+                bench.call(&[Stack(16), Number(64), Stack(16), Number(16), Number(0)])
+            }),
             misuse("misuse-number-for-destination", |bench| number_for(bench, Reg::R1)),
         ],
     },
@@ -113,7 +132,14 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(copy),
             sleepable(copy),
-            super::Case { name: "misuse-number-for-task", ..sleepable(|bench| number_for(bench, Reg::R4)) },
+            super::Case {
+                name: "flags-that-there-are-not",
+                ..sleepable(|bench| bench.answer(&[Page, Number(8), Number(8), Task, Number(1)]))
+            },
+            slow_misuse("misuse-number-for-task", |bench| number_for(bench, Reg::R4)),
+            slow_misuse("misuse-size-beyond-the-stack", |bench| {
+                bench.call(&[Stack(8), Number(16), Number(8), Task, Number(0)])
+            }),
         ],
     },
     Row {
@@ -141,6 +167,7 @@ pub(super) const ROWS: &[Row] = &[
             canonical(of_this_processor),
             sleepable(of_this_processor),
             misuse("misuse-number-for-variable", |bench| number_for(bench, Reg::R1)),
+            misuse("misuse-memory-for-variable", |bench| bench.call(&[Page])),
         ],
     },
     Row {
@@ -150,6 +177,7 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| branches(bench, 0)),
             case("flags-that-there-are-not", |bench| branches(bench, 1)),
+            misuse("misuse-size-beyond-the-stack", |bench| bench.call(&[Stack(24), Number(48), Number(0)])),
             misuse("misuse-number-for-destination", |bench| number_for(bench, Reg::R1)),
         ],
     },
@@ -250,28 +278,27 @@ fn kernel_stack(bench: &mut Bench<'_, '_>, whose: Whose) -> Result<(), Ended> {
     see_functions(bench, &bytes, whose.hook().1)
 }
 
+/// Where a function of the kernel proper begins and where what follows it does, in /proc/kallsyms, which has them in
+/// the order of their addresses (6.12 kernel/kallsyms.c, `get_ksymbol_core`).
+fn range_of(symbols: &str, name: &str) -> Option<std::ops::Range<u64>> {
+    let address = |line: &str| u64::from_str_radix(line.split(' ').next()?, 16).ok();
+    let end_of_line = symbols.find(&format!(" {name}\n"))? + name.len() + 2;
+    let line = symbols.get(..end_of_line)?.lines().next_back()?;
+    let start = address(line)?;
+    let end = symbols.get(end_of_line..)?.lines().filter_map(address).find(|&next| next != start)?;
+    (end > start).then_some(start..end)
+}
+
 /// Whether functions are on a stack, told by the kernel's symbols.
 fn see_functions(bench: &mut Bench<'_, '_>, stack: &[u8], wanted: [&str; 2]) -> Result<(), Ended> {
     let symbols = fs::read_to_string("/proc/kallsyms")
         .map_err(|error| Ended::could_not("read the kernel's symbols", error))?;
-    let mut functions: Vec<(u64, &str)> = symbols
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let address = u64::from_str_radix(words.next()?, 16).ok()?;
-            let kind = words.next()?;
-            (kind == "t" || kind == "T").then_some((address, words.next()?))
-        })
-        .collect();
-    functions.sort_unstable();
-    let name_of = |address: u64| {
-        let after = functions.partition_point(|(start, _)| *start <= address);
-        functions.get(after.checked_sub(1)?).map(|(_, name)| *name)
-    };
-    let names: Vec<&str> =
-        stack.as_chunks::<8>().0.iter().filter_map(|bytes| name_of(u64::from_ne_bytes(*bytes))).collect();
+    let addresses = || stack.as_chunks::<8>().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
     for wanted in wanted {
-        bench.attempt.holds(&format!("{wanted} is among the functions"), names.contains(&wanted));
+        let range = range_of(&symbols, wanted);
+        let range = range.ok_or_else(|| Ended::CouldNotTell(format!("the kernel has no symbol {wanted}")))?;
+        let among = addresses().any(|address| range.contains(&address));
+        bench.attempt.holds(&format!("{wanted} is among the functions"), among);
     }
     Ok(())
 }
@@ -305,7 +332,7 @@ fn stack_id(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 }
 
 /// Looks for the area of a variable of ours, and for that of an address that nobody has.
-fn find_vma(bench: &mut Bench<'_, '_>, callback_returns: i32) -> Result<(), Ended> {
+fn find_vma(bench: &mut Bench<'_, '_>, callback_returns: i32, flags: i32) -> Result<(), Ended> {
     let helper = bench.helper();
     let (start, end) =
         (bench.offset("vm_area_struct", "vm_start")?, bench.offset("vm_area_struct", "vm_end")?);
@@ -320,7 +347,7 @@ fn find_vma(bench: &mut Bench<'_, '_>, callback_returns: i32) -> Result<(), Ende
                 asm.st_imm(Size::DW, Reg::R10, -16, 0).st_imm(Size::DW, Reg::R10, -8, 0);
                 asm.mov_reg(Reg::R1, Reg::R8).ld_imm64(Reg::R2, address).ld_func(Reg::R3, "callback");
                 stack(asm, Reg::R4, -16);
-                asm.mov_imm(Reg::R5, 0).call(helper);
+                asm.mov_imm(Reg::R5, flags).call(helper);
                 keep(asm, index, Reg::R0);
                 for (more, at) in [(1, -16), (2, -8)] {
                     asm.ldx(Size::DW, Reg::R1, Reg::R10, at);
@@ -336,6 +363,9 @@ fn find_vma(bench: &mut Bench<'_, '_>, callback_returns: i32) -> Result<(), Ende
         },
     )?;
     bench.returned("returned", results.get(slot(0)));
+    if flags != 0 {
+        return Ok(());
+    }
     bench.attempt.same("the area", Some((results.get(slot(1)), results.get(slot(2)))), area_of(address));
     bench.returned("returned for an address outside of any", results.get(slot(3)));
     bench.attempt.see("and called back with an area that ends at", results.get(slot(5)));
