@@ -11,7 +11,6 @@ use crate::results::Results;
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::{Probe, source};
 use crate::triggers::Arm;
-use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,17 +34,18 @@ pub(super) fn probe() -> Probe {
 }
 
 fn run(session: &mut Session<'_>) -> Result<(), Stop> {
-    let (mut before, mut old) = (BTreeSet::new(), None);
+    let (mut before, mut old) = (Vec::new(), None);
     session.case("none", |attempt| {
-        before = callable(attempt)?;
+        before = callable(attempt, HELPERS)?;
         attempt.holds("many helpers can be called", before.len() > 40);
         old.insert(Old::attach(attempt)?).ask(attempt)
     })?;
     for level in ["integrity", "confidentiality"] {
         session.case(level, |attempt| {
             fs::write(LEVEL, level).map_err(|error| Ended::could_not("raise lockdown", error))?;
-            let now = callable(attempt)?;
-            let gone: Vec<&str> = before.difference(&now).copied().collect();
+            let now = callable(attempt, &before)?;
+            let gone: Vec<&str> =
+                before.iter().filter(|helper| !now.contains(helper)).map(|&(_, name)| name).collect();
             attempt.see("can no longer be called", gone.join(", "));
             old.as_mut().map_or(Ok(()), |old| old.ask(attempt))
         })?;
@@ -53,16 +53,19 @@ fn run(session: &mut Session<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// The helpers that a program on a general hook may call.
-fn callable(attempt: &mut Attempt<'_>) -> Result<BTreeSet<&'static str>, Ended> {
-    let mut names = BTreeSet::new();
-    for &(number, name) in HELPERS {
+/// Those of these helpers that a program on a general hook may call.
+fn callable(attempt: &Attempt<'_>, helpers: &[Named]) -> Result<Vec<Named>, Ended> {
+    let mut may = Vec::new();
+    for &(number, name) in helpers {
         if may_call(attempt, &GENERAL, number)? {
-            names.insert(name);
+            may.push((number, name));
         }
     }
-    Ok(names)
+    Ok(may)
 }
+
+/// A helper's number and name.
+type Named = (u32, &'static str);
 
 /// A program that stays attached while lockdown is raised: it reads from the kernel and writes to user space.
 struct Old {

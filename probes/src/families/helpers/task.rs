@@ -15,6 +15,7 @@ use crate::session::Ended;
 use crate::spec::{Source, source};
 use crate::triggers::Arm;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
 
 const TRACING: Source = source("6.0", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto");
@@ -232,8 +233,8 @@ impl Whose {
     /// The hook, and functions that are on the way to it in every kernel of the suite.
     const fn hook(self) -> (&'static str, [&'static str; 2]) {
         match self {
-            Self::Task => ("task_getscheduler", ["__x64_sys_sched_getscheduler", "do_syscall_64"]),
-            Self::Context => ("file_open", ["path_openat", "do_syscall_64"]),
+            Self::Task => ("task_getscheduler", [SYSTEM_CALL, "security_task_getscheduler"]),
+            Self::Context => ("file_open", ["path_openat", "__x64_sys_openat"]),
         }
     }
 
@@ -278,24 +279,57 @@ fn kernel_stack(bench: &mut Bench<'_, '_>, whose: Whose) -> Result<(), Ended> {
     see_functions(bench, &bytes, whose.hook().1)
 }
 
-/// Where a function of the kernel proper begins and where what follows it does, in /proc/kallsyms, which has them in
-/// the order of their addresses (6.12 kernel/kallsyms.c, `get_ksymbol_core`).
-fn range_of(symbols: &str, name: &str) -> Option<std::ops::Range<u64>> {
-    let address = |line: &str| u64::from_str_radix(line.split(' ').next()?, 16).ok();
-    let end_of_line = symbols.find(&format!(" {name}\n"))? + name.len() + 2;
-    let line = symbols.get(..end_of_line)?.lines().next_back()?;
-    let start = address(line)?;
-    let end = symbols.get(end_of_line..)?.lines().filter_map(address).find(|&next| next != start)?;
-    (end > start).then_some(start..end)
+/// The functions that stacks are searched for, all in the first part of the kernel's text, and where their ranges are
+/// kept once one probe has found them: to read all symbols takes a third of a second under TCG.
+const FUNCTIONS: [&str; 4] = [SYSTEM_CALL, "path_openat", "__x64_sys_openat", "security_task_getscheduler"];
+const SYSTEM_CALL: &str = "__x64_sys_sched_getscheduler";
+const RANGES: &str = "/ranges-of-functions";
+
+/// Reads /proc/kallsyms, where the kernel proper comes first and in the order of its addresses (6.12 kernel/kallsyms.c,
+/// `get_ksymbol_core`), up to the last of the functions: a function ends where another address follows.
+fn read_ranges() -> std::io::Result<String> {
+    let mut symbols = BufReader::with_capacity(1 << 16, File::open("/proc/kallsyms")?);
+    let (mut line, mut ranges, mut begun) = (String::new(), String::new(), None);
+    let mut missing = FUNCTIONS.len();
+    while missing > 0 && symbols.read_line(&mut line)? > 0 {
+        let mut words = line.split_whitespace();
+        let address = words.next().and_then(|word| u64::from_str_radix(word, 16).ok());
+        if let (Some((name, start)), Some(end)) = (begun, address)
+            && end != start
+        {
+            ranges += &format!("{name} {start} {end}\n");
+            (begun, missing) = (None, missing - 1);
+        }
+        let name = words.nth(1).and_then(|found| FUNCTIONS.into_iter().find(|name| *name == found));
+        begun = name.zip(address).or(begun);
+        line.clear();
+    }
+    Ok(ranges)
+}
+
+/// The line for each of the functions: its name, where it begins, and where it ends.
+fn ranges() -> Result<String, Ended> {
+    if let Ok(known) = fs::read_to_string(RANGES) {
+        return Ok(known);
+    }
+    let why = |error: std::io::Error| Ended::could_not("find functions among the kernel's symbols", error);
+    let ranges = read_ranges().map_err(why)?;
+    // Whole or not at all, should this process end here.
+    fs::write(format!("{RANGES}.new"), &ranges).map_err(why)?;
+    fs::rename(format!("{RANGES}.new"), RANGES).map_err(why)?;
+    Ok(ranges)
 }
 
 /// Whether functions are on a stack, told by the kernel's symbols.
 fn see_functions(bench: &mut Bench<'_, '_>, stack: &[u8], wanted: [&str; 2]) -> Result<(), Ended> {
-    let symbols = fs::read_to_string("/proc/kallsyms")
-        .map_err(|error| Ended::could_not("read the kernel's symbols", error))?;
+    let ranges = ranges()?;
     let addresses = || stack.as_chunks::<8>().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
     for wanted in wanted {
-        let range = range_of(&symbols, wanted);
+        let line = ranges.lines().find_map(|line| line.strip_prefix(wanted)?.strip_prefix(' '));
+        let range = line.and_then(|line| {
+            let (start, end) = line.split_once(' ')?;
+            Some(start.parse::<u64>().ok()?..end.parse::<u64>().ok()?)
+        });
         let range = range.ok_or_else(|| Ended::CouldNotTell(format!("the kernel has no symbol {wanted}")))?;
         let among = addresses().any(|address| range.contains(&address));
         bench.attempt.holds(&format!("{wanted} is among the functions"), among);
@@ -454,8 +488,12 @@ fn copy(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 
 /// The variable `runqueues`, of which each processor has one, and where in it the processor's number stands.
 fn run_queues(bench: &Bench<'_, '_>) -> Result<(u32, u32), Ended> {
-    let variable = bench.attempt.btf()?.find(Kind::Var, "runqueues");
-    let variable = variable.ok_or_else(|| Ended::Absent("variable runqueues".into()))?;
+    let btf = bench.attempt.btf()?;
+    let variable = btf.find(Kind::Var, "runqueues").ok_or_else(|| {
+        let any = (1..btf.next_id()).any(|id| btf.kind(id) == Some(Kind::Var));
+        let what = if any { "variable runqueues" } else { "any variable in the kernel's BTF" };
+        Ended::Absent(what.into())
+    })?;
     Ok((variable, bench.offset("rq", "cpu")?))
 }
 
