@@ -175,6 +175,38 @@ fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
 mod tests {
     use super::*;
 
+    /// What takes nothing, or a number that is right whatever it is.
+    const NUMBERS_ONLY: &[u32] = &[
+        helper::GET_CURRENT_PID_TGID,
+        helper::GET_CURRENT_UID_GID,
+        helper::GET_CURRENT_CGROUP_ID,
+        helper::GET_CURRENT_ANCESTOR_CGROUP_ID,
+        helper::GET_CGROUP_CLASSID,
+        helper::GET_SMP_PROCESSOR_ID,
+        helper::GET_NUMA_NODE_ID,
+        helper::GET_CURRENT_TASK,
+        helper::GET_CURRENT_TASK_BTF,
+        helper::GET_PRANDOM_U32,
+        helper::JIFFIES64,
+        helper::KTIME_GET_NS,
+        helper::KTIME_GET_BOOT_NS,
+        helper::KTIME_GET_TAI_NS,
+        helper::SEND_SIGNAL,
+        helper::SEND_SIGNAL_THREAD,
+        helper::GET_RETVAL,
+        helper::SET_RETVAL,
+        helper::GET_FUNC_IP, // no program of this type may call it
+    ];
+
+    #[test]
+    fn rows_have_two_misuses_where_anything_can_be_misused() {
+        for row in TABLES.iter().copied().flatten() {
+            let misuses = row.cases.iter().filter(|case| case.name.starts_with("misuse-")).count();
+            let name = helper::name(row.helper).unwrap();
+            assert!(misuses >= 2 || NUMBERS_ONLY.contains(&row.helper), "{name} has {misuses}");
+        }
+    }
+
     #[test]
     fn rows_name_a_helper_and_begin_with_its_normal_use() {
         for row in TABLES.iter().copied().flatten() {
