@@ -18,7 +18,7 @@ pub(super) const ROWS: &[Row] = &[Row {
     sources: &[
         source("7.1", "kernel/bpf/helpers.c", "bpf_kptr_xchg"),
         source("7.1", "kernel/bpf/verifier.c", "map_kptr_match_type"),
-        source("6.1", "kernel/bpf/btf.c", "btf_parse_kptrs"),
+        source("6.0", "kernel/bpf/btf.c", "btf_parse_kptrs"),
     ],
     cases: &[
         canonical(exchange),
@@ -67,7 +67,8 @@ const TASK: Object = Object {
     member: "tgid",
     number: || u64::from(std::process::id()),
 };
-/// An object that exists for tests like this one, and is all that 6.1 has (6.1 net/bpf/test_run.c, `prog_test_struct`).
+/// An object that exists for tests like this one, and is all that kernels before 6.2 have (6.0 net/bpf/test_run.c,
+/// `prog_test_struct`).
 const OF_TESTS: Object = Object {
     record: "prog_test_ref_kfunc",
     acquire: "bpf_kfunc_call_test_acquire",

@@ -44,8 +44,8 @@ fn run(session: &mut Session<'_>) -> Result<(), Stop> {
         session.case(level, |attempt| {
             fs::write(LEVEL, level).map_err(|error| Ended::could_not("raise lockdown", error))?;
             let now = callable(attempt, &before)?;
-            let gone: Vec<&str> =
-                before.iter().filter(|helper| !now.contains(helper)).map(|&(_, name)| name).collect();
+            let gone = before.iter().filter(|helper| !now.contains(helper));
+            let gone: Vec<String> = gone.map(|(_, name)| format!("bpf_{name}")).collect();
             attempt.see("can no longer be called", gone.join(", "));
             old.as_mut().map_or(Ok(()), |old| old.ask(attempt))
         })?;
