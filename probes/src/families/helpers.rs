@@ -25,6 +25,7 @@ mod queues;
 mod ringbuf;
 mod signals;
 mod sockets;
+mod stacks;
 mod storage;
 mod task;
 mod text;
@@ -111,6 +112,9 @@ const fn case(name: &'static str, body: Body) -> Case {
 /// The hooks with an inert program, which calls those of the cases: the usual one, and those of sockets.
 pub const KEPT: &[&str] = &["file_open", "socket_listen", "socket_post_create", "socket_bind"];
 
+/// The `lsm=` of the machine for what depends on other LSMs; one of the family `lsms` has the same.
+const WITHOUT_OTHERS: &str = "bpf";
+
 /// What an event of a ring buffer says.
 const WORDS: [i32; 2] = [0x0102_0304, 0x0506_0708];
 
@@ -123,6 +127,7 @@ const TABLES: &[&[Row]] = &[
     dynptr::ROWS,
     queues::ROWS,
     task::ROWS,
+    stacks::ROWS,
     sockets::ROWS,
     fields::ROWS,
     user_ringbuf::ROWS,
@@ -146,6 +151,7 @@ const APART: &[u32] = &[helper::IMA_INODE_HASH, helper::IMA_FILE_HASH];
 pub fn probes() -> Vec<Probe> {
     let rows = || TABLES.iter().copied().flatten();
     let mut probes: Vec<Probe> = rows().map(|&row| probe(row)).collect();
+    probes.push(kernel_objects::probe_without_ima());
     probes.push(lockdown::probe());
     probes.append(&mut callable::probes(|number| rows().any(|row| row.helper == number)));
     probes

@@ -47,6 +47,10 @@ const fn cgroup(name: &'static str, hook: &'static str) -> Caller {
 /// A program on a general hook, as most are.
 pub(super) const GENERAL: Caller = mac("file_open", "file_open");
 
+/// A hook that newer kernels leave out of the set of those whose programs may sleep (7.1 kernel/bpf/bpf_lsm.c,
+/// `sleepable_lsm_hooks`).
+const OF_NO_SLEEP: &str = "inet_conn_established";
+
 /// The kinds of programs: on a general hook, where IMA applies too; with a `linux_binprm`; on a socket before it is
 /// locked, and after, which is also a void hook and outside the set of sleepable ones.
 const CALLERS: &[Caller] = &[
@@ -55,10 +59,10 @@ const CALLERS: &[Caller] = &[
     Caller { without: Some(CAP_SYS_ADMIN), ..mac("file_open, without CAP_SYS_ADMIN", "file_open") },
     mac("bprm_check_security", "bprm_check_security"),
     mac("socket_post_create", "socket_post_create"),
-    mac("inet_conn_established", "inet_conn_established"),
+    mac("inet_conn_established", OF_NO_SLEEP),
     cgroup("file_open, of a cgroup", "file_open"),
     cgroup("socket_post_create, of a cgroup", "socket_post_create"),
-    cgroup("inet_conn_established, of a cgroup", "inet_conn_established"),
+    cgroup("inet_conn_established, of a cgroup", OF_NO_SLEEP),
 ];
 
 /// The one hook that 5.10 has sleepable programs for, asked about where the general hook has none.
@@ -126,6 +130,8 @@ fn condition(answers: &[(&Caller, Answer)]) -> &'static str {
         "programs of a cgroup"
     } else if exactly(|caller| caller.attach_type != BPF_LSM_CGROUP) {
         "programs of BPF_LSM_MAC"
+    } else if exactly(|caller| caller.hook != OF_NO_SLEEP) {
+        "programs on hooks where others may sleep"
     } else if there().all(|(caller, answer)| !may(answer) || caller.attach_type == BPF_LSM_CGROUP) {
         "programs of a cgroup, on some hooks"
     } else {
@@ -266,7 +272,8 @@ mod tests {
         assert_eq!(all(|caller| caller.flags != 0), "programs that may sleep");
         assert_eq!(all(|caller| caller.attach_type == BPF_LSM_CGROUP), "programs of a cgroup");
         assert_eq!(all(|caller| caller.attach_type == BPF_LSM_MAC), "programs of BPF_LSM_MAC");
-        assert_eq!(all(|caller| caller.hook == "inet_conn_established"), "some programs, as follows");
+        assert_eq!(all(|caller| caller.hook != OF_NO_SLEEP), "programs on hooks where others may sleep");
+        assert_eq!(all(|caller| caller.hook == OF_NO_SLEEP), "some programs, as follows");
         let none = (&SLEEPABLE_BEFORE_5_11, Answer::NoSuchProgram(Errno::EINVAL));
         assert_eq!(condition(&[(&GENERAL, Answer::Callable), none]), "every program");
     }

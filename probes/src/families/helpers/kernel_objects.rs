@@ -3,7 +3,7 @@
 
 use super::bench::{Bench, FILE, argument, keep, open_file, page, slot, stack, write_file};
 use super::call::Arg::{Argument, Context, Inode, MovedContext, Number, Page, Stack};
-use super::{Row, canonical, case, exec, misuse, sleepable, slow_misuse};
+use super::{Kind, Row, canonical, case, exec, misuse, sleepable, slow_misuse};
 use crate::bpf::{self, BPF_LSM_MAC, LinkSpec};
 use crate::errno::Errno;
 use crate::helper;
@@ -11,7 +11,7 @@ use crate::insn::{Reg, Size};
 use crate::lsm::CTX;
 use crate::record::Phase;
 use crate::session::Ended;
-use crate::spec::{Source, source};
+use crate::spec::{Probe, Source, source};
 use crate::triggers::Arm;
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -244,6 +244,26 @@ fn ima(bench: &mut Bench<'_, '_>, with_measurement: bool) -> Result<(), Ended> {
         bench.attempt.same("the hash", found.as_str(), digest);
     }
     Ok(())
+}
+
+/// The probe about IMA where `lsm=` names neither it nor `integrity`, and nobody has given it a policy.
+pub(super) fn probe_without_ima() -> Probe {
+    let question = "What do bpf_ima_inode_hash and bpf_ima_file_hash give where lsm= names neither ima nor integrity and IMA \
+                    has no policy?";
+    let sources = [
+        source("6.0", "security/integrity/ima/ima_main.c", "__ima_inode_hash"),
+        source("7.1", "security/integrity/ima/ima_main.c", "__ima_inode_hash"),
+    ];
+    let helpers = [helper::IMA_INODE_HASH, helper::IMA_FILE_HASH];
+    Probe::new("helpers/ima-not-among-the-lsms", question, &sources, move |session| {
+        helpers.into_iter().try_for_each(|number| {
+            session.case(&format!("bpf_{}", helper::name(number).unwrap_or("unknown")), |attempt| {
+                let mut bench = Bench::new(attempt, number, Kind::Sleepable);
+                if bench.known()? { ima(&mut bench, false) } else { bench.bare_call() }
+            })
+        })
+    })
+    .with_lsm(super::WITHOUT_OTHERS)
 }
 
 /// Opens the file, which makes IMA measure it if it is to, and then does something with it.

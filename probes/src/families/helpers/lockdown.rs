@@ -17,11 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The file by which lockdown is asked for; the level cannot be lowered again.
 const LEVEL: &str = "/sys/kernel/security/lockdown";
 
-/// The `lsm=` of the machine that the probe shares with others; lockdown is there whatever it says (7.1
-/// security/lockdown/lockdown.c, `DEFINE_EARLY_LSM`).
-const ORDER: &str = "bpf";
-
-/// The probe. It comes last on its machine, where no other has to do with lockdown.
+/// The probe. It comes last on its machine, where no other has to do with lockdown; lockdown is there whatever `lsm=`
+/// says (7.1 security/lockdown/lockdown.c, `DEFINE_EARLY_LSM`).
 pub(super) fn probe() -> Probe {
     let question = "Which helpers does each level of lockdown take from LSM programs that may call them, and do those of \
                     a program that is attached already go on?";
@@ -30,7 +27,9 @@ pub(super) fn probe() -> Probe {
         source("7.1", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto"),
         source("7.1", "security/lockdown/lockdown.c", "lockdown_is_locked_down"),
     ];
-    Probe::new("helpers/under-lockdown", question, &sources, run).with_lsm(ORDER).coming_last()
+    Probe::new("helpers/under-lockdown", question, &sources, run)
+        .with_lsm(super::WITHOUT_OTHERS)
+        .coming_last()
 }
 
 fn run(session: &mut Session<'_>) -> Result<(), Stop> {
