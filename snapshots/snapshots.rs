@@ -2,7 +2,9 @@
 //!
 //! This file lies here because `cargo insta` looks for pending snapshots beside the targets of a package.
 
+use harness::normalize::NormalCase;
 use harness::snapshot::{Ci, Store, render};
+use probes::record::End;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -28,4 +30,68 @@ fn each_file_asks_the_question_of_its_probe() {
     for (probe, snapshot) in &snapshots {
         assert_eq!(Some(&snapshot.question), questions.get(probe), "{probe}: accept it again");
     }
+}
+
+/// What a verifier says of a call that a program may not make, whatever its arguments; the case `callable` of the same
+/// file must then know of programs that may not.
+const MAY_NOT_CALL: [&str; 6] = [
+    "invalid func ",
+    "unknown func ",
+    "program of this type cannot use helper ",
+    "helper call is not allowed in probe",
+    "helper call might sleep in a non-sleepable prog",
+    "sleepable helper ",
+];
+
+/// What kernels say of programs that may sleep: of their hook, and of the maps that they may use.
+const MAY_NOT_SLEEP: [&str; 2] = [" is not sleepable", "Sleepable programs can only use "];
+
+/// Why the normal use of a helper ended early, if that was for a reason of the probe's own making.
+fn own_fault(callable: &NormalCase, case: &NormalCase) -> Option<String> {
+    let End::Refused { errno } = &case.end else {
+        return match &case.end {
+            End::CouldNotTell { why } => Some(why.clone()),
+            End::Done | End::Absent { .. } | End::Refused { .. } => None,
+        };
+    };
+    let reason = case.reason.as_deref().unwrap_or_default();
+    let answers = || callable.seen.values().filter_map(|answer| answer.as_str());
+    let absent = matches!(callable.end, End::Absent { .. });
+    let of_the_kernel = if reason.is_empty() {
+        // The attach type of a cgroup's programs is looked at before there is a log.
+        answers().any(|answer| answer == "there is no such program, EINVAL")
+    } else if MAY_NOT_CALL.iter().any(|text| reason.starts_with(text)) {
+        absent || answers().any(|answer| answer.starts_with("no"))
+    } else if reason.contains(" not supported for program type ") {
+        answers().all(|answer| answer != "yes")
+    } else {
+        case.name == "canonical-sleepable" && MAY_NOT_SLEEP.iter().any(|text| reason.contains(text))
+    };
+    (!of_the_kernel).then(|| format!("refused with {errno}: {reason}"))
+}
+
+#[test]
+fn no_normal_use_of_a_helper_is_refused_for_a_reason_of_the_probes_own_making() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../snapshots");
+    let snapshots = Store::new(&root, Ci::Yes).load_all().expect("every file is a snapshot");
+    let (mut looked_at, mut faults) = (0, Vec::new());
+    for (probe, snapshot) in snapshots.iter().filter(|(probe, _)| probe.starts_with("helpers/bpf_")) {
+        for kernel in snapshot.kernels() {
+            let cases = snapshot.of(kernel).map(|normal| normal.cases.as_slice()).unwrap_or_default();
+            let Some(callable) = cases.iter().find(|case| case.name == "callable") else { continue };
+            for case in
+                cases.iter().filter(|case| case.name.starts_with("canonical") || case.name == "from-rust")
+            {
+                looked_at += 1;
+                let fault = own_fault(callable, case);
+                faults.extend(fault.map(|why| format!("{probe} on {kernel}, {}: {why}", case.name)));
+            }
+            let may_call = callable.seen.values().any(|answer| answer == "yes");
+            if may_call && !cases.iter().any(|case| case.name == "canonical") {
+                faults.push(format!("{probe} on {kernel}: it may be called and has no normal use"));
+            }
+        }
+    }
+    assert!(looked_at > 1000, "only {looked_at} cases were looked at");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

@@ -7,18 +7,25 @@
 //! and loaded with aya) and `misuse-..` (a call that the verifier is expected to refuse; its reason is the record).
 
 mod bench;
+mod call;
 mod callable;
+mod cgroup;
 mod dynptr;
 mod exec;
 mod fields;
 mod identity;
 mod kernel_objects;
+mod kptr;
+mod lockdown;
 mod maps;
 mod memory;
+mod packets;
+mod perf;
 mod queues;
 mod ringbuf;
 mod signals;
 mod sockets;
+mod stacks;
 mod storage;
 mod task;
 mod text;
@@ -61,6 +68,8 @@ enum Kind {
     Plain,
     /// Made by hand, allowed to sleep.
     Sleepable,
+    /// Made by hand, of a cgroup.
+    Cgroup,
     /// An object loaded with aya.
     Rust,
 }
@@ -85,10 +94,26 @@ const fn misuse(name: &'static str, body: Body) -> Case {
     Case { name, kind: Kind::Plain, body }
 }
 
+/// The same, by a program that may sleep.
+const fn slow_misuse(name: &'static str, body: Body) -> Case {
+    Case { name, kind: Kind::Sleepable, body }
+}
+
+/// A case of programs of a cgroup.
+const fn of_cgroup(name: &'static str, body: Body) -> Case {
+    Case { name, kind: Kind::Cgroup, body }
+}
+
 /// Any other case.
 const fn case(name: &'static str, body: Body) -> Case {
     Case { name, kind: Kind::Plain, body }
 }
+
+/// The hooks with an inert program, which calls those of the cases: the usual one, and those of sockets.
+pub const KEPT: &[&str] = &["file_open", "socket_listen", "socket_post_create", "socket_bind"];
+
+/// The `lsm=` of the machine for what depends on other LSMs; one of the family `lsms` has the same.
+const WITHOUT_OTHERS: &str = "bpf";
 
 /// What an event of a ring buffer says.
 const WORDS: [i32; 2] = [0x0102_0304, 0x0506_0708];
@@ -102,6 +127,7 @@ const TABLES: &[&[Row]] = &[
     dynptr::ROWS,
     queues::ROWS,
     task::ROWS,
+    stacks::ROWS,
     sockets::ROWS,
     fields::ROWS,
     user_ringbuf::ROWS,
@@ -109,6 +135,10 @@ const TABLES: &[&[Row]] = &[
     text::ROWS,
     signals::ROWS,
     kernel_objects::ROWS,
+    kptr::ROWS,
+    perf::ROWS,
+    packets::ROWS,
+    cgroup::ROWS,
 ];
 
 /// Helpers whose probes stay away from the shared machine: they give IMA a policy, which cannot be taken back and has
@@ -121,6 +151,8 @@ const APART: &[u32] = &[helper::IMA_INODE_HASH, helper::IMA_FILE_HASH];
 pub fn probes() -> Vec<Probe> {
     let rows = || TABLES.iter().copied().flatten();
     let mut probes: Vec<Probe> = rows().map(|&row| probe(row)).collect();
+    probes.push(kernel_objects::probe_without_ima());
+    probes.push(lockdown::probe());
     probes.append(&mut callable::probes(|number| rows().any(|row| row.helper == number)));
     probes
 }
@@ -139,7 +171,7 @@ fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
     session.case("callable", |attempt| callable::callable(attempt, row.helper))?;
     row.cases.iter().try_for_each(|case| {
         session.case(case.name, |attempt| {
-            let mut bench = Bench::new(attempt, row.helper, case.kind == Kind::Sleepable);
+            let mut bench = Bench::new(attempt, row.helper, case.kind);
             if bench.known()? { (case.body)(&mut bench) } else { bench.bare_call() }
         })
     })
@@ -148,6 +180,38 @@ fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What takes nothing, or a number that is right whatever it is.
+    const NUMBERS_ONLY: &[u32] = &[
+        helper::GET_CURRENT_PID_TGID,
+        helper::GET_CURRENT_UID_GID,
+        helper::GET_CURRENT_CGROUP_ID,
+        helper::GET_CURRENT_ANCESTOR_CGROUP_ID,
+        helper::GET_CGROUP_CLASSID,
+        helper::GET_SMP_PROCESSOR_ID,
+        helper::GET_NUMA_NODE_ID,
+        helper::GET_CURRENT_TASK,
+        helper::GET_CURRENT_TASK_BTF,
+        helper::GET_PRANDOM_U32,
+        helper::JIFFIES64,
+        helper::KTIME_GET_NS,
+        helper::KTIME_GET_BOOT_NS,
+        helper::KTIME_GET_TAI_NS,
+        helper::SEND_SIGNAL,
+        helper::SEND_SIGNAL_THREAD,
+        helper::GET_RETVAL,
+        helper::SET_RETVAL,
+        helper::GET_FUNC_IP, // no program of this type may call it
+    ];
+
+    #[test]
+    fn rows_have_two_misuses_where_anything_can_be_misused() {
+        for row in TABLES.iter().copied().flatten() {
+            let misuses = row.cases.iter().filter(|case| case.name.starts_with("misuse-")).count();
+            let name = helper::name(row.helper).unwrap();
+            assert!(misuses >= 2 || NUMBERS_ONLY.contains(&row.helper), "{name} has {misuses}");
+        }
+    }
 
     #[test]
     fn rows_name_a_helper_and_begin_with_its_normal_use() {

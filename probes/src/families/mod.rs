@@ -50,7 +50,7 @@ pub struct Dynamic {
     pub probe: fn(&str) -> Option<Probe>,
 }
 
-/// The hooks that most helper and kfunc probes use.
+/// The hook that most kfunc probes use.
 const KEPT: &[&str] = &["file_open"];
 
 impl Family {
@@ -89,7 +89,8 @@ pub const FAMILIES: &[Family] = &[
     Family::new("storage", "storage that belongs to a kernel object", storage::probes).keeping(storage::KEPT),
     Family::new("lsms", "bpf among other LSMs", lsms::probes).keeping(lsms::KEPT),
     Family::new("context", "the array of arguments that a program is given", context::probes),
-    Family::new("helpers", "each helper: called for real, its result checked", helpers::probes).keeping(KEPT),
+    Family::new("helpers", "each helper: called for real, its result checked", helpers::probes)
+        .keeping(helpers::KEPT),
     Family::new("kfuncs", "each kfunc: called for real, its result checked", kfuncs::probes).keeping(KEPT),
     Family::new("hooks", "each hook function: what it is, load, attach, fire, deny", hooks::probes)
         .dynamic(hooks::names, hooks::dynamic_probe)

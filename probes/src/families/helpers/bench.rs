@@ -1,7 +1,7 @@
 //! What a helper's case works with: programs of one shape, a trigger, and a page of results.
 
 use crate::asm::Asm;
-use crate::bpf::{FuncInfo, ProgSpec, btf_load};
+use crate::bpf::{BPF_LSM_CGROUP, FuncInfo, ProgSpec, btf_load};
 use crate::btf::Kind;
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::errno::Errno;
@@ -9,6 +9,7 @@ use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::results::{FREE, Results};
+use crate::rules::cgroup_frame;
 use crate::session::{Attempt, Ended};
 use crate::triggers::Arm;
 use std::fs::{self, File};
@@ -29,12 +30,12 @@ pub(super) struct Bench<'c, 'k> {
     /// The attempt, for what the case sees.
     pub(super) attempt: &'c mut Attempt<'k>,
     helper: u32,
-    sleepable: bool,
+    kind: super::Kind,
 }
 
 impl<'c, 'k> Bench<'c, 'k> {
-    pub(super) fn new(attempt: &'c mut Attempt<'k>, helper: u32, sleepable: bool) -> Self {
-        Self { attempt, helper, sleepable }
+    pub(super) fn new(attempt: &'c mut Attempt<'k>, helper: u32, kind: super::Kind) -> Self {
+        Self { attempt, helper, kind }
     }
 
     /// The number of the row's helper.
@@ -64,10 +65,16 @@ impl<'c, 'k> Bench<'c, 'k> {
         found.map(|member| member.byte_offset).map_err(|error| Ended::Absent(error.to_string()))
     }
 
-    /// A framed program, sleepable if the case is about those.
+    /// A framed program of the kind that the case is about.
     fn program(&self, hook: &str, results: &Results, body: impl FnOnce(&mut Asm)) -> LsmProgram {
-        let program = LsmProgram::framed(hook, results, body);
-        if self.sleepable { program.sleepable() } else { program }
+        match self.kind {
+            super::Kind::Cgroup => {
+                let asm = cgroup_frame(results, body);
+                LsmProgram { attach_type: BPF_LSM_CGROUP, ..LsmProgram::raw(hook, asm) }
+            }
+            super::Kind::Sleepable => LsmProgram::framed(hook, results, body).sleepable(),
+            super::Kind::Plain | super::Kind::Rust => LsmProgram::framed(hook, results, body),
+        }
     }
 
     /// Runs `body` once, in a program on `file_open`, when this process opens [`FILE`].

@@ -22,7 +22,7 @@ pub(super) const SOURCES: &[Source] = &[
 ];
 
 /// A kind of program.
-struct Caller {
+pub(super) struct Caller {
     /// What it is called in records.
     name: &'static str,
     hook: &'static str,
@@ -44,18 +44,25 @@ const fn cgroup(name: &'static str, hook: &'static str) -> Caller {
     Caller { attach_type: BPF_LSM_CGROUP, ..mac(name, hook) }
 }
 
+/// A program on a general hook, as most are.
+pub(super) const GENERAL: Caller = mac("file_open", "file_open");
+
+/// A hook that newer kernels leave out of the set of those whose programs may sleep (7.1 kernel/bpf/bpf_lsm.c,
+/// `sleepable_lsm_hooks`).
+const OF_NO_SLEEP: &str = "inet_conn_established";
+
 /// The kinds of programs: on a general hook, where IMA applies too; with a `linux_binprm`; on a socket before it is
 /// locked, and after, which is also a void hook and outside the set of sleepable ones.
 const CALLERS: &[Caller] = &[
-    mac("file_open", "file_open"),
+    GENERAL,
     Caller { flags: BPF_F_SLEEPABLE, ..mac("file_open, sleepable", "file_open") },
     Caller { without: Some(CAP_SYS_ADMIN), ..mac("file_open, without CAP_SYS_ADMIN", "file_open") },
     mac("bprm_check_security", "bprm_check_security"),
     mac("socket_post_create", "socket_post_create"),
-    mac("inet_conn_established", "inet_conn_established"),
+    mac("inet_conn_established", OF_NO_SLEEP),
     cgroup("file_open, of a cgroup", "file_open"),
     cgroup("socket_post_create, of a cgroup", "socket_post_create"),
-    cgroup("inet_conn_established, of a cgroup", "inet_conn_established"),
+    cgroup("inet_conn_established, of a cgroup", OF_NO_SLEEP),
 ];
 
 /// The one hook that 5.10 has sleepable programs for, asked about where the general hook has none.
@@ -84,32 +91,52 @@ pub(super) fn probes(has_row: impl Fn(u32) -> bool) -> Vec<Probe> {
 
 /// Asks for every kind of program.
 pub(super) fn callable(attempt: &mut Attempt<'_>, number: u32) -> Result<(), Ended> {
+    let mut answers = Vec::new();
     for caller in CALLERS {
         let answer = ask(attempt, caller, number)?;
-        note(attempt, caller, number, &answer)?;
-        if matches!(answer, Answer::NoSuchProgram(_)) && caller.flags & BPF_F_SLEEPABLE != 0 {
-            let answer = ask(attempt, &SLEEPABLE_BEFORE_5_11, number)?;
-            note(attempt, &SLEEPABLE_BEFORE_5_11, number, &answer)?;
+        // Such a number is unknown to every program: it is looked at before anything else.
+        if matches!(answer, Answer::NoSuchHelper) {
+            let name = helper::name(number).unwrap_or("unknown");
+            return Err(Ended::Absent(format!("helper bpf_{name}")));
         }
+        let none_sleeps = matches!(answer, Answer::NoSuchProgram(_)) && caller.flags & BPF_F_SLEEPABLE != 0;
+        answers.push((caller, answer));
+        if none_sleeps {
+            answers.push((&SLEEPABLE_BEFORE_5_11, ask(attempt, &SLEEPABLE_BEFORE_5_11, number)?));
+        }
+    }
+    attempt.see("may be called by", condition(&answers));
+    for (caller, answer) in &answers {
+        attempt.see(caller.name, answer.text());
     }
     Ok(())
 }
 
-/// A number that the kernel does not know is unknown to every program: it is looked at before anything else.
-fn note(attempt: &mut Attempt<'_>, caller: &Caller, number: u32, answer: &Answer) -> Result<(), Ended> {
-    let text = match answer {
-        Answer::NoSuchHelper => {
-            let name = helper::name(number).unwrap_or("unknown");
-            return Err(Ended::Absent(format!("helper bpf_{name}")));
-        }
-        Answer::Callable => "yes".to_owned(),
-        Answer::NotOfThisType => "no".to_owned(),
-        Answer::NotAllowed => "no, the helper has a condition of its own".to_owned(),
-        Answer::NotSleepable => "no, it can sleep and the program may not".to_owned(),
-        Answer::NoSuchProgram(errno) => format!("there is no such program, {errno}"),
-    };
-    attempt.see(caller.name, text);
-    Ok(())
+/// What the answers have in common, for a reader in a hurry. Kinds of programs that there are not do not count.
+fn condition(answers: &[(&Caller, Answer)]) -> &'static str {
+    let there = || answers.iter().filter(|(_, answer)| !matches!(answer, Answer::NoSuchProgram(_)));
+    let may = |answer: &Answer| matches!(answer, Answer::Callable);
+    let exactly = |who: fn(&Caller) -> bool| there().all(|(caller, answer)| may(answer) == who(caller));
+    let is_plain = |caller: &Caller| caller.without.is_none();
+    if exactly(|_| true) {
+        "every program"
+    } else if exactly(|_| false) {
+        "no program"
+    } else if exactly(is_plain) {
+        "every program that was loaded with CAP_SYS_ADMIN"
+    } else if exactly(|caller| caller.flags & BPF_F_SLEEPABLE != 0) {
+        "programs that may sleep"
+    } else if exactly(|caller| caller.attach_type == BPF_LSM_CGROUP) {
+        "programs of a cgroup"
+    } else if exactly(|caller| caller.attach_type != BPF_LSM_CGROUP) {
+        "programs of BPF_LSM_MAC"
+    } else if exactly(|caller| caller.hook != OF_NO_SLEEP) {
+        "programs on hooks where others may sleep"
+    } else if there().all(|(caller, answer)| !may(answer) || caller.attach_type == BPF_LSM_CGROUP) {
+        "programs of a cgroup, on some hooks"
+    } else {
+        "some programs, as follows"
+    }
 }
 
 /// Goes up from the first number until the kernel knows no more. The bound is far beyond any kernel.
@@ -129,6 +156,11 @@ fn beyond(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     Ok(())
 }
 
+/// Whether such a program may call the helper.
+pub(super) fn may_call(attempt: &Attempt<'_>, caller: &Caller, number: u32) -> Result<bool, Ended> {
+    Ok(matches!(ask(attempt, caller, number)?, Answer::Callable))
+}
+
 enum Answer {
     NoSuchHelper,
     Callable,
@@ -136,6 +168,20 @@ enum Answer {
     NotAllowed,
     NotSleepable,
     NoSuchProgram(Errno),
+}
+
+impl Answer {
+    /// As records say it.
+    fn text(&self) -> String {
+        match self {
+            Self::NoSuchHelper => "there is no such helper".to_owned(),
+            Self::Callable => "yes".to_owned(),
+            Self::NotOfThisType => "no".to_owned(),
+            Self::NotAllowed => "no, the helper has a condition of its own".to_owned(),
+            Self::NotSleepable => "no, it can sleep and the program may not".to_owned(),
+            Self::NoSuchProgram(errno) => format!("there is no such program, {errno}"),
+        }
+    }
 }
 
 fn ask(attempt: &Attempt<'_>, caller: &Caller, number: u32) -> Result<Answer, Ended> {
@@ -210,6 +256,27 @@ fn about_arguments(line: &str) -> bool {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[test]
+    fn answers_are_summed_up() {
+        let all = |may: fn(&Caller) -> bool| {
+            let answer = |caller| if may(caller) { Answer::Callable } else { Answer::NotOfThisType };
+            condition(&CALLERS.iter().map(|caller| (caller, answer(caller))).collect::<Vec<_>>())
+        };
+        assert_eq!(all(|_| true), "every program");
+        assert_eq!(all(|_| false), "no program");
+        assert_eq!(
+            all(|caller| caller.without.is_none()),
+            "every program that was loaded with CAP_SYS_ADMIN"
+        );
+        assert_eq!(all(|caller| caller.flags != 0), "programs that may sleep");
+        assert_eq!(all(|caller| caller.attach_type == BPF_LSM_CGROUP), "programs of a cgroup");
+        assert_eq!(all(|caller| caller.attach_type == BPF_LSM_MAC), "programs of BPF_LSM_MAC");
+        assert_eq!(all(|caller| caller.hook != OF_NO_SLEEP), "programs on hooks where others may sleep");
+        assert_eq!(all(|caller| caller.hook == OF_NO_SLEEP), "some programs, as follows");
+        let none = (&SLEEPABLE_BEFORE_5_11, Answer::NoSuchProgram(Errno::EINVAL));
+        assert_eq!(condition(&[(&GENERAL, Answer::Callable), none]), "every program");
+    }
 
     #[rstest]
     #[case("invalid func unknown#212\n", Some("none"))]

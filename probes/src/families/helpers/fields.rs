@@ -1,6 +1,7 @@
 //! What map values can hold beside bytes: spin locks and timers. Also tail calls.
 
 use super::bench::{Bench, keep, open_file, slot, stack};
+use super::call::Arg::{Context, Hash, Number};
 use super::{Row, canonical, case, misuse};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY, MapSpec, btf_load};
@@ -130,6 +131,7 @@ pub(super) const ROWS: &[Row] = &[
                     call(asm, helper::TIMER_START);
                 })
             }),
+            misuse("misuse-number-for-timer", |bench| bench.call(&[Number(4096), Number(0), Number(0)])),
         ],
     },
     Row {
@@ -143,6 +145,7 @@ pub(super) const ROWS: &[Row] = &[
                     call(asm, helper::TIMER_CANCEL);
                 })
             }),
+            misuse("misuse-number-for-timer", |bench| bench.call(&[Number(4096)])),
         ],
     },
     Row {
@@ -154,6 +157,8 @@ pub(super) const ROWS: &[Row] = &[
         ],
         cases: &[
             canonical(tail_call),
+            misuse("misuse-number-for-context", |bench| bench.call(&[Number(4096), Hash, Number(0)])),
+            misuse("misuse-number-for-map", |bench| bench.call(&[Context, Number(0), Number(0)])),
             misuse("misuse-map-of-another-type", |bench| {
                 let helper = bench.helper();
                 let map = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_ARRAY, 4, 4, 1))?;

@@ -1,6 +1,7 @@
 //! Who is running, and where.
 
 use super::bench::{Bench, FILE, keep, open_file, page, slot, stack};
+use super::call::Arg::{Number, Page, Stack};
 use super::{Row, canonical, case, misuse, rust};
 use crate::aya_load::Global;
 use crate::errno::Errno;
@@ -10,6 +11,8 @@ use crate::objects::TASK_IDENTITY;
 use crate::objects::layout::{COMM, TaskIdentity};
 use crate::session::{Attempt, Ended};
 use crate::spec::source;
+use crate::triggers::Arm;
+use nix::mount::{MsFlags, mount, umount};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Barrier;
@@ -31,6 +34,13 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| ns_pid_tgid(bench, 0)),
             case("of-no-namespace", |bench| ns_pid_tgid(bench, 1)),
+            case("size-wrong", |bench| bench.answer(&[Number(0), Number(0), Page, Number(16)])),
+            misuse("misuse-size-beyond-the-stack", |bench| {
+                bench.call(&[Number(0), Number(0), Stack(4), Number(8)])
+            }),
+            misuse("misuse-number-for-destination", |bench| {
+                bench.call(&[Number(0), Number(0), Number(4096), Number(8)])
+            }),
         ],
     },
     Row {
@@ -76,6 +86,15 @@ pub(super) const ROWS: &[Row] = &[
             source("6.0", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto"),
         ],
         cases: &[canonical(ancestor_cgroup_id)],
+    },
+    Row {
+        helper: helper::GET_CGROUP_CLASSID,
+        asks: "give the class of the task's cgroup of the controller net_cls",
+        sources: &[
+            source("7.1", "kernel/bpf/helpers.c", "bpf_base_func_proto"),
+            source("7.1", "net/core/filter.c", "bpf_get_cgroup_classid_curr"),
+        ],
+        cases: &[canonical(class_id)],
     },
     Row {
         helper: helper::GET_SMP_PROCESSOR_ID,
@@ -328,6 +347,36 @@ fn ancestor_cgroup_id(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     bench.attempt.same("level 0", results.get(slot(0)), inode(Cgroup::ROOT)?);
     bench.attempt.same("level 1", results.get(slot(1)), inode(Cgroup::OWN)?);
     bench.attempt.see("level 2, which is none", results.get(slot(2)));
+    Ok(())
+}
+
+/// A class that user space gives a cgroup of the first hierarchy's kind.
+const CLASS: u64 = 0x0010_0002;
+
+/// Enters such a cgroup and opens the file there. The hierarchy goes with its last cgroup and mount.
+fn open_in_class(arm: Arm) -> std::io::Result<()> {
+    const ROOT: &str = "/tmp/net_cls";
+    const OWN: &str = "/tmp/net_cls/conform";
+    fs::create_dir_all(ROOT)?;
+    mount(Some("net_cls"), ROOT, Some("cgroup"), MsFlags::empty(), Some("net_cls"))?;
+    fs::create_dir_all(OWN)?;
+    fs::write(format!("{OWN}/net_cls.classid"), CLASS.to_string())?;
+    fs::write(format!("{OWN}/cgroup.procs"), "0")?;
+    let opened = arm.during(|| File::open(FILE));
+    fs::write(format!("{ROOT}/cgroup.procs"), "0")?;
+    fs::remove_dir(OWN)?;
+    umount(ROOT)?;
+    opened.map(drop)
+}
+
+fn class_id(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let (results, opened) = bench.run("file_open", open_in_class, |asm| {
+        asm.call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    opened.map_err(|error| Ended::could_not("open the file in a cgroup with a class", error))?;
+    bench.attempt.same("the class", results.get(slot(0)), CLASS);
     Ok(())
 }
 

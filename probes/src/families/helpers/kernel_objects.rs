@@ -2,7 +2,8 @@
 //! the hook itself.
 
 use super::bench::{Bench, FILE, argument, keep, open_file, page, slot, stack, write_file};
-use super::{Row, canonical, case, exec, misuse, sleepable};
+use super::call::Arg::{Argument, Context, Inode, MovedContext, Number, Page, Stack};
+use super::{Kind, Row, canonical, case, exec, misuse, sleepable, slow_misuse};
 use crate::bpf::{self, BPF_LSM_MAC, LinkSpec};
 use crate::errno::Errno;
 use crate::helper;
@@ -10,7 +11,7 @@ use crate::insn::{Reg, Size};
 use crate::lsm::CTX;
 use crate::record::Phase;
 use crate::session::Ended;
-use crate::spec::{Source, source};
+use crate::spec::{Probe, Source, source};
 use crate::triggers::Arm;
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -56,6 +57,9 @@ pub(super) const ROWS: &[Row] = &[
             canonical(|bench| ima(bench, true)),
             sleepable(|bench| ima(bench, true)),
             super::Case { name: "not-measured", ..sleepable(|bench| ima(bench, false)) },
+            slow_misuse("misuse-number-for-inode", |bench| bench.call(&[Number(4096), Page, Number(64)])),
+            slow_misuse("misuse-file-for-inode", |bench| bench.call(&[Argument(0), Page, Number(64)])),
+            slow_misuse("misuse-size-beyond-the-stack", |bench| bench.call(&[Inode, Stack(16), Number(64)])),
         ],
     },
     Row {
@@ -67,6 +71,11 @@ pub(super) const ROWS: &[Row] = &[
             sleepable(|bench| ima(bench, true)),
             super::Case { name: "not-measured", ..sleepable(|bench| ima(bench, false)) },
             super::Case { name: "while-it-is-opened", ..sleepable(file_hash_while_opened) },
+            slow_misuse("misuse-number-for-file", |bench| bench.call(&[Number(4096), Page, Number(64)])),
+            slow_misuse("misuse-inode-for-file", |bench| bench.call(&[Inode, Page, Number(64)])),
+            slow_misuse("misuse-size-beyond-the-stack", |bench| {
+                bench.call(&[Argument(0), Stack(16), Number(64)])
+            }),
         ],
     },
     Row {
@@ -83,6 +92,7 @@ pub(super) const ROWS: &[Row] = &[
                     asm.mov_imm(Reg::R1, 4096).mov_imm(Reg::R2, 1).call(helper);
                 })
             }),
+            misuse("misuse-file-for-bprm", |bench| bench.call(&[Argument(0), Number(1)])),
         ],
     },
     Row {
@@ -100,27 +110,53 @@ pub(super) const ROWS: &[Row] = &[
                 bench.attempt.see("the cookie", results.get(slot(0)));
                 Ok(())
             }),
+            misuse("misuse-number-for-context", |bench| bench.call(&[Number(4096)])),
+            misuse("misuse-context-moved", |bench| bench.call(&[MovedContext])),
         ],
     },
     Row {
         helper: helper::GET_FUNC_ARG_CNT,
         asks: "give the number of the hook's arguments",
         sources: &[TRACING],
-        cases: &[canonical(|bench| {
-            let helper = bench.helper();
-            let results = bench.open(|asm| {
-                asm.mov_reg(Reg::R1, CTX).call(helper);
-                keep(asm, 0, Reg::R0);
-            })?;
-            bench.attempt.see("arguments of file_open", results.get(slot(0)));
-            Ok(())
-        })],
+        cases: &[
+            canonical(|bench| {
+                let helper = bench.helper();
+                let results = bench.open(|asm| {
+                    asm.mov_reg(Reg::R1, CTX).call(helper);
+                    keep(asm, 0, Reg::R0);
+                })?;
+                bench.attempt.see("arguments of file_open", results.get(slot(0)));
+                Ok(())
+            }),
+            misuse("misuse-number-for-context", |bench| bench.call(&[Number(4096)])),
+            misuse("misuse-context-moved", |bench| bench.call(&[MovedContext])),
+        ],
     },
     Row {
         helper: helper::GET_FUNC_ARG,
         asks: "give an argument of the hook by its number",
         sources: &[TRACING],
-        cases: &[canonical(func_arg)],
+        cases: &[
+            canonical(func_arg),
+            misuse("misuse-number-for-context", |bench| bench.call(&[Number(4096), Number(0), Stack(8)])),
+            misuse("misuse-size-beyond-the-stack", |bench| bench.call(&[Context, Number(0), Stack(4)])),
+            misuse("misuse-number-for-destination", |bench| bench.call(&[Context, Number(0), Number(4096)])),
+        ],
+    },
+    Row {
+        helper: helper::GET_FUNC_RET,
+        asks: "give what the hook's call returns so far",
+        sources: &[
+            TRACING,
+            source("7.1", "kernel/trace/bpf_trace.c", "get_func_ret"),
+            source("7.1", "kernel/bpf/fixups.c", "bpf_do_misc_fixups"),
+        ],
+        cases: &[
+            canonical(func_ret),
+            misuse("misuse-number-for-context", |bench| bench.call(&[Number(4096), Stack(8)])),
+            misuse("misuse-size-beyond-the-stack", |bench| bench.call(&[Context, Stack(4)])),
+            misuse("misuse-number-for-destination", |bench| bench.call(&[Context, Number(4096)])),
+        ],
     },
     Row {
         helper: helper::GET_FUNC_IP,
@@ -210,6 +246,26 @@ fn ima(bench: &mut Bench<'_, '_>, with_measurement: bool) -> Result<(), Ended> {
     Ok(())
 }
 
+/// The probe about IMA where `lsm=` names neither it nor `integrity`, and nobody has given it a policy.
+pub(super) fn probe_without_ima() -> Probe {
+    let question = "What do bpf_ima_inode_hash and bpf_ima_file_hash give where lsm= names neither ima nor integrity and IMA \
+                    has no policy?";
+    let sources = [
+        source("6.0", "security/integrity/ima/ima_main.c", "__ima_inode_hash"),
+        source("7.1", "security/integrity/ima/ima_main.c", "__ima_inode_hash"),
+    ];
+    let helpers = [helper::IMA_INODE_HASH, helper::IMA_FILE_HASH];
+    Probe::new("helpers/ima-not-among-the-lsms", question, &sources, move |session| {
+        helpers.into_iter().try_for_each(|number| {
+            session.case(&format!("bpf_{}", helper::name(number).unwrap_or("unknown")), |attempt| {
+                let mut bench = Bench::new(attempt, number, Kind::Sleepable);
+                if bench.known()? { ima(&mut bench, false) } else { bench.bare_call() }
+            })
+        })
+    })
+    .with_lsm(super::WITHOUT_OTHERS)
+}
+
 /// Opens the file, which makes IMA measure it if it is to, and then does something with it.
 fn open_and_ask(arm: Arm) -> Result<(), Errno> {
     let file = fs::File::open(FILE)?;
@@ -284,6 +340,25 @@ fn func_arg(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     bench.returned("returned for the first", results.get(slot(0)));
     bench.attempt.holds("the first is that of the context", results.get(slot(1)) == results.get(slot(4)));
     bench.returned("returned for one that there is not", results.get(slot(2)));
+    Ok(())
+}
+
+/// The same as the context's `ret`, over a number that the call is to overwrite.
+fn func_ret(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let results = bench.open(|asm| {
+        asm.st_imm(Size::DW, Reg::R10, -8, 7);
+        stack(asm, Reg::R2, -8);
+        asm.mov_reg(Reg::R1, CTX).call(helper);
+        keep(asm, 0, Reg::R0);
+        asm.ldx(Size::DW, Reg::R1, Reg::R10, -8);
+        keep(asm, 1, Reg::R1);
+        argument(asm, Reg::R1, 1);
+        keep(asm, 2, Reg::R1);
+    })?;
+    bench.returned("returned", results.get(slot(0)));
+    bench.returned("gave", results.get(slot(1)));
+    bench.returned("the context's ret", results.get(slot(2)));
     Ok(())
 }
 

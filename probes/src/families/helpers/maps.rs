@@ -1,7 +1,8 @@
 //! Elements of maps: looking them up, writing and deleting them, and calling back for each.
 
 use super::bench::{Bench, keep, slot, stack};
-use super::{Row, canonical, misuse, sleepable};
+use super::call::Arg::{Hash, Number, Page, Stack, Unwritten};
+use super::{Row, canonical, case, misuse, sleepable};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_MAP_TYPE_HASH, MapSpec};
 use crate::errno::Errno;
@@ -56,6 +57,9 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(update),
             sleepable(update),
+            case("key-not-written", |bench| bench.call(&[Hash, Unwritten(4), Page, Number(0)])),
+            misuse("misuse-number-for-map", |bench| bench.call(&[Number(0), Stack(4), Page, Number(0)])),
+            case("flags-that-there-are-not", |bench| bench.answer(&[Hash, Stack(4), Page, Number(64)])),
             misuse("misuse-value-too-short", |bench| {
                 let (helper, map) = (bench.helper(), map(bench)?);
                 bench.load(|asm| {
@@ -73,6 +77,8 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(delete),
             sleepable(delete),
+            case("key-not-written", |bench| bench.call(&[Hash, Unwritten(4)])),
+            misuse("misuse-number-for-map", |bench| bench.call(&[Number(0), Stack(4)])),
             misuse("misuse-number-for-key", |bench| {
                 let (helper, map) = (bench.helper(), map(bench)?);
                 bench.load(|asm| {
@@ -89,8 +95,10 @@ pub(super) const ROWS: &[Row] = &[
             source("6.0", "kernel/bpf/verifier.c", "prepare_func_exit"),
         ],
         cases: &[
-            canonical(|bench| for_each(bench, 0)),
-            misuse("misuse-callback-returns-2", |bench| for_each(bench, 2)),
+            canonical(|bench| for_each(bench, 0, 0)),
+            case("flags-that-there-are-not", |bench| for_each(bench, 0, 1)),
+            misuse("misuse-callback-returns-2", |bench| for_each(bench, 2, 0)),
+            misuse("misuse-number-for-callback", |bench| bench.call(&[Hash, Number(0), Page, Number(0)])),
         ],
     },
     Row {
@@ -101,9 +109,14 @@ pub(super) const ROWS: &[Row] = &[
             source("6.0", "kernel/bpf/verifier.c", "prepare_func_exit"),
         ],
         cases: &[
-            canonical(|bench| repeat(bench, 0)),
-            super::case("left-early", |bench| repeat(bench, 1)),
-            misuse("misuse-callback-returns-2", |bench| repeat(bench, 2)),
+            canonical(|bench| repeat(bench, 10, 0, 0)),
+            case("left-early", |bench| repeat(bench, 10, 1, 0)),
+            case("flags-that-there-are-not", |bench| repeat(bench, 10, 0, 1)),
+            case("more-than-may-be", |bench| repeat(bench, (1 << 23) + 1, 0, 0)),
+            misuse("misuse-callback-returns-2", |bench| repeat(bench, 10, 2, 0)),
+            misuse("misuse-number-for-callback", |bench| {
+                bench.call(&[Number(10), Number(0), Page, Number(0)])
+            }),
         ],
     },
 ];
@@ -195,7 +208,7 @@ fn delete(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 }
 
 /// Adds the values up in a number on the stack that the callback is given.
-fn for_each(bench: &mut Bench<'_, '_>, callback_returns: i32) -> Result<(), Ended> {
+fn for_each(bench: &mut Bench<'_, '_>, callback_returns: i32, flags: i32) -> Result<(), Ended> {
     let (helper, map) = (bench.helper(), map(bench)?);
     bpf::map_update(&map, &OTHER_KEY.to_ne_bytes(), &1_u64.to_ne_bytes(), bpf::BPF_ANY)
         .map_err(|errno| Ended::could_not("store an element", errno))?;
@@ -204,7 +217,7 @@ fn for_each(bench: &mut Bench<'_, '_>, callback_returns: i32) -> Result<(), Ende
         |asm| {
             asm.st_imm(Size::DW, Reg::R10, -8, 0).ld_map_fd(Reg::R1, &map).ld_func(Reg::R2, "callback");
             stack(asm, Reg::R3, -8);
-            asm.mov_imm(Reg::R4, 0).call(helper);
+            asm.mov_imm(Reg::R4, flags).call(helper);
             keep(asm, 0, Reg::R0);
             asm.ldx(Size::DW, Reg::R1, Reg::R10, -8);
             keep(asm, 1, Reg::R1);
@@ -216,19 +229,20 @@ fn for_each(bench: &mut Bench<'_, '_>, callback_returns: i32) -> Result<(), Ende
         },
     )?;
     bench.returned("returned", results.get(slot(0)));
-    bench.attempt.same("the sum of the values", results.get(slot(1)), VALUE + 1);
+    let sum = if flags == 0 { VALUE + 1 } else { 0 };
+    bench.attempt.same("the sum of the values", results.get(slot(1)), sum);
     Ok(())
 }
 
-/// Asks for ten calls, which a number on the stack counts.
-fn repeat(bench: &mut Bench<'_, '_>, callback_returns: i32) -> Result<(), Ended> {
+/// Asks for some calls, which a number on the stack counts.
+fn repeat(bench: &mut Bench<'_, '_>, times: i32, callback_returns: i32, flags: i32) -> Result<(), Ended> {
     let helper = bench.helper();
     let results = bench.open_with_callback(
         2,
         |asm| {
-            asm.st_imm(Size::DW, Reg::R10, -8, 0).mov_imm(Reg::R1, 10).ld_func(Reg::R2, "callback");
+            asm.st_imm(Size::DW, Reg::R10, -8, 0).mov_imm(Reg::R1, times).ld_func(Reg::R2, "callback");
             stack(asm, Reg::R3, -8);
-            asm.mov_imm(Reg::R4, 0).call(helper);
+            asm.mov_imm(Reg::R4, flags).call(helper);
             keep(asm, 0, Reg::R0);
             asm.ldx(Size::DW, Reg::R1, Reg::R10, -8);
             keep(asm, 1, Reg::R1);

@@ -1,7 +1,7 @@
 //! Reading memory of the kernel and of user space.
 
 use super::bench::{Bench, argument, keep, page, slot, stack};
-use super::{Row, canonical, case, misuse, rust, sleepable};
+use super::{Row, canonical, case, misuse, rust, sleepable, slow_misuse};
 use crate::asm::Asm;
 use crate::aya_load::Global;
 use crate::helper;
@@ -40,6 +40,7 @@ pub(super) const ROWS: &[Row] = &[
             canonical(|bench| read_task(bench, "comm", 16)),
             case("bad-address", |bench| read_bad(bench, BAD_KERNEL)),
             misuse("misuse-size-beyond-the-stack", |bench| read_into(bench, -8, 16)),
+            misuse("misuse-size-not-bounded", unbounded),
         ],
     },
     Row {
@@ -51,6 +52,7 @@ pub(super) const ROWS: &[Row] = &[
             case("page-not-present", read_untouched),
             case("bad-address", |bench| read_bad(bench, BAD_USER)),
             misuse("misuse-size-beyond-the-stack", |bench| read_into(bench, -8, 16)),
+            misuse("misuse-size-not-bounded", unbounded),
         ],
     },
     Row {
@@ -62,6 +64,7 @@ pub(super) const ROWS: &[Row] = &[
             rust(user_string),
             case("bad-address", |bench| read_bad(bench, BAD_USER)),
             misuse("misuse-size-beyond-the-stack", |bench| read_into(bench, -8, 16)),
+            misuse("misuse-size-not-bounded", unbounded),
         ],
     },
     Row {
@@ -78,10 +81,8 @@ pub(super) const ROWS: &[Row] = &[
             super::Case { name: "on-file_open", ..sleepable(|bench| read_user(bench, 0)) },
             super::Case { name: "page-not-present", ..sleepable(read_untouched) },
             super::Case { name: "bad-address", ..sleepable(|bench| read_bad(bench, BAD_USER)) },
-            super::Case {
-                name: "misuse-size-beyond-the-stack",
-                ..sleepable(|bench| read_into(bench, -8, 16))
-            },
+            slow_misuse("misuse-size-beyond-the-stack", |bench| read_into(bench, -8, 16)),
+            slow_misuse("misuse-size-not-bounded", unbounded),
         ],
     },
     Row {
@@ -105,6 +106,7 @@ pub(super) const ROWS: &[Row] = &[
             case("of-user-space", |bench| read_user(bench, length_with_zero())),
             case("bad-address", |bench| read_bad(bench, BAD_KERNEL)),
             misuse("misuse-size-beyond-the-stack", |bench| read_into(bench, -8, 16)),
+            misuse("misuse-size-not-bounded", unbounded),
         ],
     },
     Row {

@@ -1,6 +1,7 @@
 //! Sending events to user space through a ring buffer.
 
 use super::bench::{Bench, FILE, keep, slot, stack, write_file};
+use super::call::Arg::{Hash, Number, Page};
 use super::{Row, WORDS, canonical, case, misuse, rust, sleepable};
 use crate::asm::Asm;
 use crate::aya_load::Global;
@@ -109,13 +110,28 @@ pub(super) const ROWS: &[Row] = &[
         helper: helper::RINGBUF_DISCARD,
         asks: "give reserved memory back so that user space receives nothing",
         sources: &[TRACING, source("5.9", "kernel/bpf/ringbuf.c", "bpf_ringbuf_commit")],
-        cases: &[canonical(discard)],
+        cases: &[
+            canonical(discard),
+            misuse("misuse-twice", |bench| {
+                reserve_then(bench, |asm| {
+                    asm.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R8, Reg::R0);
+                    submit(asm, helper::RINGBUF_DISCARD);
+                    asm.mov_reg(Reg::R0, Reg::R8);
+                    submit(asm, helper::RINGBUF_DISCARD);
+                })
+            }),
+            misuse("misuse-memory-of-a-map", |bench| bench.call(&[Page, Number(0)])),
+        ],
     },
     Row {
         helper: helper::RINGBUF_QUERY,
         asks: "tell the size of the buffer and how much of it waits for user space",
         sources: &[TRACING, source("5.9", "kernel/bpf/ringbuf.c", "bpf_ringbuf_query")],
-        cases: &[canonical(query)],
+        cases: &[
+            canonical(query),
+            misuse("misuse-map-of-another-type", |bench| bench.call(&[Hash, Number(0)])),
+            misuse("misuse-number-for-map", |bench| bench.call(&[Number(0), Number(0)])),
+        ],
     },
 ];
 

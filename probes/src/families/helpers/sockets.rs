@@ -1,8 +1,11 @@
 //! Sockets: what a socket is, told from the kernel's general structure, and what user space calls it.
 
-use super::bench::{Bench, argument, keep, slot};
+use super::bench::{Bench, argument, keep, slot, stack};
+use super::call::Arg::{Argument, Inode};
+use super::packets::Shared;
 use super::{Row, canonical, case, misuse, sleepable};
 use crate::asm::Asm;
+use crate::bpf::{self, BPF_MAP_TYPE_XSKMAP, MapSpec};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
@@ -98,16 +101,39 @@ pub(super) const ROWS: &[Row] = &[
     ),
     is(
         helper::SKC_TO_MPTCP_SOCK,
-        // It wants a socket as programs on sockets have them, not a pointer by BTF, which is all that a hook has.
-        "take a socket that a hook gives",
-        &[TRACING, source("6.12", "net/core/filter.c", "bpf_skc_to_mptcp_sock_proto"), ARGUMENTS],
-        &[canonical(|bench| convert(bench, TCP)), misuse("misuse-number-for-socket", number)],
+        // It wants a socket as programs on sockets have them, not a pointer by BTF, which is all that a hook has. The
+        // one such socket that an LSM program gets without having to release it is that of a map of AF_XDP's.
+        "give null for a socket of AF_XDP, the only kind that it takes and that an LSM program can have",
+        &[
+            TRACING,
+            source("6.12", "net/core/filter.c", "bpf_skc_to_mptcp_sock_proto"),
+            source("7.1", "kernel/bpf/verifier.c", "mark_ptr_not_null_reg"),
+            ARGUMENTS,
+        ],
+        &[
+            canonical(of_xdp),
+            case("socket-of-a-hook", |bench| convert(bench, TCP)),
+            misuse("misuse-number-for-socket", number),
+            misuse("misuse-without-null-check", |bench| {
+                let helper = bench.helper();
+                let map = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_XSKMAP, 4, 4, 1))?;
+                bench.load(|asm| {
+                    look_up(asm, &map);
+                    asm.mov_reg(Reg::R1, Reg::R0).call(helper);
+                })
+            }),
+        ],
     ),
     is(
         helper::GET_SOCKET_COOKIE,
         "give the number that SO_COOKIE gives",
         &[TRACING, source("6.0", "net/core/filter.c", "bpf_get_socket_ptr_cookie"), ARGUMENTS],
-        &[canonical(cookie), sleepable(cookie), misuse("misuse-number-for-socket", number)],
+        &[
+            canonical(cookie),
+            sleepable(cookie),
+            misuse("misuse-number-for-socket", number),
+            misuse("misuse-file-for-socket", |bench| bench.call(&[Argument(0)])),
+        ],
     ),
     is(
         helper::SOCK_FROM_FILE,
@@ -116,6 +142,7 @@ pub(super) const ROWS: &[Row] = &[
         &[
             canonical(from_file),
             sleepable(from_file),
+            misuse("misuse-inode-for-file", |bench| bench.call(&[Inode])),
             misuse("misuse-number-for-file", |bench| {
                 let helper = bench.helper();
                 bench.load_on(IOCTL, |asm| {
@@ -144,6 +171,32 @@ const UNIX: Kind = Kind {
         Ok(arm.during(|| UnixListener::bind("/tmp/listener"))?.into())
     },
 };
+/// Looks the first element of a map up.
+fn look_up(asm: &mut Asm, map: &OwnedFd) {
+    asm.st_imm(Size::W, Reg::R10, -4, 0);
+    stack(asm, Reg::R2, -4);
+    asm.ld_map_fd(Reg::R1, map).call(helper::MAP_LOOKUP_ELEM);
+}
+
+/// Converts a socket of AF_XDP, which is in a map.
+fn of_xdp(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let map = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_XSKMAP, 4, 4, 1))?;
+    let shared = Shared::on_loopback()?;
+    bpf::map_update(&map, &0_u32.to_ne_bytes(), &shared.socket.as_raw_fd().to_ne_bytes(), bpf::BPF_ANY)
+        .map_err(|errno| Ended::could_not("store a socket", errno))?;
+    let results = bench.open(|asm| {
+        look_up(asm, &map);
+        asm.jeq_imm(Reg::R0, 0, "pass").mov_imm(Reg::R1, 1);
+        keep(asm, 0, Reg::R1);
+        asm.mov_reg(Reg::R1, Reg::R0).call(helper);
+        keep(asm, 1, Reg::R0);
+    })?;
+    bench.attempt.holds("the program found the socket", results.get(slot(0)) == 1);
+    bench.attempt.holds("returned null", results.get(slot(1)) == 0);
+    Ok(())
+}
+
 /// A hook with a file that is open.
 const IOCTL: &str = "file_ioctl";
 

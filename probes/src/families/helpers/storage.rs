@@ -1,6 +1,7 @@
 //! Storage that belongs to a task, an inode or a socket.
 
 use super::bench::{Bench, FILE, argument, keep, open_file, slot, write_file};
+use super::call::Arg::{Argument, Hash, Inode, Number, Sk, Task};
 use super::{Row, canonical, case, misuse, rust, sleepable};
 use crate::asm::Asm;
 use crate::aya_load::Global;
@@ -46,7 +47,12 @@ pub(super) const ROWS: &[Row] = &[
         helper: helper::TASK_STORAGE_DELETE,
         asks: "delete the task's own value, and answer ENOENT when there is none",
         sources: &[TRACING, source("6.0", "kernel/bpf/bpf_task_storage.c", "bpf_task_storage_delete")],
-        cases: &[canonical(|bench| delete(bench, TASK))],
+        cases: &[
+            canonical(|bench| delete(bench, TASK)),
+            misuse("misuse-number-for-owner", |bench| bench.call(&[Hash, Number(4096)])),
+            misuse("misuse-file-for-owner", |bench| bench.call(&[Hash, Argument(0)])),
+            misuse("misuse-map-of-another-type", |bench| bench.call(&[Hash, Task])),
+        ],
     },
     Row {
         helper: helper::INODE_STORAGE_GET,
@@ -71,7 +77,12 @@ pub(super) const ROWS: &[Row] = &[
         helper: helper::INODE_STORAGE_DELETE,
         asks: "delete the inode's own value, and answer ENOENT when there is none",
         sources: &[LSM, source("6.0", "kernel/bpf/bpf_inode_storage.c", "bpf_inode_storage_delete")],
-        cases: &[canonical(|bench| delete(bench, INODE))],
+        cases: &[
+            canonical(|bench| delete(bench, INODE)),
+            misuse("misuse-number-for-owner", |bench| bench.call(&[Hash, Number(4096)])),
+            misuse("misuse-file-for-inode", |bench| bench.call(&[Hash, Argument(0)])),
+            misuse("misuse-map-of-another-type", |bench| bench.call(&[Hash, Inode])),
+        ],
     },
     Row {
         helper: helper::SK_STORAGE_GET,
@@ -89,7 +100,12 @@ pub(super) const ROWS: &[Row] = &[
         helper: helper::SK_STORAGE_DELETE,
         asks: "delete the socket's own value, and answer ENOENT when there is none",
         sources: &[LSM, source("6.0", "net/core/bpf_sk_storage.c", "bpf_sk_storage_delete")],
-        cases: &[canonical(|bench| delete(bench, SOCKET))],
+        cases: &[
+            canonical(|bench| delete(bench, SOCKET)),
+            misuse("misuse-number-for-owner", |bench| bench.call(&[Hash, Number(4096)])),
+            misuse("misuse-file-for-owner", |bench| bench.call(&[Hash, Argument(0)])),
+            misuse("misuse-map-of-another-type", |bench| bench.call_on(SOCKET.hook, &[Hash, Sk])),
+        ],
     },
     Row {
         helper: helper::CGRP_STORAGE_GET,
@@ -113,7 +129,11 @@ pub(super) const ROWS: &[Row] = &[
             source("6.12", "kernel/bpf/helpers.c", "bpf_base_func_proto"),
             source("6.12", "kernel/bpf/bpf_cgrp_storage.c", "bpf_cgrp_storage_delete"),
         ],
-        cases: &[canonical(|bench| delete(bench, CGROUP))],
+        cases: &[
+            canonical(|bench| delete(bench, CGROUP)),
+            misuse("misuse-number-for-owner", |bench| bench.call(&[Hash, Number(4096)])),
+            misuse("misuse-task-for-owner", |bench| bench.call(&[Hash, Task])),
+        ],
     },
 ];
 

@@ -1,22 +1,19 @@
-//! The running task as a whole: its registers, stacks, memory areas and cgroup, and structures printed by their types.
+//! The running task as a whole: its registers, memory areas and cgroup, and structures printed by their types.
 
-use super::bench::{Bench, argument, keep, open_file, page, slot, stack, text};
-use super::{Row, canonical, case, misuse, sleepable};
+use super::bench::{Bench, argument, keep, page, slot, stack, text};
+use super::call::Arg::{Argument, Number, Page, Stack, Task};
+use super::{Row, canonical, case, misuse, sleepable, slow_misuse};
 use crate::asm::Asm;
-use crate::bpf::{self, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_CGROUP_ARRAY, BPF_MAP_TYPE_STACK_TRACE, MapSpec};
+use crate::bpf::{self, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_CGROUP_ARRAY, MapSpec};
 use crate::btf::Kind;
-use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
-use crate::lsm::CTX;
-use crate::results::Results;
 use crate::session::Ended;
 use crate::spec::{Source, source};
-use crate::triggers::Arm;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 
-const TRACING: Source = source("6.0", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto");
+pub(super) const TRACING: Source = source("6.0", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto");
 const BASE: Source = source("6.12", "kernel/bpf/helpers.c", "bpf_base_func_proto");
 
 pub(super) const ROWS: &[Row] = &[
@@ -28,48 +25,7 @@ pub(super) const ROWS: &[Row] = &[
             canonical(registers),
             sleepable(registers),
             misuse("misuse-number-for-task", |bench| number_for(bench, Reg::R1)),
-        ],
-    },
-    Row {
-        helper: helper::GET_TASK_STACK,
-        asks: "give the kernel's stack with the functions that led to the hook",
-        sources: &[TRACING, source("6.0", "kernel/bpf/stackmap.c", "__bpf_get_stack")],
-        cases: &[
-            canonical(|bench| kernel_stack(bench, Whose::Task)),
-            case("flags-that-there-are-not", |bench| stack_flags(bench, Whose::Task)),
-            misuse("misuse-number-for-task", |bench| number_for(bench, Reg::R1)),
-            misuse("misuse-size-beyond-the-value", |bench| beyond_the_value(bench, Whose::Task)),
-        ],
-    },
-    Row {
-        helper: helper::GET_STACK,
-        asks: "give the kernel's stack with the functions that led to the hook",
-        sources: &[
-            source("6.0", "kernel/trace/bpf_trace.c", "tracing_prog_func_proto"),
-            source("6.0", "kernel/bpf/stackmap.c", "__bpf_get_stack"),
-        ],
-        cases: &[
-            canonical(|bench| kernel_stack(bench, Whose::Context)),
-            case("flags-that-there-are-not", |bench| stack_flags(bench, Whose::Context)),
-            misuse("misuse-size-beyond-the-value", |bench| beyond_the_value(bench, Whose::Context)),
-        ],
-    },
-    Row {
-        helper: helper::GET_STACKID,
-        asks: "give the number under which user space finds the stack in a map",
-        sources: &[
-            source("6.0", "kernel/trace/bpf_trace.c", "tracing_prog_func_proto"),
-            source("6.0", "kernel/bpf/stackmap.c", "bpf_get_stackid"),
-        ],
-        cases: &[
-            canonical(stack_id),
-            misuse("misuse-map-of-another-type", |bench| {
-                let helper = bench.helper();
-                let map = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_ARRAY, 4, 8, 2))?;
-                bench.load(|asm| {
-                    asm.mov_reg(Reg::R1, CTX).ld_map_fd(Reg::R2, &map).mov_imm(Reg::R3, 0).call(helper);
-                })
-            }),
+            misuse("misuse-file-for-task", |bench| bench.call(&[Argument(0)])),
         ],
     },
     Row {
@@ -77,8 +33,13 @@ pub(super) const ROWS: &[Row] = &[
         asks: "call back with the memory area of an address, and answer ENOENT for an address outside of any",
         sources: &[TRACING, source("6.0", "kernel/bpf/task_iter.c", "bpf_find_vma")],
         cases: &[
-            canonical(|bench| find_vma(bench, 0)),
-            misuse("misuse-callback-returns-2", |bench| find_vma(bench, 2)),
+            canonical(|bench| find_vma(bench, 0, 0)),
+            case("flags-that-there-are-not", |bench| find_vma(bench, 0, 1)),
+            misuse("misuse-callback-returns-2", |bench| find_vma(bench, 2, 0)),
+            misuse("misuse-number-for-task", |bench| bench.call(&[Number(4096), Number(0)])),
+            misuse("misuse-number-for-callback", |bench| {
+                bench.call(&[Task, Number(0), Number(0), Page, Number(0)])
+            }),
         ],
     },
     Row {
@@ -87,6 +48,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[TRACING, source("6.0", "kernel/trace/bpf_trace.c", "bpf_current_task_under_cgroup")],
         cases: &[
             canonical(under_cgroup),
+            misuse("misuse-number-for-map", |bench| bench.call(&[Number(0), Number(0)])),
             misuse("misuse-map-of-another-type", |bench| {
                 let helper = bench.helper();
                 let map = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_ARRAY, 4, 4, 1))?;
@@ -103,6 +65,12 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| print(bench, 16)),
             case("size-of-the-description-wrong", |bench| print(bench, 8)),
+            case("flags-that-there-are-not", |bench| {
+                bench.answer(&[Page, Number(64), Stack(16), Number(16), Number(1 << 20)])
+            }),
+            misuse("misuse-size-beyond-the-stack", |bench| {
+                bench.call(&[Stack(16), Number(64), Stack(16), Number(16), Number(0)])
+            }),
             misuse("misuse-number-for-destination", |bench| number_for(bench, Reg::R1)),
         ],
     },
@@ -113,7 +81,14 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(copy),
             sleepable(copy),
-            super::Case { name: "misuse-number-for-task", ..sleepable(|bench| number_for(bench, Reg::R4)) },
+            super::Case {
+                name: "flags-that-there-are-not",
+                ..sleepable(|bench| bench.answer(&[Page, Number(8), Number(8), Task, Number(1)]))
+            },
+            slow_misuse("misuse-number-for-task", |bench| number_for(bench, Reg::R4)),
+            slow_misuse("misuse-size-beyond-the-stack", |bench| {
+                bench.call(&[Stack(8), Number(16), Number(8), Task, Number(0)])
+            }),
         ],
     },
     Row {
@@ -141,6 +116,7 @@ pub(super) const ROWS: &[Row] = &[
             canonical(of_this_processor),
             sleepable(of_this_processor),
             misuse("misuse-number-for-variable", |bench| number_for(bench, Reg::R1)),
+            misuse("misuse-memory-for-variable", |bench| bench.call(&[Page])),
         ],
     },
     Row {
@@ -150,19 +126,20 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| branches(bench, 0)),
             case("flags-that-there-are-not", |bench| branches(bench, 1)),
+            misuse("misuse-size-beyond-the-stack", |bench| bench.call(&[Stack(24), Number(48), Number(0)])),
             misuse("misuse-number-for-destination", |bench| number_for(bench, Reg::R1)),
         ],
     },
 ];
 
 /// A slot far enough from the others for a buffer.
-const BUFFER: i32 = 32;
+pub(super) const BUFFER: i32 = 32;
 /// Its size in bytes.
-const BUFFER_BYTES: i32 = 1024;
+pub(super) const BUFFER_BYTES: i32 = 1024;
 
 /// Loads a call with everything in order but a number in place of one pointer. Every helper here that takes a buffer
 /// takes it first or, after the task, second; what else they take are numbers.
-fn number_for(bench: &mut Bench<'_, '_>, reg: Reg) -> Result<(), Ended> {
+pub(super) fn number_for(bench: &mut Bench<'_, '_>, reg: Reg) -> Result<(), Ended> {
     let helper = bench.helper();
     bench.load(|asm| {
         page(asm, Reg::R1, BUFFER);
@@ -191,121 +168,8 @@ fn registers(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Whose stack is asked for, and how.
-#[derive(Clone, Copy)]
-enum Whose {
-    /// That of the task which is the hook's first argument, here the calling one.
-    Task,
-    /// That which the program runs on, by its context.
-    Context,
-}
-
-impl Whose {
-    /// The hook, and functions that are on the way to it in every kernel of the suite.
-    const fn hook(self) -> (&'static str, [&'static str; 2]) {
-        match self {
-            Self::Task => ("task_getscheduler", ["__x64_sys_sched_getscheduler", "do_syscall_64"]),
-            Self::Context => ("file_open", ["path_openat", "do_syscall_64"]),
-        }
-    }
-
-    fn act(self, arm: Arm) -> Result<(), Errno> {
-        match self {
-            // SAFETY: takes a number; 0 is the caller.
-            Self::Task => arm.during(|| Errno::result(unsafe { libc::sched_getscheduler(0) })).map(drop),
-            Self::Context => open_file(arm).map(drop),
-        }
-    }
-}
-
-/// Calls for a stack into the buffer.
-fn call_for_stack(asm: &mut Asm, helper: u32, whose: Whose, size: i32, flags: i32) {
-    match whose {
-        Whose::Task => argument(asm, Reg::R1, 0),
-        Whose::Context => drop(asm.mov_reg(Reg::R1, CTX)),
-    }
-    page(asm, Reg::R2, BUFFER);
-    asm.mov_imm(Reg::R3, size).mov_imm(Reg::R4, flags).call(helper);
-    keep(asm, 0, Reg::R0);
-}
-
-/// Runs a program that calls for a stack.
-fn ask_for_stack(bench: &mut Bench<'_, '_>, whose: Whose, flags: i32) -> Result<Results, Ended> {
-    let helper = bench.helper();
-    let (results, done) = bench.run(
-        whose.hook().0,
-        |arm| whose.act(arm),
-        |asm| call_for_stack(asm, helper, whose, BUFFER_BYTES, flags),
-    )?;
-    done.map_err(|errno| Ended::could_not("do the trigger", errno))?;
-    Ok(results)
-}
-
-fn kernel_stack(bench: &mut Bench<'_, '_>, whose: Whose) -> Result<(), Ended> {
-    let results = ask_for_stack(bench, whose, 0)?;
-    let length = results.get(slot(0)).cast_signed();
-    bench.attempt.holds("returned a whole number of addresses", length > 0 && length % 8 == 0);
-    let length = usize::try_from(length).unwrap_or(0).min(usize::try_from(BUFFER_BYTES).unwrap_or(0));
-    let bytes = results.bytes(slot(BUFFER), length);
-    see_functions(bench, &bytes, whose.hook().1)
-}
-
-/// Whether functions are on a stack, told by the kernel's symbols.
-fn see_functions(bench: &mut Bench<'_, '_>, stack: &[u8], wanted: [&str; 2]) -> Result<(), Ended> {
-    let symbols = fs::read_to_string("/proc/kallsyms")
-        .map_err(|error| Ended::could_not("read the kernel's symbols", error))?;
-    let mut functions: Vec<(u64, &str)> = symbols
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let address = u64::from_str_radix(words.next()?, 16).ok()?;
-            let kind = words.next()?;
-            (kind == "t" || kind == "T").then_some((address, words.next()?))
-        })
-        .collect();
-    functions.sort_unstable();
-    let name_of = |address: u64| {
-        let after = functions.partition_point(|(start, _)| *start <= address);
-        functions.get(after.checked_sub(1)?).map(|(_, name)| *name)
-    };
-    let names: Vec<&str> =
-        stack.as_chunks::<8>().0.iter().filter_map(|bytes| name_of(u64::from_ne_bytes(*bytes))).collect();
-    for wanted in wanted {
-        bench.attempt.holds(&format!("{wanted} is among the functions"), names.contains(&wanted));
-    }
-    Ok(())
-}
-
-fn stack_flags(bench: &mut Bench<'_, '_>, whose: Whose) -> Result<(), Ended> {
-    let results = ask_for_stack(bench, whose, 1 << 20)?;
-    bench.returned("returned", results.get(slot(0)));
-    Ok(())
-}
-
-fn beyond_the_value(bench: &mut Bench<'_, '_>, whose: Whose) -> Result<(), Ended> {
-    let helper = bench.helper();
-    bench.load_on(whose.hook().0, |asm| call_for_stack(asm, helper, whose, 8192, 0))
-}
-
-fn stack_id(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
-    const DEPTH: u32 = 64;
-    let helper = bench.helper();
-    let map = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_STACK_TRACE, 4, 8 * DEPTH, 16))?;
-    let results = bench.open(|asm| {
-        asm.mov_reg(Reg::R1, CTX).ld_map_fd(Reg::R2, &map).mov_imm(Reg::R3, 0).call(helper);
-        keep(asm, 0, Reg::R0);
-    })?;
-    let id = results.get(slot(0)).cast_signed();
-    bench.attempt.holds("returned a number of the map", (0..16).contains(&id));
-    let mut found = vec![0; 8 * DEPTH as usize];
-    let key = u32::try_from(id).unwrap_or(u32::MAX);
-    bpf::map_lookup(&map, &key.to_ne_bytes(), &mut found)
-        .map_err(|errno| Ended::could_not("look the stack up", errno))?;
-    see_functions(bench, &found, Whose::Context.hook().1)
-}
-
 /// Looks for the area of a variable of ours, and for that of an address that nobody has.
-fn find_vma(bench: &mut Bench<'_, '_>, callback_returns: i32) -> Result<(), Ended> {
+fn find_vma(bench: &mut Bench<'_, '_>, callback_returns: i32, flags: i32) -> Result<(), Ended> {
     let helper = bench.helper();
     let (start, end) =
         (bench.offset("vm_area_struct", "vm_start")?, bench.offset("vm_area_struct", "vm_end")?);
@@ -320,7 +184,7 @@ fn find_vma(bench: &mut Bench<'_, '_>, callback_returns: i32) -> Result<(), Ende
                 asm.st_imm(Size::DW, Reg::R10, -16, 0).st_imm(Size::DW, Reg::R10, -8, 0);
                 asm.mov_reg(Reg::R1, Reg::R8).ld_imm64(Reg::R2, address).ld_func(Reg::R3, "callback");
                 stack(asm, Reg::R4, -16);
-                asm.mov_imm(Reg::R5, 0).call(helper);
+                asm.mov_imm(Reg::R5, flags).call(helper);
                 keep(asm, index, Reg::R0);
                 for (more, at) in [(1, -16), (2, -8)] {
                     asm.ldx(Size::DW, Reg::R1, Reg::R10, at);
@@ -336,6 +200,9 @@ fn find_vma(bench: &mut Bench<'_, '_>, callback_returns: i32) -> Result<(), Ende
         },
     )?;
     bench.returned("returned", results.get(slot(0)));
+    if flags != 0 {
+        return Ok(());
+    }
     bench.attempt.same("the area", Some((results.get(slot(1)), results.get(slot(2)))), area_of(address));
     bench.returned("returned for an address outside of any", results.get(slot(3)));
     bench.attempt.see("and called back with an area that ends at", results.get(slot(5)));
@@ -424,8 +291,12 @@ fn copy(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 
 /// The variable `runqueues`, of which each processor has one, and where in it the processor's number stands.
 fn run_queues(bench: &Bench<'_, '_>) -> Result<(u32, u32), Ended> {
-    let variable = bench.attempt.btf()?.find(Kind::Var, "runqueues");
-    let variable = variable.ok_or_else(|| Ended::Absent("variable runqueues".into()))?;
+    let btf = bench.attempt.btf()?;
+    let variable = btf.find(Kind::Var, "runqueues").ok_or_else(|| {
+        let any = (1..btf.next_id()).any(|id| btf.kind(id) == Some(Kind::Var));
+        let what = if any { "variable runqueues" } else { "any variable in the kernel's BTF" };
+        Ended::Absent(what.into())
+    })?;
     Ok((variable, bench.offset("rq", "cpu")?))
 }
 

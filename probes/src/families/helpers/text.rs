@@ -1,6 +1,7 @@
 //! Text: formatting, comparing and parsing it, and sending it to the trace.
 
 use super::bench::{Bench, keep, open_file, page, put_text, slot, stack};
+use super::call::Arg::{Number, Page, Stack};
 use super::{Row, canonical, case, misuse};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_F_RDONLY_PROG, MapSpec};
@@ -29,6 +30,7 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| snprintf(bench, 32)),
             case("more-than-fits", |bench| snprintf(bench, 8)),
+            case("pointer-under-kptr_restrict", restricted),
             misuse("misuse-format-not-frozen", |bench| {
                 let (helper, format) = (bench.helper(), constant(bench, b"%d %d\0", false)?);
                 bench.load(|asm| {
@@ -84,6 +86,14 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| parse(bench, b"-1234 x\0", -1234)),
             case("no-number", |bench| parse(bench, b"x\0\0\0", 0)),
+            case("base-that-there-is-not", |bench| bench.answer(&[Stack(8), Number(4), Number(7), Page])),
+            misuse("misuse-size-beyond-the-stack", |bench| {
+                bench.call(&[Stack(8), Number(16), Number(0), Page])
+            }),
+            misuse("misuse-number-for-text", |bench| bench.call(&[Number(4096), Number(4), Number(0), Page])),
+            misuse("misuse-number-for-destination", |bench| {
+                bench.call(&[Stack(8), Number(4), Number(0), Number(4096)])
+            }),
         ],
     },
     Row {
@@ -93,6 +103,14 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| parse(bench, b"0x2a\0\0\0\0", 42)),
             case("negative", |bench| parse(bench, b"-1\0\0", 0)),
+            case("base-that-there-is-not", |bench| bench.answer(&[Stack(8), Number(4), Number(7), Page])),
+            misuse("misuse-size-beyond-the-stack", |bench| {
+                bench.call(&[Stack(8), Number(16), Number(0), Page])
+            }),
+            misuse("misuse-number-for-text", |bench| bench.call(&[Number(4096), Number(4), Number(0), Page])),
+            misuse("misuse-number-for-destination", |bench| {
+                bench.call(&[Stack(8), Number(4), Number(0), Number(4096)])
+            }),
         ],
     },
     Row {
@@ -114,7 +132,11 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[source("6.0", "kernel/trace/bpf_trace.c", "bpf_trace_vprintk"), BASE],
         cases: &[
             canonical(trace_printk),
+            case("size-of-the-data-wrong", |bench| bench.answer(&[Stack(8), Number(8), Page, Number(4)])),
             misuse("misuse-size-beyond-the-stack", |bench| printk_with(bench, 64)),
+            misuse("misuse-number-for-data", |bench| {
+                bench.call(&[Stack(8), Number(8), Number(4096), Number(8)])
+            }),
         ],
     },
 ];
@@ -152,6 +174,35 @@ fn snprintf(bench: &mut Bench<'_, '_>, size: i32) -> Result<(), Ended> {
     })?;
     bench.returned("returned", results.get(slot(0)));
     bench.attempt.see("the text", super::bench::text(&results.bytes(slot(1), 32)));
+    Ok(())
+}
+
+/// Formats an address with `%pK`, which shows it, a number in its place or zeros, as `kernel.kptr_restrict` says.
+fn restricted(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    const SETTING: &str = "/proc/sys/kernel/kptr_restrict";
+    let why = |error: std::io::Error| Ended::could_not("set kernel.kptr_restrict", error);
+    let (helper, format) = (bench.helper(), constant(bench, b"%pK\0", true)?);
+    let old = fs::read_to_string(SETTING).map_err(why)?;
+    for setting in ["0", "1", "2"] {
+        fs::write(SETTING, setting).map_err(why)?;
+        let formatted = bench.open(|asm| {
+            asm.call(helper::GET_CURRENT_TASK).stx(Size::DW, Reg::R10, -8, Reg::R0);
+            keep(asm, 0, Reg::R0);
+            page(asm, Reg::R1, 1);
+            stack(asm, Reg::R4, -8);
+            asm.mov_imm(Reg::R2, 32).ld_map_value(Reg::R3, &format, 0).mov_imm(Reg::R5, 8).call(helper);
+        });
+        fs::write(SETTING, old.trim()).map_err(why)?;
+        let results = formatted?;
+        let text = super::bench::text(&results.bytes(slot(1), 32));
+        let what = match u64::from_str_radix(&text, 16) {
+            Ok(0) => "zeros",
+            Ok(number) if number == results.get(slot(0)) => "the address",
+            Ok(_) => "another number",
+            Err(_) => "no number",
+        };
+        bench.attempt.see(&format!("with {setting}"), what);
+    }
     Ok(())
 }
 

@@ -66,11 +66,11 @@ fn between(bench: &mut Bench<'_, '_>, clock: ClockId) -> Result<(), Ended> {
 fn jiffies(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let first = bench.call_on_open()?.get(slot(0));
     // A tick takes at most 10 ms (CONFIG_HZ is 100 or more).
-    std::thread::sleep(Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(25));
     let results = bench.call_on_open()?;
     let grown = results.get(slot(0)).wrapping_sub(first);
     // The upper bound is generous: 1000 ticks a second for a minute.
-    bench.attempt.holds("grew while time passed", (4..60_000).contains(&grown));
+    bench.attempt.holds("grew while time passed", (2..60_000).contains(&grown));
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Messages from user space through a ring buffer.
 
 use super::bench::{Bench, keep, slot, stack};
+use super::call::Arg::{Hash, Number, Page};
 use super::{Row, canonical, case, misuse};
 use crate::bpf::{BPF_MAP_TYPE_USER_RINGBUF, MapSpec};
 use crate::helper;
@@ -24,6 +25,8 @@ pub(super) const ROWS: &[Row] = &[Row {
         case("nothing-there", |bench| drain(bench, &[], 0)),
         case("left-early", |bench| drain(bench, &[40, 2], 1)),
         misuse("misuse-callback-returns-2", |bench| drain(bench, &[], 2)),
+        misuse("misuse-number-for-callback", |bench| bench.call(&[Hash, Number(0), Page, Number(0)])),
+        misuse("misuse-number-for-map", |bench| bench.call(&[Number(0), Number(0), Page, Number(0)])),
         case("flags-that-there-are-not", |bench| drain_with(bench, &[40, 2], 0, 8)),
     ],
 }];

@@ -1,0 +1,196 @@
+//! Pointers to objects of the kernel that a map holds.
+
+use super::bench::{Bench, keep, slot, stack};
+use super::call::Arg::{Number, Page, Task};
+use super::{Row, canonical, misuse, sleepable};
+use crate::asm::Asm;
+use crate::bpf::{MapSpec, btf_load};
+use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
+use crate::helper;
+use crate::insn::{Reg, Size};
+use crate::session::Ended;
+use crate::spec::source;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+pub(super) const ROWS: &[Row] = &[Row {
+    helper: helper::KPTR_XCHG,
+    asks: "put an object of the kernel into a map, and give what was there",
+    sources: &[
+        source("7.1", "kernel/bpf/helpers.c", "bpf_kptr_xchg"),
+        source("7.1", "kernel/bpf/verifier.c", "map_kptr_match_type"),
+        source("6.0", "kernel/bpf/btf.c", "btf_parse_kptrs"),
+    ],
+    cases: &[
+        canonical(exchange),
+        sleepable(exchange),
+        misuse("misuse-old-object-kept", |bench| {
+            with_object(bench, |asm, _| {
+                put(asm);
+            })
+        }),
+        misuse("misuse-object-not-acquired", |bench| {
+            let ready = Ready::new(bench)?;
+            bench.load(|asm| {
+                ready.look_up(asm);
+                ready.borrow(asm);
+                put(asm);
+            })
+        }),
+        misuse("misuse-object-used-afterwards", |bench| {
+            with_object(bench, |asm, ready| {
+                put(asm);
+                ready.drop_old(asm);
+                asm.ldx(Size::W, Reg::R1, Reg::R9, ready.member);
+            })
+        }),
+        misuse("misuse-memory-for-pointer", |bench| bench.call(&[Page, Number(0)])),
+        misuse("misuse-task-for-pointer", |bench| bench.call(&[Task, Number(0)])),
+    ],
+}];
+
+/// A kind of object that a map may own, because the kernel knows how to release it.
+#[derive(Clone, Copy)]
+struct Object {
+    record: &'static str,
+    acquire: &'static str,
+    release: &'static str,
+    /// A number in it, and what user space knows it to be.
+    member: &'static str,
+    number: fn() -> u64,
+}
+
+/// The running task.
+const TASK: Object = Object {
+    record: "task_struct",
+    acquire: "bpf_task_acquire",
+    release: "bpf_task_release",
+    member: "tgid",
+    number: || u64::from(std::process::id()),
+};
+/// An object that exists for tests like this one, and is all that kernels before 6.2 have (6.0 net/bpf/test_run.c,
+/// `prog_test_struct`).
+const OF_TESTS: Object = Object {
+    record: "prog_test_ref_kfunc",
+    acquire: "bpf_kfunc_call_test_acquire",
+    release: "bpf_kfunc_call_test_release",
+    member: "a",
+    number: || 42,
+};
+
+/// An object of this kernel, a map for it, and what programs need to know.
+struct Ready {
+    object: Object,
+    map: OwnedFd,
+    acquire: u32,
+    release: u32,
+    member: u32,
+    next: Option<u32>,
+}
+
+impl Ready {
+    fn new(bench: &mut Bench<'_, '_>) -> Result<Self, Ended> {
+        let object = if bench.attempt.kfunc(TASK.acquire).is_ok() { TASK } else { OF_TESTS };
+        Ok(Self {
+            acquire: bench.attempt.kfunc(object.acquire)?,
+            release: bench.attempt.kfunc(object.release)?,
+            member: bench.offset(object.record, object.member)?,
+            next: bench.offset(object.record, "next").ok(),
+            map: map(bench, object)?,
+            object,
+        })
+    }
+
+    /// Puts the address of the map's value into R8.
+    fn look_up(&self, asm: &mut Asm) {
+        asm.st_imm(Size::W, Reg::R10, -4, 0);
+        stack(asm, Reg::R2, -4);
+        asm.ld_map_fd(Reg::R1, &self.map).call(helper::MAP_LOOKUP_ELEM);
+        asm.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R8, Reg::R0);
+    }
+
+    /// Acquires the object, whose address is then in R9.
+    fn acquire(&self, asm: &mut Asm) {
+        if self.object.record == TASK.record {
+            asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R1, Reg::R0);
+        } else {
+            asm.st_imm(Size::DW, Reg::R10, -16, 0);
+            stack(asm, Reg::R1, -16);
+        }
+        asm.call_kfunc(self.acquire, 0).jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R9, Reg::R0);
+    }
+
+    /// Points R9 at such an object without owning it.
+    fn borrow(&self, asm: &mut Asm) {
+        if let Some(next) = self.next.filter(|_| self.object.record != TASK.record) {
+            self.acquire(asm);
+            asm.ldx(Size::DW, Reg::R9, Reg::R9, next);
+        } else {
+            asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R9, Reg::R0);
+        }
+    }
+
+    /// Releases what is in R0, if anything is.
+    fn drop_old(&self, asm: &mut Asm) {
+        asm.jeq_imm(Reg::R0, 0, "nothing").mov_reg(Reg::R1, Reg::R0);
+        asm.call_kfunc(self.release, 0).label("nothing");
+    }
+}
+
+/// A map of one value: a pointer to an object that the map owns.
+fn map(bench: &mut Bench<'_, '_>, object: Object) -> Result<OwnedFd, Ended> {
+    // Up to 6.3 `kptr` is a pointer that is not owned.
+    let tag = if bench.attempt.kernel().version() < (6, 4) { "kptr_ref" } else { "kptr" };
+    let mut types = BtfBuilder::new();
+    let (int, word) = (types.int("int", 4, SIGNED), types.int("u64", 8, UNSIGNED));
+    let record = types.structure(object.record, 8, &[("opaque", word, 0)]);
+    let tagged = types.type_tag(tag, record);
+    let pointer = types.ptr(tagged);
+    let value = types.structure("value", 8, &[("object", pointer, 0)]);
+    let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the map's BTF", error))?;
+    bench.attempt.map(&MapSpec {
+        btf_fd: Some(btf.as_raw_fd()),
+        btf_key_type_id: int,
+        btf_value_type_id: value,
+        ..MapSpec::array(8, 1)
+    })
+}
+
+/// Puts what is in R9 into the map; R0 is what was there.
+fn put(asm: &mut Asm) {
+    asm.mov_reg(Reg::R1, Reg::R8).mov_reg(Reg::R2, Reg::R9).call(helper::KPTR_XCHG);
+}
+
+/// Loads a program that has the value and an object and goes on with `then`.
+fn with_object(bench: &mut Bench<'_, '_>, then: impl FnOnce(&mut Asm, &Ready)) -> Result<(), Ended> {
+    let ready = Ready::new(bench)?;
+    bench.load(|asm| {
+        ready.look_up(asm);
+        ready.acquire(asm);
+        then(asm, &ready);
+    })
+}
+
+/// Puts an object into the map and takes it out again.
+fn exchange(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let ready = Ready::new(bench)?;
+    let results = bench.open(|asm| {
+        ready.look_up(asm);
+        ready.acquire(asm);
+        put(asm);
+        keep(asm, 0, Reg::R0);
+        ready.drop_old(asm);
+        asm.mov_reg(Reg::R1, Reg::R8).mov_imm(Reg::R2, 0).call(helper::KPTR_XCHG);
+        asm.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R9, Reg::R0).ldx(
+            Size::W,
+            Reg::R1,
+            Reg::R9,
+            ready.member,
+        );
+        keep(asm, 1, Reg::R1);
+        asm.mov_reg(Reg::R1, Reg::R9).call_kfunc(ready.release, 0);
+    })?;
+    bench.attempt.holds("nothing was there before", results.get(slot(0)) == 0);
+    bench.attempt.see("the object is a", ready.object.record);
+    bench.attempt.same("its number when taken out", results.get(slot(1)), (ready.object.number)());
+    Ok(())
+}
