@@ -109,8 +109,8 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["dentry_init_security"],
-        "5.10 calls it for NFS alone; 6.1 for Ceph and FUSE too, whose module is not in the initramfs (6.0 fs/fuse/dir.c, \
-         get_security_context)",
+        "5.10 calls it for NFS and Ceph, which need a server; 6.1 for FUSE too, whose module is not in the initramfs (6.0 \
+         fs/fuse/dir.c, get_security_context)",
     ),
     (
         &["cred_getlsmprop", "cred_getsecid"],
