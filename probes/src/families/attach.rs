@@ -86,6 +86,12 @@ fn way_probes() -> Vec<Probe> {
             ways::prog_attach_cgroup,
         ),
         Probe::new(
+            "attach/every-attach-type",
+            "With which of all attach types does each way to attach take a program, by the type that it was loaded with?",
+            &[RAW, CREATE, CREATE_OLD, PROG_ATTACH, PROG_ATTACH_OLD, CHECK],
+            ways::every_type,
+        ),
+        Probe::new(
             "attach/without-capabilities",
             "Can a process without capabilities attach an LSM program whose descriptor it has?",
             &[CREATE, RAW, source("7.3", "kernel/bpf/syscall.c", "bpf_prog_get")],

@@ -85,13 +85,13 @@ fn order_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "chain/sleepable-and-plain",
-            "Do sleepable and plain programs on one hook run in the order of attaching like any others?",
+            "Do sleepable and plain programs on one hook, int or void, run in the order of attaching like any others?",
             &[PROGS, source("7.3", "kernel/bpf/trampoline.c", "bpf_trampoline_enter")],
             orders::sleepable_and_plain,
         ),
         Probe::new(
             "chain/void-two-programs",
-            "With two programs on one void hook, do both run whatever they return, and in which order?",
+            "With two or three programs on one void hook, do all run whatever they return, and in which order?",
             &[PROGS, TYPES, source("7.1", "arch/x86/net/bpf_jit_comp.c", "invoke_bpf")],
             orders::void,
         ),
@@ -146,6 +146,16 @@ fn verdict_probes() -> Vec<Probe> {
                 source("7.3", "security/security.c", "security_task_prctl"),
             ],
             verdicts::default_not_zero,
+        ),
+        Probe::new(
+            "chain/zero-for-default",
+            "On hooks whose default is not 0, does a program that returns 0 change what user space sees?",
+            &[
+                MOD_RET,
+                source("7.3", "include/linux/lsm_hook_defs.h", "fs_context_parse_param"),
+                source("7.3", "kernel/bpf/bpf_lsm.c", "LSM_HOOK"),
+            ],
+            verdicts::zero_for_default,
         ),
         Probe::new(
             "chain/default-returned",
@@ -258,7 +268,7 @@ fn neighbour_probes() -> Vec<Probe> {
 }
 
 fn tail_probes() -> Vec<Probe> {
-    let tails = [TAIL, source("6.1", "kernel/bpf/core.c", "__bpf_prog_map_compatible")];
+    let tails = [TAIL, source("6.1", "kernel/bpf/core.c", "bpf_prog_map_compatible")];
     vec![
         Probe::new(
             "chain/tail-call-same-hook",

@@ -75,7 +75,7 @@ fn with_trigger(hook: Hook) -> Probe {
     };
     let mut sources = vec![hook.source];
     sources.extend(SOURCES);
-    Probe::new(
+    let probe = Probe::new(
         format!("hooks/{}", hook.name),
         format!(
             "Which programs for bpf_lsm_{} load, give which values, read what, attach, run for its trigger, {end}?",
@@ -86,7 +86,11 @@ fn with_trigger(hook: Hook) -> Probe {
             Some(found) => trigger(session, hook, &found),
             None => Ok(()),
         },
-    )
+    );
+    match hook.order {
+        Some(order) => probe.with_lsm(order),
+        None => probe,
+    }
 }
 
 /// The cases of a row.

@@ -41,7 +41,7 @@ fn name_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "load/attach-btf-id",
-            "What does the kernel say of an attach_btf_id that is 0, no function, no hook, or out of range?",
+            "What does the kernel say of an attach_btf_id that is 0, no function, out of range, or of a module's function?",
             &[CHECK, TARGET, VERIFY],
             names::attach_btf_id,
         ),
@@ -59,8 +59,8 @@ fn name_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "load/attach-btf-obj-fd",
-            "May attach_btf_obj_fd be the kernel's BTF, a program's BTF, a map, or no descriptor?",
-            &[LOAD, CHECK],
+            "May attach_btf_obj_fd be the BTF of the kernel, of a module, of a program, a map, or no descriptor?",
+            &[LOAD, CHECK, TARGET, source("6.1", "kernel/bpf/verifier.c", "bpf_check_attach_target")],
             names::attach_btf_obj_fd,
         ),
         Probe::new(
@@ -200,7 +200,7 @@ fn shape_probes() -> Vec<Probe> {
         Probe::new(
             "load/without-own-btf",
             "Does an LSM program load without BTF of its own, also with subprograms and callbacks?",
-            &[source("7.3", "kernel/bpf/verifier.c", "check_btf_info_early")],
+            &[source("7.3", "kernel/bpf/check_btf.c", "bpf_prepare_btf_info")],
             shape::without_btf,
         ),
         Probe::new(

@@ -2,13 +2,14 @@
 //!
 //! The order of `lsm=` is an axis: the suite's usual one has bpf last; the others cost a boot each.
 
+mod apparmor;
 mod neighbours;
 mod presence;
 
 use crate::spec::{Probe, Source, source};
 
 /// bpf before all others.
-const FIRST: &str = "bpf,landlock,lockdown,yama,apparmor";
+pub(crate) const FIRST: &str = "bpf,landlock,lockdown,yama,apparmor";
 /// bpf and nothing else.
 const ALONE: &str = "bpf";
 /// bpf not at all; what remains has two hooks that are not asked here.
@@ -49,6 +50,15 @@ pub fn probes() -> Vec<Probe> {
     for (suffix, words, order) in MACHINES.into_iter().take(2) {
         all.extend(beside_others(suffix, words, order));
     }
+    all.push(on(
+        Probe::new(
+            "lsms/selinux-middle",
+            "With bpf before selinux, is a program asked where selinux denies, and whose errno does user space see?",
+            &[CALL, source("7.1", "security/selinux/hooks.c", "selinux_inode_setxattr")],
+            neighbours::selinux,
+        ),
+        Some(MIDDLE),
+    ));
     all
 }
 
@@ -80,7 +90,11 @@ fn everywhere(suffix: &str, words: &str, order: Option<&str>) -> Vec<Probe> {
                 format!(
                     "With {words} and no program attached, what do calls answer that LSMs have a say in?"
                 ),
-                &[BPF, source("7.3", "security/security.c", "security_getprocattr")],
+                &[
+                    BPF,
+                    source("7.3", "security/security.c", "security_getprocattr"),
+                    source("6.1", "security/security.c", "security_vm_enough_memory_mm"),
+                ],
                 presence::user_space,
             ),
             order,
@@ -111,6 +125,17 @@ fn beside_others(suffix: &str, words: &str, order: Option<&str>) -> Vec<Probe> {
                 ),
                 &[CALL, source("7.3", "security/landlock/fs.c", "hook_file_open")],
                 neighbours::landlock,
+            ),
+            order,
+        ),
+        on(
+            Probe::new(
+                format!("lsms/apparmor-{suffix}"),
+                format!(
+                    "With {words}, is a program asked where apparmor denies, and whose errno does user space see?"
+                ),
+                &[CALL, source("7.1", "security/apparmor/lsm.c", "apparmor_file_open")],
+                neighbours::apparmor,
             ),
             order,
         ),

@@ -4,16 +4,21 @@
 mod table;
 
 use crate::asm::Asm;
-use crate::bpf::{MAP_TYPES, MapSpec, btf_load, name_in};
+use crate::bpf::{
+    self, BPF_MAP_TYPE_BLOOM_FILTER, BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_STACK,
+    BPF_PROG_TYPE_LSM, MAP_TYPES, MapSpec, ProgSpec, btf_load, name_in,
+};
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{LsmProgram, PAGE};
-use crate::results::FREE;
-use crate::rules::OPEN;
-use crate::session::{Attempt, Ended};
+use crate::results::{FREE, Results};
+use crate::rules::{OPEN, ROOT_CGROUP, Site, insns};
+use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::{Probe, Source, source};
-use crate::triggers::Arm;
+use crate::triggers::{Arm, exec};
+use memmap2::MmapOptions;
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The hooks with an inert program.
@@ -22,6 +27,9 @@ pub const KEPT: &[&str] = &["file_open"];
 const COMPATIBLE: Source = source("7.3", "kernel/bpf/verifier.c", "check_map_prog_compatibility");
 const COMPATIBLE_OLD: Source = source("5.10", "kernel/bpf/verifier.c", "check_map_prog_compatibility");
 const FUNCTION: Source = source("7.3", "kernel/bpf/verifier.c", "check_map_func_compatibility");
+
+/// A hook that takes sleepable programs since 5.10; `file_open` does since 5.11.
+const SLEEPABLE: Site = Site { hook: "bprm_committed_creds", ret: None, recipe: exec::execve };
 
 /// What a use leaves in R0.
 #[derive(Clone, Copy)]
@@ -42,7 +50,7 @@ struct Row {
     kind: u32,
     /// What it takes to create one, beyond its type.
     spec: fn(&mut MapSpec),
-    /// Whether it holds maps, needs BTF, or neither.
+    /// What must be there besides.
     needs: Needs,
     /// The use: R6 is the context and the map is to be named by its descriptor.
     using: fn(&mut Asm, &OwnedFd, &Attempt<'_>) -> Result<(), Ended>,
@@ -54,70 +62,192 @@ struct Row {
 #[derive(Clone, Copy)]
 enum Needs {
     Nothing,
+    /// A map in its first place.
     Inner,
+    /// The root cgroup in its first place.
+    Cgroup,
+    /// BTF for its keys and values.
     Btf,
 }
 
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    table::ROWS.iter().map(probe).collect()
+    let sources = [COMPATIBLE, COMPATIBLE_OLD];
+    let run = Probe::new(
+        "maps/used-by-a-sleepable-program",
+        "What does each kind of map give a sleepable program that runs, and what does user space read of it by descriptor?",
+        &sources,
+        sleepable_run,
+    );
+    table::ROWS.iter().map(probe).chain([run]).collect()
 }
 
 fn probe(row: &'static Row) -> Probe {
-    let kind = name_in(MAP_TYPES, row.kind).unwrap_or("a map");
-    let asks = format!(
-        "Can a plain and a sleepable program use a map of type {kind} with {}, and what does that give?",
-        row.call
-    );
+    let asks = question(row);
     Probe::new(format!("maps/{}", row.name), asks, &[COMPATIBLE, COMPATIBLE_OLD, FUNCTION], move |session| {
-        for (name, sleepable) in [("plain", false), ("sleepable", true)] {
-            session.case(name, |attempt| try_row(attempt, row, sleepable))?;
+        session.case("plain", |attempt| plain(attempt, row))?;
+        session.case("sleepable", |attempt| {
+            let results = attempt.results()?;
+            let map = create(attempt, row)?;
+            let program = program(attempt, SLEEPABLE.hook, &results, &[(row, &map)])?;
+            attempt.load_lsm(&program.sleepable()).map(drop)
+        })
+    })
+}
+
+fn question(row: &Row) -> String {
+    let kind = name_in(MAP_TYPES, row.kind).unwrap_or("a map");
+    let how = match row.name {
+        "hash-without-preallocation" => " made without preallocation",
+        "hash-with-btf" => " made with BTF",
+        _ => "",
+    };
+    match row.call {
+        table::NAMED => format!("May a plain and a sleepable program name a map of type {kind}?"),
+        table::STORED => format!(
+            "Can a plain and a sleepable program store in and look up a {kind}{how}, and does user space read it?"
+        ),
+        call => format!(
+            "Can a plain and a sleepable program use a map of type {kind} with {call}, and what does that give?"
+        ),
+    }
+}
+
+/// A program that uses these maps one after the other, and leaves in the page what each gives.
+fn program(
+    attempt: &Attempt<'_>,
+    hook: &str,
+    results: &Results,
+    uses: &[(&Row, &Made)],
+) -> Result<LsmProgram, Ended> {
+    let mut using = Ok(());
+    let program = LsmProgram::framed(hook, results, |asm| {
+        for (slot, (row, map)) in (FREE..).step_by(8).zip(uses) {
+            let used = (row.using)(asm, &map.map, attempt);
+            using = std::mem::replace(&mut using, Ok(())).and(used);
+            asm.stx(Size::DW, PAGE, slot, Reg::R0);
+        }
+    });
+    using.map(|()| program)
+}
+
+/// Creates a map, loads a program that uses it, and if that gives something has it run.
+fn plain(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
+    let mut results = attempt.results()?;
+    results.name_nobody();
+    let map = create(attempt, row)?;
+    let program = program(attempt, OPEN.hook, &results, &[(row, &map)])?;
+    if matches!(row.gives, Gives::Nothing) {
+        return attempt.load_lsm(&program).map(drop);
+    }
+    let _running = attempt.run_lsm(&program)?;
+    let mut act = (OPEN.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
+    let outcome = attempt.trigger(|| act(Arm::new(&results)));
+    attempt.runs(results.runs());
+    attempt.outcome("user space sees", &outcome);
+    attempt.see(&format!("{} gives", row.call), row.gave(results.get(FREE)));
+    if let Some(read) = read_back(row, &map) {
+        attempt.see("user space reads from it", read);
+    }
+    Ok(())
+}
+
+/// One sleepable program that uses a map of every kind of which such a program is accepted: to attach one for each
+/// would take longer than all else in this family.
+fn sleepable_run(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("one-after-the-other", |attempt| {
+        let mut results = attempt.results()?;
+        results.name_nobody();
+        let mut maps = Vec::new();
+        for row in table::ROWS.iter().filter(|row| !matches!(row.gives, Gives::Nothing)) {
+            // A kernel without the kind, or that refuses the program, says so in the kind's own probe.
+            let Ok(map) = create(attempt, row) else { continue };
+            let alone = program(attempt, SLEEPABLE.hook, &results, &[(row, &map)])?.sleepable();
+            let id = attempt.hook(SLEEPABLE.hook)?;
+            let spec = ProgSpec {
+                expected_attach_type: alone.attach_type,
+                attach_btf_id: id,
+                flags: alone.flags,
+                ..ProgSpec::new(BPF_PROG_TYPE_LSM, "alone", insns(&alone.asm)?)
+            };
+            if attempt.ask(&spec, 0).is_ok() {
+                maps.push((row, map));
+            }
+        }
+        let uses: Vec<(&Row, &Made)> = maps.iter().map(|(row, map)| (*row, map)).collect();
+        let all = program(attempt, SLEEPABLE.hook, &results, &uses)?.sleepable();
+        let _attached = attempt.attach_lsm(&all)?;
+        let mut act =
+            (SLEEPABLE.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
+        let outcome = attempt.trigger(|| act(Arm::new(&results)));
+        attempt.runs(results.runs());
+        attempt.outcome("user space sees", &outcome);
+        for (slot, (row, map)) in (FREE..).step_by(8).zip(&uses) {
+            let gave = format!("{} gives {}", row.call, row.gave(results.get(slot)));
+            let read = read_back(row, map);
+            let read = read.map(|read| format!("; user space reads {read}")).unwrap_or_default();
+            attempt.see(row.name, gave + &read);
         }
         Ok(())
     })
 }
 
-/// Creates a map and loads a program that uses it. A plain one whose use gives something is attached, and a file
-/// opened; that each is attached would take twice the time and say little more.
-fn try_row(attempt: &mut Attempt<'_>, row: &Row, sleepable: bool) -> Result<(), Ended> {
-    let mut results = attempt.results()?;
-    results.name_nobody();
-    let map = create(attempt, row)?;
-    let mut using = Ok(());
-    let program = LsmProgram::framed(OPEN.hook, &results, |asm| {
-        using = (row.using)(asm, &map.map, attempt);
-        asm.stx(Size::DW, PAGE, FREE, Reg::R0);
-    });
-    using?;
-    let only_loaded = sleepable || matches!(row.gives, Gives::Nothing);
-    let program = attempt.load_lsm(&if sleepable { program.sleepable() } else { program })?;
-    if only_loaded {
-        return Ok(());
-    }
-    let _link = attempt.attach(&program)?;
-    let mut act = (OPEN.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
-    let outcome = attempt.trigger(|| act(Arm::new(&results)));
-    attempt.runs(results.runs());
-    attempt.outcome("user space sees", &outcome);
-    let given = results.get(FREE).cast_signed();
-    let word = match row.gives {
-        Gives::Pointer if given == 0 => "null".to_owned(),
-        Gives::Pointer => "a pointer".to_owned(),
-        Gives::Number if given < 0 => {
-            format!("-{}", Errno::from_raw(i32::try_from(given).unwrap_or(i32::MIN)))
+impl Row {
+    /// In words what a use has left.
+    fn gave(&self, given: u64) -> String {
+        let given = given.cast_signed();
+        match self.gives {
+            Gives::Pointer if given == 0 => "null".to_owned(),
+            Gives::Pointer => "a pointer".to_owned(),
+            Gives::Number if given < 0 => {
+                format!("-{}", Errno::from_raw(i32::try_from(-given).unwrap_or(i32::MAX)))
+            }
+            Gives::Number => given.to_string(),
+            Gives::Nothing => "nothing".to_owned(),
         }
-        Gives::Number => given.to_string(),
-        Gives::Nothing => "nothing".to_owned(),
+    }
+}
+
+/// What user space reads, by the map's descriptor, of the 7 that programs store; `None` of kinds that store nothing.
+fn read_back(row: &Row, map: &Made) -> Option<String> {
+    let key = vec![0; if row.name == "lpm-trie" { 8 } else { 4 }];
+    let read = match (row.kind, &map.inner) {
+        (BPF_MAP_TYPE_QUEUE | BPF_MAP_TYPE_STACK, _) => value(&map.map, &[]),
+        (BPF_MAP_TYPE_BLOOM_FILTER, _) => {
+            bpf::map_lookup(&map.map, &[], &mut 7_u64.to_ne_bytes()).map(|()| 7)
+        }
+        (BPF_MAP_TYPE_RINGBUF, _) => first_record(&map.map),
+        (_, Some(inner)) => value(inner, &0_u32.to_ne_bytes()),
+        _ if row.call == table::STORED => value(&map.map, &key),
+        _ => return None,
     };
-    attempt.see(&format!("{} gives", row.call), word);
-    Ok(())
+    Some(read.map_or_else(Errno::name, |read| read.to_string()))
+}
+
+/// The first number of an element; of a map per CPU, that of the machine's only one.
+fn value(map: &OwnedFd, key: &[u8]) -> Result<u64, Errno> {
+    let length = bpf::map_info(map)?.value_bytes()?;
+    let mut value = vec![0; usize::try_from(length).unwrap_or(0)];
+    bpf::map_lookup(map, key, &mut value)?;
+    Ok(value.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first)))
+}
+
+/// The first record of a ring buffer: behind the producer's page, a header of 8 bytes and then 8 of data.
+fn first_record(map: &OwnedFd) -> Result<u64, Errno> {
+    const PAGE_BYTES: usize = 4096;
+    // SAFETY: the mapping is of a BPF map, which nobody truncates, and no program writes to it any more.
+    let pages =
+        unsafe { MmapOptions::new().offset(PAGE_BYTES as u64).len(3 * PAGE_BYTES).map(map.as_raw_fd()) };
+    let pages = pages.map_err(Errno::from)?;
+    let record = pages.get(PAGE_BYTES + 8..).and_then(|bytes| bytes.first_chunk());
+    Ok(record.map_or(0, |record| u64::from_ne_bytes(*record)))
 }
 
 /// A map with what it refers to.
 struct Made {
     map: OwnedFd,
-    _inner: Option<OwnedFd>,
+    inner: Option<OwnedFd>,
     _btf: Option<OwnedFd>,
 }
 
@@ -125,9 +255,13 @@ fn create(attempt: &mut Attempt<'_>, row: &Row) -> Result<Made, Ended> {
     let mut spec = MapSpec { key_size: 4, value_size: 8, max_entries: 4, ..MapSpec::default() };
     spec.map_type = row.kind;
     (row.spec)(&mut spec);
-    let (mut inner, mut btf) = (None, None);
+    let (mut inner, mut btf, mut cgroup) = (None, None, None);
     match row.needs {
         Needs::Nothing => {}
+        Needs::Cgroup => {
+            let folder = File::open(ROOT_CGROUP);
+            cgroup = Some(folder.map_err(|error| Ended::could_not("open the root cgroup", error))?);
+        }
         Needs::Inner => {
             let map = attempt.map(&MapSpec::array(8, 1))?;
             spec.inner_map_fd = Some(map.as_raw_fd());
@@ -145,5 +279,15 @@ fn create(attempt: &mut Attempt<'_>, row: &Row) -> Result<Made, Ended> {
             btf = Some(made);
         }
     }
-    Ok(Made { map: attempt.map(&spec)?, _inner: inner, _btf: btf })
+    let map = attempt.map(&spec)?;
+    let held = match row.needs {
+        Needs::Inner => inner.as_ref().map(AsRawFd::as_raw_fd),
+        Needs::Cgroup => cgroup.as_ref().map(AsRawFd::as_raw_fd),
+        Needs::Nothing | Needs::Btf => None,
+    };
+    if let Some(fd) = held {
+        bpf::map_update(&map, &[0; 4], &fd.to_ne_bytes(), bpf::BPF_ANY)
+            .map_err(|errno| Ended::could_not("put something into the map", errno))?;
+    }
+    Ok(Made { map, inner, _btf: btf })
 }

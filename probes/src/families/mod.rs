@@ -77,7 +77,7 @@ impl Family {
 /// The families, in the order in which they run and are reported. The one that lingers comes last.
 pub const FAMILIES: &[Family] = &[
     Family::new("program", "the program type itself and what it takes to have it", program::probes),
-    Family::new("example", "the documented examples, as written", example::probes),
+    Family::new("example", "the documented examples, as written", example::probes).keeping(example::KEPT),
     Family::new("chain", "several programs on one hook", chain::probes).keeping(chain::KEPT),
     Family::new("attach", "the ways to attach, links, and how long they last", attach::probes)
         .keeping(attach::KEPT),
@@ -88,7 +88,8 @@ pub const FAMILIES: &[Family] = &[
         .keeping(maps::KEPT),
     Family::new("storage", "storage that belongs to a kernel object", storage::probes).keeping(storage::KEPT),
     Family::new("lsms", "bpf among other LSMs", lsms::probes).keeping(lsms::KEPT),
-    Family::new("context", "the array of arguments that a program is given", context::probes),
+    Family::new("context", "the array of arguments that a program is given", context::probes)
+        .keeping(context::KEPT),
     Family::new("helpers", "each helper: called for real, its result checked", helpers::probes)
         .keeping(helpers::KEPT),
     Family::new("kfuncs", "each kfunc: called for real, its result checked", kfuncs::probes).keeping(KEPT),

@@ -55,6 +55,11 @@ impl Idle {
         })
         .map(Self)
     }
+
+    /// A child that does something else until then.
+    pub(super) const fn of(child: Pid) -> Self {
+        Self(child)
+    }
 }
 
 impl Drop for Idle {

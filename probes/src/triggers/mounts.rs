@@ -2,7 +2,7 @@
 
 use super::children::in_child;
 use super::files::{index, owned};
-use super::{Act, Arm, act, syscall};
+use super::{Act, Arm, OK, Seen, act, act_seen, syscall};
 use crate::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -174,3 +174,24 @@ pub fn automount() -> Result<Act, Errno> {
         result.map_err(Errno::from)
     })
 }
+
+/// `fsconfig(2)` with an option that no file system knows.
+///
+/// # Errors
+/// The errno of opening a context for a tmpfs.
+pub fn unknown_option() -> Result<Act, Errno> {
+    // SAFETY: a terminated string and a number.
+    let context = owned(unsafe { syscall(libc::SYS_fsopen, [c"tmpfs".as_ptr().addr(), 1, 0, 0, 0, 0]) }?);
+    act_seen(move |arm: Arm| {
+        let (name, value) = (c"conform".as_ptr().addr(), c"value".as_ptr().addr());
+        let args = [index(&context), SET_STRING, name, value, 0, 0];
+        // SAFETY: a descriptor, numbers, and two terminated strings.
+        match arm.during(|| unsafe { syscall(libc::SYS_fsconfig, args) }) {
+            Err(errno) if errno.raw() == libc::EINVAL => Ok(Seen("EINVAL: nobody knows it")),
+            other => other.map(|_| OK),
+        }
+    })
+}
+
+/// include/uapi/linux/mount.h: FSCONFIG_SET_STRING.
+const SET_STRING: usize = 1;

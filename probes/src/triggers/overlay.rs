@@ -3,6 +3,7 @@
 use super::{Act, Arm, act, modules};
 use crate::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 
@@ -37,6 +38,25 @@ pub fn copy_up() -> Result<Act, Errno> {
         number += 1;
         fs::write(format!("{LOWER}/{number}"), b"content")?;
         let path = format!("{MERGED}/{number}");
+        arm.during(|| OpenOptions::new().write(true).open(&path).map_err(Errno::from))
+    })
+}
+
+/// The same, of a file with an extended attribute.
+///
+/// # Errors
+/// The errno of mounting.
+pub fn copy_up_attribute() -> Result<Act, Errno> {
+    mounted()?;
+    let mut number = 0;
+    act(move |arm: Arm| {
+        number += 1;
+        let lower = CString::new(format!("{LOWER}/with-{number}")).map_err(|_| Errno::EINVAL)?;
+        File::create(lower.to_string_lossy().as_ref())?;
+        let (name, value) = (c"trusted.conform".as_ptr(), c"value".as_ptr().cast());
+        // SAFETY: three terminated strings, of the last of which 5 bytes are read.
+        Errno::result(unsafe { libc::setxattr(lower.as_ptr(), name, value, 5, 0) })?;
+        let path = format!("{MERGED}/with-{number}");
         arm.during(|| OpenOptions::new().write(true).open(&path).map_err(Errno::from))
     })
 }

@@ -1,10 +1,12 @@
 //! IPsec: policies and states, over netlink.
 
 use super::netlink::{Netlink, attribute};
-use super::{Act, Arm, Seen, act, act_seen, modules};
+use super::{Act, Arm, OK, Seen, act, act_seen, modules};
 use crate::errno::Errno;
-use std::net::{Ipv4Addr, UdpSocket};
-use std::time::Duration;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
 
 /// include/uapi/linux/xfrm.h: XFRM_MSG_DELSA, NEWPOLICY, DELPOLICY, ALLOCSPI.
 const DELETE_STATE: u16 = 0x11;
@@ -222,5 +224,60 @@ pub fn end_state() -> Result<Act, Errno> {
         arm.until_run(FREED);
         arm.name_nobody();
         result
+    })
+}
+
+/// include/uapi/linux/in.h: IP_XFRM_POLICY.
+const SOCKETS_OWN: i32 = 17;
+/// How long a connection may take to come in or to be dropped; over loopback either is so when connect(2) returns.
+const COMES_IN: Duration = Duration::from_secs(5);
+
+/// How many connections listeners have dropped so far: `ListenDrops` of /proc/net/netstat.
+fn drops() -> Result<u64, Errno> {
+    let text = std::fs::read_to_string("/proc/net/netstat")?;
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, numbers) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let found = names.split(' ').zip(numbers.split(' ')).find(|(name, _)| *name == "ListenDrops");
+    found.and_then(|(_, number)| number.parse().ok()).ok_or(Errno::ENOENT)
+}
+
+/// A listener with a policy of its own, of which every socket that it accepts gets a copy.
+fn listener() -> Result<TcpListener, Errno> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let policy = policy(&[]);
+    let length = libc::socklen_t::try_from(policy.len()).unwrap_or(0);
+    let (socket, value) = (listener.as_raw_fd(), policy.as_ptr().cast());
+    // SAFETY: a descriptor, numbers, and a structure with its length.
+    Errno::result(unsafe { libc::setsockopt(socket, libc::SOL_IP, SOCKETS_OWN, value, length) })?;
+    Ok(listener)
+}
+
+/// A connection to such a listener, each time another: one that was not let in may come in later.
+///
+/// # Errors
+/// The errno of making the listener or of giving it the policy.
+pub fn accept() -> Result<Act, Errno> {
+    drop(xfrm()?); // its module is what knows the form of a policy
+    drop(listener()?);
+    act_seen(move |arm: Arm| {
+        let listener = listener()?;
+        let address = listener.local_addr()?;
+        let before = drops()?;
+        arm.name_mark(0);
+        let client = TcpStream::connect(address);
+        arm.name_nobody();
+        let _client = client?;
+        let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        let end = Instant::now() + COMES_IN;
+        while Instant::now() < end {
+            if poll(&mut ready, PollTimeout::from(5_u16))? != 0 {
+                listener.accept()?;
+                return Ok(OK);
+            }
+            if drops()? != before {
+                return Ok(Seen("the connection is dropped"));
+            }
+        }
+        Err(Errno::from_raw(libc::ETIMEDOUT))
     })
 }

@@ -1,8 +1,8 @@
 //! The ways in: which call attaches a program that was loaded in which way.
 
 use crate::bpf::{
-    self, BPF_CGROUP_INET_INGRESS, BPF_F_ALLOW_MULTI, BPF_F_REPLACE, BPF_LSM_CGROUP, BPF_LSM_MAC,
-    BPF_MODIFY_RETURN, BPF_TRACE_FENTRY, BPF_TRACE_RAW_TP,
+    self, ATTACH_TYPES, BPF_CGROUP_INET_INGRESS, BPF_F_ALLOW_MULTI, BPF_F_REPLACE, BPF_LSM_CGROUP,
+    BPF_LSM_MAC, BPF_MODIFY_RETURN, BPF_TRACE_FENTRY, BPF_TRACE_FEXIT, BPF_TRACE_RAW_TP,
 };
 use crate::errno::Errno;
 use crate::insn::Reg;
@@ -293,4 +293,77 @@ pub(super) fn claim_mac(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt.see("the documentation's sentence is", if linked.is_ok() { "false" } else { "true" });
         Ok(())
     })
+}
+
+/// A way to attach, given program and attach type, which is undone at once.
+type Way = fn(&OwnedFd, u32, RawFd) -> Result<(), Errno>;
+
+const WAYS: [(&str, Way); 6] = [
+    ("BPF_RAW_TRACEPOINT_OPEN", |program, _, _| bpf::raw_tracepoint_open(program, None, 0).map(drop)),
+    ("BPF_RAW_TRACEPOINT_OPEN with a name", |program, _, _| {
+        bpf::raw_tracepoint_open(program, Some(c"bpf_lsm_task_getsid"), 0).map(drop)
+    }),
+    ("BPF_LINK_CREATE without a target", |program, attach_type, _| {
+        bpf::link_create_raw(program, 0, attach_type, 0, 0).map(drop)
+    }),
+    ("BPF_LINK_CREATE to a cgroup", |program, attach_type, cgroup| {
+        bpf::link_create_raw(program, cgroup, attach_type, 0, 0).map(drop)
+    }),
+    ("BPF_PROG_ATTACH without a target", |program, attach_type, _| {
+        attach_and_detach(program, -1, attach_type)
+    }),
+    ("BPF_PROG_ATTACH to a cgroup", attach_to),
+];
+
+fn attach_to(program: &OwnedFd, attach_type: u32, cgroup: RawFd) -> Result<(), Errno> {
+    attach_and_detach(program, cgroup, attach_type)
+}
+
+fn attach_and_detach(program: &OwnedFd, target: RawFd, attach_type: u32) -> Result<(), Errno> {
+    bpf::prog_attach_raw(program, target, attach_type, BPF_F_ALLOW_MULTI, None)?;
+    let _ = bpf::prog_detach_raw(program, target, attach_type);
+    Ok(())
+}
+
+/// Every way in, with every attach type, of a program loaded with each type with which one loads.
+pub(super) fn every_type(session: &mut Session<'_>) -> Result<(), Stop> {
+    let cgroup = root()?;
+    for (name, loaded) in [
+        ("loaded-as-mac", BPF_LSM_MAC),
+        ("loaded-as-cgroup", BPF_LSM_CGROUP),
+        ("loaded-as-fentry", BPF_TRACE_FENTRY),
+        ("loaded-as-fexit", BPF_TRACE_FEXIT),
+    ] {
+        session.case(name, |attempt| {
+            let chain = Chain::new(attempt, SESSION)?;
+            let program = program(attempt, &chain, loaded)?;
+            attempt.at(Phase::Attach);
+            for (key, way) in WAYS {
+                // The type is no part of the first call.
+                let types = if key.starts_with("BPF_RAW") { &ATTACH_TYPES[..1] } else { ATTACH_TYPES };
+                attempt.see(key, answers(types, |number| way(&program, number, cgroup.as_raw_fd())));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Which answers there are, each with the types that get it; the most frequent errno is that of all others.
+fn answers(types: &[(u32, &str)], ask: impl Fn(u32) -> Result<(), Errno>) -> String {
+    let mut by_answer: Vec<(String, Vec<&str>)> = Vec::new();
+    for &(number, name) in types {
+        let answer = outcome_word(&ask(number));
+        match by_answer.iter_mut().find(|(known, _)| *known == answer) {
+            Some((_, names)) => names.push(name),
+            None => by_answer.push((answer, vec![name])),
+        }
+    }
+    if let [(answer, _)] = by_answer.as_slice() {
+        return answer.clone();
+    }
+    by_answer.sort_by_key(|(_, names)| names.len());
+    let last = by_answer.pop().map(|(answer, _)| format!("{answer} as any other"));
+    let words = by_answer.iter().map(|(answer, names)| format!("{answer} as {}", names.join(", ")));
+    words.chain(last).collect::<Vec<_>>().join("; ")
 }

@@ -7,7 +7,7 @@ use crate::rules::{
     Chain, NTH, OPEN, Place, Round, SESSION, Site, VOID, note, saying, sequences, verdict_word,
 };
 use crate::session::{Attempt, Ended, Session, Stop};
-use crate::triggers::tasks;
+use crate::triggers::{exec, tasks};
 
 /// What programs return.
 const CHOICES: [i32; 3] = [0, deny(Errno::EPERM), deny(Errno::EACCES)];
@@ -117,26 +117,50 @@ pub(super) fn sleepable_and_plain(session: &mut Session<'_>) -> Result<(), Stop>
             see_rounds(attempt, &mut chain, &all)
         })?;
     }
-    Ok(())
+    session.case("void-hook-plain-sleepable-plain", |attempt| {
+        let site = Site { hook: "bprm_committed_creds", ret: None, recipe: exec::execve };
+        let mut chain = Chain::new(attempt, site)?;
+        for sleepable in [false, true, false] {
+            chain.add(attempt, |program| if sleepable { program.sleepable() } else { program })?;
+        }
+        let round = chain.round(attempt, &[]);
+        attempt.runs(chain.results.runs());
+        attempt.see("round", round.words(&NTH, false));
+        Ok(())
+    })
 }
 
-/// Two programs on a void hook; nothing that they return is a denial.
+/// Programs on a void hook; nothing that they return is a denial.
 pub(super) fn void(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, verdict) in [("both-0", 0), ("both-EPERM", deny(Errno::EPERM)), ("both-1", 1)] {
         session.case(name, |attempt| {
-            let mut chain = Chain::new(attempt, VOID)?;
-            for number in 0..2 {
-                let verdict = i64::from(verdict).cast_unsigned();
-                let program = saying(&VOID, &chain.results, number, verdict);
-                chain.push(attempt, &program)?;
-            }
+            let mut chain = of_void(attempt, 2, verdict)?;
             let round = chain.round(attempt, &[]);
             attempt.runs(chain.results.runs());
             see_plain(attempt, &round);
             Ok(())
         })?;
     }
-    Ok(())
+    session.case("three-and-without-the-middle-one", |attempt| {
+        let mut chain = of_void(attempt, 3, 0)?;
+        let round = chain.round(attempt, &[]);
+        attempt.see("three", round.words(&NTH, false));
+        chain.detach(1);
+        let round = chain.round(attempt, &[]);
+        attempt.see("without the second", round.words(&NTH, false));
+        attempt.runs(chain.results.runs());
+        Ok(())
+    })
+}
+
+/// So many programs on a void hook that all return `verdict`.
+fn of_void(attempt: &mut Attempt<'_>, count: i32, verdict: i32) -> Result<Chain, Ended> {
+    let mut chain = Chain::new(attempt, VOID)?;
+    for number in 0..count {
+        let program = saying(&VOID, &chain.results, number, i64::from(verdict).cast_unsigned());
+        chain.push(attempt, &program)?;
+    }
+    Ok(chain)
 }
 
 fn see_plain(attempt: &mut Attempt<'_>, round: &Round) {

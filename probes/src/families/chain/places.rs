@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, OwnedFd};
 const MANY: usize = 48;
 /// An int hook where PID 1 keeps no program.
 const INT_HOOK: &str = "task_getpgid";
+/// The same, a void one.
+const VOID_HOOK: &str = "inet_csk_clone";
 
 /// Attaches trivial programs until one is refused; gives those that are attached, and the refusal.
 fn fill(attempt: &mut Attempt<'_>, hook: &str, most: usize) -> Result<(Vec<OwnedFd>, Option<Ended>), Ended> {
@@ -36,9 +38,10 @@ fn trivial(hook: &str) -> LsmProgram {
     LsmProgram::raw(hook, asm)
 }
 
-/// An int hook, and who is asked on a hook with eight.
+/// An int hook, a void hook, and who is asked on a hook with eight.
 pub(super) fn many_programs(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("until-refused", |attempt| until_refused(attempt, INT_HOOK))?;
+    session.case("until-refused-on-a-void-hook", |attempt| until_refused(attempt, VOID_HOOK))?;
     session.case("first-of-eight-denies", first_of_eight)
 }
 

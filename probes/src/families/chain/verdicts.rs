@@ -3,9 +3,9 @@
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{LsmProgram, PAGE, deny};
-use crate::rules::{Chain, NTH, Place, Round, SESSION, Site, note, saying};
+use crate::rules::{Chain, NTH, Place, Round, SESSION, Site, judge, note, saying};
 use crate::session::{Attempt, Ended, Session, Stop};
-use crate::triggers::{Act, Arm, OK, Seen, tasks};
+use crate::triggers::{Act, Arm, OK, Recipe, Seen, mounts, sockets, system, tasks, xattrs};
 use nix::unistd::{Pid, getsid};
 
 /// getsid(2), whose result is what the hook returned when that is not 0.
@@ -189,4 +189,77 @@ pub(super) fn default_returned(session: &mut Session<'_>) -> Result<(), Stop> {
         );
         Ok(())
     })
+}
+
+/// A hook whose default is not 0: its trigger, and the default.
+struct Defaulting {
+    hook: &'static str,
+    recipe: Recipe,
+    default: (i32, &'static str),
+}
+
+/// What the kernel answers for itself when no LSM has an opinion, and could not if one said 0.
+const DEFAULTING: [Defaulting; 5] = [
+    // include/linux/errno.h, ENOPARAM.
+    Defaulting {
+        hook: "fs_context_parse_param",
+        recipe: mounts::unknown_option,
+        default: (-519, "-ENOPARAM"),
+    },
+    Defaulting {
+        hook: "inode_setsecurity",
+        recipe: xattrs::unstored,
+        default: (-libc::EOPNOTSUPP, "-EOPNOTSUPP"),
+    },
+    Defaulting {
+        hook: "inode_getsecurity",
+        recipe: xattrs::not_stored,
+        default: (-libc::EOPNOTSUPP, "-EOPNOTSUPP"),
+    },
+    Defaulting {
+        hook: "setselfattr",
+        recipe: system::set_own_attribute,
+        default: (-libc::EOPNOTSUPP, "-EOPNOTSUPP"),
+    },
+    Defaulting {
+        hook: "socket_getpeersec_stream",
+        recipe: sockets::peer_label,
+        default: (-libc::ENOPROTOOPT, "-ENOPROTOOPT"),
+    },
+];
+
+/// One program, which returns 0, the default, and a denial.
+pub(super) fn zero_for_default(session: &mut Session<'_>) -> Result<(), Stop> {
+    for Defaulting { hook, recipe, default: (number, name) } in DEFAULTING {
+        session.case(hook, |attempt| {
+            // Where `ret` stands depends on the kernel, and is not asked.
+            let site = Site { hook, ret: None, recipe };
+            let mut chain = Chain::new(attempt, site)?;
+            let before = chain.round(attempt, &[]);
+            let place = Place::nth(0);
+            let program = LsmProgram::framed(hook, &chain.results, |asm| {
+                note(asm, place, None);
+                judge(asm, place);
+            });
+            chain.push(attempt, &program)?;
+            attempt.see("no program", seen(&before));
+            for (key, verdict) in [("0", 0), (name, number), ("-EPERM", deny(Errno::EPERM))] {
+                let round = chain.round(attempt, &[verdict]);
+                attempt.see(key, round_word(&round));
+            }
+            let zero = chain.round(attempt, &[0]);
+            attempt.ran(chain.has_run());
+            attempt.holds("0 is as if there were no program", zero.outcome == before.outcome);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn seen(round: &Round) -> String {
+    round.outcome.as_ref().map_or_else(|errno| errno.name(), |seen| seen.0.to_owned())
+}
+
+fn round_word(round: &Round) -> String {
+    if round.ran.is_empty() { format!("it is not asked; {}", seen(round)) } else { seen(round) }
 }

@@ -23,6 +23,8 @@ pub(super) struct Hook {
     pub(super) argument: Option<Argument>,
     /// Where the kernel calls it.
     pub(super) source: Source,
+    /// The `lsm=` of the machine that it takes, if not the usual one.
+    pub(super) order: Option<&'static str>,
 }
 
 /// How the calls that one trigger causes are recorded.

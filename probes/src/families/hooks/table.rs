@@ -14,6 +14,7 @@ mod tasks;
 
 use super::row::{Argument, Calls, Expect, Hook, Read, Verdict, Whom};
 use crate::errno::Errno;
+use crate::families::lsms::FIRST;
 use crate::spec::source;
 use crate::triggers::Recipe;
 
@@ -57,6 +58,7 @@ const fn int(name: &'static str, recipe: Recipe, file: &'static str, symbol: &'s
         argument: None,
         verdict: Verdict::Errnos(DENIALS),
         source: source(READ_IN, file, symbol),
+        order: None,
     }
 }
 
@@ -86,6 +88,11 @@ impl Hook {
     /// The same row, of a hook whose default is not 0 and whose 0 would claim something.
     const fn passing(self, pass: i32) -> Self {
         Self { pass, ..self }
+    }
+
+    /// The same row, on a machine where bpf is asked before AppArmor, which would end the asking.
+    const fn asked_first(self) -> Self {
+        Self { order: Some(FIRST), ..self }
     }
 
     /// The same row, with an argument whose content is checked.

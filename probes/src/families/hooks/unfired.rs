@@ -57,12 +57,8 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["inode_setintegrity"],
-        "needs fs-verity, so ext4, f2fs or btrfs on a block device, of which the machine has none (fs/verity/signature.c)",
-    ),
-    (
-        &["quota_on"],
-        "needs a file system with quota files, so a block device, of which the machine has none (fs/quota/dquot.c, \
-         dquot_quota_on)",
+        "needs a file with fs-verity, so ext4 or btrfs on a block device, and with a signature by a key of the kernel's \
+         keyring .fs-verity (fs/verity/signature.c)",
     ),
     (
         &["inode_free_security_rcu"],
@@ -107,23 +103,14 @@ const REASONS: &[(&[&str], &str)] = &[
         "called by cachefiles alone (fs/cachefiles/security.c): needs the module, its daemon and a cache",
     ),
     (
-        &["secid_to_secctx", "lsmprop_to_secctx"],
-        "AppArmor is asked first and its answer, a name or EINVAL, ends the asking (security/security.c, \
-         security_secid_to_secctx): needs another order of modules",
-    ),
-    (
-        &["getprocattr", "setprocattr", "getselfattr"],
-        "from 6.12 on no program may attach; before, AppArmor, asked first, is the only one asked (security/security.c, \
-         security_getprocattr)",
-    ),
-    (
         &["secmark_refcount_inc", "secmark_refcount_dec", "secmark_relabel_packet"],
         "needs netfilter with SECMARK and a label that is a number other than 0 (net/netfilter/xt_SECMARK.c), which \
          AppArmor gives; its modules are not in the initramfs",
     ),
     (
         &["dentry_init_security"],
-        "called by NFS, Ceph, and FUSE for a server that asks for labels (fs/fuse/dir.c, get_security_context): needs one",
+        "5.10 calls it for NFS and Ceph, which need a server; 6.1 for FUSE too, whose module is not in the initramfs (6.0 \
+         fs/fuse/dir.c, get_security_context)",
     ),
     (
         &["cred_getlsmprop", "cred_getsecid"],
@@ -132,22 +119,12 @@ const REASONS: &[(&[&str], &str)] = &[
          on it asks for the task's own alone",
     ),
     (
-        &["socket_getpeersec_stream", "socket_getpeersec_dgram"],
-        "in 6.1 AppArmor, asked first, ends the asking with ENOPROTOOPT (6.1 security/security.c, call_int_hook); in 5.10 \
-         no program with an argument that is a structure is accepted",
-    ),
-    (
-        &["path_chown"],
+        &["path_chown", "socket_getpeersec_stream"],
         "5.10 accepts no program on a function with an argument that is a structure (kernel/bpf/btf.c, btf_distill_func_proto)",
     ),
     (
         &["xfrm_decode_session"],
         "from 6.12 on no program may attach; before, needs a policy of IPsec for packets that arrive (net/xfrm/xfrm_policy.c, __xfrm_policy_check)",
-    ),
-    (
-        &["xfrm_policy_clone_security"],
-        "needs a policy of a socket's own, set by a program that IPsec's user interface compiles one for (net/xfrm/xfrm_policy.c, \
-         clone_policy)",
     ),
     (
         &["xfrm_state_alloc", "xfrm_state_pol_flow_match"],
@@ -171,7 +148,9 @@ const REASONS: &[(&[&str], &str)] = &[
             "tun_dev_open",
             "tun_dev_attach_queue",
             "bdev_alloc_security",
+            "quota_on",
             "xfrm_policy_alloc_security",
+            "xfrm_policy_clone_security",
             "xfrm_policy_delete_security",
             "xfrm_policy_free_security",
             "xfrm_policy_lookup",
@@ -183,17 +162,17 @@ const REASONS: &[(&[&str], &str)] = &[
          Debian's archive",
     ),
     (
-        &["inode_copy_up_xattr"],
-        "from 6.12 on no program may attach; before, needs a file with extended attributes below an overlay",
-    ),
-    (
         &[
             "vm_enough_memory",
             "file_alloc_security",
+            "getprocattr",
+            "getselfattr",
+            "inode_copy_up_xattr",
             "inode_getsecurity",
             "inode_listsecurity",
             "inode_need_killpriv",
             "key_getsecurity",
+            "setprocattr",
         ],
         "no program may attach to it there (kernel/bpf/bpf_lsm.c, bpf_lsm_disabled_hooks)",
     ),

@@ -4,14 +4,17 @@ use crate::asm::Asm;
 use crate::bpf::{
     self, ATTACH_TYPES, BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, License, MapSpec, ProgSpec, btf_load,
 };
-use crate::btf::Kind;
+use crate::btf::{Btf, Kind};
 use crate::btf_build::{BtfBuilder, SIGNED};
+use crate::errno::Errno;
 use crate::insn::Reg;
+use crate::lsm::{Attached, LsmProgram, deny};
 use crate::record::Phase;
-use crate::rules::{insns, outcome_word};
+use crate::rules::{Chain, Site, insns, member, outcome_word};
 use crate::session::{Attempt, Ended, Session, Stop};
+use crate::triggers::{modules, tasks};
 use std::ffi::CString;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// A program that allows, for the hook with this id.
 pub(super) fn allowing(id: u32, attach_type: u32) -> Result<ProgSpec, Ended> {
@@ -66,7 +69,54 @@ pub(super) fn attach_btf_id(session: &mut Session<'_>) -> Result<(), Stop> {
         load(attempt, id)
     })?;
     session.case("above-the-limit", |attempt| load(attempt, 0x000f_ffff + 1))?;
-    session.case("largest", |attempt| load(attempt, u32::MAX))
+    session.case("largest", |attempt| load(attempt, u32::MAX))?;
+    session.case("of-a-modules-function", |attempt| {
+        let id = Module::get(attempt)?.function;
+        load(attempt, id)
+    })
+}
+
+/// A module that is loaded, and whose types the kernel knows.
+struct Module {
+    /// Its BTF.
+    btf: OwnedFd,
+    /// The id of a function that it exports.
+    function: u32,
+}
+
+impl Module {
+    const NAME: &str = "xfrm_algo";
+
+    /// Loads it. Kernels before 5.11 do not keep the BTF of modules.
+    fn get(attempt: &mut Attempt<'_>) -> Result<Self, Ended> {
+        let name = Self::NAME;
+        modules::load(&[name]).map_err(|errno| Ended::could_not("load a module", errno))?;
+        if !std::fs::exists(format!("/sys/module/{name}")).unwrap_or(false) {
+            return Err(Ended::CouldNotTell(format!("the module {name} is not at hand")));
+        }
+        let bytes = std::fs::read(format!("/sys/kernel/btf/{name}"))
+            .map_err(|_| Ended::Absent("BTF of modules".into()))?;
+        let types = Btf::parse_split(attempt.btf()?, bytes)
+            .map_err(|error| Ended::could_not("read the module's BTF", error))?;
+        let function = types
+            .function("xfrm_aalg_get_byname")
+            .ok_or_else(|| Ended::CouldNotTell("the module's BTF lacks its function".into()))?;
+        let btf = kernel_btf(attempt, name)?;
+        Ok(Self { btf: btf.ok_or_else(|| Ended::Absent("an id of the module's BTF".into()))?, function })
+    }
+}
+
+/// The kernel's BTF of that name, by `BPF_BTF_GET_NEXT_ID`.
+fn kernel_btf(attempt: &mut Attempt<'_>, name: &str) -> Result<Option<OwnedFd>, Ended> {
+    let mut next = 0;
+    while let Ok(Some(id)) = bpf::btf_next_id(next) {
+        let fd = attempt.calls(Phase::Open, bpf::btf_get_fd_by_id(id))?;
+        if bpf::btf_info(&fd).is_ok_and(|info| info.kernel && info.name == name) {
+            return Ok(Some(fd));
+        }
+        next = id;
+    }
+    Ok(None)
 }
 
 /// Functions of BTF that begin like hooks.
@@ -110,19 +160,34 @@ pub(super) fn other_functions(session: &mut Session<'_>) -> Result<(), Stop> {
 pub(super) fn attach_btf_obj_fd(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("the-kernels", |attempt| {
         let id = attempt.hook("file_open")?;
-        let mut next = 0;
-        let mut vmlinux = None;
-        while let Ok(Some(btf)) = bpf::btf_next_id(next) {
-            let fd = attempt.calls(Phase::Open, bpf::btf_get_fd_by_id(btf))?;
-            if bpf::btf_info(&fd).is_ok_and(|info| info.kernel && info.name == "vmlinux") {
-                vmlinux = Some(fd);
-                break;
-            }
-            next = btf;
-        }
-        let fd = vmlinux.ok_or_else(|| Ended::Absent("an id of the kernel's BTF".into()))?;
+        let fd = kernel_btf(attempt, "vmlinux")?;
+        let fd = fd.ok_or_else(|| Ended::Absent("an id of the kernel's BTF".into()))?;
         let spec = ProgSpec { attach_fd: Some(fd.as_raw_fd()), ..allowing(id, BPF_LSM_MAC)? };
         attempt.load(&spec).map(drop)
+    })?;
+    session.case("a-modules-for-its-function", |attempt| {
+        let module = Module::get(attempt)?;
+        let spec =
+            ProgSpec { attach_fd: Some(module.btf.as_raw_fd()), ..allowing(module.function, BPF_LSM_MAC)? };
+        attempt.load(&spec).map(drop)
+    })?;
+    // Ids below the module's own are the kernel's: the types of both are numbered as one.
+    session.case("a-modules-for-a-hook", |attempt| {
+        // Nobody else has a program there: through the module's BTF the kernel takes the hook for another function.
+        let site = Site { hook: "task_getpgid", ret: Some(1), recipe: tasks::get_group };
+        let mut chain = Chain::new(attempt, site)?;
+        let module = Module::get(attempt)?;
+        let extra = ProgSpec { attach_fd: Some(module.btf.as_raw_fd()), ..ProgSpec::default() };
+        let program = LsmProgram { extra: Some(extra), ..member(&site, &chain.results, 0) };
+        let program = attempt.load_lsm(&program)?;
+        let link = attempt.attach(&program)?;
+        chain.attached.push(Some(Attached { program, link }));
+        let round = chain.round(attempt, &[deny(Errno::EPERM)]);
+        attempt.runs(chain.results.runs());
+        attempt.denial("user space sees", &round.outcome, Errno::EPERM);
+        let other = attempt.load_lsm(&member(&site, &chain.results, 1))?;
+        attempt.outcome("attaching another without a descriptor", &bpf::raw_tracepoint_open(&other, None, 0));
+        Ok(())
     })?;
     session.case("a-programs", |attempt| {
         let mut types = BtfBuilder::new();

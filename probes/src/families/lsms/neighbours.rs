@@ -1,5 +1,6 @@
 //! A program beside an LSM that denies: whether it is asked, and whose errno is seen.
 
+use super::apparmor;
 use crate::errno::Errno;
 use crate::lsm::deny;
 use crate::record::Phase;
@@ -15,12 +16,24 @@ use std::fs::{self, File};
 
 /// Any errno that none of the other LSMs gives.
 const OWN: Errno = Errno::EBUSY;
+/// What a child leaves that did not get as far as the act.
+const NOT_READY: i32 = 255;
 
 /// Attaches a program to `hook`, and does `act` in a child process which is named as target: first while the program
 /// allows, then while it denies with its own errno.
 fn beside(
     attempt: &mut Attempt<'_>,
     hook: &'static str,
+    act: impl Fn() -> Result<(), Errno>,
+) -> Result<(), Ended> {
+    beside_after(attempt, hook, || Ok(()), act)
+}
+
+/// The same, for a child process that does `prepare` before it is named.
+fn beside_after(
+    attempt: &mut Attempt<'_>,
+    hook: &'static str,
+    prepare: impl Fn() -> Result<(), Errno>,
     act: impl Fn() -> Result<(), Errno>,
 ) -> Result<(), Ended> {
     // The site's own trigger is not used.
@@ -32,8 +45,10 @@ fn beside(
         attempt.at(Phase::Trigger);
         let arm = Arm::new(&chain.results);
         let child = start_child(|| {
-            let outcome = arm.during(&act);
-            let status = outcome.err().map_or(0, |errno| errno.raw().clamp(1, 255));
+            let status = match prepare() {
+                Ok(()) => arm.during(&act).err().map_or(0, |errno| errno.raw().clamp(1, 254)),
+                Err(_) => NOT_READY,
+            };
             // SAFETY: _exit takes a plain number and does not return.
             unsafe { libc::_exit(status) }
         })?;
@@ -41,6 +56,9 @@ fn beside(
         let WaitStatus::Exited(_, number) = status else {
             return Err(Ended::CouldNotTell(format!("the child ended oddly: {status:?}")));
         };
+        if number == NOT_READY {
+            return Err(Ended::CouldNotTell("the child could not make itself ready".into()));
+        }
         let outcome = if number == 0 { Ok(()) } else { Err(Errno::from_raw(number)) };
         attempt.at(Phase::Read);
         let runs = chain.results.get(RUNS);
@@ -148,5 +166,38 @@ pub(super) fn lockdown(session: &mut Session<'_>) -> Result<(), Stop> {
             // SAFETY: iopl takes a number; what it allows ends with the child.
             Errno::result(unsafe { libc::iopl(3) }).map(drop)
         })
+    })
+}
+
+/// A process that AppArmor confines opens a file. The profile has no rules about files, so all are denied.
+pub(super) fn apparmor(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("file_open", |attempt| {
+        fs::write("/tmp/secret", b"x").map_err(|error| Ended::could_not("make a file", error))?;
+        apparmor::load_profile()?;
+        beside_after(attempt, "file_open", apparmor::confine, || {
+            File::open("/tmp/secret").map(drop).map_err(Errno::from)
+        })
+    })
+}
+
+/// Who is not the owner of a file and has no capability may not label it, says SELinux, which has no policy yet.
+pub(super) fn selinux(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("inode_setxattr", |attempt| {
+        let path = c"/tmp/anothers";
+        fs::write("/tmp/anothers", b"x")
+            .and_then(|()| std::os::unix::fs::chown("/tmp/anothers", Some(1000), Some(1000)))
+            .map_err(|error| Ended::could_not("make another's file", error))?;
+        beside_after(
+            attempt,
+            "inode_setxattr",
+            || drop_capabilities(&[]),
+            || {
+                let (name, value) = (c"security.selinux", c"label");
+                // SAFETY: three terminated strings, of the last of which 5 bytes are read.
+                let result =
+                    unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), 5, 0) };
+                Errno::result(result).map(drop)
+            },
+        )
     })
 }

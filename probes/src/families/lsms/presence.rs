@@ -5,9 +5,11 @@ use crate::errno::Errno;
 use crate::insn::Reg;
 use crate::lsm::{LsmProgram, deny};
 use crate::record::Phase;
-use crate::rules::{Cgroup, Chain, SESSION, cgroup_frame, member, outcome_word};
-use crate::session::{Session, Stop};
+use crate::rules::{Cgroup, Chain, SESSION, cgroup_frame, in_child, member, outcome_word};
+use crate::session::{Ended, Session, Stop};
+use crate::triggers::creds::drop_capabilities;
 use std::fs;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 
 const SYS_LSM_GET_SELF_ATTR: libc::c_long = 459;
@@ -46,14 +48,7 @@ pub(super) fn order(session: &mut Session<'_>) -> Result<(), Stop> {
             Errno::result(unsafe { libc::syscall(SYS_LSM_LIST_MODULES, ids.as_mut_ptr(), &raw mut size, 0) });
         let count = attempt.calls(Phase::Trigger, count)?;
         let count = usize::try_from(count).unwrap_or(0);
-        let names: Vec<String> = ids
-            .iter()
-            .take(count)
-            .map(|id| {
-                let known = IDS.iter().find(|(number, _)| number == id);
-                known.map_or_else(|| id.to_string(), |&(_, name)| name.to_owned())
-            })
-            .collect();
+        let names: Vec<String> = ids.iter().take(count).map(|&id| name_of(id)).collect();
         attempt.see("order", names.join(","));
         Ok(())
     })
@@ -108,9 +103,28 @@ pub(super) fn user_space(session: &mut Session<'_>) -> Result<(), Stop> {
     })?;
     session.case("lsm_get_self_attr", |attempt| {
         for (name, attribute) in [("current", 100_u32), ("exec", 101), ("undefined", 0)] {
-            attempt.see(name, self_attr(SYS_LSM_GET_SELF_ATTR, attribute));
+            attempt.see(name, get_self_attr(attribute, None));
         }
-        attempt.see("setting current, with an empty context", self_attr(SYS_LSM_SET_SELF_ATTR, 100));
+        attempt.see("current, of bpf alone", get_self_attr(100, Some(109)));
+        attempt.see("setting current of bpf, to an empty context", set_self_attr(100));
+        Ok(())
+    })?;
+    session.case("memory-beyond-the-reserve", |attempt| {
+        attempt.see("mapping a page as root", reserve()?);
+        let (said, say) = std::io::pipe().map_err(|error| Ended::could_not("make a pipe", error))?;
+        in_child(|| {
+            let word = match drop_capabilities(&[]).map(|()| reserve()) {
+                Ok(Ok(word)) => word,
+                Ok(Err(_)) | Err(_) => String::new(),
+            };
+            let _ = (&say).write_all(word.as_bytes());
+        })?;
+        drop(say);
+        let word = std::io::read_to_string(said).unwrap_or_default();
+        if word.is_empty() {
+            return Err(Ended::CouldNotTell("the child could not make itself ready".into()));
+        }
+        attempt.see("mapping a page without capabilities", word);
         Ok(())
     })?;
     session.case("extended-attributes", |attempt| {
@@ -145,23 +159,74 @@ fn file_word(result: std::io::Result<Vec<u8>>) -> String {
     }
 }
 
-/// One of the two system calls on the process's own attributes: the number of contexts, or the errno.
-fn self_attr(number: libc::c_long, attribute: u32) -> String {
+/// `lsm_set_self_attr(2)` of bpf's own context, which is empty: struct lsm_ctx is id, flags, len, ctx_len, ctx.
+fn set_self_attr(attribute: u32) -> String {
+    let context = [109_u64, 0, 32, 0];
+    // SAFETY: the kernel only reads the 32 bytes that are named.
+    let result =
+        Errno::result(unsafe { libc::syscall(SYS_LSM_SET_SELF_ATTR, attribute, context.as_ptr(), 32, 0) });
+    outcome_word(&result)
+}
+
+/// `lsm_get_self_attr(2)`: the LSMs that have a context, or the errno. With `only`, of that LSM alone.
+fn get_self_attr(attribute: u32, only: Option<u64>) -> String {
     let mut buffer = [0_u64; 64];
     let mut size = u32::try_from(size_of_val(&buffer)).unwrap_or(0);
-    let result = if number == SYS_LSM_GET_SELF_ATTR {
-        // SAFETY: the buffer is as long as `size` says, and both live across the call.
-        Errno::result(unsafe { libc::syscall(number, attribute, buffer.as_mut_ptr(), &raw mut size, 0) })
-    } else {
-        buffer[0] = 109; // bpf, with a context of length 0
-        buffer[2] = 32;
-        // SAFETY: the kernel only reads the 32 bytes that are named.
-        Errno::result(unsafe { libc::syscall(number, attribute, buffer.as_ptr(), 32, 0) })
+    let flags = u32::from(only.is_some()); // LSM_FLAG_SINGLE
+    buffer[0] = only.unwrap_or(0);
+    let to = buffer.as_mut_ptr();
+    // SAFETY: the buffer is as long as `size` says, and both live across the call.
+    let count =
+        Errno::result(unsafe { libc::syscall(SYS_LSM_GET_SELF_ATTR, attribute, to, &raw mut size, flags) });
+    let count = match count {
+        Ok(count) => usize::try_from(count).unwrap_or(0),
+        Err(errno) => return errno.name(),
     };
-    match result {
-        Ok(count) => format!("{count} contexts"),
-        Err(errno) => errno.name(),
+    let mut names = Vec::new();
+    let mut at = 0;
+    while names.len() < count {
+        let (Some(&id), Some(&length)) = (buffer.get(at), buffer.get(at + 2)) else { break };
+        names.push(name_of(id));
+        at += usize::try_from(length / 8).unwrap_or(1).max(1);
     }
+    format!("of {}", names.join(", "))
+}
+
+/// The name of an LSM.
+fn name_of(id: u64) -> String {
+    let known = IDS.iter().find(|&&(number, _)| number == id);
+    known.map_or_else(|| id.to_string(), |&(_, name)| name.to_owned())
+}
+
+/// Whether a mapping is granted that only the reserve for the administrator is left for.
+///
+/// With overcommitting off, the kernel keeps a reserve from whom `vm_enough_memory` does not count as privileged. An LSM
+/// whose default were 0 would say that of everybody (6.1 security/security.c, security_vm_enough_memory_mm).
+fn reserve() -> Result<String, Ended> {
+    let path = |name: &str| format!("/proc/sys/vm/{name}");
+    let could_not = |error| Ended::could_not("set how memory is accounted", error);
+    let open = |name: &str| fs::OpenOptions::new().write(true).open(path(name)).map_err(could_not);
+    let kept = |name: &str| fs::read(path(name)).map_err(could_not);
+    let (ratio, admin) = (kept("overcommit_ratio")?, kept("admin_reserve_kbytes")?);
+    let mut mode = open("overcommit_memory")?;
+    fs::write(path("overcommit_ratio"), "100").map_err(could_not)?;
+    fs::write(path("admin_reserve_kbytes"), "1000000000").map_err(could_not)?;
+    // Nothing is allocated between these lines: it would be refused like the mapping.
+    mode.write_all(b"2").map_err(could_not)?;
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping wherever the kernel likes.
+    let mapping = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, flags, -1, 0) };
+    let errno = Errno::last();
+    let restored = mode.write_all(b"0");
+    let refused = mapping == libc::MAP_FAILED;
+    if !refused {
+        // SAFETY: the mapping is this function's own.
+        unsafe { libc::munmap(mapping, 4096) };
+    }
+    restored.map_err(could_not)?;
+    fs::write(path("overcommit_ratio"), ratio).map_err(could_not)?;
+    fs::write(path("admin_reserve_kbytes"), admin).map_err(could_not)?;
+    Ok(if refused { errno.name() } else { "ok".to_owned() })
 }
 
 fn get_xattr(name: &std::ffi::CStr) -> Result<libc::ssize_t, Errno> {

@@ -17,7 +17,7 @@ use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::CTX;
 use crate::session::{Attempt, Ended};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 type Use = fn(&mut Asm, &OwnedFd, &Attempt<'_>) -> Result<(), Ended>;
 
@@ -58,7 +58,7 @@ fn key(asm: &mut Asm, dst: Reg) {
         .add_imm(dst, -16);
 }
 
-/// `bpf_map_lookup_elem`; of a map of maps also the inner map's element.
+/// `bpf_map_lookup_elem`.
 fn look_up(asm: &mut Asm, map: &OwnedFd, _: &Attempt<'_>) -> Result<(), Ended> {
     asm.ld_map_fd(Reg::R1, map);
     key(asm, Reg::R2);
@@ -66,29 +66,50 @@ fn look_up(asm: &mut Asm, map: &OwnedFd, _: &Attempt<'_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Stores and looks up again.
-fn update_and_look_up(asm: &mut Asm, map: &OwnedFd, attempt: &Attempt<'_>) -> Result<(), Ended> {
-    asm.ld_map_fd(Reg::R1, map);
+/// Stores 7 under key 0 in the map that R1 points to.
+fn store(asm: &mut Asm) {
     key(asm, Reg::R2);
     asm.st_imm(Size::DW, Reg::R10, -24, 7)
         .mov_reg(Reg::R3, Reg::R10)
         .add_imm(Reg::R3, -24)
         .mov_imm(Reg::R4, 0)
         .call(helper::MAP_UPDATE_ELEM);
+}
+
+/// Stores 7 and looks it up again.
+fn update_and_look_up(asm: &mut Asm, map: &OwnedFd, attempt: &Attempt<'_>) -> Result<(), Ended> {
+    asm.ld_map_fd(Reg::R1, map);
+    store(asm);
     look_up(asm, map, attempt)
+}
+
+/// Looks the inner map up, and stores 7 in that.
+fn store_in_inner(asm: &mut Asm, map: &OwnedFd, attempt: &Attempt<'_>) -> Result<(), Ended> {
+    look_up(asm, map, attempt)?;
+    let without = format!("without-{}", map.as_raw_fd());
+    asm.mov_reg(Reg::R8, Reg::R0).jeq_imm(Reg::R0, 0, &without).mov_reg(Reg::R1, Reg::R0);
+    store(asm);
+    asm.label(&without).mov_reg(Reg::R0, Reg::R8);
+    Ok(())
+}
+
+/// Leaves the address of a 7 in `dst`.
+fn seven(asm: &mut Asm, dst: Reg) {
+    key(asm, dst);
+    asm.st_imm(Size::DW, Reg::R10, -16, 7);
 }
 
 /// `helper(map, &value, 0)`.
 fn push(asm: &mut Asm, map: &OwnedFd, _: &Attempt<'_>) -> Result<(), Ended> {
     asm.ld_map_fd(Reg::R1, map);
-    key(asm, Reg::R2);
+    seven(asm, Reg::R2);
     asm.mov_imm(Reg::R3, 0).call(helper::MAP_PUSH_ELEM);
     Ok(())
 }
 
 fn ringbuf_output(asm: &mut Asm, map: &OwnedFd, _: &Attempt<'_>) -> Result<(), Ended> {
     asm.ld_map_fd(Reg::R1, map);
-    key(asm, Reg::R2);
+    seven(asm, Reg::R2);
     asm.mov_imm(Reg::R3, 8).mov_imm(Reg::R4, 0).call(helper::RINGBUF_OUTPUT);
     Ok(())
 }
@@ -132,33 +153,24 @@ fn name(asm: &mut Asm, map: &OwnedFd, _: &Attempt<'_>) -> Result<(), Ended> {
     Ok(())
 }
 
-const NAMED: &str = "no more than its name";
+/// The use that is none: the program has the map's descriptor in it.
+pub(super) const NAMED: &str = "no more than its name";
+/// The use after which there is something to be read.
+pub(super) const STORED: &str = "update and lookup";
 
 pub(super) const ROWS: &[Row] = &[
-    row("hash", BPF_MAP_TYPE_HASH, usual).using("update and lookup", update_and_look_up, Gives::Pointer),
+    row("hash", BPF_MAP_TYPE_HASH, usual).using(STORED, update_and_look_up, Gives::Pointer),
     row("hash-without-preallocation", BPF_MAP_TYPE_HASH, |spec| spec.flags = BPF_F_NO_PREALLOC).using(
-        "update and lookup",
+        STORED,
         update_and_look_up,
         Gives::Pointer,
     ),
-    row("array", BPF_MAP_TYPE_ARRAY, usual).using("update and lookup", update_and_look_up, Gives::Pointer),
-    row("percpu-hash", BPF_MAP_TYPE_PERCPU_HASH, usual).using(
-        "update and lookup",
-        update_and_look_up,
-        Gives::Pointer,
-    ),
-    row("percpu-array", BPF_MAP_TYPE_PERCPU_ARRAY, usual).using(
-        "update and lookup",
-        update_and_look_up,
-        Gives::Pointer,
-    ),
-    row("lru-hash", BPF_MAP_TYPE_LRU_HASH, usual).using(
-        "update and lookup",
-        update_and_look_up,
-        Gives::Pointer,
-    ),
+    row("array", BPF_MAP_TYPE_ARRAY, usual).using(STORED, update_and_look_up, Gives::Pointer),
+    row("percpu-hash", BPF_MAP_TYPE_PERCPU_HASH, usual).using(STORED, update_and_look_up, Gives::Pointer),
+    row("percpu-array", BPF_MAP_TYPE_PERCPU_ARRAY, usual).using(STORED, update_and_look_up, Gives::Pointer),
+    row("lru-hash", BPF_MAP_TYPE_LRU_HASH, usual).using(STORED, update_and_look_up, Gives::Pointer),
     row("lru-percpu-hash", BPF_MAP_TYPE_LRU_PERCPU_HASH, usual).using(
-        "update and lookup",
+        STORED,
         update_and_look_up,
         Gives::Pointer,
     ),
@@ -166,14 +178,22 @@ pub(super) const ROWS: &[Row] = &[
         spec.key_size = 8;
         spec.flags = BPF_F_NO_PREALLOC;
     })
-    .using("update and lookup", update_and_look_up, Gives::Pointer),
+    .using(STORED, update_and_look_up, Gives::Pointer),
     row("rhash", BPF_MAP_TYPE_RHASH, |spec| spec.flags = BPF_F_NO_PREALLOC).using(
-        "update and lookup",
+        STORED,
         update_and_look_up,
         Gives::Pointer,
     ),
-    row("array-of-maps", BPF_MAP_TYPE_ARRAY_OF_MAPS, |spec| spec.value_size = 4).needing(Needs::Inner),
-    row("hash-of-maps", BPF_MAP_TYPE_HASH_OF_MAPS, |spec| spec.value_size = 4).needing(Needs::Inner),
+    row("array-of-maps", BPF_MAP_TYPE_ARRAY_OF_MAPS, |spec| spec.value_size = 4).needing(Needs::Inner).using(
+        "lookup, and update of the inner map",
+        store_in_inner,
+        Gives::Pointer,
+    ),
+    row("hash-of-maps", BPF_MAP_TYPE_HASH_OF_MAPS, |spec| spec.value_size = 4).needing(Needs::Inner).using(
+        "lookup, and update of the inner map",
+        store_in_inner,
+        Gives::Pointer,
+    ),
     row("queue", BPF_MAP_TYPE_QUEUE, |spec| spec.key_size = 0).using(
         "bpf_map_push_elem",
         push,
@@ -217,7 +237,7 @@ pub(super) const ROWS: &[Row] = &[
         get_stackid,
         Gives::Nothing,
     ),
-    row("cgroup-array", BPF_MAP_TYPE_CGROUP_ARRAY, |spec| spec.value_size = 4).using(
+    row("cgroup-array", BPF_MAP_TYPE_CGROUP_ARRAY, |spec| spec.value_size = 4).needing(Needs::Cgroup).using(
         "bpf_current_task_under_cgroup",
         under_cgroup,
         Gives::Number,
@@ -255,7 +275,7 @@ pub(super) const ROWS: &[Row] = &[
         Gives::Nothing,
     ),
     row("hash-with-btf", BPF_MAP_TYPE_HASH, usual).needing(Needs::Btf).using(
-        "update and lookup",
+        STORED,
         update_and_look_up,
         Gives::Pointer,
     ),

@@ -10,7 +10,7 @@ use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
-use crate::lsm::{Attached, CTX, LsmProgram, PAGE};
+use crate::lsm::{CTX, LsmProgram, PAGE, Running};
 use crate::results::{FREE, Results};
 use crate::rules::{Cgroup, start_child, until};
 use crate::session::{Attempt, Ended};
@@ -190,10 +190,10 @@ fn pidfd(pid: u32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) })
 }
 
-/// A map, an object, and the program, attached.
+/// A map, an object, and the program, which the kernel runs.
 pub(super) struct Bench {
     pub(super) map: OwnedFd,
-    _attached: Attached,
+    _running: Running,
     results: Results,
     object: Object,
     kind: &'static Kind,
@@ -242,9 +242,9 @@ impl Bench {
         })?;
         let program = program(attempt, kind, &results, &map)?;
         let program = if sleepable { program.sleepable() } else { program };
-        let attached = attempt.attach_lsm(&program)?;
+        let running = attempt.run_lsm(&program)?;
         let object = (kind.object)()?;
-        Ok(Self { map, _attached: attached, results, object, kind, _btf: btf })
+        Ok(Self { map, _running: running, results, object, kind, _btf: btf })
     }
 
     /// One round of the program.

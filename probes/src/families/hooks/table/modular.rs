@@ -3,7 +3,7 @@
 //! Debian's packages of 6.19, 7.0 and 7.1 that hold modules have left the archive, so nothing here fires there.
 
 use super::{Expect, Hook, Read, int, void};
-use crate::triggers::{devices, known, overlay, sockets, xfrm};
+use crate::triggers::{devices, known, overlay, quota, sockets, xfrm};
 
 const INET: u64 = libc::AF_INET.cast_unsigned() as u64;
 const OF_SOCK: &str = "sock.__sk_common.skc_family";
@@ -12,6 +12,10 @@ const ESP: u64 = 50;
 
 pub(super) const HOOKS: &[Hook] = &[
     int("inode_copy_up", overlay::copy_up, "fs/overlayfs/copy_up.c", "ovl_prep_cu_creds").read_in("6.12"),
+    int("inode_copy_up_xattr", overlay::copy_up_attribute, "fs/overlayfs/copy_up.c", "ovl_copy_xattr")
+        .read_in("6.1")
+        .passing(-libc::EOPNOTSUPP)
+        .text("name", "trusted.conform"),
     int("dentry_create_files_as", overlay::create, "fs/overlayfs/dir.c", "ovl_setup_cred_for_create")
         .read_in("6.12")
         .text_at("name", "qstr.name", "created"),
@@ -38,8 +42,15 @@ pub(super) const HOOKS: &[Hook] = &[
     int("tun_dev_open", devices::second_queue, "drivers/net/tun.c", "tun_set_iff"),
     int("tun_dev_attach_queue", devices::queue_again, "drivers/net/tun.c", "tun_set_queue"),
     int("bdev_alloc_security", devices::new_loop, "block/bdev.c", "bdev_alloc_inode"),
+    int("quota_on", quota::switch_on, "fs/quota/dquot.c", "dquot_quota_on").text_at(
+        "dentry",
+        super::NAME,
+        "aquota.user",
+    ),
     int("xfrm_policy_alloc_security", xfrm::add_policy, "net/xfrm/xfrm_user.c", "copy_from_user_sec_ctx")
         .member("sec_ctx", "xfrm_user_sec_ctx.ctx_len", 8),
+    // Called while a connection comes in, on whatever task's back.
+    int("xfrm_policy_clone_security", xfrm::accept, "net/xfrm/xfrm_policy.c", "clone_policy").anyone(),
     // Up to 7.1 what is thrown away goes at once, from 7.2 on after a grace period, in whatever task that falls.
     void("xfrm_policy_free_security", xfrm::add_policy_again, "net/xfrm/xfrm_user.c", "xfrm_add_policy")
         .anyone()

@@ -1,11 +1,14 @@
 //! Names in directories.
 
 use super::{Expect, Hook, NAME, Read, int, void};
-use crate::triggers::{known, names};
+use crate::triggers::{fuse, known, names};
 
 pub(super) const HOOKS: &[Hook] = &[
     int("inode_create", names::create, "fs/namei.c", "may_o_create").text_at("dentry", NAME, "created"),
     int("inode_mkdir", names::mkdir, "fs/namei.c", "vfs_mkdir").text_at("dentry", NAME, "folder"),
+    int("dentry_init_security", fuse::make_directory, "fs/fuse/dir.c", "get_security_context")
+        .passing(-libc::EOPNOTSUPP)
+        .text_at("name", "qstr.name", "made"),
     int("inode_rmdir", names::rmdir, "fs/namei.c", "vfs_rmdir").text_at("dentry", NAME, "folder"),
     int("inode_unlink", names::unlink, "fs/namei.c", "vfs_unlink").text_at("dentry", NAME, "unlinked"),
     int("inode_symlink", names::make_symlink, "fs/namei.c", "vfs_symlink").text("old_name", "elsewhere"),

@@ -1,7 +1,7 @@
 //! Sockets.
 
 use super::{Hook, int, void};
-use crate::triggers::{audit, known, sockets};
+use crate::triggers::{audit, known, labels, sockets};
 
 const UNIX: u64 = libc::AF_UNIX.cast_unsigned() as u64;
 const INET: u64 = libc::AF_INET.cast_unsigned() as u64;
@@ -43,10 +43,15 @@ pub(super) const HOOKS: &[Hook] = &[
         .member("sk", OF_SOCK, INET),
     int("socket_getpeersec_stream", sockets::peer_label, "net/core/sock.c", "sk_getsockopt")
         .passing(ENOPROTOOPT)
+        .asked_first()
         .member("sock", FAMILY, INET),
+    int("secid_to_secctx", labels::receive_label, "include/net/scm.h", "scm_passec")
+        .passing(-libc::EOPNOTSUPP)
+        .asked_first(),
     // Asked of every datagram; who sends is not told the answer.
     int("socket_getpeersec_dgram", sockets::send_datagram, "include/net/scm.h", "unix_get_peersec_dgram")
         .passing(ENOPROTOOPT)
+        .asked_first()
         .member("sock", FAMILY, UNIX),
     int("unix_stream_connect", sockets::connect_stream, "net/unix/af_unix.c", "unix_stream_connect")
         .member("sock", OF_SOCK, UNIX),

@@ -114,6 +114,10 @@ pub(super) const HOOKS: &[Hook] = &[
         .text("rulestr", "unconfined"),
     // The rule itself goes after a grace period, which may end in the task that waits.
     void("audit_rule_free", audit::remove_rule, "kernel/auditfilter.c", "audit_free_lsm_field").uncounted(),
+    // Who is told: AppArmor's name for the sender's label, in the kernel's log alone.
+    int("lsmprop_to_secctx", audit::message, "kernel/audit.c", "audit_log_task_context")
+        .passing(EOPNOTSUPP)
+        .asked_first(),
     void("release_secctx", audit::message, "kernel/audit.c", "audit_log_task_context").uncounted(),
     void("ipc_getsecid", audit::change_segment, "kernel/auditsc.c", "__audit_ipc_obj").read_in("6.12"),
     void("ipc_getlsmprop", audit::change_segment, "kernel/auditsc.c", "__audit_ipc_obj"),

@@ -1,7 +1,7 @@
 //! Processes, credentials, capabilities, executing programs.
 
 use super::{Expect, Hook, Read, int, void};
-use crate::triggers::{audit, creds, exec, files, known, tasks};
+use crate::triggers::{audit, creds, exec, files, known, labels, tasks};
 
 /// From a task to its process.
 const TGID: &str = "task_struct.tgid";
@@ -23,6 +23,16 @@ pub(super) const HOOKS: &[Hook] = &[
         .text_at("bprm", PROGRAM, LEAVES),
     void("bprm_committed_creds", exec::execve, "fs/exec.c", "begin_new_exec")
         .text_at("bprm", PROGRAM, LEAVES),
+    int("getprocattr", labels::read_attribute, "fs/proc/base.c", "proc_pid_attr_read")
+        .read_in("6.1")
+        .passing(-libc::EINVAL)
+        .asked_first()
+        .text("name", "current"),
+    int("setprocattr", labels::write_attribute, "fs/proc/base.c", "proc_pid_attr_write")
+        .read_in("6.1")
+        .passing(-libc::EINVAL)
+        .asked_first()
+        .text("name", "current"),
     int("cred_prepare", creds::capset, "kernel/cred.c", "prepare_creds").member("old", "cred.uid", 0),
     // Credentials go after a grace period, in whatever task that falls.
     void("cred_free", creds::end, "kernel/cred.c", "put_cred_rcu").object(0, "cred.uid").uncounted(),

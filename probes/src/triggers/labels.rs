@@ -1,0 +1,66 @@
+//! Labels that LSMs give to tasks and sockets, as user space asks for them.
+
+use super::{Act, OK, Seen, act_seen};
+use crate::errno::Errno;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+
+/// `recvmsg(2)` from a local socket that wants the sender's label.
+///
+/// # Errors
+/// The errno of making the sockets.
+pub fn receive_label() -> Result<Act, Errno> {
+    let (one, other) = UnixDatagram::pair()?;
+    let (socket, on, length): (_, i32, _) = (other.as_raw_fd(), 1, 4);
+    // SAFETY: a descriptor, numbers, and an integer with its length.
+    Errno::result(unsafe {
+        libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_PASSSEC, (&raw const on).cast(), length)
+    })?;
+    act_seen(move |arm| {
+        one.send(b"x")?;
+        let (mut byte, mut control) = ([0_u8; 1], [0_u64; 32]);
+        let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
+        // SAFETY: null pointers and zeros are a message header.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+        (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), size_of_val(&control));
+        let socket = other.as_raw_fd();
+        // SAFETY: the header names two buffers with their lengths, which live across the call.
+        arm.during(|| Errno::result(unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_DONTWAIT) }))?;
+        Ok(if message.msg_controllen == 0 { Seen("ok, no label") } else { Seen("ok, with a label") })
+    })
+}
+
+const CURRENT: &str = "/proc/self/attr/current";
+
+/// `read(2)` of the process's own label.
+///
+/// # Errors
+/// None.
+pub fn read_attribute() -> Result<Act, Errno> {
+    act_seen(|arm| {
+        let mut file = File::open(CURRENT)?;
+        or_invalid(arm.during(|| file.read(&mut [0; 64])).map(drop))
+    })
+}
+
+/// `write(2)` of the process's own label.
+///
+/// # Errors
+/// None.
+pub fn write_attribute() -> Result<Act, Errno> {
+    act_seen(|arm| {
+        let mut file = OpenOptions::new().write(true).open(CURRENT)?;
+        or_invalid(arm.during(|| file.write(b"conform")).map(drop))
+    })
+}
+
+/// EINVAL is what the kernel says if no LSM has an opinion.
+fn or_invalid(result: std::io::Result<()>) -> Result<Seen, Errno> {
+    match result.map_err(Errno::from) {
+        Err(errno) if errno.raw() == libc::EINVAL => Ok(Seen("EINVAL: nobody labels it")),
+        other => other.map(|()| OK),
+    }
+}
