@@ -17,7 +17,7 @@ pub mod ipc;
 pub mod keys;
 pub mod known;
 pub mod memory;
-mod modules;
+pub mod modules;
 pub mod mounts;
 pub mod names;
 mod netlink;

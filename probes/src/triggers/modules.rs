@@ -7,7 +7,10 @@ use std::fs::File;
 
 /// Loads modules, each after those it needs. One that is not there may be built into the kernel: then what follows
 /// works without it, and else says what is missing.
-pub(super) fn load(names: &[&str]) -> Result<(), Errno> {
+///
+/// # Errors
+/// What the kernel says to a module that is there.
+pub fn load(names: &[&str]) -> Result<(), Errno> {
     for name in names {
         // To hear that a module is loaded already costs as much as loading it: it is read and its signature checked.
         if std::fs::exists(format!("/sys/module/{name}"))? {

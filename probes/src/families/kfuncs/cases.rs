@@ -1,7 +1,7 @@
 //! The cases that follow from a row.
 
 use super::body::{Body, Built, RESULT, RETURNED, WAS_NULL, build};
-use super::row::{Also, Code, GOT, Returns, Row, Sleep, Wrong, WrongKind};
+use super::row::{Also, Code, GOT, Machine, Returns, Row, Sleep, Wrong, WrongKind};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, ProgSpec};
 use crate::btf::Btf;
@@ -9,6 +9,7 @@ use crate::insn::Reg;
 use crate::results::{Results, TARGET};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::Probe;
+use std::cell::OnceCell;
 
 /// The probe that a row is.
 pub(super) fn probe(row: Row) -> Probe {
@@ -18,28 +19,52 @@ pub(super) fn probe(row: Row) -> Probe {
         row.name
     );
     let sources = row.sources.clone();
-    let own_machine = row.own_machine;
+    let machine = row.machine;
     let probe = Probe::new(id, question, &sources, move |session| cases(session, &row));
-    if own_machine { probe.own_machine() } else { probe }
+    match machine {
+        Machine::Shared => probe,
+        Machine::Own => probe.own_machine(),
+        Machine::Doomed => probe.crashing(),
+    }
 }
 
 fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
-    session.case("exists", |attempt| exists(attempt, row))?;
-    session.case("registered", |attempt| registered(attempt, row))?;
+    let page = OnceCell::new();
+    session.quick_case("exists", |attempt| exists(attempt, row))?;
     if row.sleep != Sleep::Must {
         session.case("canonical", |attempt| run(attempt, row, 0, None))?;
     }
-    if row.sleep != Sleep::Never {
-        session.case("canonical-sleepable", |attempt| run(attempt, row, BPF_F_SLEEPABLE, None))?;
+    match row.sleep {
+        Sleep::Must | Sleep::Both => {
+            session.case("canonical-sleepable", |attempt| run(attempt, row, BPF_F_SLEEPABLE, None))?;
+        }
+        Sleep::Either => session.quick_case("canonical-sleepable", |attempt| load(attempt, &page, row))?,
+        Sleep::Never => {}
     }
-    let flags = if row.sleep == Sleep::Must { BPF_F_SLEEPABLE } else { 0 };
+    let flags = row.sleep.flags();
     for also in &row.also {
         session.case(&format!("canonical-{}", also.name), |attempt| run(attempt, row, flags, Some(also)))?;
     }
     for wrong in implied(row, flags).iter().chain(&row.wrong) {
-        session.case(&wrong.name, |attempt| misuse(attempt, row, wrong))?;
+        if row.machine == Machine::Doomed {
+            session.case(&wrong.name, |attempt| misuse(attempt, &page, row, wrong))?;
+        } else {
+            session.quick_case(&wrong.name, |attempt| misuse(attempt, &page, row, wrong))?;
+        }
     }
     Ok(())
+}
+
+/// The results page of the programs of a probe that are only loaded, which is one for all of them.
+pub(super) type Page = OnceCell<Results>;
+
+/// That page. User space need not be ready for a program that does not run.
+fn page<'a>(attempt: &mut Attempt<'_>, page: &'a Page, row: &Row) -> Result<&'a Results, Ended> {
+    attempt.kfunc(row.name)?;
+    if page.get().is_none() {
+        let _first = page.set(attempt.results()?);
+    }
+    page.get().ok_or_else(|| Ended::CouldNotTell("no results page".to_owned()))
 }
 
 fn exists(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
@@ -52,7 +77,7 @@ fn exists(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
 }
 
 /// A function's prototype in the manner of C.
-fn prototype(btf: &Btf, id: u32, name: &str) -> String {
+pub(super) fn prototype(btf: &Btf, id: u32, name: &str) -> String {
     let Some(prototype) = btf.prototype(id) else { return "unreadable".to_owned() };
     let join = |(parameter, type_id): &(String, u32)| {
         let type_name = btf.type_name(*type_id);
@@ -63,16 +88,6 @@ fn prototype(btf: &Btf, id: u32, name: &str) -> String {
     let ret = btf.type_name(prototype.ret);
     let gap = if ret.ends_with('*') { "" } else { " " };
     format!("{ret}{gap}{name}({})", parameters.join(", "))
-}
-
-/// Asks with a call and nothing else, see [`bare_call`].
-fn registered(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
-    let id = attempt.kfunc(row.name)?;
-    for (key, flags) in [("LSM programs", 0), ("sleepable LSM programs", BPF_F_SLEEPABLE)] {
-        let answer = bare_call(attempt, row.hook, id, flags)?;
-        attempt.see(key, answer);
-    }
-    Ok(())
 }
 
 /// Loads a program that only calls a kfunc, and says whether its kind of program may.
@@ -120,18 +135,38 @@ fn ready(attempt: &mut Attempt<'_>, row: &Row) -> Result<Results, Ended> {
     Ok(results)
 }
 
+/// The intended use in a program that may sleep, which has to it what the verifier says of it: the kfunc's own code is
+/// the same.
+fn load(attempt: &mut Attempt<'_>, shared: &Page, row: &Row) -> Result<(), Ended> {
+    let results = page(attempt, shared, row)?;
+    let code = |body: &mut Body<'_>| body.canonical(row, |_| {}, |_| {});
+    let mut built = build(attempt, (row.hook, row.holds), results, code)?;
+    built.program.flags |= BPF_F_SLEEPABLE;
+    attempt.load_lsm(&built.program).map(drop)
+}
+
 /// The intended use, for real.
-fn run(attempt: &mut Attempt<'_>, row: &Row, flags: u32, also: Option<&Also>) -> Result<(), Ended> {
+pub(super) fn run(
+    attempt: &mut Attempt<'_>,
+    row: &Row,
+    flags: u32,
+    also: Option<&Also>,
+) -> Result<(), Ended> {
     let mut results = ready(attempt, row)?;
     let spoil = |body: &mut Body<'_>| {
         if let Some(also) = also {
             (also.spoil)(body);
         }
     };
-    let mut built =
-        build(attempt, row.hook, &results, |body: &mut Body<'_>| body.canonical(row, |_| {}, spoil))?;
+    let mut built = build(attempt, (row.hook, row.holds), &results, |body: &mut Body<'_>| {
+        body.canonical(row, |_| {}, spoil);
+    })?;
     built.program.flags |= flags;
-    let _running = attempt.run_lsm(&built.program)?;
+    if let Some(why) = row.not_run {
+        attempt.see("not run", why);
+        return attempt.load_lsm(&built.program).map(drop);
+    }
+    let running = attempt.run_lsm(&built.program)?;
     results.set(TARGET, u64::from(std::process::id()));
     let outcome = attempt.trigger(row.act);
     results.set(TARGET, 0);
@@ -157,6 +192,7 @@ fn run(attempt: &mut Attempt<'_>, row: &Row, flags: u32, also: Option<&Also>) ->
     }
     if also.is_none() && returned {
         row.checks.iter().for_each(|check| check(attempt, &results));
+        row.inspections.iter().for_each(|inspection| inspection(attempt, running.program()));
     }
     Ok(())
 }
@@ -181,14 +217,20 @@ fn compare(
     Ok(())
 }
 
-fn misuse(attempt: &mut Attempt<'_>, row: &Row, wrong: &Wrong) -> Result<(), Ended> {
-    let results = ready(attempt, row)?;
+/// A program that breaks a rule, which is loaded and never run.
+pub(super) fn misuse(
+    attempt: &mut Attempt<'_>,
+    shared: &Page,
+    row: &Row,
+    wrong: &Wrong,
+) -> Result<(), Ended> {
+    let results = page(attempt, shared, row)?;
     let code = |body: &mut Body<'_>| match &wrong.kind {
         WrongKind::Body(code) => code(body),
         WrongKind::Spoilt(first, last) => body.canonical(row, |body| first(body), |body| last(body)),
         WrongKind::Fentry => body.canonical(row, |_| {}, |_| {}),
     };
-    let mut built = build(attempt, row.hook, &results, code)?;
+    let mut built = build(attempt, (row.hook, row.holds), results, code)?;
     built.program.flags |= wrong.flags;
     if matches!(wrong.kind, WrongKind::Fentry) {
         fentry(attempt, row.hook, &built)
@@ -222,7 +264,7 @@ fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
             if row.releases {
                 body.mov_reg(GOT, Reg::R1);
             }
-            body.kfunc(row.name);
+            body.call_of(&row);
             code(body, &row);
             (row.finally)(body);
         });
@@ -246,7 +288,7 @@ fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
         Returns::Owned(_, true) => {
             rules.push(wrong("misuse-null-not-checked", flags, |body, row| {
                 if let Returns::Owned(release, _) = row.returns {
-                    body.release(release, Reg::R0);
+                    body.give_back(row, release, Reg::R0);
                 }
             }));
         }
@@ -264,8 +306,8 @@ fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
 fn released_twice(body: &mut Body<'_>, row: &Row) {
     if let Returns::Owned(release, _) = row.returns {
         body.jeq_imm(Reg::R0, 0, "null").mov_reg(GOT, Reg::R0);
-        body.release(release, GOT);
-        body.release(release, GOT);
+        body.give_back(row, release, GOT);
+        body.give_back(row, release, GOT);
         body.label("null");
     }
 }
