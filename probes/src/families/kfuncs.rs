@@ -24,6 +24,7 @@ mod list;
 mod lock;
 mod memcg;
 mod module;
+mod net;
 mod object;
 mod other;
 mod own;
@@ -58,6 +59,7 @@ pub fn probes() -> Vec<Probe> {
         arena::rows(),
         stream::rows(),
         memcg::rows(),
+        net::rows(),
         other::rows(),
         string::rows(),
         user::rows(),

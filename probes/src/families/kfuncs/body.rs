@@ -4,7 +4,7 @@
 //! What a body cannot find (a kfunc, a member) is kept and reported once it is complete, so that rows stay free of
 //! error handling.
 
-use super::own::{Holds, Own};
+use super::own::Own;
 use super::row::{GOT, Returns, Row};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_F_RDONLY_PROG, BPF_MAP_TYPE_ARRAY, FuncInfo, MapSpec, ProgSpec};
@@ -350,7 +350,6 @@ pub(super) struct Built {
     pub(super) program: LsmProgram,
     _text: Option<OwnedFd>,
     _btf: Option<OwnedFd>,
-    _own: Option<Own>,
 }
 
 /// Makes a framed program for `hook`.
@@ -359,12 +358,11 @@ pub(super) struct Built {
 /// [`Ended::Absent`] for a kfunc or type that the kernel does not have, and what making maps and BTF gives.
 pub(super) fn build(
     attempt: &mut Attempt<'_>,
-    (hook, holds): (&str, Holds),
-    results: &Results,
+    hook: &str,
+    (results, own): (&Results, Option<&Own>),
     code: impl FnOnce(&mut Body<'_>),
 ) -> Result<Built, Ended> {
     let btf = attempt.btf()?;
-    let own = Own::make(attempt, holds)?;
     let (mut text, mut strings) = (None, Vec::new());
     let (mut types, mut trouble, mut callbacks) = (None, None, Vec::new());
     let mut program = LsmProgram::framed(hook, results, |asm| {
@@ -373,7 +371,7 @@ pub(super) fn build(
             btf,
             results,
             text: None,
-            own: own.as_ref(),
+            own,
             callbacks: Vec::new(),
             strings: Vec::new(),
             types: None,
@@ -399,7 +397,7 @@ pub(super) fn build(
             .and_then(|()| bpf::map_freeze(text))
             .map_err(|errno| Ended::could_not("make the map of constant strings", errno))?;
     }
-    if let Some(own) = &own {
+    if let Some(own) = own {
         let names: Vec<&str> = callbacks.iter().map(|(name, _)| *name).collect();
         program.extra = own.of_program(&program.asm, &names)?;
     }
@@ -407,7 +405,7 @@ pub(super) fn build(
         Some(types) => Some(own_types(&mut program, types)?),
         None => None,
     };
-    Ok(Built { program, _text: text, _btf: btf, _own: own })
+    Ok(Built { program, _text: text, _btf: btf })
 }
 
 /// Loads the program's own BTF: its types, and a function that the program is.

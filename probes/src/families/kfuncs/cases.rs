@@ -1,9 +1,12 @@
 //! The cases that follow from a row.
 
 use super::body::{Body, Built, RESULT, RETURNED, WAS_NULL, build};
+use super::own::{Holds, Own};
 use super::row::{Also, Code, GOT, Machine, Returns, Row, Sleep, Wrong, WrongKind};
 use crate::asm::Asm;
-use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, ProgSpec};
+use crate::bpf::{
+    self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, LoadError, Loaded, ProgSpec,
+};
 use crate::btf::Btf;
 use crate::insn::Reg;
 use crate::results::{Results, TARGET};
@@ -19,8 +22,10 @@ pub(super) fn probe(row: Row) -> Probe {
         row.name
     );
     let sources = row.sources.clone();
-    let machine = row.machine;
+    // A file that is there to be opened can be anybody's; an empty folder of a probe's own costs it a mount.
+    let (machine, opens_only) = (row.machine, row.given.len() == 1);
     let probe = Probe::new(id, question, &sources, move |session| cases(session, &row));
+    let probe = if opens_only { probe.without_files() } else { probe };
     match machine {
         Machine::Shared => probe,
         Machine::Own => probe.own_machine(),
@@ -29,42 +34,87 @@ pub(super) fn probe(row: Row) -> Probe {
 }
 
 fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
-    let page = OnceCell::new();
+    let shared = Shared::default();
     session.quick_case("exists", |attempt| exists(attempt, row))?;
     if row.sleep != Sleep::Must {
-        session.case("canonical", |attempt| run(attempt, row, 0, None))?;
+        session.case("canonical", |attempt| run(attempt, &shared, row, (0, None)))?;
     }
     match row.sleep {
         Sleep::Must | Sleep::Both => {
-            session.case("canonical-sleepable", |attempt| run(attempt, row, BPF_F_SLEEPABLE, None))?;
+            session
+                .case("canonical-sleepable", |attempt| run(attempt, &shared, row, (BPF_F_SLEEPABLE, None)))?;
         }
-        Sleep::Either => session.quick_case("canonical-sleepable", |attempt| load(attempt, &page, row))?,
+        Sleep::Either => session
+            .quick_case("canonical-sleepable", |attempt| load(attempt, &shared, row, BPF_F_SLEEPABLE))?,
         Sleep::Never => {}
     }
     let flags = row.sleep.flags();
     for also in &row.also {
-        session.case(&format!("canonical-{}", also.name), |attempt| run(attempt, row, flags, Some(also)))?;
+        session.case(&format!("canonical-{}", also.name), |attempt| {
+            run(attempt, &shared, row, (flags, Some(also)))
+        })?;
     }
     for wrong in implied(row, flags).iter().chain(&row.wrong) {
         if row.machine == Machine::Doomed {
-            session.case(&wrong.name, |attempt| misuse(attempt, &page, row, wrong))?;
+            session.case(&wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
         } else {
-            session.quick_case(&wrong.name, |attempt| misuse(attempt, &page, row, wrong))?;
+            session.quick_case(&wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
         }
     }
     Ok(())
 }
 
-/// The results page of the programs of a probe that are only loaded, which is one for all of them.
-pub(super) type Page = OnceCell<Results>;
-
-/// That page. User space need not be ready for a program that does not run.
-fn page<'a>(attempt: &mut Attempt<'_>, page: &'a Page, row: &Row) -> Result<&'a Results, Ended> {
-    attempt.kfunc(row.name)?;
-    if page.get().is_none() {
-        let _first = page.set(attempt.results()?);
+/// Ends the case where the kernel does not have the kfunc, or has a function of that name and knows no calls of kfuncs
+/// (5.10), for which a program would be refused whatever is in it.
+fn known(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
+    let id = attempt.kfunc(row.name)?;
+    // Where functions are tagged as kfuncs, kfuncs are called.
+    if attempt.btf()?.decl_tags(id).is_empty() && bare_call(attempt, row.hook, id, 0)? == NO_CALLS {
+        return Err(Ended::Absent("calls of kfuncs".to_owned()));
     }
-    page.get().ok_or_else(|| Ended::CouldNotTell("no results page".to_owned()))
+    Ok(())
+}
+
+/// Loads the program of [`bare_call`].
+fn bare_load(
+    attempt: &Attempt<'_>,
+    hook: &str,
+    (kfunc, flags): (u32, u32),
+    own: Option<&Own>,
+) -> Result<Result<Loaded, LoadError>, Ended> {
+    let mut asm = Asm::new();
+    if let Some(map) = own.and_then(|own| own.map.as_ref()) {
+        asm.ld_map_fd(Reg::R2, map);
+    }
+    asm.call_kfunc(kfunc, 0).mov_imm(Reg::R0, 0).exit();
+    let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
+    let spec = ProgSpec { flags, ..ProgSpec::lsm("bare_call", attempt.hook(hook)?, insns) };
+    Ok(bpf::prog_load_logged(&spec, 1))
+}
+
+/// What [`bare_call`] says of a kernel without calls of kfuncs.
+const NO_CALLS: &str = "the kernel knows no calls of kfuncs";
+
+/// What the programs of a probe have that are only loaded, which is one for all of them.
+#[derive(Default)]
+pub(super) struct Shared {
+    results: OnceCell<Results>,
+    own: OnceCell<Option<Own>>,
+}
+
+impl Shared {
+    /// The results page, and what the row holds. User space need not be ready for a program that does not run.
+    fn of(&self, attempt: &mut Attempt<'_>, row: &Row) -> Result<(&Results, Option<&Own>), Ended> {
+        known(attempt, row)?;
+        if self.results.get().is_none() {
+            let _first = self.results.set(attempt.results()?);
+        }
+        if self.own.get().is_none() {
+            let _first = self.own.set(Own::make(attempt, row.holds)?);
+        }
+        let results = self.results.get().ok_or_else(|| Ended::CouldNotTell("no results page".to_owned()))?;
+        Ok((results, self.own.get().and_then(Option::as_ref)))
+    }
 }
 
 fn exists(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
@@ -95,16 +145,21 @@ pub(super) fn prototype(btf: &Btf, id: u32, name: &str) -> String {
 /// The kernel looks at the program type before the arguments (6.12 kernel/bpf/verifier.c, check_kfunc_call), so of
 /// the refusals that such a call meets, one alone means that it may not.
 pub(super) fn bare_call(
-    attempt: &Attempt<'_>,
+    attempt: &mut Attempt<'_>,
     hook: &str,
     kfunc: u32,
     flags: u32,
 ) -> Result<&'static str, Ended> {
-    let mut asm = Asm::new();
-    asm.call_kfunc(kfunc, 0).mov_imm(Reg::R0, 0).exit();
-    let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
-    let spec = ProgSpec { flags, ..ProgSpec::lsm("bare_call", attempt.hook(hook)?, insns) };
-    let Err(error) = bpf::prog_load_logged(&spec, 1) else { return Ok("may call it") };
+    let Err(mut error) = bare_load(attempt, hook, (kfunc, flags), None)? else { return Ok("may call it") };
+    // Of what takes addresses of an arena the program must have one, before it is asked who it is (7.3
+    // kernel/bpf/verifier.c, gen_kfunc_arg_proto).
+    if error.log.contains("requires a program with an associated arena") {
+        let own = Own::make(attempt, Holds::Arena)?;
+        match bare_load(attempt, hook, (kfunc, flags), own.as_ref())? {
+            Ok(_) => return Ok("may call it"),
+            Err(again) => error = again,
+        }
+    }
     let said = |text: &str| error.log.lines().any(|line| line.contains(text));
     if said("calling kernel function ") && said(" is not allowed") {
         Ok("may NOT call it")
@@ -112,11 +167,15 @@ pub(super) fn bare_call(
         // Since 7.0 `.._impl` may be no more than the full prototype of a kfunc with implicit arguments
         // (7.3 kernel/bpf/verifier.c, find_kfunc_impl_proto).
         Ok("it has a prototype and no address")
+    } else if said(" is not sleepable") {
+        // Of the hook, which is asked about before anything of the program (5.10 kernel/bpf/verifier.c,
+        // check_attach_btf_id).
+        Ok("no such program is for the hook that this asks with")
     } else if said("require device-bound program") {
         Ok("only a program bound to a device may call it")
     } else if said("BPF_CALL uses reserved fields") {
         // Before 5.13 (5.10 kernel/bpf/verifier.c, do_check): the function is there, but no program can call it.
-        Ok("the kernel knows no calls of kfuncs")
+        Ok(NO_CALLS)
     } else if error.log.is_empty() {
         Err(Ended::could_not("learn whether the call is allowed", error.errno))
     } else {
@@ -126,7 +185,7 @@ pub(super) fn bare_call(
 
 /// A results page and user space, both ready; the target is named only for the trigger.
 fn ready(attempt: &mut Attempt<'_>, row: &Row) -> Result<Results, Ended> {
-    attempt.kfunc(row.name)?;
+    known(attempt, row)?;
     let mut results = attempt.results()?;
     results.set(TARGET, 0);
     for given in &row.given {
@@ -135,37 +194,38 @@ fn ready(attempt: &mut Attempt<'_>, row: &Row) -> Result<Results, Ended> {
     Ok(results)
 }
 
-/// The intended use in a program that may sleep, which has to it what the verifier says of it: the kfunc's own code is
-/// the same.
-fn load(attempt: &mut Attempt<'_>, shared: &Page, row: &Row) -> Result<(), Ended> {
-    let results = page(attempt, shared, row)?;
+/// The intended use, loaded only: for a program that may sleep, which has to a kfunc what the verifier says of it, and for
+/// kfuncs that are not run.
+fn load(attempt: &mut Attempt<'_>, shared: &Shared, row: &Row, flags: u32) -> Result<(), Ended> {
+    let has = shared.of(attempt, row)?;
     let code = |body: &mut Body<'_>| body.canonical(row, |_| {}, |_| {});
-    let mut built = build(attempt, (row.hook, row.holds), results, code)?;
-    built.program.flags |= BPF_F_SLEEPABLE;
+    let mut built = build(attempt, row.hook, has, code)?;
+    built.program.flags |= flags;
     attempt.load_lsm(&built.program).map(drop)
 }
 
 /// The intended use, for real.
 pub(super) fn run(
     attempt: &mut Attempt<'_>,
+    shared: &Shared,
     row: &Row,
-    flags: u32,
-    also: Option<&Also>,
+    (flags, also): (u32, Option<&Also>),
 ) -> Result<(), Ended> {
+    if let Some(why) = row.not_run {
+        load(attempt, shared, row, flags)?;
+        attempt.see("not run", why);
+        return Ok(());
+    }
     let mut results = ready(attempt, row)?;
+    let own = Own::make(attempt, row.holds)?;
     let spoil = |body: &mut Body<'_>| {
         if let Some(also) = also {
             (also.spoil)(body);
         }
     };
-    let mut built = build(attempt, (row.hook, row.holds), &results, |body: &mut Body<'_>| {
-        body.canonical(row, |_| {}, spoil);
-    })?;
+    let code = |body: &mut Body<'_>| body.canonical(row, |_| {}, spoil);
+    let mut built = build(attempt, row.hook, (&results, own.as_ref()), code)?;
     built.program.flags |= flags;
-    if let Some(why) = row.not_run {
-        attempt.see("not run", why);
-        return attempt.load_lsm(&built.program).map(drop);
-    }
     let running = attempt.run_lsm(&built.program)?;
     results.set(TARGET, u64::from(std::process::id()));
     let outcome = attempt.trigger(row.act);
@@ -220,17 +280,18 @@ fn compare(
 /// A program that breaks a rule, which is loaded and never run.
 pub(super) fn misuse(
     attempt: &mut Attempt<'_>,
-    shared: &Page,
+    shared: &Shared,
     row: &Row,
     wrong: &Wrong,
 ) -> Result<(), Ended> {
-    let results = page(attempt, shared, row)?;
+    let has = shared.of(attempt, row)?;
     let code = |body: &mut Body<'_>| match &wrong.kind {
         WrongKind::Body(code) => code(body),
         WrongKind::Spoilt(first, last) => body.canonical(row, |body| first(body), |body| last(body)),
-        WrongKind::Fentry => body.canonical(row, |_| {}, |_| {}),
+        WrongKind::Fentry | WrongKind::On(_) => body.canonical(row, |_| {}, |_| {}),
     };
-    let mut built = build(attempt, (row.hook, row.holds), results, code)?;
+    let hook = if let WrongKind::On(hook) = wrong.kind { hook } else { row.hook };
+    let mut built = build(attempt, hook, has, code)?;
     built.program.flags |= wrong.flags;
     if matches!(wrong.kind, WrongKind::Fentry) {
         fentry(attempt, row.hook, &built)

@@ -26,6 +26,7 @@ pub(super) fn probe() -> Probe {
         ],
         list,
     )
+    .without_files()
 }
 
 /// A case for each name.

@@ -11,7 +11,7 @@ use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::{Probe, source};
 use crate::triggers::modules;
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// The module.
 const MODULE: &str = "tcp_dctcp";
@@ -31,6 +31,7 @@ pub(super) fn probe() -> Probe {
         ],
         cases,
     )
+    .without_files()
 }
 
 fn cases(session: &mut Session<'_>) -> Result<(), Stop> {
@@ -46,7 +47,7 @@ fn cases(session: &mut Session<'_>) -> Result<(), Stop> {
     lsm(session, "lsm-no-btf", |_| {
         let folder = fs::File::open("/").ok();
         // Not a descriptor of BTF, and kept open for as long as the process lives.
-        let fd = folder.map_or(-1, |folder| std::os::fd::IntoRawFd::into_raw_fd(folder));
+        let fd = folder.map_or(-1, IntoRawFd::into_raw_fd);
         vec![fd; 2]
     })
 }

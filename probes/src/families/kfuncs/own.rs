@@ -40,6 +40,8 @@ pub(super) enum Value {
     Timer,
     /// A pointer to an `item` for each CPU (6.7).
     PerCpu,
+    /// A pointer to a kernel socket (7.3).
+    Socket,
 }
 
 /// Where the list or the tree is in its value; the lock is at 0.
@@ -171,6 +173,11 @@ fn value_type(b: &mut BtfBuilder, value: Value, types: &BTreeMap<&'static str, u
         Value::Work => opaque(b, "bpf_wq", 2),
         Value::TaskWork => opaque(b, "bpf_task_work", 1),
         Value::Timer => opaque(b, "bpf_timer", 2),
+        Value::Socket => {
+            let socket = b.structure("bpf_ksock", 0, &[]);
+            let tagged = b.type_tag("kptr", socket);
+            b.ptr(tagged)
+        }
         Value::PerCpu => {
             let tagged = b.type_tag("percpu_kptr", types["item"]);
             b.ptr(tagged)
@@ -179,7 +186,7 @@ fn value_type(b: &mut BtfBuilder, value: Value, types: &BTreeMap<&'static str, u
     let root = match value {
         Value::List => Some((opaque(b, "bpf_list_head", 2), "contains:node:link")),
         Value::Tree => Some((opaque(b, "bpf_rb_root", 2), "contains:knot:link")),
-        Value::Lock | Value::Work | Value::TaskWork | Value::Timer | Value::PerCpu => None,
+        Value::Lock | Value::Work | Value::TaskWork | Value::Timer | Value::PerCpu | Value::Socket => None,
     };
     let Some((root, tag)) = root else {
         return b.structure("value", VALUE_BYTES, &[("field", first, 0), ("number", word, NUMBER)]);

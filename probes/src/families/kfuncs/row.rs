@@ -94,6 +94,8 @@ pub(super) enum WrongKind {
     Spoilt(Code, Code),
     /// The canonical program as another program type: fentry on the hook's own function.
     Fentry,
+    /// The canonical program on another hook.
+    On(&'static str),
 }
 
 /// Another way of calling it that is right.
@@ -281,6 +283,12 @@ impl Row {
         self
     }
 
+    /// No hook that has its arguments may sleep.
+    pub(super) fn never_sleeps(mut self) -> Self {
+        self.sleep = Sleep::Never;
+        self
+    }
+
     /// Its arguments are protected by RCU only, which a sleepable program is not by itself: there, the canonical
     /// program breaks a rule.
     pub(super) fn rcu(mut self) -> Self {
@@ -421,6 +429,12 @@ impl Row {
     pub(super) fn lsm_only(self) -> Self {
         // Never sleepable: the functions that hooks are cannot sleep for fentry, which would be another reason.
         self.wrong_with("misuse-fentry-program", 0, WrongKind::Fentry)
+    }
+
+    /// It may not be called on this hook.
+    pub(super) fn not_on(self, hook: &'static str) -> Self {
+        let flags = self.sleep.flags();
+        self.wrong_with(&format!("misuse-on-{hook}"), flags, WrongKind::On(hook))
     }
 
     /// Cites another place in the kernel's source.

@@ -3,7 +3,7 @@
 //! them, with a case each: they are about schedulers, not about security.
 
 use super::body::{BUFFER, Body, OUT};
-use super::cases::{Page, misuse, run};
+use super::cases::{Shared, misuse, run};
 use super::own::Holds;
 use super::row::{GOT, KEPT, Row, kfunc};
 use crate::insn::{Reg, Size};
@@ -31,15 +31,21 @@ pub(super) fn probe() -> Probe {
         ],
         cases,
     )
+    .without_files()
 }
 
 fn cases(session: &mut Session<'_>) -> Result<(), Stop> {
-    let page = Page::new();
+    let (plain, arena) = (Shared::default(), Shared::default());
     for row in rows() {
-        session.case(row.name, |attempt| run(attempt, &row, 0, None))?;
+        let shared = if row.holds == Holds::Arena { &arena } else { &plain };
+        if row.not_run.is_some() {
+            session.quick_case(row.name, |attempt| run(attempt, shared, &row, (0, None)))?;
+        } else {
+            session.case(row.name, |attempt| run(attempt, shared, &row, (0, None)))?;
+        }
         for wrong in &row.wrong {
             session.quick_case(&format!("{}-{}", row.name, wrong.name), |attempt| {
-                misuse(attempt, &page, &row, wrong)
+                misuse(attempt, shared, &row, wrong)
             })?;
         }
     }
@@ -55,6 +61,7 @@ const NUMBERS: &[(&str, [i64; 3], Option<i64>)] = &[
     ("scx_bpf_cpu_to_cid", [0; 3], Some(-(libc::EINVAL as i64))),
     ("scx_bpf_cpuperf_cap", [0; 3], Some(PERFORMANCE)),
     ("scx_bpf_cpuperf_cur", [0; 3], Some(PERFORMANCE)),
+    ("scx_bpf_cpu_rq", [0; 3], None),
     ("scx_bpf_dsq_nr_queued", [0; 3], Some(-(libc::ENODEV as i64))),
     ("scx_bpf_now", [0; 3], None),
     ("scx_bpf_nr_node_ids", [0; 3], Some(1)),
