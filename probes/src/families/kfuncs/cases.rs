@@ -44,8 +44,9 @@ fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
             session
                 .case("canonical-sleepable", |attempt| run(attempt, &shared, row, (BPF_F_SLEEPABLE, None)))?;
         }
-        Sleep::Either => session
-            .quick_case("canonical-sleepable", |attempt| load(attempt, &shared, row, BPF_F_SLEEPABLE))?,
+        Sleep::Either => {
+            loaded(session, row, "canonical-sleepable", |it| load(it, &shared, row, BPF_F_SLEEPABLE))?;
+        }
         Sleep::Never => {}
     }
     let flags = row.sleep.flags();
@@ -55,13 +56,22 @@ fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
         })?;
     }
     for wrong in implied(row, flags).iter().chain(&row.wrong) {
-        if row.machine == Machine::Doomed {
-            session.case(&wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
-        } else {
-            session.quick_case(&wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
-        }
+        loaded(session, row, &wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
     }
     Ok(())
+}
+
+/// A case that only loads a program: it travels with the next one, unless the next may be the last.
+fn loaded(
+    session: &mut Session<'_>,
+    row: &Row,
+    name: &str,
+    body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
+) -> Result<(), Stop> {
+    match row.machine {
+        Machine::Doomed => session.case(name, body),
+        Machine::Shared | Machine::Own => session.quick_case(name, body),
+    }
 }
 
 /// Ends the case where the kernel does not have the kfunc, or has a function of that name and knows no calls of kfuncs

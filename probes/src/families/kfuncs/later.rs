@@ -58,7 +58,7 @@ fn work(name: &'static str) -> Row {
     kfunc(name, "7.3", HELPERS).holds(Holds::Value(Value::Work)).cites(source(
         "7.3",
         "kernel/bpf/verifier.c",
-        "process_async_field",
+        "check_map_field_pointer",
     ))
 }
 

@@ -34,7 +34,7 @@ fn row(name: &'static str, version: &'static str) -> Row {
     kfunc(name, version, HELPERS).holds(Holds::Value(Value::List)).cites(source(
         "7.3",
         "kernel/bpf/verifier.c",
-        "check_list_add_call",
+        "__process_kf_arg_ptr_to_graph_node",
     ))
 }
 

@@ -65,8 +65,8 @@ pub(super) struct Own {
     types: BTreeMap<&'static str, u32>,
     btf: OwnedFd,
     pub(super) map: Option<OwnedFd>,
-    /// Lets the kernel know the arena's address, which programs need (6.12 kernel/bpf/verifier.c,
-    /// `__add_used_map`).
+    /// Lets the kernel know the arena's address, which programs need (7.1 kernel/bpf/verifier.c,
+    /// `check_map_prog_compatibility`).
     mapping: Option<MmapMut>,
 }
 

@@ -149,7 +149,7 @@ fn own_name(name: &'static str, result: i64) -> Row {
         .checks(|attempt, results| {
             attempt.same("what was copied", results.bytes(BUFFER, 8), b"kfuncs8\0".to_vec());
         })
-        // An address of user space, which is none of the kernel's (arch/x86/mm/maccess.c,
+        // An address of user space, which is none of the kernel's (7.1 arch/x86/mm/maccess.c,
         // copy_from_kernel_nofault_allowed).
         .also("null", -i64::from(libc::ERANGE), |b| {
             b.mov_imm(Reg::R4, 0);
