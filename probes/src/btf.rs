@@ -129,7 +129,7 @@ impl Btf {
     /// Builds the indexes of names now, so that processes forked from this one share them.
     pub fn warm(&self) {
         for layer in self.layers() {
-            let _built = layer.names();
+            let _built = (layer.names(), layer.tags());
         }
     }
 
@@ -267,17 +267,28 @@ impl Btf {
     /// this index, or the type as a whole for -1.
     #[must_use]
     pub fn component_tags(&self, target: u32, component: i32) -> Vec<String> {
-        let tag = |id: u32| {
-            let entry = self.own.entry(id)?;
-            let here = entry.size_or_type == target && entry.component() == Some(component);
-            here.then(|| self.string(entry.name_off).unwrap_or_default().to_owned())
+        let here = |tag: &&layer::Tag| tag.target == target && tag.component == component;
+        let text = |tag: &layer::Tag| self.string(tag.name_off).unwrap_or_default().to_owned();
+        self.layers().flat_map(Layer::tags).filter(here).map(text).collect()
+    }
+
+    /// The names of the functions with this declaration tag, without those of the base.
+    #[must_use]
+    pub fn functions_tagged(&self, text: &str) -> Vec<&str> {
+        let tagged = |tag: &&layer::Tag| {
+            tag.component == -1
+                && self.own.string_is(tag.name_off, text.as_bytes())
+                && self.kind(tag.target) == Some(Kind::Func)
         };
-        self.layers().flat_map(|layer| layer.of_kind(Kind::DeclTag)).filter_map(tag).collect()
+        self.own.tags().iter().filter(tagged).filter_map(|tag| self.name(tag.target)).collect()
     }
 
     fn enumerator(&self, id: u32, name: &str) -> Option<i64> {
         let entry = self.own.entry(id)?;
-        entry.enumerators().find(|&(offset, _)| self.string(offset) == Some(name)).map(|(_, value)| value)
+        entry
+            .enumerators()
+            .find(|&(offset, _)| self.own.string_is(offset, name.as_bytes()))
+            .map(|(_, value)| value)
     }
 
     /// This BTF's own layer, then those below.

@@ -8,7 +8,7 @@ use crate::insn::{Reg, Size};
 use crate::record::Phase;
 use crate::results::{RUNS, Results, TARGET};
 use crate::session::{Attempt, Ended};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Holds the program's context in the body of a framed program.
 pub const CTX: Reg = Reg::R6;
@@ -147,11 +147,11 @@ impl Attempt<'_> {
             // A kernel that does not take it there takes it on the hook.
             if bpf::map_update(&slots, &FIRST, &fd, 0).is_ok() {
                 self.at(Phase::Attach);
-                return Ok(Running::Called { _program: loaded, slots });
+                return Ok(Running::Called { program: loaded, slots });
             }
         }
         let link = self.attach(&loaded)?;
-        Ok(Running::Attached { _attached: Attached { program: loaded, link } })
+        Ok(Running::Attached { attached: Attached { program: loaded, link } })
     }
 }
 
@@ -163,15 +163,26 @@ pub enum Running {
     /// Attached to its hook.
     Attached {
         /// What holds it there.
-        _attached: Attached,
+        attached: Attached,
     },
     /// Called by the program that is.
     Called {
         /// The program.
-        _program: OwnedFd,
+        program: OwnedFd,
         /// Where the caller finds it.
         slots: OwnedFd,
     },
+}
+
+impl Running {
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Attached { attached } => attached.program.as_fd(),
+            Self::Called { program, .. } => program.as_fd(),
+        }
+    }
 }
 
 impl Drop for Running {

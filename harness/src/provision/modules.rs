@@ -1,5 +1,5 @@
 //! The few kernel modules that triggers need, taken out of the kernel's package and packed as an initramfs of their own,
-//! `modules.cpio` beside the image.
+//! [`ARCHIVE`] beside the image.
 //!
 //! Up to 6.18 Debian ships them with the image, later in `linux-modules-<release>`, which leaves the archive sooner than
 //! the image does. A kernel whose modules cannot be had runs without them: the probes that need one say so.
@@ -10,8 +10,11 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Under this name the archive lies beside the image.
-pub const ARCHIVE: &str = "modules.cpio";
+/// Under this name the archive lies beside the image. The number goes up with each change of what is wanted, so that a
+/// cache is packed anew.
+pub const ARCHIVE: &str = "modules-2.cpio";
+/// The names that it had before. What lies under one serves a kernel whose modules cannot be had any more.
+const OLDER: &[&str] = &["modules.cpio"];
 /// Where the guest finds them (`probes/src/triggers/modules.rs`).
 const FOLDER: &str = "modules";
 /// What is taken. A name that a kernel does not have is built in there, or gone.
@@ -21,6 +24,7 @@ const WANTED: &[&str] = &[
     "loop",
     "overlay",
     "sctp",
+    "tcp_dctcp",
     "tun",
     "udp_tunnel",
     "xfrm_algo",
@@ -29,10 +33,18 @@ const WANTED: &[&str] = &[
 /// No module comes near this.
 const MAX_MODULE: u64 = 32 << 20;
 
-/// The archive for the image at `image`, if it has been made.
+/// The archive for the image at `image`, if it has been made; an older one where there is no other.
 #[must_use]
 pub fn beside(image: &Path) -> Option<PathBuf> {
-    Some(image.parent()?.join(ARCHIVE)).filter(|path| path.exists())
+    let folder = image.parent()?;
+    let names = std::iter::once(&ARCHIVE).chain(OLDER);
+    names.map(|name| folder.join(name)).find(|path| path.exists())
+}
+
+/// Whether the archive for the image at `image` has been made of what is wanted now.
+#[must_use]
+pub fn packed(image: &Path) -> bool {
+    image.parent().is_some_and(|folder| folder.join(ARCHIVE).exists())
 }
 
 /// Takes the modules out of the package `deb` and packs them into `folder`. Returns how many there were; with none,
@@ -148,6 +160,17 @@ mod tests {
         let packed = std::fs::read(beside(&folder.path().join("vmlinuz")).unwrap()).unwrap();
         let text = String::from_utf8_lossy(&packed);
         assert!(text.contains("modules/tun.ko") && text.contains("a tunnel") && !text.contains("other"));
+    }
+
+    #[test]
+    fn an_older_archive_serves_until_there_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("vmlinuz");
+        assert!(beside(&image).is_none() && !packed(&image));
+        std::fs::write(folder.path().join(OLDER[0]), b"old").unwrap();
+        assert!(beside(&image).unwrap().ends_with(OLDER[0]) && !packed(&image));
+        std::fs::write(folder.path().join(ARCHIVE), b"new").unwrap();
+        assert!(beside(&image).unwrap().ends_with(ARCHIVE) && packed(&image));
     }
 
     #[test]

@@ -70,11 +70,9 @@ fn recorded(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Names
                 if let Some(case) = case_of(normal, "callable") {
                     helper(names.entry(("helper", name.to_owned())).or_default(), kernel, case);
                 }
-            } else if id == INVENTORY
-                && let Some(case) = case_of(normal, "calls")
-            {
-                for (name, answer) in &case.seen {
-                    kfunc(names.entry(("kfunc", name.clone())).or_default(), kernel, answer);
+            } else if id == INVENTORY {
+                for case in &normal.cases {
+                    kfunc(names.entry(("kfunc", case.name.clone())).or_default(), kernel, case);
                 }
             }
         }
@@ -87,8 +85,17 @@ fn case_of<'a>(normal: &'a Normal, name: &str) -> Option<&'a NormalCase> {
 }
 
 fn helper(answers: &mut Answers, kernel: &str, case: &NormalCase) {
+    note(answers, kernel, case, |answer| answer == "yes");
+}
+
+fn kfunc(answers: &mut Answers, kernel: &str, case: &NormalCase) {
+    note(answers, kernel, case, |answer| answer == "may call it");
+}
+
+/// Notes what a kernel said of one name, asked for several kinds of program: one that may is enough.
+fn note(answers: &mut Answers, kernel: &str, case: &NormalCase, may: impl Fn(&Value) -> bool) {
     match &case.end {
-        End::Done if case.seen.values().any(|answer| answer == "yes") => answers.may.push(kernel.to_owned()),
+        End::Done if case.seen.values().any(may) => answers.may.push(kernel.to_owned()),
         End::Done => {
             answers.others.extend(case.seen.values().filter_map(Value::as_str).map(str::to_owned));
         }
@@ -98,16 +105,6 @@ fn helper(answers: &mut Answers, kernel: &str, case: &NormalCase) {
         End::Refused { .. } | End::CouldNotTell { .. } => {
             answers.others.insert("could not tell".to_owned());
         }
-    }
-}
-
-fn kfunc(answers: &mut Answers, kernel: &str, answer: &Value) {
-    match answer.as_str() {
-        Some("may call it") => answers.may.push(kernel.to_owned()),
-        Some(other) => {
-            answers.others.insert(other.to_owned());
-        }
-        None => {}
     }
 }
 
@@ -172,13 +169,15 @@ mod tests {
         let helper = |name: &str, answer| {
             snapshot(&format!("helpers/{name}"), vec![case("callable", &json!({"a": "no", "b": answer}))])
         };
-        let kfuncs = json!({"bpf_new": "may call it", "bpf_dynptr_size": "may NOT call it"});
+        let kfunc =
+            |name: &str, answer| case(name, &json!({"plain": "may NOT call it", "sleepable": answer}));
+        let kfuncs = vec![kfunc("bpf_new", "may call it"), kfunc("bpf_dynptr_size", "may NOT call it")];
         BTreeMap::from([
             helper("bpf_get_stack", "yes"),
             helper("bpf_loop", "yes"),
             helper("bpf_get_func_ip", "no"),
             helper("bpf_redirect", "no"),
-            snapshot(INVENTORY, vec![case("calls", &kfuncs)]),
+            snapshot(INVENTORY, kfuncs),
         ])
     }
 

@@ -182,6 +182,15 @@ pub(super) struct Layer {
     first_id: u32,
     first_string: u32,
     names: OnceLock<Names>,
+    tags: OnceLock<Vec<Tag>>,
+}
+
+/// A declaration tag: what it is on, which component of that, and the offset of its text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tag {
+    pub(super) target: u32,
+    pub(super) component: i32,
+    pub(super) name_off: u32,
 }
 
 const MAGIC: u16 = 0xeb9f;
@@ -215,8 +224,8 @@ impl Layer {
             }
         }
         let (types, strings) = (header.types, header.strings);
-        let names = OnceLock::new();
-        Ok(Self { base, data, types, strings, offsets, kinds, first_id, first_string, names })
+        let (names, tags) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { base, data, types, strings, offsets, kinds, first_id, first_string, names, tags })
     }
 
     pub(super) fn base(&self) -> Option<&Self> {
@@ -309,6 +318,23 @@ impl Layer {
     /// The index of names, built on the first call.
     pub(super) fn names(&self) -> &Names {
         self.names.get_or_init(|| Names::build(self))
+    }
+
+    /// The declaration tags of this layer, found on the first call: a scan of all types for each function that is asked
+    /// about would cost more than most probes.
+    pub(super) fn tags(&self) -> &[Tag] {
+        let tag = |id: u32| {
+            let entry = self.entry(id)?;
+            let (target, component) = (entry.size_or_type, entry.component()?);
+            Some(Tag { target, component, name_off: entry.name_off })
+        };
+        self.tags.get_or_init(|| self.of_kind(Kind::DeclTag).filter_map(tag).collect())
+    }
+
+    /// Whether the string at an offset is this one, which needs neither its length nor its validity.
+    pub(super) fn string_is(&self, offset: u32, text: &[u8]) -> bool {
+        let tail = self.string_tail(offset).unwrap_or_default();
+        tail.get(..text.len()) == Some(text) && tail.get(text.len()) == Some(&0)
     }
 
     /// The first type of this layer, not of those below, with this kind and name.

@@ -101,11 +101,11 @@ impl Btf {
                 budget = budget.checked_sub(1).ok_or(BtfError::Broken(record))?;
                 let (offset, width) = split(entry.kind_flag, place);
                 let bits = base.checked_add(offset).ok_or(BtfError::Broken(id))?;
-                let text = self.string(member).unwrap_or_default();
-                if text == name && !name.is_empty() {
+                // By bytes: the records that probes ask about have hundreds of members.
+                if !name.is_empty() && self.own.string_is(member, name.as_bytes()) {
                     return Ok(Found { bits, width, type_id });
                 }
-                let anonymous = text.is_empty().then(|| self.record_below(type_id)).flatten();
+                let anonymous = self.own.string_is(member, b"").then(|| self.record_below(type_id)).flatten();
                 if let Some(inner) = anonymous.filter(|_| depth < MAX_CHAIN) {
                     open.push((inner, bits, depth + 1));
                 }

@@ -3,12 +3,13 @@
 //! A kfunc is one `Row`, a few lines in the file of its subject; the row says how the arguments are made, what
 //! comes back and what that must be. The cases follow from it:
 //!
-//! - `exists`: is the function in the kernel's BTF, with which prototype and tags. If not, every case is absent.
-//! - `registered`: may an LSM program call it at all, asked with a bare call, so that "not for LSM programs" can be
-//!   told from a refusal of what the other cases do with it.
-//! - `canonical`, `canonical-sleepable`: the intended use, run by a real trigger, its result compared.
+//! - `exists`: is the function in the kernel's BTF, with which prototype and tags. If not, every case is absent. Whether
+//!   an LSM program may call it at all is `inventory`'s question, for every kfunc there is.
+//! - `canonical`: the intended use, run by a real trigger, its result compared. `canonical-sleepable`: the same in a
+//!   program that may sleep, which is only loaded where that makes no difference to the kfunc.
 //! - `misuse-..`: one rule each that its flags imply, broken; the program is loaded and never attached.
 
+mod arena;
 mod body;
 mod cases;
 mod cgroup;
@@ -18,11 +19,22 @@ mod fs;
 mod inventory;
 mod iter;
 mod key;
+mod later;
+mod list;
+mod lock;
+mod memcg;
+mod module;
+mod net;
 mod object;
+mod other;
+mod own;
 mod row;
+mod scx;
 mod section;
+mod stream;
 mod string;
 mod task;
+mod tree;
 mod user;
 
 use crate::spec::Probe;
@@ -40,10 +52,19 @@ pub fn probes() -> Vec<Probe> {
         dynptr::rows(),
         iter::rows(),
         object::rows(),
+        list::rows(),
+        tree::rows(),
+        lock::rows(),
+        later::rows(),
+        arena::rows(),
+        stream::rows(),
+        memcg::rows(),
+        net::rows(),
+        other::rows(),
         string::rows(),
         user::rows(),
     ];
     let mut probes: Vec<Probe> = subjects.into_iter().flatten().map(cases::probe).collect();
-    probes.push(inventory::probe());
+    probes.extend([scx::probe(), module::probe(), inventory::probe()]);
     probes
 }

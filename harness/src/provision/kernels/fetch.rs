@@ -235,7 +235,7 @@ impl Fetch<'_> {
         let Source::Debian(pin) = &self.row.source else { return };
         let Some(folder) = entry.image().parent().map(Path::to_owned) else { return };
         let none = folder.join("modules.none");
-        if modules::beside(&entry.image()).is_some() || none.exists() {
+        if modules::packed(&entry.image()) || none.exists() {
             return;
         }
         let task = self.progress.task(self.label, "packing modules");

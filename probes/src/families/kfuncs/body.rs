@@ -4,6 +4,7 @@
 //! What a body cannot find (a kfunc, a member) is kept and reported once it is complete, so that rows stay free of
 //! error handling.
 
+use super::own::Own;
 use super::row::{GOT, Returns, Row};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_F_RDONLY_PROG, BPF_MAP_TYPE_ARRAY, FuncInfo, MapSpec, ProgSpec};
@@ -14,6 +15,8 @@ use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::results::{FREE, Results};
 use crate::session::{Attempt, Ended};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -37,12 +40,17 @@ pub(super) const SECOND: i32 = 2048;
 /// Bytes of the map that holds constant strings.
 const TEXT_BYTES: u32 = 256;
 
+/// A function that the kernel calls back: its code, which leaves by itself.
+pub(super) type Callback = fn(&mut Asm, &Results);
+
 /// A body in the making.
 pub(super) struct Body<'a> {
     asm: &'a mut Asm,
     btf: &'a Btf,
     results: &'a Results,
-    text: &'a OwnedFd,
+    text: Option<OwnedFd>,
+    own: Option<&'a Own>,
+    callbacks: Vec<(&'static str, Callback)>,
     strings: Vec<u8>,
     types: Option<BtfBuilder>,
     trouble: Option<Ended>,
@@ -74,6 +82,64 @@ impl Body<'_> {
                 self.call_kfunc(id, 0);
             }
             None => self.trouble(Ended::Absent(format!("kfunc {name}"))),
+        }
+    }
+
+    /// Calls the first of these kfuncs that the kernel has: names change.
+    pub(super) fn first_kfunc(&mut self, names: &[&str]) {
+        let there = names.iter().find(|name| self.btf.function(name).is_some());
+        self.kfunc(there.or(names.first()).unwrap_or(&""));
+    }
+
+    /// Whether the kernel has a kfunc, for rows whose arguments can be had in more than one way.
+    pub(super) fn knows(&self, kfunc: &str) -> bool {
+        self.btf.function(kfunc).is_some()
+    }
+
+    /// The id of one of the program's own types, of a row that holds something.
+    pub(super) fn own_type(&mut self, name: &str) -> u32 {
+        let found = self.own.and_then(|own| own.type_id(name));
+        found.unwrap_or_else(|| {
+            self.trouble(Ended::CouldNotTell(format!("the program has no type {name}")));
+            0
+        })
+    }
+
+    /// `dst = &value` of what the row holds, plus `offset`.
+    pub(super) fn held(&mut self, dst: Reg, offset: u32) {
+        match self.own.and_then(|own| own.map.as_ref()) {
+            Some(map) => {
+                self.asm.ld_map_value(dst, map, offset);
+            }
+            None => self.trouble(Ended::CouldNotTell("the row holds no map".to_owned())),
+        }
+    }
+
+    /// `dst = the map` that the row holds.
+    pub(super) fn held_map(&mut self, dst: Reg) {
+        match self.own.and_then(|own| own.map.as_ref()) {
+            Some(map) => {
+                self.asm.ld_map_fd(dst, map);
+            }
+            None => self.trouble(Ended::CouldNotTell("the row holds no map".to_owned())),
+        }
+    }
+
+    /// `dst = &page` of the arena that the row holds.
+    pub(super) fn held_page(&mut self, dst: Reg, index: usize) {
+        match self.own.and_then(|own| own.page(index)) {
+            Some(address) => {
+                self.ld_imm64(dst, address);
+            }
+            None => self.trouble(Ended::CouldNotTell("the row holds no arena".to_owned())),
+        }
+    }
+
+    /// `dst = &a function` that follows the program, of this name.
+    pub(super) fn function(&mut self, dst: Reg, name: &'static str, code: Callback) {
+        self.ld_func(dst, name);
+        if self.callbacks.iter().all(|(known, _)| *known != name) {
+            self.callbacks.push((name, code));
         }
     }
 
@@ -132,7 +198,7 @@ impl Body<'_> {
 
     /// `dst = value` of an enumerator of the kernel.
     pub(super) fn enumerator(&mut self, dst: Reg, name: &str) {
-        match self.btf.enum_value(None, name) {
+        match enumerator(self.btf, name) {
             Some(value) => {
                 self.mov_imm(dst, value);
             }
@@ -142,11 +208,20 @@ impl Body<'_> {
 
     /// `dst = "text"`, in a map that is read-only and frozen, which is what `__str` arguments must be.
     pub(super) fn text(&mut self, dst: Reg, text: &str) {
+        if self.text.is_none() {
+            let flags = BPF_F_RDONLY_PROG;
+            let spec = MapSpec { flags, ..MapSpec::new(BPF_MAP_TYPE_ARRAY, 4, TEXT_BYTES, 1) };
+            match bpf::map_create(&spec) {
+                Ok(map) => self.text = Some(map),
+                Err(errno) => self.trouble(Ended::could_not("make the map of constant strings", errno)),
+            }
+        }
         let at = u32::try_from(self.strings.len()).unwrap_or(u32::MAX);
         self.strings.extend_from_slice(text.as_bytes());
         self.strings.push(0);
-        let map = self.text;
-        self.ld_map_value(dst, map, at);
+        if let Some(map) = &self.text {
+            self.asm.ld_map_value(dst, map, at);
+        }
     }
 
     /// `dst = the results map itself`.
@@ -199,7 +274,7 @@ impl Body<'_> {
         before(self);
         (row.before)(self);
         spoil(self);
-        self.kfunc(row.name);
+        self.call_of(row);
         match row.returns {
             Returns::Never => {
                 self.st_imm(Size::DW, PAGE, RETURNED, 1);
@@ -221,12 +296,32 @@ impl Body<'_> {
         self.st_imm(Size::DW, PAGE, RETURNED, 1);
         (row.then)(self);
         if let Returns::Owned(release, _) = row.returns {
-            self.release(release, GOT);
+            self.give_back(row, release, GOT);
         }
         if matches!(row.returns, Returns::Nullable | Returns::Owned(_, true)) {
             self.ja("done").label("null").st_imm(Size::DW, PAGE, WAS_NULL, 1).label("done");
         }
         (row.finally)(self);
+    }
+
+    /// The call of a row's kfunc, and what comes right after it.
+    pub(super) fn call_of(&mut self, row: &Row) {
+        self.kfunc(row.name);
+        if let Some(after) = &row.after {
+            self.mov_reg(GOT, Reg::R0);
+            after(self);
+            self.mov_reg(Reg::R0, GOT);
+        }
+    }
+
+    /// Gives back the reference that a row's kfunc has returned.
+    pub(super) fn give_back(&mut self, row: &Row, release: &str, reg: Reg) {
+        self.mov_reg(Reg::R1, reg);
+        if row.node != 0 {
+            self.add_imm(Reg::R1, -row.node);
+        }
+        self.mov_imm(Reg::R2, 0);
+        self.kfunc(release);
     }
 
     /// Gives a reference back.
@@ -241,10 +336,19 @@ impl Body<'_> {
     }
 }
 
+/// The value of an enumerator. Every enum of the kernel is looked at for it, and a probe asks for the same again and
+/// again.
+fn enumerator(btf: &Btf, name: &str) -> Option<i64> {
+    thread_local! {
+        static KNOWN: RefCell<BTreeMap<String, Option<i64>>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    KNOWN.with_borrow_mut(|known| *known.entry(name.to_owned()).or_insert_with(|| btf.enum_value(None, name)))
+}
+
 /// A program and what must stay open until it is loaded.
 pub(super) struct Built {
     pub(super) program: LsmProgram,
-    _text: OwnedFd,
+    _text: Option<OwnedFd>,
     _btf: Option<OwnedFd>,
 }
 
@@ -255,36 +359,48 @@ pub(super) struct Built {
 pub(super) fn build(
     attempt: &mut Attempt<'_>,
     hook: &str,
-    results: &Results,
+    (results, own): (&Results, Option<&Own>),
     code: impl FnOnce(&mut Body<'_>),
 ) -> Result<Built, Ended> {
     let btf = attempt.btf()?;
-    let text = attempt
-        .map(&MapSpec { flags: BPF_F_RDONLY_PROG, ..MapSpec::new(BPF_MAP_TYPE_ARRAY, 4, TEXT_BYTES, 1) })?;
-    let (mut strings, mut types, mut trouble) = (Vec::new(), None, None);
+    let (mut text, mut strings) = (None, Vec::new());
+    let (mut types, mut trouble, mut callbacks) = (None, None, Vec::new());
     let mut program = LsmProgram::framed(hook, results, |asm| {
         let mut body = Body {
             asm,
             btf,
             results,
-            text: &text,
+            text: None,
+            own,
+            callbacks: Vec::new(),
             strings: Vec::new(),
             types: None,
             trouble: None,
             labels: 0,
         };
         code(&mut body);
+        text = body.text.take();
         strings = std::mem::take(&mut body.strings);
         types = body.types.take();
         trouble = body.trouble.take();
+        callbacks = std::mem::take(&mut body.callbacks);
     });
+    for (name, code) in &callbacks {
+        code(program.asm.label(name), results);
+    }
     if let Some(why) = trouble {
         return Err(why);
     }
-    strings.resize(TEXT_BYTES as usize, 0);
-    bpf::map_update(&text, &0_u32.to_le_bytes(), &strings, 0)
-        .and_then(|()| bpf::map_freeze(&text))
-        .map_err(|errno| Ended::could_not("make the map of constant strings", errno))?;
+    if let Some(text) = &text {
+        strings.resize(TEXT_BYTES as usize, 0);
+        bpf::map_update(text, &0_u32.to_le_bytes(), &strings, 0)
+            .and_then(|()| bpf::map_freeze(text))
+            .map_err(|errno| Ended::could_not("make the map of constant strings", errno))?;
+    }
+    if let Some(own) = own {
+        let names: Vec<&str> = callbacks.iter().map(|(name, _)| *name).collect();
+        program.extra = own.of_program(&program.asm, &names)?;
+    }
     let btf = match types {
         Some(types) => Some(own_types(&mut program, types)?),
         None => None,

@@ -1,14 +1,18 @@
 //! The cases that follow from a row.
 
 use super::body::{Body, Built, RESULT, RETURNED, WAS_NULL, build};
-use super::row::{Also, Code, GOT, Returns, Row, Sleep, Wrong, WrongKind};
+use super::own::{Holds, Own};
+use super::row::{Also, Code, GOT, Machine, Returns, Row, Sleep, Wrong, WrongKind};
 use crate::asm::Asm;
-use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, ProgSpec};
+use crate::bpf::{
+    self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, LoadError, Loaded, ProgSpec,
+};
 use crate::btf::Btf;
 use crate::insn::Reg;
 use crate::results::{Results, TARGET};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::Probe;
+use std::cell::OnceCell;
 
 /// The probe that a row is.
 pub(super) fn probe(row: Row) -> Probe {
@@ -18,28 +22,109 @@ pub(super) fn probe(row: Row) -> Probe {
         row.name
     );
     let sources = row.sources.clone();
-    let own_machine = row.own_machine;
+    // A file that is there to be opened can be anybody's; an empty folder of a probe's own costs it a mount.
+    let (machine, opens_only) = (row.machine, row.given.len() == 1);
     let probe = Probe::new(id, question, &sources, move |session| cases(session, &row));
-    if own_machine { probe.own_machine() } else { probe }
+    let probe = if opens_only { probe.without_files() } else { probe };
+    match machine {
+        Machine::Shared => probe,
+        Machine::Own => probe.own_machine(),
+        Machine::Doomed => probe.crashing(),
+    }
 }
 
 fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
-    session.case("exists", |attempt| exists(attempt, row))?;
-    session.case("registered", |attempt| registered(attempt, row))?;
+    let shared = Shared::default();
+    session.quick_case("exists", |attempt| exists(attempt, row))?;
     if row.sleep != Sleep::Must {
-        session.case("canonical", |attempt| run(attempt, row, 0, None))?;
+        session.case("canonical", |attempt| run(attempt, &shared, row, (0, None)))?;
     }
-    if row.sleep != Sleep::Never {
-        session.case("canonical-sleepable", |attempt| run(attempt, row, BPF_F_SLEEPABLE, None))?;
+    match row.sleep {
+        Sleep::Must | Sleep::Both => {
+            session
+                .case("canonical-sleepable", |attempt| run(attempt, &shared, row, (BPF_F_SLEEPABLE, None)))?;
+        }
+        Sleep::Either => {
+            loaded(session, row, "canonical-sleepable", |it| load(it, &shared, row, BPF_F_SLEEPABLE))?;
+        }
+        Sleep::Never => {}
     }
-    let flags = if row.sleep == Sleep::Must { BPF_F_SLEEPABLE } else { 0 };
+    let flags = row.sleep.flags();
     for also in &row.also {
-        session.case(&format!("canonical-{}", also.name), |attempt| run(attempt, row, flags, Some(also)))?;
+        session.case(&format!("canonical-{}", also.name), |attempt| {
+            run(attempt, &shared, row, (flags, Some(also)))
+        })?;
     }
     for wrong in implied(row, flags).iter().chain(&row.wrong) {
-        session.case(&wrong.name, |attempt| misuse(attempt, row, wrong))?;
+        loaded(session, row, &wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
     }
     Ok(())
+}
+
+/// A case that only loads a program: it travels with the next one, unless the next may be the last.
+fn loaded(
+    session: &mut Session<'_>,
+    row: &Row,
+    name: &str,
+    body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
+) -> Result<(), Stop> {
+    match row.machine {
+        Machine::Doomed => session.case(name, body),
+        Machine::Shared | Machine::Own => session.quick_case(name, body),
+    }
+}
+
+/// Ends the case where the kernel does not have the kfunc, or has a function of that name and knows no calls of kfuncs
+/// (5.10), for which a program would be refused whatever is in it.
+fn known(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
+    let id = attempt.kfunc(row.name)?;
+    // Where functions are tagged as kfuncs, kfuncs are called.
+    if attempt.btf()?.decl_tags(id).is_empty() && bare_call(attempt, row.hook, id, 0)? == NO_CALLS {
+        return Err(Ended::Absent("calls of kfuncs".to_owned()));
+    }
+    Ok(())
+}
+
+/// Loads the program of [`bare_call`].
+fn bare_load(
+    attempt: &Attempt<'_>,
+    hook: &str,
+    (kfunc, flags): (u32, u32),
+    own: Option<&Own>,
+) -> Result<Result<Loaded, LoadError>, Ended> {
+    let mut asm = Asm::new();
+    if let Some(map) = own.and_then(|own| own.map.as_ref()) {
+        asm.ld_map_fd(Reg::R2, map);
+    }
+    asm.call_kfunc(kfunc, 0).mov_imm(Reg::R0, 0).exit();
+    let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
+    let spec = ProgSpec { flags, ..ProgSpec::lsm("bare_call", attempt.hook(hook)?, insns) };
+    Ok(bpf::prog_load_logged(&spec, 1))
+}
+
+/// What [`bare_call`] says of a kernel without calls of kfuncs.
+const NO_CALLS: &str = "the kernel knows no calls of kfuncs";
+
+/// What the programs of a probe have that are only loaded, which is one for all of them.
+#[derive(Default)]
+pub(super) struct Shared {
+    results: OnceCell<Results>,
+    own: OnceCell<Option<Own>>,
+}
+
+impl Shared {
+    /// The results page, and what the row holds. User space need not be ready for a program that does not run.
+    fn of(&self, attempt: &mut Attempt<'_>, row: &Row) -> Result<(&Results, Option<&Own>), Ended> {
+        known(attempt, row)?;
+        if self.results.get().is_none() {
+            let _first = self.results.set(attempt.results()?);
+        }
+        if self.own.get().is_none() {
+            let _first = self.own.set(Own::make(attempt, row.holds)?);
+        }
+        let results = self.results.get().ok_or_else(|| Ended::CouldNotTell("no results page".to_owned()))?;
+        Ok((results, self.own.get().and_then(Option::as_ref)))
+    }
 }
 
 fn exists(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
@@ -52,7 +137,7 @@ fn exists(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
 }
 
 /// A function's prototype in the manner of C.
-fn prototype(btf: &Btf, id: u32, name: &str) -> String {
+pub(super) fn prototype(btf: &Btf, id: u32, name: &str) -> String {
     let Some(prototype) = btf.prototype(id) else { return "unreadable".to_owned() };
     let join = |(parameter, type_id): &(String, u32)| {
         let type_name = btf.type_name(*type_id);
@@ -65,31 +150,26 @@ fn prototype(btf: &Btf, id: u32, name: &str) -> String {
     format!("{ret}{gap}{name}({})", parameters.join(", "))
 }
 
-/// Asks with a call and nothing else, see [`bare_call`].
-fn registered(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
-    let id = attempt.kfunc(row.name)?;
-    for (key, flags) in [("LSM programs", 0), ("sleepable LSM programs", BPF_F_SLEEPABLE)] {
-        let answer = bare_call(attempt, row.hook, id, flags)?;
-        attempt.see(key, answer);
-    }
-    Ok(())
-}
-
 /// Loads a program that only calls a kfunc, and says whether its kind of program may.
 ///
 /// The kernel looks at the program type before the arguments (6.12 kernel/bpf/verifier.c, check_kfunc_call), so of
 /// the refusals that such a call meets, one alone means that it may not.
 pub(super) fn bare_call(
-    attempt: &Attempt<'_>,
+    attempt: &mut Attempt<'_>,
     hook: &str,
     kfunc: u32,
     flags: u32,
 ) -> Result<&'static str, Ended> {
-    let mut asm = Asm::new();
-    asm.call_kfunc(kfunc, 0).mov_imm(Reg::R0, 0).exit();
-    let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
-    let spec = ProgSpec { flags, ..ProgSpec::lsm("bare_call", attempt.hook(hook)?, insns) };
-    let Err(error) = bpf::prog_load_logged(&spec, 1) else { return Ok("may call it") };
+    let Err(mut error) = bare_load(attempt, hook, (kfunc, flags), None)? else { return Ok("may call it") };
+    // Of what takes addresses of an arena the program must have one, before it is asked who it is (7.3
+    // kernel/bpf/verifier.c, gen_kfunc_arg_proto).
+    if error.log.contains("requires a program with an associated arena") {
+        let own = Own::make(attempt, Holds::Arena)?;
+        match bare_load(attempt, hook, (kfunc, flags), own.as_ref())? {
+            Ok(_) => return Ok("may call it"),
+            Err(again) => error = again,
+        }
+    }
     let said = |text: &str| error.log.lines().any(|line| line.contains(text));
     if said("calling kernel function ") && said(" is not allowed") {
         Ok("may NOT call it")
@@ -97,11 +177,15 @@ pub(super) fn bare_call(
         // Since 7.0 `.._impl` may be no more than the full prototype of a kfunc with implicit arguments
         // (7.3 kernel/bpf/verifier.c, find_kfunc_impl_proto).
         Ok("it has a prototype and no address")
+    } else if said(" is not sleepable") {
+        // Of the hook, which is asked about before anything of the program (5.10 kernel/bpf/verifier.c,
+        // check_attach_btf_id).
+        Ok("no such program is for the hook that this asks with")
     } else if said("require device-bound program") {
         Ok("only a program bound to a device may call it")
     } else if said("BPF_CALL uses reserved fields") {
         // Before 5.13 (5.10 kernel/bpf/verifier.c, do_check): the function is there, but no program can call it.
-        Ok("the kernel knows no calls of kfuncs")
+        Ok(NO_CALLS)
     } else if error.log.is_empty() {
         Err(Ended::could_not("learn whether the call is allowed", error.errno))
     } else {
@@ -111,7 +195,7 @@ pub(super) fn bare_call(
 
 /// A results page and user space, both ready; the target is named only for the trigger.
 fn ready(attempt: &mut Attempt<'_>, row: &Row) -> Result<Results, Ended> {
-    attempt.kfunc(row.name)?;
+    known(attempt, row)?;
     let mut results = attempt.results()?;
     results.set(TARGET, 0);
     for given in &row.given {
@@ -120,18 +204,39 @@ fn ready(attempt: &mut Attempt<'_>, row: &Row) -> Result<Results, Ended> {
     Ok(results)
 }
 
+/// The intended use, loaded only: for a program that may sleep, which has to a kfunc what the verifier says of it, and for
+/// kfuncs that are not run.
+fn load(attempt: &mut Attempt<'_>, shared: &Shared, row: &Row, flags: u32) -> Result<(), Ended> {
+    let has = shared.of(attempt, row)?;
+    let code = |body: &mut Body<'_>| body.canonical(row, |_| {}, |_| {});
+    let mut built = build(attempt, row.hook, has, code)?;
+    built.program.flags |= flags;
+    attempt.load_lsm(&built.program).map(drop)
+}
+
 /// The intended use, for real.
-fn run(attempt: &mut Attempt<'_>, row: &Row, flags: u32, also: Option<&Also>) -> Result<(), Ended> {
+pub(super) fn run(
+    attempt: &mut Attempt<'_>,
+    shared: &Shared,
+    row: &Row,
+    (flags, also): (u32, Option<&Also>),
+) -> Result<(), Ended> {
+    if let Some(why) = row.not_run {
+        load(attempt, shared, row, flags)?;
+        attempt.see("not run", why);
+        return Ok(());
+    }
     let mut results = ready(attempt, row)?;
+    let own = Own::make(attempt, row.holds)?;
     let spoil = |body: &mut Body<'_>| {
         if let Some(also) = also {
             (also.spoil)(body);
         }
     };
-    let mut built =
-        build(attempt, row.hook, &results, |body: &mut Body<'_>| body.canonical(row, |_| {}, spoil))?;
+    let code = |body: &mut Body<'_>| body.canonical(row, |_| {}, spoil);
+    let mut built = build(attempt, row.hook, (&results, own.as_ref()), code)?;
     built.program.flags |= flags;
-    let _running = attempt.run_lsm(&built.program)?;
+    let running = attempt.run_lsm(&built.program)?;
     results.set(TARGET, u64::from(std::process::id()));
     let outcome = attempt.trigger(row.act);
     results.set(TARGET, 0);
@@ -157,6 +262,7 @@ fn run(attempt: &mut Attempt<'_>, row: &Row, flags: u32, also: Option<&Also>) ->
     }
     if also.is_none() && returned {
         row.checks.iter().for_each(|check| check(attempt, &results));
+        row.inspections.iter().for_each(|inspection| inspection(attempt, running.program()));
     }
     Ok(())
 }
@@ -181,14 +287,21 @@ fn compare(
     Ok(())
 }
 
-fn misuse(attempt: &mut Attempt<'_>, row: &Row, wrong: &Wrong) -> Result<(), Ended> {
-    let results = ready(attempt, row)?;
+/// A program that breaks a rule, which is loaded and never run.
+pub(super) fn misuse(
+    attempt: &mut Attempt<'_>,
+    shared: &Shared,
+    row: &Row,
+    wrong: &Wrong,
+) -> Result<(), Ended> {
+    let has = shared.of(attempt, row)?;
     let code = |body: &mut Body<'_>| match &wrong.kind {
         WrongKind::Body(code) => code(body),
         WrongKind::Spoilt(first, last) => body.canonical(row, |body| first(body), |body| last(body)),
-        WrongKind::Fentry => body.canonical(row, |_| {}, |_| {}),
+        WrongKind::Fentry | WrongKind::On(_) => body.canonical(row, |_| {}, |_| {}),
     };
-    let mut built = build(attempt, row.hook, &results, code)?;
+    let hook = if let WrongKind::On(hook) = wrong.kind { hook } else { row.hook };
+    let mut built = build(attempt, hook, has, code)?;
     built.program.flags |= wrong.flags;
     if matches!(wrong.kind, WrongKind::Fentry) {
         fentry(attempt, row.hook, &built)
@@ -222,7 +335,7 @@ fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
             if row.releases {
                 body.mov_reg(GOT, Reg::R1);
             }
-            body.kfunc(row.name);
+            body.call_of(&row);
             code(body, &row);
             (row.finally)(body);
         });
@@ -246,7 +359,7 @@ fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
         Returns::Owned(_, true) => {
             rules.push(wrong("misuse-null-not-checked", flags, |body, row| {
                 if let Returns::Owned(release, _) = row.returns {
-                    body.release(release, Reg::R0);
+                    body.give_back(row, release, Reg::R0);
                 }
             }));
         }
@@ -264,8 +377,8 @@ fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
 fn released_twice(body: &mut Body<'_>, row: &Row) {
     if let Returns::Owned(release, _) = row.returns {
         body.jeq_imm(Reg::R0, 0, "null").mov_reg(GOT, Reg::R0);
-        body.release(release, GOT);
-        body.release(release, GOT);
+        body.give_back(row, release, GOT);
+        body.give_back(row, release, GOT);
         body.label("null");
     }
 }

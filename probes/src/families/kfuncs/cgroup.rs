@@ -22,7 +22,7 @@ fn root_id() -> Option<u64> {
     inode(ROOT)
 }
 
-fn give_root_id(results: &mut Results) -> Result<(), Ended> {
+pub(super) fn give_root_id(results: &mut Results) -> Result<(), Ended> {
     let id = root_id().ok_or_else(|| Ended::CouldNotTell("no cgroup file system".to_owned()))?;
     results.set(IN, id);
     Ok(())

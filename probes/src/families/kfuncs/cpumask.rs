@@ -78,18 +78,33 @@ fn acquire() -> Row {
             b.mov_reg(Reg::R1, KEPT);
         })
         .owned_never_null("bpf_cpumask_release")
+        .then(|b| leave_holders(b, GOT))
         .finally(release_kept)
+        .leaves("holders", 0, || Some(2))
         .not_null(Reg::R1)
         .not_untrusted(Reg::R1, "bpf_cpumask")
 }
 
+/// Leaves how often a mask is held.
+fn leave_holders(b: &mut Body<'_>, mask: Reg) {
+    b.mov_reg(Reg::R1, mask);
+    b.follow(Reg::R1, "bpf_cpumask", "usage.refs.counter");
+    b.leave(0, Reg::R1);
+}
+
+/// The second of two references is given back.
 fn release() -> Row {
     kfunc("bpf_cpumask_release", "6.12", CPUMASK)
         .releases()
         .takes(|b| {
             mask(b);
             b.mov_reg(Reg::R1, KEPT);
+            b.kfunc("bpf_cpumask_acquire");
+            b.mov_reg(Reg::R1, Reg::R0);
         })
+        .then(|b| leave_holders(b, KEPT))
+        .finally(release_kept)
+        .leaves("holders", 0, || Some(1))
         .wrong("misuse-not-acquired", |b| {
             b.current(Reg::R1);
             b.follow(Reg::R1, "task_struct", "cpus_ptr");

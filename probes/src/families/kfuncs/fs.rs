@@ -3,12 +3,16 @@
 use super::body::{BUFFER, BUFFER_BYTES, Body, OUT};
 use super::row::{GOT, KEPT, OPENED, Row, inode, kfunc};
 use crate::errno::Errno;
+use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::results::Results;
 use crate::session::{Attempt, Ended};
 use crate::spec::source;
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::os::fd::AsRawFd;
 
+const HELPERS: &str = "kernel/bpf/helpers.c";
 const FS: &str = "fs/bpf_fs_kfuncs.c";
 /// What a test's extended attribute holds.
 const VALUE: &[u8] = b"sample";
@@ -31,6 +35,13 @@ pub(super) fn rows() -> Vec<Row> {
         remove_dentry_xattr("inode_setxattr", 1, set_an_attribute).variant("-where-the-inode-is-locked"),
         fsverity(),
         real_data_inode(),
+        from_file_misused(from_file(kfunc("bpf_dynptr_from_file", "7.3", HELPERS))),
+        // A file can be read once it is open, which it is not yet where it is opened (7.1 fs/open.c, do_dentry_open).
+        from_file(kfunc("bpf_dynptr_from_file", "7.3", HELPERS).variant("-where-the-file-is-open"))
+            .on("file_ioctl", ask_for_a_size),
+        file_discard(),
+        cgroup_xattr(),
+        socket_xattr(),
     ]
 }
 
@@ -95,7 +106,12 @@ fn d_path() -> Row {
 
 /// `setxattr(2)` on the file that the trigger opens.
 fn set_xattr(name: &CStr) -> Result<(), Ended> {
-    let path = CString::new(OPENED).unwrap_or_default();
+    set_xattr_of(OPENED, name)
+}
+
+/// `setxattr(2)`.
+fn set_xattr_of(path: &str, name: &CStr) -> Result<(), Ended> {
+    let path = CString::new(path).unwrap_or_default();
     // SAFETY: two strings that end with NUL and a value of the length given.
     let result =
         unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), VALUE.as_ptr().cast(), VALUE.len(), 0) };
@@ -244,4 +260,162 @@ fn real_data_inode() -> Row {
         .leaves("inode", 0, || inode(OPENED))
         .not_null(Reg::R1)
         .lsm_only()
+}
+
+/// What the file that is opened holds.
+const CONTENT: &str = "what the file holds";
+
+/// A file with [`CONTENT`].
+fn given_content(_: &mut Results) -> Result<(), Ended> {
+    std::fs::write(OPENED, CONTENT).map_err(|error| Ended::could_not("write a file", error))
+}
+
+/// File, no flags, place of the dynptr.
+fn file_arguments(b: &mut Body<'_>) {
+    b.context_argument(Reg::R1, 0);
+    b.mov_imm(Reg::R2, 0);
+    b.stack_address(Reg::R3, DYNPTR);
+}
+
+/// Reads the file through the dynptr.
+fn read_file(b: &mut Body<'_>) {
+    b.page_address(Reg::R1, BUFFER);
+    b.mov_imm(Reg::R2, 19);
+    b.stack_address(Reg::R3, DYNPTR);
+    b.mov_imm(Reg::R4, 0).mov_imm(Reg::R5, 0).call(helper::DYNPTR_READ);
+    b.leave(0, Reg::R0);
+}
+
+fn discard(b: &mut Body<'_>) {
+    b.stack_address(Reg::R1, DYNPTR);
+    b.kfunc("bpf_dynptr_file_discard");
+}
+
+fn content_is_there(attempt: &mut Attempt<'_>, results: &Results) {
+    attempt.same("content", results.bytes(BUFFER, CONTENT.len()), CONTENT.as_bytes().to_vec());
+}
+
+/// `FIONREAD` on the file.
+fn ask_for_a_size() -> Result<(), Errno> {
+    let file = File::open(OPENED)?;
+    let mut size = 0;
+    // SAFETY: the request writes the number that it is given.
+    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), libc::FIONREAD, &raw mut size) }).map(drop)
+}
+
+/// A program that may sleep is given another kind of reader, which waits for what is not in memory.
+fn from_file(row: Row) -> Row {
+    row.both()
+        .given(given_content)
+        .takes(file_arguments)
+        .gives(0)
+        .then(read_file)
+        .finally(discard)
+        .checks(|attempt, results| {
+            let read = results.get(OUT).cast_signed();
+            attempt.outcome(
+                "read",
+                &match i32::try_from(-read) {
+                    Ok(errno) if errno > 0 => Err(Errno::from_raw(errno)),
+                    Ok(_) | Err(_) => Ok(()),
+                },
+            );
+            if read == 0 {
+                content_is_there(attempt, results);
+            }
+        })
+        .cites(source("7.3", "kernel/bpf/helpers.c", "make_file_dynptr"))
+}
+
+fn from_file_misused(row: Row) -> Row {
+    row.not_null(Reg::R1)
+        .not_untrusted(Reg::R1, "file")
+        .wrong("misuse-not-discarded", |b| {
+            file_arguments(b);
+            b.kfunc("bpf_dynptr_from_file");
+        })
+        .wrong("misuse-written-to", |b| {
+            file_arguments(b);
+            b.kfunc("bpf_dynptr_from_file");
+            b.stack_address(Reg::R1, DYNPTR);
+            b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0).mov_imm(Reg::R4, 8);
+            b.kfunc("bpf_dynptr_slice_rdwr");
+            discard(b);
+        })
+}
+
+fn file_discard() -> Row {
+    kfunc("bpf_dynptr_file_discard", "7.3", HELPERS)
+        .given(given_content)
+        .takes(|b| {
+            file_arguments(b);
+            b.kfunc("bpf_dynptr_from_file");
+            read_file(b);
+            b.stack_address(Reg::R1, DYNPTR);
+        })
+        .gives(0)
+        .checks(content_is_there)
+        .wrong("misuse-discarded-twice", |b| {
+            file_arguments(b);
+            b.kfunc("bpf_dynptr_from_file");
+            discard(b);
+            discard(b);
+        })
+        .wrong("misuse-read-afterwards", |b| {
+            file_arguments(b);
+            b.kfunc("bpf_dynptr_from_file");
+            discard(b);
+            read_file(b);
+        })
+        .wrong("misuse-of-other-memory", |b| {
+            b.dynptr(DYNPTR, BUFFER, 64);
+            discard(b);
+        })
+}
+
+/// Where the cgroup of every process is.
+const CGROUP: &str = "/sys/fs/cgroup";
+
+fn cgroup_xattr() -> Row {
+    kfunc("bpf_cgroup_read_xattr", "7.3", FS)
+        .given(|_| set_xattr_of(CGROUP, c"user.sample"))
+        .takes(|b| {
+            b.dynptr(DYNPTR, BUFFER, 32);
+            b.current_cgroup(Reg::R1);
+            b.text(Reg::R2, "user.sample");
+            b.stack_address(Reg::R3, DYNPTR);
+        })
+        .rcu()
+        .gives(VALUE_BYTES)
+        .checks(value_is_there)
+        .also("no-such-attribute", -i64::from(libc::ENODATA), |b| b.text(Reg::R2, "user.other"))
+        .also("trusted-prefix", -i64::from(libc::EPERM), |b| b.text(Reg::R2, "trusted.sample"))
+        .not_null(Reg::R1)
+        .not_untrusted(Reg::R1, "cgroup")
+        .spoilt("misuse-name-not-constant", |b| b.page_address(Reg::R2, OUT))
+        .spoilt("misuse-uninitialised-dynptr", |b| b.stack_address(Reg::R3, -64))
+}
+
+/// The trigger of a hook on a socket that has an attribute, which sockets can have since 7.1.
+fn ask_for_a_name() -> Result<(), Errno> {
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    // SAFETY: a descriptor, a string that ends with NUL and a value of the length given.
+    let set = unsafe {
+        let (value, length) = (VALUE.as_ptr().cast(), VALUE.len());
+        libc::fsetxattr(socket.as_raw_fd(), c"user.sample".as_ptr(), value, length, 0)
+    };
+    Errno::result(set)?;
+    socket.local_addr().map(drop).map_err(Errno::from)
+}
+
+fn socket_xattr() -> Row {
+    kfunc("bpf_sock_read_xattr", "7.3", FS)
+        .on("socket_getsockname", ask_for_a_name)
+        .takes(|b| xattr_arguments(b, "user.sample"))
+        .gives(VALUE_BYTES)
+        .checks(value_is_there)
+        .also("trusted-prefix", -i64::from(libc::EPERM), |b| b.text(Reg::R2, "trusted.sample"))
+        .not_null(Reg::R1)
+        .not_untrusted(Reg::R1, "socket")
+        .spoilt("misuse-name-not-constant", |b| b.page_address(Reg::R2, OUT))
 }

@@ -2,74 +2,183 @@
 
 use super::body::{BUFFER, Body, IN, OUT};
 use super::row::{GOT, KEPT, Row, inode, kfunc};
+use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::PAGE;
+use crate::results::Results;
 use crate::session::Ended;
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Mutex;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
 const NUM: &str = "kernel/bpf/bpf_iter.c";
 const TASKS: &str = "kernel/bpf/task_iter.c";
+const CGROUPS: &str = "kernel/bpf/cgroup_iter.c";
+/// The places of the three kfuncs in [`Iterator::names`].
+const NEW: usize = 0;
+/// As [`NEW`].
+const NEXT: usize = 1;
+/// As [`NEW`].
+const DESTROY: usize = 2;
+/// `CSS_TASK_ITER_PROCS` of include/linux/cgroup.h: a process once, not for each of its threads.
+const CSS_TASK_ITER_PROCS: i32 = 1;
+/// The root of the default hierarchy.
+const ROOT: &str = "/sys/fs/cgroup";
+/// A cgroup for one process.
+const OWN: &str = "/sys/fs/cgroup/kfuncs";
 /// Where an iterator is on the stack; the largest has 4 words.
 const ITER: i32 = -64;
 
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
-    let num =
-        Iterator { stem: "bpf_iter_num", file: NUM, arguments: num, count: 5, word: Size::W, section: false };
-    let bits = Iterator {
-        stem: "bpf_iter_bits",
-        file: HELPERS,
-        arguments: bits,
-        count: 3,
-        word: Size::W,
-        section: false,
-    };
-    let task = Iterator {
-        stem: "bpf_iter_task",
-        file: TASKS,
-        arguments: task,
-        count: 1,
-        word: Size::DW,
-        section: true,
-    };
-    let css = Iterator {
-        stem: "bpf_iter_css",
-        file: "kernel/bpf/cgroup_iter.c",
-        arguments: css,
-        count: 1,
-        word: Size::DW,
-        section: true,
-    };
-    let [num, bits, task] = [num, bits, task].map(Iterator::rows);
-    let css = css.rows().into_iter().map(|row| {
-        row.given(|results| {
-            let id = inode("/sys/fs/cgroup").ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))?;
-            results.set(IN, id);
-            Ok(())
-        })
-    });
-    let bits = bits.into_iter().map(|row| {
-        row.given(|results| {
-            results.set(BUFFER, 0b1011);
-            Ok(())
-        })
-    });
-    num.into_iter().chain(bits).chain(task).chain(css).collect()
+    const NAMES: [&str; 3] = ["bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy"];
+    let num = Iterator::new(NAMES, "6.12", NUM, num, || Some(5));
+    let num = Iterator { word: Size::W, ..num };
+    const BITS: [&str; 3] = ["bpf_iter_bits_new", "bpf_iter_bits_next", "bpf_iter_bits_destroy"];
+    let bits = Iterator::new(BITS, "6.12", HELPERS, bits, || Some(3));
+    let bits = Iterator { word: Size::W, given: bit_mask, ..bits };
+    const TASK: [&str; 3] = ["bpf_iter_task_new", "bpf_iter_task_next", "bpf_iter_task_destroy"];
+    let task = Iterator { section: true, ..Iterator::new(TASK, "6.12", TASKS, task, || Some(1)) };
+    const CSS: [&str; 3] = ["bpf_iter_css_new", "bpf_iter_css_next", "bpf_iter_css_destroy"];
+    let css = Iterator::new(CSS, "6.12", CGROUPS, css, || Some(1));
+    let css = Iterator { section: true, given: root_cgroup, let_go: release_cgroup, ..css };
+    const MEMBERS: [&str; 3] =
+        ["bpf_iter_css_task_new", "bpf_iter_css_task_next", "bpf_iter_css_task_destroy"];
+    let members = Iterator::new(MEMBERS, "7.3", TASKS, members, || Some(1));
+    let members = Iterator { given: own_cgroup, let_go: release_cgroup, look: Some(TGID), ..members };
+    const AREAS: [&str; 3] = ["bpf_iter_task_vma_new", "bpf_iter_task_vma_next", "bpf_iter_task_vma_destroy"];
+    let areas = Iterator { look: Some(AREA), ..Iterator::new(AREAS, "7.3", TASKS, areas, areas_of_maps) };
+    const CACHES: [&str; 3] =
+        ["bpf_iter_kmem_cache_new", "bpf_iter_kmem_cache_next", "bpf_iter_kmem_cache_destroy"];
+    let caches = Iterator::new(CACHES, "7.3", "kernel/bpf/kmem_cache_iter.c", nothing, slab_caches);
+    let caches = Iterator { sleepable: true, ..caches };
+    const BUFFERS: [&str; 3] = ["bpf_iter_dmabuf_new", "bpf_iter_dmabuf_next", "bpf_iter_dmabuf_destroy"];
+    let buffers = Iterator::new(BUFFERS, "7.3", "kernel/bpf/dmabuf_iter.c", nothing, || Some(1));
+    let buffers = Iterator { sleepable: true, given: dma_buffer, look: Some(BYTES), ..buffers };
+    [num, bits, task, css, members, areas, caches, buffers].into_iter().flat_map(Iterator::rows).collect()
+}
+
+/// What an element is, that the program leaves, and what user space knows it to be.
+#[derive(Clone, Copy)]
+struct Look {
+    key: &'static str,
+    /// Struct and member.
+    member: [&'static str; 2],
+    known: fn() -> Option<u64>,
 }
 
 /// An iterator: three kfuncs with a common stem.
 #[derive(Clone, Copy)]
 struct Iterator {
-    stem: &'static str,
+    /// New, next, destroy.
+    names: [&'static str; 3],
+    version: &'static str,
     file: &'static str,
-    /// Makes the arguments of `new` after the first; clobbers all.
+    /// Makes the arguments after the iterator itself.
     arguments: fn(&mut Body<'_>),
+    /// Gives back what the arguments hold.
+    let_go: fn(&mut Body<'_>),
+    /// Makes user space ready.
+    given: fn(&mut Results) -> Result<(), Ended>,
     /// How many elements there are.
-    count: u64,
-    /// The size of what a program can read at the start of an element.
+    count: fn() -> Option<u64>,
+    look: Option<Look>,
     word: Size,
     /// Whether it needs an RCU section (`KF_RCU_PROTECTED`).
     section: bool,
+    /// Whether it needs a program that may sleep.
+    sleepable: bool,
+}
+
+const TGID: Look = Look { key: "its tgid", member: ["task_struct", "tgid"], known: our_pid };
+const AREA: Look = Look { key: "its begin", member: ["vm_area_struct", "vm_start"], known: first_area };
+const BYTES: Look = Look { key: "its size", member: ["dma_buf", "size"], known: || Some(DMA_BYTES) };
+
+/// No arguments beside the iterator.
+fn nothing(_: &mut Body<'_>) {}
+
+fn bit_mask(results: &mut Results) -> Result<(), Ended> {
+    results.set(BUFFER, 0b1011);
+    Ok(())
+}
+
+fn root_cgroup(results: &mut Results) -> Result<(), Ended> {
+    let id = inode(ROOT).ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))?;
+    results.set(IN, id);
+    Ok(())
+}
+
+/// A cgroup with this process and nobody else in it. The process stays in it until it ends, and moves only once, which
+/// costs a grace period.
+fn own_cgroup(results: &mut Results) -> Result<(), Ended> {
+    let cannot = |error: std::io::Error| Ended::could_not("make a cgroup", error);
+    match fs::create_dir(OWN) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(cannot(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let place = fs::read_to_string("/proc/self/cgroup").map_err(cannot)?;
+    if !place.lines().any(|line| line == "0::/kfuncs") {
+        fs::write(format!("{OWN}/cgroup.procs"), "0").map_err(cannot)?;
+    }
+    let id = inode(OWN).ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))?;
+    results.set(IN, id);
+    Ok(())
+}
+
+fn our_pid() -> Option<u64> {
+    Some(u64::from(std::process::id()))
+}
+
+/// Lines of `/proc/self/maps` but the one that is not of the process (`[vsyscall]`).
+fn areas_of_maps() -> Option<u64> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    u64::try_from(maps.lines().filter(|line| !line.ends_with("[vsyscall]")).count()).ok()
+}
+
+/// Where the first area of the process begins.
+fn first_area() -> Option<u64> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    u64::from_str_radix(maps.split('-').next()?, 16).ok()
+}
+
+/// Lines of `/proc/slabinfo` after the two of its head.
+fn slab_caches() -> Option<u64> {
+    let caches = fs::read_to_string("/proc/slabinfo").ok()?;
+    u64::try_from(caches.lines().count().checked_sub(2)?).ok()
+}
+
+/// Bytes of the one DMA buffer that there is.
+const DMA_BYTES: u64 = 8192;
+
+/// `struct dma_heap_allocation_data` of include/uapi/linux/dma-heap.h.
+#[repr(C)]
+struct Allocation {
+    length: u64,
+    fd: u32,
+    fd_flags: u32,
+    heap_flags: u64,
+}
+
+/// `DMA_HEAP_IOCTL_ALLOC`.
+const ALLOCATE: libc::c_ulong = 0xc018_4800;
+
+/// Makes a DMA buffer, which lives as long as the process: each case makes one, so the one before is closed first.
+fn dma_buffer(_: &mut Results) -> Result<(), Ended> {
+    static MADE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+    let cannot = |error: Errno| Ended::could_not("make a DMA buffer", error);
+    let mut made = MADE.lock().map_err(|error| Ended::could_not("make a DMA buffer", error))?;
+    if made.is_some() {
+        return Ok(());
+    }
+    let heap = File::open("/dev/dma_heap/system").map_err(|error| cannot(error.into()))?;
+    let mut wanted =
+        Allocation { length: DMA_BYTES, fd: 0, fd_flags: libc::O_RDWR.cast_unsigned(), heap_flags: 0 };
+    // SAFETY: the request reads and writes the structure that it is for.
+    Errno::result(unsafe { libc::ioctl(heap.as_raw_fd(), ALLOCATE, &raw mut wanted) }).map_err(cannot)?;
+    // SAFETY: the kernel has just given this descriptor to us.
+    *made = Some(unsafe { OwnedFd::from_raw_fd(wanted.fd.cast_signed()) });
+    Ok(())
 }
 
 fn num(b: &mut Body<'_>) {
@@ -86,64 +195,85 @@ fn task(b: &mut Body<'_>) {
     b.enumerator(Reg::R3, "BPF_TASK_ITER_PROC_THREADS");
 }
 
-/// The root cgroup and its ancestors, which are none. The reference is given back by `release_cgroup`.
-fn css(b: &mut Body<'_>) {
+/// `R2 = the state of the cgroup` of which user space gave the id. The reference is given back by `release_cgroup`.
+fn cgroup(b: &mut Body<'_>) {
     b.input(Reg::R1, 0);
     b.kfunc("bpf_cgroup_from_id");
     b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0).mov_reg(Reg::R2, KEPT);
     b.member_address(Reg::R2, "cgroup", "self");
+}
+
+/// The root cgroup and its ancestors, which are none.
+fn css(b: &mut Body<'_>) {
+    cgroup(b);
     b.enumerator(Reg::R3, "BPF_CGROUP_ITER_ANCESTORS_UP");
 }
 
+/// The processes of a cgroup.
+fn members(b: &mut Body<'_>) {
+    cgroup(b);
+    b.mov_imm(Reg::R3, CSS_TASK_ITER_PROCS);
+}
+
+/// The areas of the current task's memory, from the lowest address on.
+fn areas(b: &mut Body<'_>) {
+    b.current(Reg::R2);
+    b.mov_imm(Reg::R3, 0);
+}
+
+fn release_cgroup(b: &mut Body<'_>) {
+    b.release("bpf_cgroup_release", KEPT);
+}
+
 impl Iterator {
-    fn call(self, b: &mut Body<'_>, suffix: &str) {
+    fn new(
+        names: [&'static str; 3],
+        version: &'static str,
+        file: &'static str,
+        arguments: fn(&mut Body<'_>),
+        count: fn() -> Option<u64>,
+    ) -> Self {
+        Self {
+            names,
+            version,
+            file,
+            arguments,
+            let_go: nothing,
+            given: |_| Ok(()),
+            count,
+            look: None,
+            word: Size::DW,
+            section: false,
+            sleepable: false,
+        }
+    }
+
+    fn call(self, b: &mut Body<'_>, which: usize) {
         b.stack_address(Reg::R1, ITER);
-        b.kfunc(&format!("{}_{suffix}", self.stem));
+        b.kfunc(self.names[which]);
     }
 
     fn make(self, b: &mut Body<'_>) {
         (self.arguments)(b);
-        self.call(b, "new");
+        self.call(b, NEW);
     }
 
     /// Counts the elements in slot 0.
     fn count(self, b: &mut Body<'_>) {
         let (again, end) = (b.fresh("again"), b.fresh("end"));
         b.label(&again);
-        self.call(b, "next");
+        self.call(b, NEXT);
         b.jeq_imm(Reg::R0, 0, &end).mov_imm(Reg::R1, 1).atomic_add(Size::DW, PAGE, OUT, Reg::R1);
         b.ja(&again).label(&end);
     }
 
-    /// Gives back what the arguments hold.
-    fn let_go(self, b: &mut Body<'_>) {
-        if self.stem == "bpf_iter_css" {
-            b.release("bpf_cgroup_release", KEPT);
+    fn row(self, which: usize) -> Row {
+        let row = kfunc(self.names[which], self.version, self.file).given(self.given);
+        match (self.section, self.sleepable) {
+            (true, _) => row.rcu(),
+            (false, true) => row.sleepable(),
+            (false, false) => row,
         }
-    }
-
-    fn name(self, suffix: &str) -> &'static str {
-        let names: &[&'static str] = &[
-            "bpf_iter_num_new",
-            "bpf_iter_num_next",
-            "bpf_iter_num_destroy",
-            "bpf_iter_bits_new",
-            "bpf_iter_bits_next",
-            "bpf_iter_bits_destroy",
-            "bpf_iter_task_new",
-            "bpf_iter_task_next",
-            "bpf_iter_task_destroy",
-            "bpf_iter_css_new",
-            "bpf_iter_css_next",
-            "bpf_iter_css_destroy",
-        ];
-        let wanted = format!("{}_{suffix}", self.stem);
-        names.iter().find(|name| **name == wanted).copied().unwrap_or(self.stem)
-    }
-
-    fn row(self, suffix: &str) -> Row {
-        let row = kfunc(self.name(suffix), "6.12", self.file);
-        if self.section { row.rcu() } else { row }
     }
 
     fn rows(self) -> Vec<Row> {
@@ -151,7 +281,7 @@ impl Iterator {
     }
 
     fn new_row(self) -> Row {
-        self.row("new")
+        self.row(NEW)
             .takes(move |b| {
                 (self.arguments)(b);
                 b.stack_address(Reg::R1, ITER);
@@ -159,25 +289,26 @@ impl Iterator {
             .gives(0)
             .then(move |b| self.count(b))
             .finally(move |b| {
-                self.call(b, "destroy");
-                self.let_go(b);
+                self.call(b, DESTROY);
+                (self.let_go)(b);
             })
-            .leaves("elements", 0, move || Some(self.count))
+            .leaves("elements", 0, self.count)
             .wrong("misuse-not-destroyed", move |b| {
                 self.make(b);
-                self.let_go(b);
+                (self.let_go)(b);
             })
             .wrong("misuse-made-twice", move |b| {
                 self.make(b);
-                self.let_go(b);
+                (self.let_go)(b);
                 self.make(b);
-                self.call(b, "destroy");
-                self.let_go(b);
+                self.call(b, DESTROY);
+                (self.let_go)(b);
             })
     }
 
     fn next_row(self) -> Row {
-        self.row("next")
+        let row = self
+            .row(NEXT)
             .takes(move |b| {
                 self.make(b);
                 b.stack_address(Reg::R1, ITER);
@@ -186,34 +317,44 @@ impl Iterator {
             .then(move |b| {
                 b.ldx(self.word, Reg::R1, GOT, 0);
                 b.mov_imm(Reg::R1, 1).atomic_add(Size::DW, PAGE, OUT, Reg::R1);
+                if let Some(look) = self.look {
+                    b.mov_reg(Reg::R1, GOT);
+                    b.follow(Reg::R1, look.member[0], look.member[1]);
+                    b.leave(1, Reg::R1);
+                }
             })
             .finally(move |b| {
-                self.call(b, "destroy");
-                self.let_go(b);
+                self.call(b, DESTROY);
+                (self.let_go)(b);
             })
-            .leaves("elements", 0, || Some(1))
-            .wrong("misuse-not-made", move |b| self.call(b, "next"))
-            .wrong("misuse-after-destroy", move |b| {
-                self.make(b);
-                self.call(b, "destroy");
-                self.let_go(b);
-                self.call(b, "next");
-            })
+            .leaves("elements", 0, || Some(1));
+        let row = match self.look {
+            Some(look) => row.leaves(look.key, 1, look.known),
+            None => row,
+        };
+        row.wrong("misuse-not-made", move |b| self.call(b, NEXT)).wrong("misuse-after-destroy", move |b| {
+            self.make(b);
+            self.call(b, DESTROY);
+            (self.let_go)(b);
+            self.call(b, NEXT);
+        })
     }
 
     fn destroy_row(self) -> Row {
-        self.row("destroy")
+        self.row(DESTROY)
             .takes(move |b| {
                 self.make(b);
+                self.count(b);
                 b.stack_address(Reg::R1, ITER);
             })
-            .finally(move |b| self.let_go(b))
-            .wrong("misuse-not-made", move |b| self.call(b, "destroy"))
+            .finally(move |b| (self.let_go)(b))
+            .leaves("elements before", 0, self.count)
+            .wrong("misuse-not-made", move |b| self.call(b, DESTROY))
             .wrong("misuse-destroyed-twice", move |b| {
                 self.make(b);
-                self.call(b, "destroy");
-                self.let_go(b);
-                self.call(b, "destroy");
+                self.call(b, DESTROY);
+                (self.let_go)(b);
+                self.call(b, DESTROY);
             })
     }
 }

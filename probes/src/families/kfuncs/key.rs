@@ -1,7 +1,7 @@
 //! Kfuncs about keys and signatures, the first that LSM programs had (6.1).
 
 use super::body::{BUFFER, SECOND};
-use super::row::{KEPT, Row, kfunc};
+use super::row::{GOT, KEPT, Row, kfunc};
 use crate::insn::Reg;
 use crate::spec::source;
 
@@ -23,7 +23,22 @@ fn user_key() -> Row {
             b.mov_imm(Reg::R1, USER_KEYRING).mov_imm(Reg::R2, CREATE);
         })
         .owned("bpf_key_put")
+        .then(|b| {
+            b.mov_reg(Reg::R1, GOT);
+            b.follow(Reg::R1, "bpf_key", "key");
+            b.follow(Reg::R1, "key", "serial");
+            b.leave(0, Reg::R1);
+        })
+        .leaves("serial number", 0, user_keyring)
         .cites(source("7.3", "kernel/bpf/helpers.c", "bpf_lookup_user_key"))
+}
+
+/// The serial number of the keyring, as `keyctl(2)` gives it.
+fn user_keyring() -> Option<u64> {
+    const GET_KEYRING_ID: libc::c_long = 0; // KEYCTL_GET_KEYRING_ID of include/uapi/linux/keyctl.h
+    // SAFETY: three numbers.
+    let id = unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, libc::c_long::from(USER_KEYRING), 1) };
+    u64::try_from(id).ok()
 }
 
 fn system_key() -> Row {
@@ -32,6 +47,13 @@ fn system_key() -> Row {
             b.mov_imm(Reg::R1, 0); // the keyring of built-in keys
         })
         .owned("bpf_key_put")
+        .then(|b| {
+            b.mov_reg(Reg::R1, GOT);
+            b.follow(Reg::R1, "bpf_key", "has_ref");
+            b.leave(0, Reg::R1);
+        })
+        // The kernel's own keyrings are not counted.
+        .leaves("counted", 0, || Some(0))
         .cites(source("7.3", "kernel/bpf/helpers.c", "bpf_lookup_system_key"))
 }
 

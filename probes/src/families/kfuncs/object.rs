@@ -2,6 +2,7 @@
 //! the program passes and the verifier replaces, and one whose second argument the program does not see.
 
 use super::body::Body;
+use super::own::{Holds, Value};
 use super::row::{GOT, Row, kfunc};
 use crate::btf_build::UNSIGNED;
 use crate::helper;
@@ -19,6 +20,8 @@ pub(super) fn rows() -> Vec<Row> {
         drop("bpf_obj_new", "bpf_obj_drop", "7.2"),
         percpu_new("bpf_percpu_obj_new_impl", "bpf_percpu_obj_drop_impl", "6.12"),
         percpu_new("bpf_percpu_obj_new", "bpf_percpu_obj_drop", "7.2"),
+        percpu_drop("bpf_percpu_obj_new_impl", "bpf_percpu_obj_drop_impl", "6.14"),
+        percpu_drop("bpf_percpu_obj_new", "bpf_percpu_obj_drop", "7.3"),
         refcount_acquire("bpf_refcount_acquire_impl", "bpf_obj_new_impl", "bpf_obj_drop_impl", "6.12"),
         refcount_of_a_plain_object(),
         refcount_acquire("bpf_refcount_acquire", "bpf_obj_new", "bpf_obj_drop", "7.2"),
@@ -135,25 +138,72 @@ fn drop(new: &'static str, name: &'static str, version: &'static str) -> Row {
         })
 }
 
+/// `R1 = item`, of a program that holds a map.
+fn held_item(b: &mut Body<'_>) {
+    let item = b.own_type("item");
+    type_argument(b, item);
+}
+
+/// Puts the object in [`GOT`] into the map, takes it out again and gives it back, and leaves what the copy of this CPU
+/// held meanwhile.
+fn through_the_map(b: &mut Body<'_>, drop: &str) {
+    let (empty, full, out) = (b.fresh("empty"), b.fresh("full"), b.fresh("out"));
+    b.held(Reg::R1, 0);
+    b.mov_reg(Reg::R2, GOT).call(helper::KPTR_XCHG).jeq_imm(Reg::R0, 0, &empty);
+    b.release(drop, Reg::R0);
+    b.label(&empty);
+    b.held(Reg::R1, 0);
+    b.ldx(Size::DW, Reg::R1, Reg::R1, 0).jne_imm(Reg::R1, 0, &full).ja("pass").label(&full);
+    b.call(helper::THIS_CPU_PTR).mov_imm(Reg::R1, 4711).stx(Size::DW, Reg::R0, 8, Reg::R1);
+    b.held(Reg::R1, 0);
+    b.ldx(Size::DW, Reg::R1, Reg::R1, 0).jne_imm(Reg::R1, 0, &out).ja("pass").label(&out);
+    b.call(helper::THIS_CPU_PTR).ldx(Size::DW, Reg::R1, Reg::R0, 8);
+    b.leave(0, Reg::R1);
+    b.held(Reg::R1, 0);
+    b.mov_imm(Reg::R2, 0).call(helper::KPTR_XCHG).jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0);
+}
+
+/// The copy of each CPU can be reached once the object is in a map (percpu_btf_ptr_types).
 fn percpu_new(name: &'static str, drop: &'static str, version: &'static str) -> Row {
     kfunc(name, version, HELPERS)
-        .takes(|b| {
-            let item = item(b);
-            type_argument(b, item);
-        })
+        .holds(Holds::Value(Value::PerCpu))
+        .takes(held_item)
         .owned(drop)
-        // Only once it is in a map may a program reach the copies (percpu_btf_ptr_types).
+        .then(move |b| through_the_map(b, drop))
+        .rcu()
+        .leaves("value, through the map", 0, || Some(4711))
         .wrong("misuse-reached-before-it-is-in-a-map", move |b| {
-            let item = item(b);
-            type_argument(b, item);
+            held_item(b);
             b.kfunc(name);
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).mov_reg(Reg::R1, GOT);
             b.call(helper::THIS_CPU_PTR);
             b.release(drop, GOT);
         })
         .spoilt("misuse-type-with-special-fields", |b| {
-            let counted = counted(b);
-            b.mov_imm(Reg::R1, counted);
+            let node = b.own_type("node");
+            b.mov_imm(Reg::R1, node);
+        })
+}
+
+fn percpu_drop(new: &'static str, name: &'static str, version: &'static str) -> Row {
+    kfunc(name, version, HELPERS)
+        .releases()
+        .holds(Holds::Value(Value::PerCpu))
+        .takes(move |b| {
+            held_item(b);
+            b.kfunc(new);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
+        })
+        .wrong("misuse-of-an-object-that-is-not-per-cpu", move |b| {
+            held_item(b);
+            b.kfunc(if new.ends_with("_impl") { "bpf_obj_new_impl" } else { "bpf_obj_new" });
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
+            b.kfunc(name);
+        })
+        .wrong("misuse-of-a-kernel-object", move |b| {
+            b.current(Reg::R1);
+            b.mov_imm(Reg::R2, 0);
+            b.kfunc(name);
         })
 }
 
@@ -179,11 +229,11 @@ fn refcount_acquire(name: &'static str, new: &'static str, drop: &'static str, v
     })
 }
 
-/// What is thrown is what the hook returns.
+/// What is thrown is what the hook returns, so that user space sees it as an errno.
 fn throw() -> Row {
     kfunc("bpf_throw", "6.12", HELPERS)
         .takes(|b| {
-            b.mov_imm(Reg::R1, 0);
+            b.mov_imm(Reg::R1, -libc::EXDEV);
         })
         .never_returns()
         .spoilt("misuse-verdict-out-of-range", |b| {

@@ -1,6 +1,7 @@
 //! What is known of one kfunc: how it is called, what it gives, and which rules can be broken.
 
 use super::body::{Body, OUT};
+use super::own::Holds;
 use crate::bpf::BPF_F_SLEEPABLE;
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
@@ -9,6 +10,7 @@ use crate::results::Results;
 use crate::session::{Attempt, Ended};
 use crate::spec::{Source, source};
 use std::fs::{self, File};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ pub(super) type Code = Arc<dyn Fn(&mut Body<'_>) + Send + Sync>;
 pub(super) type Given = Arc<dyn Fn(&mut Results) -> Result<(), Ended> + Send + Sync>;
 /// Compares what the program left with what user space knows.
 pub(super) type Check = Arc<dyn Fn(&mut Attempt<'_>, &Results) + Send + Sync>;
+/// Asks the kernel about the program that has run.
+pub(super) type Inspection = Arc<dyn Fn(&mut Attempt<'_>, BorrowedFd<'_>) + Send + Sync>;
 
 /// Holds a kfunc's result, once known not to be NULL, in [`Row::then`].
 pub(super) const GOT: Reg = Reg::R8;
@@ -42,12 +46,35 @@ pub(super) enum Returns {
 /// In which programs a kfunc is called.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sleep {
-    /// Sleepable or not makes no difference to it: both are tried.
+    /// Sleepable or not makes no difference to it: both are loaded, and the one that may not sleep runs.
     Either,
+    /// It does its work in another way where the program may sleep: both run.
+    Both,
     /// The arguments rest on the RCU section that every non-sleepable program is.
     Never,
     /// `KF_SLEEPABLE`.
     Must,
+}
+
+impl Sleep {
+    /// The flags of the programs whose kind makes no difference to what they show.
+    pub(super) const fn flags(self) -> u32 {
+        match self {
+            Self::Must | Self::Both => BPF_F_SLEEPABLE,
+            Self::Either | Self::Never => 0,
+        }
+    }
+}
+
+/// In which machine a row's probe runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Machine {
+    /// With the others.
+    Shared,
+    /// In one of its own.
+    Own,
+    /// In one of its own, which it may take down.
+    Doomed,
 }
 
 /// A program that breaks a rule.
@@ -67,6 +94,8 @@ pub(super) enum WrongKind {
     Spoilt(Code, Code),
     /// The canonical program as another program type: fentry on the hook's own function.
     Fentry,
+    /// The canonical program on another hook.
+    On(&'static str),
 }
 
 /// Another way of calling it that is right.
@@ -83,7 +112,14 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     /// What the probe's id has after the kfunc's name, for a second row of the same kfunc.
     pub(super) variant: &'static str,
-    pub(super) own_machine: bool,
+    pub(super) machine: Machine,
+    /// What the program has beside the results page.
+    pub(super) holds: Holds,
+    /// Why the canonical program is loaded and not run.
+    pub(super) not_run: Option<&'static str>,
+    /// What the pointer that comes back must be moved by before it is what is given back: it points to a node in an
+    /// object of the program's own.
+    pub(super) node: i32,
     /// `KF_RELEASE`: the first argument is a reference, gone afterwards.
     pub(super) releases: bool,
     pub(super) sources: Vec<Source>,
@@ -93,10 +129,12 @@ pub(super) struct Row {
     pub(super) returns: Returns,
     pub(super) given: Vec<Given>,
     pub(super) before: Code,
+    pub(super) after: Option<Code>,
     pub(super) then: Code,
     pub(super) finally: Code,
     pub(super) expected: Option<Arc<dyn Fn() -> Option<i64> + Send + Sync>>,
     pub(super) checks: Vec<Check>,
+    pub(super) inspections: Vec<Inspection>,
     pub(super) also: Vec<Also>,
     pub(super) wrong: Vec<Wrong>,
 }
@@ -106,7 +144,10 @@ pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static st
     Row {
         name,
         variant: "",
-        own_machine: false,
+        machine: Machine::Shared,
+        holds: Holds::Nothing,
+        not_run: None,
+        node: 0,
         releases: false,
         sources: vec![source(version, file, name)],
         hook: "file_open",
@@ -117,10 +158,12 @@ pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static st
             File::create(OPENED).map(drop).map_err(|error| Ended::could_not("create a file", error))
         })],
         before: nothing(),
+        after: None,
         then: nothing(),
         finally: nothing(),
         expected: None,
         checks: Vec::new(),
+        inspections: Vec::new(),
         also: Vec::new(),
         wrong: Vec::new(),
     }
@@ -140,6 +183,36 @@ impl Row {
     /// Makes the arguments, in the argument registers.
     pub(super) fn takes(mut self, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
         self.before = Arc::new(code);
+        self
+    }
+
+    /// What comes right after the call, whatever came back: the result is kept in [`GOT`] meanwhile.
+    pub(super) fn after(mut self, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
+        self.after = Some(Arc::new(code));
+        self
+    }
+
+    /// The program has this beside the results page.
+    pub(super) fn holds(mut self, holds: Holds) -> Self {
+        self.holds = holds;
+        self
+    }
+
+    /// The pointer that comes back is to a node, `offset` bytes into the object that is given back.
+    pub(super) fn node_at(mut self, offset: i32) -> Self {
+        self.node = offset;
+        self
+    }
+
+    /// The canonical program is loaded and not run, for this reason.
+    pub(super) fn not_run(mut self, why: &'static str) -> Self {
+        self.not_run = Some(why);
+        self
+    }
+
+    /// It works in another way where the program may sleep, so that the canonical program runs in both.
+    pub(super) fn both(mut self) -> Self {
+        self.sleep = Sleep::Both;
         self
     }
 
@@ -188,7 +261,13 @@ impl Row {
 
     /// Run in a machine of its own, because a misuse makes the kernel warn, which it does but once.
     pub(super) fn own_machine(mut self) -> Self {
-        self.own_machine = true;
+        self.machine = Machine::Own;
+        self
+    }
+
+    /// Run apart and last, because a misuse takes some kernels down.
+    pub(super) fn crashing(mut self) -> Self {
+        self.machine = Machine::Doomed;
         self
     }
 
@@ -201,6 +280,12 @@ impl Row {
     /// It needs a sleepable program.
     pub(super) fn sleepable(mut self) -> Self {
         self.sleep = Sleep::Must;
+        self
+    }
+
+    /// No hook that has its arguments may sleep.
+    pub(super) fn never_sleeps(mut self) -> Self {
+        self.sleep = Sleep::Never;
         self
     }
 
@@ -268,6 +353,15 @@ impl Row {
         self
     }
 
+    /// Asks the kernel about the program that has run.
+    pub(super) fn inspects(
+        mut self,
+        inspection: impl Fn(&mut Attempt<'_>, BorrowedFd<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.inspections.push(Arc::new(inspection));
+        self
+    }
+
     /// Called with other arguments, which `code` changes right before the call, it returns `expected`.
     pub(super) fn also(
         mut self,
@@ -281,7 +375,7 @@ impl Row {
 
     /// A program of its own that breaks the rule `name`, sleepable exactly if the kfunc needs it.
     pub(super) fn wrong(self, name: &str, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
-        let flags = if self.sleep == Sleep::Must { BPF_F_SLEEPABLE } else { 0 };
+        let flags = self.sleep.flags();
         self.wrong_with(name, flags, WrongKind::Body(Arc::new(code)))
     }
 
@@ -296,7 +390,7 @@ impl Row {
 
     /// The canonical program with code right before the call that breaks the rule `name`.
     pub(super) fn spoilt(self, name: &str, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
-        let flags = if self.sleep == Sleep::Must { BPF_F_SLEEPABLE } else { 0 };
+        let flags = self.sleep.flags();
         self.wrong_with(name, flags, WrongKind::Spoilt(nothing(), Arc::new(code)))
     }
 
@@ -316,7 +410,7 @@ impl Row {
 
     /// A pointer of the right type that the verifier does not trust, because it comes from a cast.
     pub(super) fn not_untrusted(self, argument: Reg, record: &'static str) -> Self {
-        let flags = if self.sleep == Sleep::Must { BPF_F_SLEEPABLE } else { 0 };
+        let flags = self.sleep.flags();
         let first: Code = Arc::new(move |b| {
             b.context_argument(Reg::R1, 0);
             b.record_id(Reg::R2, record);
@@ -335,6 +429,12 @@ impl Row {
     pub(super) fn lsm_only(self) -> Self {
         // Never sleepable: the functions that hooks are cannot sleep for fentry, which would be another reason.
         self.wrong_with("misuse-fentry-program", 0, WrongKind::Fentry)
+    }
+
+    /// It may not be called on this hook.
+    pub(super) fn not_on(self, hook: &'static str) -> Self {
+        let flags = self.sleep.flags();
+        self.wrong_with(&format!("misuse-on-{hook}"), flags, WrongKind::On(hook))
     }
 
     /// Cites another place in the kernel's source.

@@ -28,6 +28,7 @@ fn sleep(b: &mut Body<'_>) {
 
 fn rcu_lock() -> Row {
     begin("bpf_rcu_read_lock", "bpf_rcu_read_unlock")
+        .both()
         .then(|b| {
             b.current(GOT);
             b.follow(GOT, "task_struct", "real_parent");

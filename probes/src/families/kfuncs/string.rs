@@ -2,6 +2,7 @@
 
 use super::row::{Row, kfunc};
 use crate::insn::Reg;
+use crate::lsm::CTX;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
 
@@ -49,7 +50,7 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 fn row((name, version, text, rest, result): Line) -> Row {
-    kfunc(name, version, HELPERS)
+    let row = kfunc(name, version, HELPERS)
         .takes(move |b| {
             b.text(Reg::R1, text);
             match rest {
@@ -70,5 +71,14 @@ fn row((name, version, text, rest, result): Line) -> Row {
         .gives(result)
         .also("null", -i64::from(libc::ERANGE), |b| {
             b.mov_imm(Reg::R1, 0);
-        })
+        });
+    match rest {
+        Rest::Number(_) | Rest::Numbers(..) => row.spoilt("misuse-pointer-for-number", |b| {
+            b.mov_reg(Reg::R2, CTX);
+        }),
+        Rest::TextNumber(..) => row.spoilt("misuse-pointer-for-number", |b| {
+            b.mov_reg(Reg::R3, CTX);
+        }),
+        Rest::None | Rest::Text(_) => row,
+    }
 }

@@ -48,14 +48,35 @@ fn acquire() -> Row {
         .spoilt("misuse-another-type", |b| b.context_argument(Reg::R1, 0))
 }
 
+/// `reg = how often the task in reg is held`, by those who count (`task_struct.rcu_users`).
+fn holders(b: &mut Body<'_>, reg: Reg) {
+    b.follow(reg, "task_struct", "rcu_users.refs.counter");
+}
+
+/// The count goes up by one, and down again.
 fn release() -> Row {
     kfunc("bpf_task_release", "6.12", HELPERS)
         .releases()
         .takes(|b| {
+            b.current(KEPT);
+            holders(b, KEPT);
+            b.leave(0, KEPT);
             b.current(Reg::R1);
             b.kfunc("bpf_task_acquire");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R2, Reg::R0);
+            holders(b, Reg::R2);
+            b.sub_reg(Reg::R2, KEPT);
+            b.leave(1, Reg::R2);
+            b.mov_reg(Reg::R1, Reg::R0);
         })
+        .then(|b| {
+            b.current(Reg::R2);
+            holders(b, Reg::R2);
+            b.sub_reg(Reg::R2, KEPT);
+            b.leave(2, Reg::R2);
+        })
+        .leaves("more holders before", 1, || Some(1))
+        .leaves("more holders afterwards", 2, || Some(0))
         .wrong("misuse-not-acquired", |b| {
             b.current(Reg::R1);
             b.kfunc("bpf_task_release");

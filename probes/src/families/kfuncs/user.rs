@@ -2,6 +2,7 @@
 
 use super::body::{BUFFER, Body, IN};
 use super::row::{Row, kfunc};
+use crate::helper;
 use crate::insn::Reg;
 use crate::results::Results;
 use crate::session::Ended;
@@ -24,6 +25,10 @@ pub(super) fn rows() -> Vec<Row> {
         of_dynptr("bpf_copy_from_user_str_dynptr", TEXT_BYTES).sleepable_row(),
         of_dynptr("bpf_probe_read_user_dynptr", 0).row(),
         of_dynptr("bpf_probe_read_user_str_dynptr", TEXT_BYTES).row(),
+        of_dynptr("bpf_copy_from_user_task_dynptr", 0).sleepable_row_of_task(),
+        of_dynptr("bpf_copy_from_user_task_str_dynptr", TEXT_BYTES).sleepable_row_of_task(),
+        own_name("bpf_probe_read_kernel_dynptr", 0),
+        own_name("bpf_probe_read_kernel_str_dynptr", 8),
     ]);
     rows
 }
@@ -109,4 +114,45 @@ impl OfDynptr {
         let row = kfunc(self.0, "7.2", TRACE).sleepable();
         self.finish(row)
     }
+
+    /// From the memory of a task, which is the current one.
+    fn sleepable_row_of_task(self) -> Row {
+        let row = kfunc(self.0, "7.3", TRACE).sleepable();
+        self.finish(row)
+            .takes(|b| {
+                b.dynptr(DYNPTR, BUFFER, 64);
+                b.current(Reg::R5);
+                b.stack_address(Reg::R1, DYNPTR);
+                b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, TEXT_BYTES);
+                b.input(Reg::R4, 0);
+            })
+            .not_null(Reg::R5)
+            .not_untrusted(Reg::R5, "task_struct")
+    }
+}
+
+/// Copies the name of the current task, at an address that the kernel itself uses.
+fn own_name(name: &'static str, result: i64) -> Row {
+    kfunc(name, "7.3", TRACE)
+        .given(|_| {
+            std::fs::write("/proc/self/comm", "kfuncs8")
+                .map_err(|error| Ended::could_not("change the task's name", error))
+        })
+        .takes(|b| {
+            b.dynptr(DYNPTR, BUFFER, 64);
+            b.call(helper::GET_CURRENT_TASK).mov_reg(Reg::R4, Reg::R0);
+            b.member_address(Reg::R4, "task_struct", "comm");
+            b.stack_address(Reg::R1, DYNPTR);
+            b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 8);
+        })
+        .gives(result)
+        .checks(|attempt, results| {
+            attempt.same("what was copied", results.bytes(BUFFER, 8), b"kfuncs8\0".to_vec());
+        })
+        // An address of user space, which is none of the kernel's (7.1 arch/x86/mm/maccess.c,
+        // copy_from_kernel_nofault_allowed).
+        .also("null", -i64::from(libc::ERANGE), |b| {
+            b.mov_imm(Reg::R4, 0);
+        })
+        .spoilt("misuse-uninitialised-dynptr", |b| b.stack_address(Reg::R1, -64))
 }

@@ -1,0 +1,104 @@
+//! Kfuncs about resilient spin locks (6.15), which may give up: a program must look whether it has the lock.
+
+use super::body::Body;
+use super::own::{Holds, NUMBER, Value};
+use super::row::{Row, kfunc};
+use crate::insn::{Reg, Size};
+use crate::spec::source;
+
+const RQ: &str = "kernel/bpf/rqspinlock.c";
+/// Where the flags of the interrupts are kept.
+const FLAGS: i32 = -8;
+
+/// The rows of this subject.
+pub(super) fn rows() -> Vec<Row> {
+    let plain = ["bpf_res_spin_lock", "bpf_res_spin_unlock"];
+    let flags = ["bpf_res_spin_lock_irqsave", "bpf_res_spin_unlock_irqrestore"];
+    [plain, flags].into_iter().flat_map(|names| [lock(names), unlock(names)]).collect()
+}
+
+fn row(name: &'static str) -> Row {
+    kfunc(name, "7.3", RQ).holds(Holds::Value(Value::Lock)).cites(source(
+        "7.3",
+        "kernel/bpf/verifier.c",
+        "process_spin_lock",
+    ))
+}
+
+/// The lock, and where the flags are, which the kfuncs without flags ignore.
+fn arguments(b: &mut Body<'_>) {
+    b.held(Reg::R1, 0);
+    b.stack_address(Reg::R2, FLAGS);
+}
+
+fn call(b: &mut Body<'_>, name: &str) {
+    arguments(b);
+    b.kfunc(name);
+}
+
+/// Locks, or leaves the program.
+fn locked(b: &mut Body<'_>, name: &str) {
+    call(b, name);
+    b.jne_imm(Reg::R0, 0, "pass");
+}
+
+/// Adds 42 to the number and leaves it.
+fn add(b: &mut Body<'_>) {
+    b.held(Reg::R1, NUMBER);
+    b.ldx(Size::DW, Reg::R2, Reg::R1, 0).add_imm(Reg::R2, 42).stx(Size::DW, Reg::R1, 0, Reg::R2);
+    b.leave(0, Reg::R2);
+}
+
+fn lock([name, unlock]: [&'static str; 2]) -> Row {
+    row(name)
+        .takes(arguments)
+        .gives(0)
+        .then(move |b| {
+            b.jne_imm(Reg::R0, 0, "pass");
+            add(b);
+            call(b, unlock);
+        })
+        .leaves("the number", 0, || Some(42))
+        .wrong("misuse-not-unlocked", move |b| locked(b, name))
+        .wrong("misuse-not-looked-at", move |b| {
+            call(b, name);
+            call(b, unlock);
+        })
+        .wrong("misuse-locked-twice", move |b| {
+            locked(b, name);
+            call(b, name);
+            let second = b.fresh("second");
+            b.jne_imm(Reg::R0, 0, &second);
+            call(b, unlock);
+            b.label(&second);
+            call(b, unlock);
+        })
+        .wrong("misuse-of-what-is-no-lock", move |b| {
+            b.held(Reg::R1, NUMBER);
+            b.stack_address(Reg::R2, FLAGS);
+            b.kfunc(name);
+            b.jne_imm(Reg::R0, 0, "pass");
+            b.held(Reg::R1, NUMBER);
+            b.stack_address(Reg::R2, FLAGS);
+            b.kfunc(unlock);
+        })
+}
+
+fn unlock([lock, name]: [&'static str; 2]) -> Row {
+    row(name)
+        .takes(move |b| {
+            locked(b, lock);
+            add(b);
+            arguments(b);
+        })
+        .leaves("the number", 0, || Some(42))
+        .wrong("misuse-not-locked", move |b| {
+            b.st_imm(Size::DW, Reg::R10, FLAGS, 0);
+            call(b, name);
+        })
+        .wrong("misuse-unlocked-twice", move |b| {
+            locked(b, lock);
+            call(b, name);
+            call(b, name);
+        })
+}

@@ -1,0 +1,198 @@
+//! What a program has beside the results page: types of its own, and a map with fields that the kernel knows or an
+//! arena.
+//!
+//! A program's lists and trees are told apart by BTF, so that map and program share one (7.3 kernel/bpf/verifier.c,
+//! `__process_kf_arg_ptr_to_graph_node`, which compares the two).
+
+use crate::asm::Asm;
+use crate::bpf::{self, BPF_F_MMAPABLE, FuncInfo, MapSpec, ProgSpec};
+use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
+use crate::session::{Attempt, Ended};
+use memmap2::{MmapMut, MmapOptions};
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// What a row's programs have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Nothing more.
+    Nothing,
+    /// A map of one such value.
+    Value(Value),
+    /// An arena of [`ARENA_PAGES`], mapped.
+    Arena,
+}
+
+/// The value of a map: a field that the kernel knows, and a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// A spin lock, a list of `node` and a number at [`NUMBER`].
+    List,
+    /// A spin lock, a tree of `knot` and a number at [`NUMBER`].
+    Tree,
+    /// A resilient spin lock (6.15), and a number at [`NUMBER`].
+    Lock,
+    /// A work queue (6.10), and a number at [`NUMBER`].
+    Work,
+    /// A task's work (6.18), and a number at [`NUMBER`].
+    TaskWork,
+    /// A timer (5.15), and a number at [`NUMBER`].
+    Timer,
+    /// A pointer to an `item` for each CPU (6.7).
+    PerCpu,
+    /// A pointer to a kernel socket (7.3).
+    Socket,
+}
+
+/// Where the list or the tree is in its value; the lock is at 0.
+pub(super) const ROOT: u32 = 8;
+/// Where the number is in a value.
+pub(super) const NUMBER: u32 = 24;
+/// Where `node` and `knot` have the field that links them, after a number.
+pub(super) const LINK: i32 = 8;
+/// Pages of an arena.
+pub(super) const ARENA_PAGES: u32 = 4;
+
+/// `BPF_MAP_TYPE_ARENA` of include/uapi/linux/bpf.h.
+const ARENA: u32 = 33;
+/// Bytes of a page.
+const PAGE_BYTES: usize = 4096;
+/// Bytes of every value.
+const VALUE_BYTES: u32 = 32;
+
+/// Types, map and mapping.
+pub(super) struct Own {
+    types: BTreeMap<&'static str, u32>,
+    btf: OwnedFd,
+    pub(super) map: Option<OwnedFd>,
+    /// Lets the kernel know the arena's address, which programs need (7.1 kernel/bpf/verifier.c,
+    /// `check_map_prog_compatibility`).
+    mapping: Option<MmapMut>,
+}
+
+impl Own {
+    /// Makes what `holds` asks for.
+    ///
+    /// # Errors
+    /// [`Ended::CouldNotTell`] when the kernel does not take it: whether it does is no row's question.
+    pub(super) fn make(attempt: &mut Attempt<'_>, holds: Holds) -> Result<Option<Self>, Ended> {
+        let value = match holds {
+            Holds::Nothing => return Ok(None),
+            Holds::Arena => None,
+            Holds::Value(value) => Some(value),
+        };
+        let (blob, types) = types(value);
+        let btf = bpf::btf_load(&blob)
+            .map_err(|error| Ended::could_not("load the program's BTF", format!("{error}: {}", error.log)))?;
+        let spec = match value {
+            Some(_) => MapSpec {
+                btf_fd: Some(btf.as_raw_fd()),
+                btf_key_type_id: types["int"],
+                btf_value_type_id: types["value"],
+                ..MapSpec::array(VALUE_BYTES, 1)
+            },
+            None => MapSpec { flags: BPF_F_MMAPABLE, ..MapSpec::new(ARENA, 0, 0, ARENA_PAGES) },
+        };
+        let map = attempt.map(&spec)?;
+        let mapping = match value {
+            Some(_) => None,
+            None => Some(mapped(&map)?),
+        };
+        Ok(Some(Self { types, btf, map: Some(map), mapping }))
+    }
+
+    /// The id of a type.
+    pub(super) fn type_id(&self, name: &str) -> Option<u32> {
+        self.types.get(name).copied()
+    }
+
+    /// The address of page `index` of the arena, as programs and user space have it.
+    pub(super) fn page(&self, index: usize) -> Option<u64> {
+        let mapping = self.mapping.as_ref()?;
+        u64::try_from(mapping.as_ptr().expose_provenance() + index * PAGE_BYTES).ok()
+    }
+
+    /// What a program of these types has besides its code: itself, and the functions that follow it.
+    ///
+    /// # Errors
+    /// [`Ended::CouldNotTell`] for a function that the code does not have.
+    pub(super) fn of_program(&self, asm: &Asm, functions: &[&str]) -> Result<Option<ProgSpec>, Ended> {
+        let mut func_info = vec![FuncInfo { insn_off: 0, type_id: self.types["program"] }];
+        for name in functions {
+            let place = asm.position(name);
+            let insn_off = place.ok_or_else(|| Ended::CouldNotTell(format!("no function {name}")))?;
+            func_info.push(FuncInfo { insn_off, type_id: self.types["callback"] });
+        }
+        Ok(Some(ProgSpec { prog_btf_fd: Some(self.btf.as_raw_fd()), func_info, ..ProgSpec::default() }))
+    }
+}
+
+/// Maps an arena.
+fn mapped(arena: &OwnedFd) -> Result<MmapMut, Ended> {
+    let length = ARENA_PAGES as usize * PAGE_BYTES;
+    // SAFETY: the mapping is of a BPF map, which nobody truncates; it is only read through raw, volatile reads.
+    unsafe { MmapOptions::new().len(length).map_mut(arena.as_raw_fd()) }
+        .map_err(|error| Ended::could_not("map the arena", error))
+}
+
+/// The types, of which that of the map's value is only what is asked for: kernels differ in what they know.
+fn types(value: Option<Value>) -> (Vec<u8>, BTreeMap<&'static str, u32>) {
+    let mut b = BtfBuilder::new();
+    let int = b.int("int", 4, SIGNED);
+    let (word, half) = (b.int("word", 8, UNSIGNED), b.int("half", 4, UNSIGNED));
+    let mut opaque = |name: &str, words: u32| {
+        let array = b.array(word, half, words);
+        b.structure(name, words * 8, &[("__opaque", array, 0)])
+    };
+    let (list_node, rb_node) = (opaque("bpf_list_node", 3), opaque("bpf_rb_node", 4));
+    let item = b.structure("item", 16, &[("value", word, 0), ("more", word, 8)]);
+    let node = b.structure("node", 32, &[("value", word, 0), ("link", list_node, 8)]);
+    let knot = b.structure("knot", 40, &[("value", word, 0), ("link", rb_node, 8)]);
+    let mut types = BTreeMap::from([("int", int), ("item", item), ("node", node), ("knot", knot)]);
+    if let Some(value) = value {
+        types.insert("value", value_type(&mut b, value, &types));
+    }
+    let context = b.ptr(word);
+    let proto = b.func_proto(int, &[("ctx", context)]);
+    types.insert("program", b.func("program", proto, Linkage::Global));
+    types.insert("callback", b.func("callback", proto, Linkage::Static));
+    (b.finish(), types)
+}
+
+/// The type of the map's value.
+fn value_type(b: &mut BtfBuilder, value: Value, types: &BTreeMap<&'static str, u32>) -> u32 {
+    let (word, half) = (b.int("word", 8, UNSIGNED), b.int("half", 4, UNSIGNED));
+    let opaque = |b: &mut BtfBuilder, name: &str, words: u32| {
+        let array = b.array(word, half, words);
+        b.structure(name, words * 8, &[("__opaque", array, 0)])
+    };
+    let small = |b: &mut BtfBuilder, name: &str| b.structure(name, 4, &[("val", half, 0)]);
+    let first = match value {
+        Value::List | Value::Tree => small(b, "bpf_spin_lock"),
+        Value::Lock => small(b, "bpf_res_spin_lock"),
+        Value::Work => opaque(b, "bpf_wq", 2),
+        Value::TaskWork => opaque(b, "bpf_task_work", 1),
+        Value::Timer => opaque(b, "bpf_timer", 2),
+        Value::Socket => {
+            let socket = b.structure("bpf_ksock", 0, &[]);
+            let tagged = b.type_tag("kptr", socket);
+            b.ptr(tagged)
+        }
+        Value::PerCpu => {
+            let tagged = b.type_tag("percpu_kptr", types["item"]);
+            b.ptr(tagged)
+        }
+    };
+    let root = match value {
+        Value::List => Some((opaque(b, "bpf_list_head", 2), "contains:node:link")),
+        Value::Tree => Some((opaque(b, "bpf_rb_root", 2), "contains:knot:link")),
+        Value::Lock | Value::Work | Value::TaskWork | Value::Timer | Value::PerCpu | Value::Socket => None,
+    };
+    let Some((root, tag)) = root else {
+        return b.structure("value", VALUE_BYTES, &[("field", first, 0), ("number", word, NUMBER)]);
+    };
+    let members = [("lock", first, 0), ("root", root, ROOT), ("number", word, NUMBER)];
+    let id = b.structure("value", VALUE_BYTES, &members);
+    b.decl_tag(tag, id, 1);
+    id
+}

@@ -1,0 +1,312 @@
+//! The kfuncs of sched_ext that tracing programs, and with them LSM programs, may call (`CONFIG_SCHED_CLASS_EXT`). No
+//! scheduler is loaded, so that most say just that; what would change one is loaded and not run. One probe for all of
+//! them, with a case each: they are about schedulers, not about security.
+
+use super::body::{BUFFER, Body, OUT};
+use super::cases::{Shared, misuse, run};
+use super::own::Holds;
+use super::row::{GOT, KEPT, Row, kfunc};
+use crate::insn::{Reg, Size};
+use crate::session::{Session, Stop};
+use crate::spec::{Probe, source};
+use std::fs;
+
+const EXT: &str = "kernel/sched/ext/ext.c";
+/// Why some are not run.
+const CHANGES: &str = "it acts on a scheduler, and none is loaded";
+/// `SCX_CPUPERF_ONE`, the performance of a CPU that nothing is known of.
+const PERFORMANCE: i64 = 1024;
+/// Where the iterator of a queue is on the stack: 6 words.
+const ITER: i32 = -64;
+
+/// The probe.
+pub(super) fn probe() -> Probe {
+    Probe::new(
+        "kfuncs/scx",
+        "Which kfuncs of sched_ext are loaded from an LSM program, and what do they give where no scheduler is loaded?",
+        &[
+            source("7.3", EXT, "scx_init"),
+            source("7.3", "kernel/sched/ext/idle.c", "scx_idle_init"),
+            source("7.3", "kernel/sched/ext/cid.c", "scx_cid_kfunc_init"),
+        ],
+        cases,
+    )
+    .without_files()
+}
+
+fn cases(session: &mut Session<'_>) -> Result<(), Stop> {
+    let (plain, arena) = (Shared::default(), Shared::default());
+    for row in rows() {
+        let shared = if row.holds == Holds::Arena { &arena } else { &plain };
+        if row.not_run.is_some() {
+            session.quick_case(row.name, |attempt| run(attempt, shared, &row, (0, None)))?;
+        } else {
+            session.case(row.name, |attempt| run(attempt, shared, &row, (0, None)))?;
+        }
+        for wrong in &row.wrong {
+            session.quick_case(&format!("{}-{}", row.name, wrong.name), |attempt| {
+                misuse(attempt, shared, &row, wrong)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// What is called with numbers, and what it gives; `None` where user space does not know.
+const NUMBERS: &[(&str, [i64; 3], Option<i64>)] = &[
+    ("scx_bpf_cid_to_cpu", [0; 3], Some(-(libc::EINVAL as i64))),
+    ("scx_bpf_cidperf_cap", [0; 3], Some(PERFORMANCE)),
+    ("scx_bpf_cidperf_cur", [0; 3], Some(PERFORMANCE)),
+    ("scx_bpf_cpu_node", [0; 3], Some(-1)),
+    ("scx_bpf_cpu_to_cid", [0; 3], Some(-(libc::EINVAL as i64))),
+    ("scx_bpf_cpuperf_cap", [0; 3], Some(PERFORMANCE)),
+    ("scx_bpf_cpuperf_cur", [0; 3], Some(PERFORMANCE)),
+    ("scx_bpf_cpu_rq", [0; 3], None),
+    ("scx_bpf_dsq_nr_queued", [0; 3], Some(-(libc::ENODEV as i64))),
+    ("scx_bpf_now", [0; 3], None),
+    ("scx_bpf_nr_node_ids", [0; 3], Some(1)),
+    ("scx_bpf_test_and_clear_cpu_idle", [0; 3], Some(0)),
+    ("scx_bpf_this_cid", [0; 3], Some(-(libc::EINVAL as i64))),
+];
+
+/// As [`NUMBERS`], and not run.
+const CHANGING: &[(&str, [i64; 3])] = &[
+    ("scx_bpf_cidperf_set", [0, 1024, 0]),
+    ("scx_bpf_cpuperf_set", [0, 1024, 0]),
+    ("scx_bpf_destroy_dsq", [1, 0, 0]),
+    ("scx_bpf_dsq_reenq", [1, 0, 0]),
+    ("scx_bpf_kick_cid", [0, 0, 0]),
+    ("scx_bpf_kick_cpu", [0, 0, 0]),
+    ("scx_bpf_reenqueue_local___v2", [0; 3]),
+];
+
+/// What gives a pointer, which is NULL here.
+const NOTHING: &[&str] = &[
+    "scx_bpf_cid_curr",
+    "scx_bpf_cpu_curr",
+    "scx_bpf_dsq_peek",
+    "scx_bpf_locked_rq",
+    "scx_bpf_online_cmask",
+    "scx_bpf_tid_to_task",
+];
+
+/// A kfunc that lends a mask, the one that takes it back, and how many CPUs are in it; `None` for all that there are.
+const MASKS: &[(&str, &str, Option<u64>)] = &[
+    ("scx_bpf_get_idle_cpumask", "scx_bpf_put_idle_cpumask", Some(0)),
+    ("scx_bpf_get_idle_cpumask_node", "scx_bpf_put_idle_cpumask", Some(0)),
+    ("scx_bpf_get_idle_smtmask", "scx_bpf_put_idle_cpumask", Some(0)),
+    ("scx_bpf_get_idle_smtmask_node", "scx_bpf_put_idle_cpumask", Some(0)),
+    ("scx_bpf_get_online_cpumask", "scx_bpf_put_cpumask", None),
+    ("scx_bpf_get_possible_cpumask", "scx_bpf_put_cpumask", None),
+];
+
+/// What picks a CPU out of a mask: its arguments after the mask.
+const PICKING: &[&str] = &[
+    "scx_bpf_pick_any_cpu",
+    "scx_bpf_pick_any_cpu_node",
+    "scx_bpf_pick_idle_cpu",
+    "scx_bpf_pick_idle_cpu_node",
+];
+
+/// What formats a text: how many arguments come before it.
+const FORMATTING: &[(&str, i32)] = &[
+    ("scx_bpf_dump_bstr", 0),
+    ("scx_bpf_error_bstr", 0),
+    ("scx_bpf_exit_bstr", 1),
+    ("scx_bpf_sub_kill_bstr", 1),
+];
+
+/// What takes a task and numbers, and what it gives.
+const OF_TASKS: &[(&str, Option<i64>)] = &[
+    ("scx_bpf_task_cid", Some(-(libc::EINVAL as i64))),
+    ("scx_bpf_task_cpu", Some(0)),
+    ("scx_bpf_task_running", Some(1)),
+    ("scx_bpf_task_set_dsq_vtime", None),
+    ("scx_bpf_task_set_slice", None),
+];
+
+/// What takes the arena that a scheduler shares with the kernel.
+const OF_ARENAS: &[(&str, [i64; 2])] =
+    &[("scx_bpf_sub_caps", [0; 2]), ("scx_bpf_sub_grant", [0; 2]), ("scx_bpf_sub_revoke", [0; 2])];
+
+fn rows() -> Vec<Row> {
+    let mut rows: Vec<Row> =
+        NUMBERS.iter().map(|&(name, numbers, gives)| number(name, numbers, gives)).collect();
+    rows.extend([cpus("scx_bpf_nr_cpu_ids"), cpus("scx_bpf_nr_cids"), cpus("scx_bpf_nr_online_cids")]);
+    rows.extend(CHANGING.iter().map(|&(name, numbers)| number(name, numbers, None).not_run(CHANGES)));
+    rows.extend(NOTHING.iter().map(|name| null(name)));
+    rows.extend(MASKS.iter().map(|&(name, put, weight)| mask(name, put, weight)));
+    rows.extend(PICKING.iter().map(|name| pick(name)));
+    rows.extend(FORMATTING.iter().map(|&(name, before)| format(name, before)));
+    rows.extend(OF_TASKS.iter().map(|&(name, gives)| of_task(name, gives)));
+    rows.extend(OF_ARENAS.iter().map(|&(name, numbers)| of_arena(name, numbers)));
+    rows.extend([topology(), events(), cgroup(), queue()]);
+    rows
+}
+
+fn row(name: &'static str) -> Row {
+    kfunc(name, "7.3", EXT)
+}
+
+fn numbers(b: &mut Body<'_>, numbers: &[i64]) {
+    for (register, &value) in [Reg::R1, Reg::R2, Reg::R3].into_iter().zip(numbers) {
+        b.mov_imm(register, value);
+    }
+}
+
+fn number(name: &'static str, arguments: [i64; 3], gives: Option<i64>) -> Row {
+    let row = row(name).takes(move |b| numbers(b, &arguments));
+    match gives {
+        Some(gives) => row.gives(gives),
+        None => row,
+    }
+}
+
+/// The last possible CPU, plus one.
+fn possible() -> Option<i64> {
+    let text = fs::read_to_string("/sys/devices/system/cpu/possible").ok()?;
+    let last: i64 = text.trim().rsplit([',', '-']).next()?.parse().ok()?;
+    Some(last + 1)
+}
+
+/// How many CPUs there are, all of which are on.
+fn cpus(name: &'static str) -> Row {
+    row(name).gives_as_known(possible)
+}
+
+fn null(name: &'static str) -> Row {
+    row(name)
+        .takes(|b| numbers(b, &[1]))
+        .then(|b| {
+            b.mov_imm(Reg::R1, 1).jeq_imm(Reg::R0, 0, "is-null").mov_imm(Reg::R1, 0).label("is-null");
+            b.leave(0, Reg::R1);
+        })
+        .leaves("NULL", 0, || Some(1))
+}
+
+fn mask(name: &'static str, put: &'static str, weight: Option<u64>) -> Row {
+    row(name)
+        .takes(|b| numbers(b, &[0]))
+        .owned_never_null(put)
+        .then(|b| {
+            b.mov_reg(Reg::R1, GOT);
+            b.kfunc("bpf_cpumask_weight");
+            b.mov32_reg(Reg::R0, Reg::R0);
+            b.leave(0, Reg::R0);
+        })
+        .leaves("CPUs in it", 0, move || weight.or_else(|| u64::try_from(possible()?).ok()))
+        .wrong("not-put", move |b| {
+            numbers(b, &[0]);
+            b.kfunc(name);
+        })
+}
+
+fn pick(name: &'static str) -> Row {
+    row(name)
+        .takes(|b| {
+            b.kfunc("bpf_cpumask_create");
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0).mov_reg(Reg::R1, KEPT);
+            b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0);
+        })
+        .gives(-i64::from(libc::ENODEV))
+        .finally(|b| b.release("bpf_cpumask_release", KEPT))
+        .spoilt("null", |b| {
+            b.mov_imm(Reg::R1, 0);
+        })
+}
+
+fn format(name: &'static str, before: i32) -> Row {
+    row(name)
+        .takes(move |b| {
+            b.st_imm(Size::DW, Reg::R10, -8, 0);
+            let [text, data, size] =
+                if before == 0 { [Reg::R1, Reg::R2, Reg::R3] } else { [Reg::R2, Reg::R3, Reg::R4] };
+            b.mov_imm(Reg::R1, 0).mov_imm(size, 8);
+            b.page_address(text, BUFFER);
+            b.stack_address(data, -8);
+        })
+        .not_run(CHANGES)
+}
+
+fn of_task(name: &'static str, gives: Option<i64>) -> Row {
+    let row = row(name)
+        .takes(|b| {
+            b.current(Reg::R1);
+            b.mov_imm(Reg::R2, 0);
+        })
+        .spoilt("null", |b| {
+            b.mov_imm(Reg::R1, 0);
+        });
+    match gives {
+        Some(gives) => row.gives(gives),
+        None => row.not_run(CHANGES),
+    }
+}
+
+fn of_arena(name: &'static str, arguments: [i64; 2]) -> Row {
+    row(name)
+        .holds(Holds::Arena)
+        .takes(move |b| {
+            b.held_map(Reg::R1);
+            b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 1).mov_imm(Reg::R4, -1).mov_imm(Reg::R5, 0);
+            b.kfunc("bpf_arena_alloc_pages");
+            b.mov_reg(Reg::R3, Reg::R0).mov_reg(Reg::R4, Reg::R0);
+            numbers(b, &arguments);
+        })
+        .not_run(CHANGES)
+}
+
+/// Of a CPU's number nothing is known, which is -1 in every field.
+fn topology() -> Row {
+    row("scx_bpf_cid_topo")
+        .takes(|b| {
+            b.mov_imm(Reg::R1, 0);
+            b.page_address(Reg::R2, OUT);
+            b.mov_imm(Reg::R3, 8);
+        })
+        .leaves("what is known", 0, || Some(u64::MAX))
+}
+
+fn events() -> Row {
+    row("scx_bpf_events")
+        .takes(|b| {
+            b.page_address(Reg::R1, OUT);
+            b.mov_imm(Reg::R2, 8);
+        })
+        .leaves("events", 0, || Some(0))
+}
+
+/// The root, where there is no scheduler to ask.
+fn cgroup() -> Row {
+    row("scx_bpf_task_cgroup")
+        .takes(|b| b.current(Reg::R1))
+        .owned_never_null("bpf_cgroup_release")
+        .then(|b| {
+            b.mov_reg(Reg::R1, GOT);
+            b.follow(Reg::R1, "cgroup", "kn");
+            b.follow(Reg::R1, "kernfs_node", "id");
+            b.leave(0, Reg::R1);
+        })
+        .leaves("cgroup id", 0, || super::row::inode("/sys/fs/cgroup"))
+}
+
+/// The three kfuncs of the iterator over a queue.
+fn queue() -> Row {
+    row("bpf_iter_scx_dsq_new")
+        .takes(|b| {
+            b.stack_address(Reg::R1, ITER);
+            b.mov_imm(Reg::R2, 1).mov_imm(Reg::R3, 0);
+        })
+        .gives(-i64::from(libc::ENODEV))
+        .finally(|b| {
+            b.stack_address(Reg::R1, ITER);
+            b.kfunc("bpf_iter_scx_dsq_next");
+            b.stack_address(Reg::R1, ITER);
+            b.kfunc("bpf_iter_scx_dsq_destroy");
+        })
+        .wrong("not-destroyed", |b| {
+            b.stack_address(Reg::R1, ITER);
+            b.mov_imm(Reg::R2, 1).mov_imm(Reg::R3, 0);
+            b.kfunc("bpf_iter_scx_dsq_new");
+        })
+}

@@ -1,0 +1,95 @@
+//! Kfuncs about a program's output and error streams (6.17), which user space reads by the program's descriptor.
+
+use super::body::Body;
+use super::row::{Row, kfunc};
+use crate::errno::Errno;
+use crate::insn::{Reg, Size};
+use crate::session::Attempt;
+use crate::spec::source;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+const STREAM: &str = "kernel/bpf/stream.c";
+/// `BPF_STDOUT` of include/uapi/linux/bpf.h.
+const STDOUT: u32 = 1;
+/// `BPF_STDERR`.
+const STDERR: u32 = 2;
+/// `BPF_PROG_STREAM_READ_BY_FD`.
+const READ: libc::c_long = 37;
+
+/// The rows of this subject; for the two names see `later`.
+pub(super) fn rows() -> Vec<Row> {
+    vec![print("bpf_stream_vprintk"), print("bpf_stream_vprintk_impl"), print_stack()]
+}
+
+/// `struct { .. } prog_stream_read` of `union bpf_attr`.
+#[repr(C)]
+struct ReadAttr {
+    buffer: u64,
+    length: u32,
+    stream: u32,
+    program: u32,
+    pad: u32,
+}
+
+/// What stands in a stream of a program.
+fn read(program: BorrowedFd<'_>, stream: u32) -> Result<String, Errno> {
+    let mut text = vec![0_u8; 4096];
+    let attr = ReadAttr {
+        buffer: text.as_mut_ptr().expose_provenance() as u64,
+        length: 4096,
+        stream,
+        program: program.as_raw_fd().cast_unsigned(),
+        pad: 0,
+    };
+    let pointer = std::ptr::from_ref(&attr);
+    // SAFETY: the attribute is of the size given and names a buffer of the length that it gives; both outlive the call.
+    let read = Errno::result(unsafe { libc::syscall(libc::SYS_bpf, READ, pointer, size_of::<ReadAttr>()) })?;
+    text.truncate(usize::try_from(read).unwrap_or(0));
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Stream, format, arguments, their size, and the argument that only some kernels have.
+fn arguments(b: &mut Body<'_>) {
+    b.mov_imm(Reg::R1, 4711).stx(Size::DW, Reg::R10, -8, Reg::R1);
+    b.mov_imm(Reg::R1, i64::from(STDOUT));
+    b.text(Reg::R2, "the number %d\n");
+    b.stack_address(Reg::R3, -8);
+    b.mov_imm(Reg::R4, 8).mov_imm(Reg::R5, 0);
+}
+
+fn print(name: &'static str) -> Row {
+    kfunc(name, "7.3", STREAM)
+        .takes(arguments)
+        .gives(0)
+        .inspects(|attempt: &mut Attempt<'_>, program| {
+            attempt.same("output", read(program, STDOUT), Ok("the number 4711\n".to_owned()));
+            attempt.same("errors", read(program, STDERR), Ok(String::new()));
+        })
+        .also("no-such-stream", -i64::from(libc::ENOENT), |b| {
+            b.mov_imm(Reg::R1, 3);
+        })
+        .also("too-few-arguments", -i64::from(libc::EINVAL), |b| {
+            b.mov_imm(Reg::R4, 0);
+        })
+        .spoilt("misuse-format-not-constant", |b| b.page_address(Reg::R2, super::body::OUT))
+        .spoilt("misuse-arguments-beyond-the-stack", |b| {
+            b.mov_imm(Reg::R4, 16);
+        })
+        .cites(source("7.3", "kernel/bpf/stream.c", "bpf_prog_stream_read"))
+}
+
+fn print_stack() -> Row {
+    kfunc("bpf_stream_print_stack", "7.3", STREAM)
+        .takes(|b| {
+            b.mov_imm(Reg::R1, i64::from(STDERR));
+        })
+        .gives(0)
+        .inspects(|attempt, program| {
+            let text = read(program, STDERR).unwrap_or_default();
+            attempt.holds("the program's own function is in it", text.contains("bpf_prog_"));
+        })
+        .also("no-such-stream", -i64::from(libc::ENOENT), |b| {
+            b.mov_imm(Reg::R1, 3);
+        })
+        .spoilt("misuse-pointer-for-number", |b| b.current(Reg::R1))
+}
