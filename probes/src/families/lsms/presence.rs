@@ -11,6 +11,7 @@ use crate::triggers::creds::drop_capabilities;
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
 
 const SYS_LSM_GET_SELF_ATTR: libc::c_long = 459;
 const SYS_LSM_SET_SELF_ATTR: libc::c_long = 460;
@@ -208,16 +209,17 @@ fn reserve() -> Result<String, Ended> {
     let open = |name: &str| fs::OpenOptions::new().write(true).open(path(name)).map_err(could_not);
     let kept = |name: &str| fs::read(path(name)).map_err(could_not);
     let (ratio, admin) = (kept("overcommit_ratio")?, kept("admin_reserve_kbytes")?);
-    let mut mode = open("overcommit_memory")?;
+    let mode = open("overcommit_memory")?;
     fs::write(path("overcommit_ratio"), "100").map_err(could_not)?;
     fs::write(path("admin_reserve_kbytes"), "1000000000").map_err(could_not)?;
-    // Nothing is allocated between these lines: it would be refused like the mapping.
-    mode.write_all(b"2").map_err(could_not)?;
+    // Nothing is allocated between these lines: it would be refused like the mapping. Both writes are at the file's
+    // beginning: elsewhere the kernel ignores them (6.12 kernel/sysctl.c, proc_first_pos_non_zero_ignore).
+    mode.write_all_at(b"2", 0).map_err(could_not)?;
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping wherever the kernel likes.
     let mapping = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, flags, -1, 0) };
     let errno = Errno::last();
-    let restored = mode.write_all(b"0");
+    let restored = mode.write_all_at(b"0", 0);
     let refused = mapping == libc::MAP_FAILED;
     if !refused {
         // SAFETY: the mapping is this function's own.
