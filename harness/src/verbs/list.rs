@@ -18,13 +18,19 @@ pub(super) fn list(project: &Project, options: &ListOptions) -> Result<u8, Failu
         return list_probes(project, options);
     }
     let matrix = project.matrix()?;
-    let kernels: Vec<String> = match options.kernels.as_slice() {
+    let mut kernels: Vec<String> = match options.kernels.as_slice() {
         [] => matrix.rows.iter().map(|row| row.name.clone()).collect(),
         named => {
             named.iter().map(|name| Ok(matrix.row(name)?.name.clone())).collect::<Result<_, Failure>>()?
         }
     };
     let snapshots = project.store().load_all()?;
+    // Of a row that nobody has measured nothing is known, and zeros would say something.
+    kernels.retain(|kernel| snapshots.values().any(|snapshot| snapshot.of(kernel).is_some()));
+    if kernels.is_empty() {
+        let why = anyhow::anyhow!("none of these kernels has snapshots: they have not been measured yet");
+        return Err(Failure::new(exit::NOTHING_SELECTED, why));
+    }
     let broken = |error: serde_json::Error| Failure::new(exit::INFRASTRUCTURE, error);
     let text = if options.coverage {
         let figures = coverage::coverage(&snapshots, &kernels);
