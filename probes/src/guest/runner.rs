@@ -34,6 +34,7 @@ pub(super) fn run_all(
     probes: &[Probe],
 ) -> Result<u64, ChannelError> {
     let mut kmsg = Kmsg::open();
+    kmsg.drain();
     let mut keeper = Keeper::default();
     let mut lingering = Lingering::default();
     let mut records = 0;
@@ -45,11 +46,12 @@ pub(super) fn run_all(
         channel.beat();
         channel.clear_crumb();
         let family = families::family(probe.family());
-        keeper.keep(kernel, family.map_or(&[], |family| family.kept));
+        if keeper.keep(kernel, family.map_or(&[], |family| family.kept)) {
+            kmsg.drain(); // what is said from here on is the probe's
+        }
         channel.send(&Message::Start { probe: probe.id.clone() })?;
-        kmsg.drain();
         let started = Instant::now();
-        let links = family.filter(|family| family.lingers).map(|_| &mut lingering);
+        let links = (probe.lingers || family.is_some_and(|family| family.lingers)).then_some(&mut lingering);
         let (outcome, process) = run_one(channel, kernel, plan, probe, links)?;
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         clear_the_field(channel, process.as_ref());
