@@ -2,8 +2,10 @@
 
 use super::files::owned;
 use crate::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, recv, sendto};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// include/uapi/linux/netlink.h: NLM_F_REQUEST and NLM_F_ACK.
 const REQUEST_AND_ACK: u16 = 5;
@@ -28,6 +30,34 @@ impl Netlink {
         let socket = Self::open(protocol)?;
         bind(socket.0.as_raw_fd(), &NetlinkAddr::new(0, group))?;
         Ok(socket)
+    }
+
+    /// Drops what has been heard so far.
+    pub(super) fn forget(&self) -> Result<(), Errno> {
+        loop {
+            match recv(self.0.as_raw_fd(), &mut [0; 8192], MsgFlags::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(nix::Error::EAGAIN) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Waits for a message of this kind; others are dropped.
+    pub(super) fn hears(&self, kind: u16, patience: Duration) -> Result<bool, Errno> {
+        let end = Instant::now() + patience;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            if poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
+                return Ok(false);
+            }
+            let mut buffer = vec![0_u8; 8192];
+            let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
+            if u16_at(buffer.get(..length).unwrap_or(&[]), 4) == kind {
+                return Ok(true);
+            }
+        }
     }
 
     /// Sends a message and takes the kernel's answer, which is there when the sending returns.

@@ -38,11 +38,6 @@ const REASONS: &[(&[&str], &str)] = &[
         "called when SELinux reloads its policy (security/selinux/ss/services.c, aurule_avc_callback), and not loaded here",
     ),
     (
-        &["audit_rule_match"],
-        "from 6.12 on no program may attach; before, needs an audit rule about a label and a task that it does not match: \
-         AppArmor, asked first, ends the asking of one that it does (security/apparmor/audit.c, aa_audit_rule_match)",
-    ),
-    (
         &["initramfs_populated"],
         "called once at boot, before user space is there (init/initramfs.c, do_populate_rootfs)",
     ),
@@ -93,7 +88,10 @@ const REASONS: &[(&[&str], &str)] = &[
         "called by the NFS server alone (fs/nfsd/nfs4xdr.c, fs/nfsd/vfs.c)",
     ),
     (&["inode_notifysecctx"], "called by the NFS client alone (fs/nfs/inode.c): needs a server"),
-    (&["inode_invalidate_secctx"], "called by gfs2 alone (fs/gfs2/glops.c): needs its cluster"),
+    (
+        &["inode_invalidate_secctx"],
+        "called by gfs2 and Ceph alone (fs/gfs2/glops.c, fs/ceph/super.h): needs their cluster",
+    ),
     (
         &["ismaclabel"],
         "from 6.12 on no program may attach; called by the clients of NFS and Ceph (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server",
@@ -121,10 +119,6 @@ const REASONS: &[(&[&str], &str)] = &[
     (
         &["path_chown", "socket_getpeersec_stream"],
         "5.10 accepts no program on a function with an argument that is a structure (kernel/bpf/btf.c, btf_distill_func_proto)",
-    ),
-    (
-        &["xfrm_decode_session"],
-        "from 6.12 on no program may attach; before, needs a policy of IPsec for packets that arrive (net/xfrm/xfrm_policy.c, __xfrm_policy_check)",
     ),
     (
         &["xfrm_state_alloc", "xfrm_state_pol_flow_match"],
@@ -164,6 +158,7 @@ const REASONS: &[(&[&str], &str)] = &[
     (
         &[
             "vm_enough_memory",
+            "audit_rule_match",
             "file_alloc_security",
             "getprocattr",
             "getselfattr",
@@ -173,6 +168,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "inode_need_killpriv",
             "key_getsecurity",
             "setprocattr",
+            "xfrm_decode_session",
         ],
         "no program may attach to it there (kernel/bpf/bpf_lsm.c, bpf_lsm_disabled_hooks)",
     ),
