@@ -170,9 +170,11 @@ impl<'c, 'k> Bench<'c, 'k> {
         Ok(results)
     }
 
-    /// Loads a program on `file_open` that is expected to be refused, and only that.
+    /// Loads a program on `file_open` that is expected to be refused, and only that; where no program on that hook may
+    /// sleep and it is to, on one where it may.
     pub(super) fn load(&mut self, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
-        self.load_on("file_open", body)
+        let elsewhere = self.kind == super::Kind::Sleepable && !self.may_sleep("file_open")?;
+        self.load_on(if elsewhere { "bprm_committed_creds" } else { "file_open" }, body)
     }
 
     /// As [`Bench::load`], for another hook.
