@@ -153,7 +153,7 @@ pub(super) fn prototype(btf: &Btf, id: u32, name: &str) -> String {
 /// Loads a program that only calls a kfunc, and says whether its kind of program may.
 ///
 /// The kernel looks at the program type before the arguments (6.12 kernel/bpf/verifier.c, check_kfunc_call), so of
-/// the refusals that such a call meets, one alone means that it may not.
+/// the refusals that such a call meets once the verifier has come to it, one alone means that it may not.
 pub(super) fn bare_call(
     attempt: &mut Attempt<'_>,
     hook: &str,
@@ -186,12 +186,24 @@ pub(super) fn bare_call(
     } else if said("BPF_CALL uses reserved fields") {
         // Before 5.13 (5.10 kernel/bpf/verifier.c, do_check): the function is there, but no program can call it.
         Ok(NO_CALLS)
-    } else if error.log.is_empty() {
+    } else if said(CALL) {
+        Ok("may call it")
+    } else if said("does not have a valid func_proto") {
+        // The other side of it: implicit arguments, and no `.._impl` (7.1 kernel/bpf/verifier.c, find_kfunc_impl_proto).
+        Ok("no program can: the kernel's BTF lacks its full prototype")
+    } else if said(" must point to scalar, or struct with scalar") {
+        // From 7.3 on a prototype is looked at when the program's calls are collected, who makes them after that (7.3
+        // kernel/bpf/verifier.c, gen_kfunc_arg_proto).
+        Ok("no program can: one of its arguments is nothing that a program could give")
+    } else if error.log.trim().is_empty() {
         Err(Ended::could_not("learn whether the call is allowed", error.errno))
     } else {
-        Ok("may call it")
+        Err(Ended::could_not("tell what the refusal is about", error.log.trim()))
     }
 }
+
+/// The log shows the call once the verifier has come to it, where it first asks who makes it.
+const CALL: &str = "(85) call ";
 
 /// A results page and user space, both ready; the target is named only for the trigger.
 fn ready(attempt: &mut Attempt<'_>, row: &Row) -> Result<Results, Ended> {
