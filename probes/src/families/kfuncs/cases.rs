@@ -12,6 +12,7 @@ use crate::insn::Reg;
 use crate::results::{Results, TARGET};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::Probe;
+use crate::triggers::creds::without_capability;
 use std::cell::OnceCell;
 
 /// The probe that a row is.
@@ -310,15 +311,20 @@ pub(super) fn misuse(
     let code = |body: &mut Body<'_>| match &wrong.kind {
         WrongKind::Body(code) => code(body),
         WrongKind::Spoilt(first, last) => body.canonical(row, |body| first(body), |body| last(body)),
-        WrongKind::Fentry | WrongKind::On(_) => body.canonical(row, |_| {}, |_| {}),
+        WrongKind::Fentry | WrongKind::On(_) | WrongKind::Without(_) => body.canonical(row, |_| {}, |_| {}),
     };
     let hook = if let WrongKind::On(hook) = wrong.kind { hook } else { row.hook };
     let mut built = build(attempt, hook, has, code)?;
     built.program.flags |= wrong.flags;
-    if matches!(wrong.kind, WrongKind::Fentry) {
-        fentry(attempt, row.hook, &built)
-    } else {
-        attempt.load_lsm_in_doubt(&built.program).map(drop)
+    match wrong.kind {
+        WrongKind::Fentry => fentry(attempt, row.hook, &built),
+        WrongKind::Without(capability) => {
+            without_capability(capability, || attempt.load_lsm_in_doubt(&built.program).map(drop))
+                .map_err(|errno| Ended::could_not("give up the capability", errno))?
+        }
+        WrongKind::Body(_) | WrongKind::Spoilt(..) | WrongKind::On(_) => {
+            attempt.load_lsm_in_doubt(&built.program).map(drop)
+        }
     }
 }
 
