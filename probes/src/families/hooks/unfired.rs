@@ -100,16 +100,7 @@ const REASONS: &[(&[&str], &str)] = &[
         &["kernel_act_as", "kernel_create_files_as"],
         "called by cachefiles alone (fs/cachefiles/security.c): needs the module, its daemon and a cache",
     ),
-    (
-        &["secmark_refcount_inc", "secmark_refcount_dec", "secmark_relabel_packet"],
-        "needs netfilter with SECMARK and a label that is a number other than 0 (net/netfilter/xt_SECMARK.c), which \
-         AppArmor gives; its modules are not in the initramfs",
-    ),
-    (
-        &["dentry_init_security"],
-        "5.10 calls it for NFS and Ceph, which need a server; 6.1 for FUSE too, whose module is not in the initramfs (6.0 \
-         fs/fuse/dir.c, get_security_context)",
-    ),
+    (&["dentry_init_security"], "5.10 calls it for NFS and Ceph alone, which need a server"),
     (
         &["cred_getlsmprop", "cred_getsecid"],
         "5.10 has no IMA, which up to 6.16 asks for the new credentials when a program is executed \
@@ -143,6 +134,9 @@ const REASONS: &[(&[&str], &str)] = &[
             "tun_dev_attach_queue",
             "bdev_alloc_security",
             "quota_on",
+            "secmark_refcount_dec",
+            "secmark_refcount_inc",
+            "secmark_relabel_packet",
             "xfrm_policy_alloc_security",
             "xfrm_policy_clone_security",
             "xfrm_policy_delete_security",
@@ -152,7 +146,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "xfrm_state_delete_security",
             "xfrm_state_free_security",
         ],
-        "needs a module (overlay, sctp, tun, loop or xfrm_user), and the package with this kernel's modules has left \
+        "needs a module (overlay, sctp, tun, loop, nf_tables or xfrm_user), and the package with this kernel's modules has left \
          Debian's archive",
     ),
     (
