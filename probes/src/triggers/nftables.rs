@@ -15,6 +15,8 @@ const DELETE_TABLE: u16 = 2;
 const NEW_OBJECT: u16 = 18;
 /// The same: NFT_OBJECT_SECMARK.
 const SECMARK: u32 = 8;
+/// include/uapi/linux/netfilter.h: NFPROTO_IPV4.
+const IPV4: u8 = 2;
 /// include/uapi/linux/netlink.h: NLA_F_NESTED.
 const NESTED: u16 = 0x8000;
 /// How long an object may outlive its table: a work queue takes it away.
@@ -30,7 +32,7 @@ fn head(family: u8, subsystem: u16) -> Vec<u8> {
 }
 
 fn message(kind: u16, attributes: &[Vec<u8>]) -> Message {
-    let body = [head(libc::NFPROTO_IPV4 as u8, 0), attributes.concat()].concat();
+    let body = [head(IPV4, 0), attributes.concat()].concat();
     Message { kind: TABLES << 8 | kind, body }
 }
 
