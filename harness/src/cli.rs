@@ -33,7 +33,8 @@ With --format json: an array of objects with kernel and these fields.
 With --format json: an array of objects with kernel, hook and reason.
 
 --undocumented prints the helpers and kfuncs that some LSM program may call, with the kernels, and that the
-documentation's page does not list; --unsupported those that it lists and no kernel lets them call, with the answers.
+documentation's page (claims/lists*.yaml) does not list; --unsupported those that it lists and no kernel lets them
+call, with the answers.
 With --format json: an array of objects with kind, name, kernels, and for --unsupported answers.";
 
 /// Conformance suite for BPF_PROG_TYPE_LSM: boots real kernels, runs probes in them, compares what they saw with the

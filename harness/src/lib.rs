@@ -2,8 +2,10 @@
 
 pub mod cache;
 pub mod child;
+pub mod claims;
 pub mod cli;
 pub mod exit;
+pub mod facts;
 pub mod matrix;
 pub mod model;
 pub mod normalize;
