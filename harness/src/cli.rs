@@ -7,7 +7,7 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything matched
-  1  a record differs from its snapshot, or a snapshot is missing or stale
+  1  a record differs from its snapshot, or a snapshot is missing or stale; of docs: a statement is contradicted
   2  bad input: a wrong option, a wrong key in matrix.yaml, an unknown probe or kernel
   3  infrastructure: no QEMU, no download, no room, no machine that boots
   4  nothing was selected
@@ -80,6 +80,12 @@ pub enum Verb {
     Doctor(DoctorOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
     Accept(AcceptOptions),
+    /// Hold pages of documentation against the records
+    Docs {
+        /// What to do with them
+        #[command(subcommand)]
+        verb: DocsVerb,
+    },
     /// Join run folders of several machines, compare them, and demand that none is missing
     Merge(MergeOptions),
     /// Print a completion script for a shell
@@ -133,6 +139,40 @@ pub enum KernelsVerb {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+}
+
+/// Verbs on documentation.
+#[derive(Debug, Subcommand)]
+pub enum DocsVerb {
+    /// Give every statement and list entry of pages a verdict, with the kernels and probes that show it
+    ///
+    /// The statements are those of claims/; entries of generated lists are held against the records directly. Exit code 1
+    /// when something is contradicted. Boots nothing.
+    Check(DocsCheckOptions),
+}
+
+/// Options of `docs check`.
+#[derive(Args, Clone, Debug)]
+pub struct DocsCheckOptions {
+    /// The pages, as they are in the documentation's repository
+    #[arg(required = true, value_name = "PAGE")]
+    pub pages: Vec<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = DocsFormat::Table)]
+    pub format: DocsFormat,
+}
+
+/// How verdicts on documentation are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DocsFormat {
+    /// For people
+    Table,
+    /// For programs; field names are documented in `harness::docs`
+    Json,
+    /// For a page
+    Markdown,
+    /// For a GitHub workflow: annotations on the lines of the page
+    Github,
 }
 
 /// How results are printed.

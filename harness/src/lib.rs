@@ -4,6 +4,7 @@ pub mod cache;
 pub mod child;
 pub mod claims;
 pub mod cli;
+pub mod docs;
 pub mod exit;
 pub mod facts;
 pub mod matrix;

@@ -10,6 +10,6 @@ pub mod item;
 pub mod range;
 pub mod version;
 
-pub use item::{Answer, Item, Kind, collect};
+pub use item::{Answer, Answers, Feature, Item, Kind, collect};
 pub use range::{Added, Known, Removed, Span, spans};
 pub use version::Version;

@@ -2,6 +2,7 @@
 
 mod accept;
 mod diff;
+mod docs;
 mod doctor;
 mod environment;
 mod explain;
@@ -39,6 +40,7 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Verb::Show(options) => show::show(&project, &options, &progress),
         Verb::Explain(options) => explain::explain(&project, &options, &progress),
         Verb::Diff(options) => diff::diff(&project, &options, &progress),
+        Verb::Docs { verb } => docs::docs(&project, &verb),
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
         Verb::Accept(options) => accept::accept(&project, &options),
         Verb::Merge(options) => merge::merge(&project, &options),
