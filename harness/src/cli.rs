@@ -86,6 +86,8 @@ pub enum Verb {
         #[command(subcommand)]
         verb: DocsVerb,
     },
+    /// Write compatibility data as JSON, with its JSON Schema, from the snapshots
+    Export(ExportOptions),
     /// Join run folders of several machines, compare them, and demand that none is missing
     Merge(MergeOptions),
     /// Print a completion script for a shell
@@ -333,6 +335,14 @@ pub struct DoctorOptions {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+}
+
+/// Options of `export`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportOptions {
+    /// The folder; the project's own is compat
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// Options of `accept`.

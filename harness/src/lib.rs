@@ -6,6 +6,7 @@ pub mod claims;
 pub mod cli;
 pub mod docs;
 pub mod exit;
+pub mod export;
 pub mod facts;
 pub mod matrix;
 pub mod model;

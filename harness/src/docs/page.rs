@@ -165,7 +165,10 @@ fn plain(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the many other events of Markdown hold no text of a passage")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the many other events of Markdown hold no text of a passage"
+)]
 fn passages(text: &str) -> Vec<Passage> {
     let starts: Vec<usize> =
         std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();

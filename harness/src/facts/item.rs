@@ -221,8 +221,14 @@ fn answers(
     Answers(kernels.iter().filter_map(of).collect())
 }
 
-/// A record without the case: the probe ended before.
+/// A record without the case: the item is not in the kernel, or the probe ended before.
 fn no_case(normal: &Normal) -> Answer {
+    let is_gone = |case: &NormalCase| {
+        matches!(case.end, End::Absent { .. }) && ["inventory", "exists"].contains(&case.name.as_str())
+    };
+    if normal.cases.iter().any(is_gone) {
+        return Answer::Absent { perhaps: None };
+    }
     let why = match &normal.outcome {
         Outcome::Observed => "the probe has no such case there".to_owned(),
         Outcome::CouldNotTell { why } | Outcome::NotRun { why } => why.clone(),

@@ -6,6 +6,7 @@ mod docs;
 mod doctor;
 mod environment;
 mod explain;
+mod export;
 mod kernels;
 mod list;
 mod merge;
@@ -41,6 +42,7 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Verb::Explain(options) => explain::explain(&project, &options, &progress),
         Verb::Diff(options) => diff::diff(&project, &options, &progress),
         Verb::Docs { verb } => docs::docs(&project, &verb),
+        Verb::Export(options) => export::export(&project, &options),
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
         Verb::Accept(options) => accept::accept(&project, &options),
         Verb::Merge(options) => merge::merge(&project, &options),
