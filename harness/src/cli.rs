@@ -151,6 +151,23 @@ pub enum DocsVerb {
     /// The statements are those of claims/; entries of generated lists are held against the records directly. Exit code 1
     /// when something is contradicted. Boots nothing.
     Check(DocsCheckOptions),
+    /// Write a patch that corrects a page's lists and tags and the data behind them, and beside it the evidence
+    ///
+    /// Touches nothing without a record: what the records do not give, and all prose, is proposed in FILE.md.
+    Fix(DocsFixOptions),
+}
+
+/// Options of `docs fix`.
+#[derive(Args, Clone, Debug)]
+pub struct DocsFixOptions {
+    /// The page; the patch names it by this path
+    pub page: PathBuf,
+    /// The folder with the data: files whose names end in helpers-functions.yaml, kfuncs.yaml, feature-versions.yaml
+    #[arg(long, value_name = "DIR")]
+    pub yaml: Option<PathBuf>,
+    /// Where the patch goes; the evidence goes to FILE.md
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 /// Options of `docs check`.

@@ -1,5 +1,6 @@
 //! A page of documentation against the records: [`page`] reads it as it is, [`check`] gives a verdict for each statement
-//! and list entry, [`print`] says it.
+//! and list entry, [`print`] says it,
+//! [`mod@fix`] corrects what can be corrected.
 //!
 //! ```text
 //! docs check --format json    an array, one object per page
@@ -22,6 +23,7 @@
 //! ```
 
 pub mod check;
+pub mod fix;
 pub mod page;
 pub mod print;
 
