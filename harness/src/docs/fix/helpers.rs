@@ -117,14 +117,13 @@ fn member(item: &Item) -> Vec<String> {
         Answer::Yes { condition } => Some(condition.as_str()),
         Answer::No { .. } | Answer::Absent { .. } | Answer::Unknown { .. } => None,
     });
-    match newest.unwrap_or_default() {
-        "by programs that may sleep" => lines.push("    sleepable: true".to_owned()),
-        "by programs of BPF_LSM_MAC" => lines.push("    attach_type: [BPF_LSM_MAC]".to_owned()),
-        by if by.starts_with("by programs of a cgroup") => {
-            lines.push("    attach_type: [BPF_LSM_CGROUP]".to_owned())
-        }
-        _ => {}
-    }
+    let condition = match newest.unwrap_or_default() {
+        "by programs that may sleep" => Some("sleepable: true"),
+        "by programs of BPF_LSM_MAC" => Some("attach_type: [BPF_LSM_MAC]"),
+        by if by.starts_with("by programs of a cgroup") => Some("attach_type: [BPF_LSM_CGROUP]"),
+        _ => None,
+    };
+    lines.extend(condition.map(|condition| format!("    {condition}")));
     lines
 }
 
