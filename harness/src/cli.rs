@@ -88,6 +88,8 @@ pub enum Verb {
     },
     /// Write compatibility data as JSON, with its JSON Schema, from the snapshots
     Export(ExportOptions),
+    /// Write the static site: a matrix, a page per item and kernel, differences, claims
+    Report(ReportOptions),
     /// Join run folders of several machines, compare them, and demand that none is missing
     Merge(MergeOptions),
     /// Print a completion script for a shell
@@ -358,6 +360,14 @@ pub struct DoctorOptions {
 #[derive(Args, Clone, Debug)]
 pub struct ExportOptions {
     /// The folder; the project's own is compat
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Options of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportOptions {
+    /// The folder; it must be empty, new, or an earlier site
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }

@@ -15,6 +15,7 @@ pub mod progress;
 pub mod provision;
 pub mod report;
 pub mod run;
+pub mod site;
 pub mod snapshot;
 pub mod verbs;
 pub mod vmm;

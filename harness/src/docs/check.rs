@@ -210,19 +210,27 @@ fn line_of(page: &Page, claim: &Claim) -> Option<usize> {
 }
 
 fn statement(page: &Page, claim: &Claim, evidence: &Evidence<'_>, unlisted: &[Unlisted]) -> Finding {
+    let tag = match &claim.decision {
+        Decision::Tag { feature, .. } => page.tags.iter().find(|tag| tag.feature == *feature),
+        Decision::Holds(_) | Decision::Complete(_) | Decision::Undecided(_) => None,
+    };
+    let mut finding = judged(claim, tag.map_or("", |tag| &tag.version), evidence, unlisted);
+    finding.line = line_of(page, claim);
+    if finding.line.is_none() {
+        finding.verdict = Verdict::Gone;
+        finding.detail = "the page does not say this, or not in words that the claim knows".to_owned();
+    }
+    finding
+}
+
+/// The verdict on a statement, wherever it stands; `tag` is the version at its feature tag.
+fn judged(claim: &Claim, tag: &str, evidence: &Evidence<'_>, unlisted: &[Unlisted]) -> Finding {
     let found = evaluate(claim, evidence.snapshots, evidence.kernels);
-    let line = line_of(page, claim);
-    let (verdict, detail) = match (&claim.decision, line) {
-        (_, None) => {
-            (Verdict::Gone, "the page does not say this, or not in words that the claim knows".to_owned())
-        }
-        (Decision::Undecided(why), _) => (Verdict::Undecided, why.clone()),
-        (Decision::Complete(list), _) => complete(*list, unlisted),
-        (Decision::Tag { feature, .. }, _) => {
-            let tag = page.tags.iter().find(|tag| tag.feature == *feature);
-            of_version(tag.map_or("", |tag| &tag.version), &measured(&found))
-        }
-        (Decision::Holds(_), _) => of_condition(claim, &found, evidence.kernels),
+    let (verdict, detail) = match &claim.decision {
+        Decision::Undecided(why) => (Verdict::Undecided, why.clone()),
+        Decision::Complete(list) => complete(*list, unlisted),
+        Decision::Tag { .. } => of_version(tag, &measured(&found)),
+        Decision::Holds(_) => of_condition(claim, &found, evidence.kernels),
     };
     let cases = claim.conditions().flat_map(Condition::cases);
     let mut named: Vec<String> = cases.map(|case| format!("{}/{}", case.probe, case.case)).collect();
@@ -236,13 +244,52 @@ fn statement(page: &Page, claim: &Claim, evidence: &Evidence<'_>, unlisted: &[Un
         id: claim.id.clone(),
         says: claim.says.clone(),
         inferred: claim.inferred,
-        line,
+        line: None,
         verdict,
         detail,
         kernels: kernels_of(found),
         evidence: named,
         source: claim.source.clone(),
         instead: claim.instead.clone(),
+    }
+}
+
+/// The verdicts on everything that the claims know, of whichever state of the page, without a page.
+#[must_use]
+pub fn of_claims(evidence: &Evidence<'_>) -> Report {
+    let listed = |list: List| evidence.claims.entries(list).map(|entry| entry.name.as_str()).collect();
+    let unlisted: Vec<Unlisted> = [List::Helpers, List::Kfuncs]
+        .iter()
+        .flat_map(|list| left_out(&listed(*list), *list, evidence))
+        .collect();
+    let statements = evidence.claims.statements().map(|claim| {
+        let tag = match &claim.decision {
+            Decision::Tag { version, .. } => version.as_str(),
+            Decision::Holds(_) | Decision::Complete(_) | Decision::Undecided(_) => "",
+        };
+        judged(claim, tag, evidence, &unlisted)
+    });
+    let mut findings: Vec<Finding> = statements.collect();
+    for list in [List::Helpers, List::Kfuncs] {
+        let entry = |entry: &Entry| PageEntry {
+            name: entry.name.clone(),
+            link: String::new(),
+            since: entry.since.clone(),
+            line: 0,
+        };
+        findings
+            .extend(evidence.claims.entries(list).map(|known| entry_finding(list, &entry(known), evidence)));
+    }
+    for finding in &mut findings {
+        finding.line = None;
+    }
+    Report {
+        schema: SCHEMA,
+        page: String::new(),
+        findings,
+        unlisted,
+        passed_over: Vec::new(),
+        not_read: Vec::new(),
     }
 }
 
@@ -475,7 +522,11 @@ fn unlisted(page: &Page, list: List, evidence: &Evidence<'_>) -> Vec<Unlisted> {
     if !page.lists.iter().any(|found| found.list == list) {
         return Vec::new();
     }
-    let listed: BTreeSet<&str> = page.entries(list).map(|entry| entry.name.as_str()).collect();
+    left_out(&page.entries(list).map(|entry| entry.name.as_str()).collect(), list, evidence)
+}
+
+/// What may be called and is not among these names.
+fn left_out(listed: &BTreeSet<&str>, list: List, evidence: &Evidence<'_>) -> Vec<Unlisted> {
     let of_kind = evidence.items.values().filter(|item| item.kind == list.kind());
     of_kind
         .filter(|item| !listed.contains(item.name.as_str()) && !FOR_TESTS.contains(&item.name.as_str()))

@@ -70,15 +70,15 @@ struct Answer<T> {
 
 /// A program as it was submitted.
 #[derive(Debug, Serialize)]
-struct Program {
+pub(super) struct Program {
     /// The kernel it was made for: offsets and ids differ between kernels.
-    kernel: String,
+    pub(super) kernel: String,
     /// The case.
-    case: String,
+    pub(super) case: String,
     /// Its name.
     name: String,
     /// Its text.
-    text: String,
+    pub(super) text: String,
 }
 
 /// Prints what is known of a probe.
@@ -131,13 +131,13 @@ fn boot_for_program(project: &Project, options: &ExplainOptions, id: &str, progr
 }
 
 /// The folders where runs with programs may be, the likeliest first. What cannot be read holds no program.
-fn kept_runs(project: &Project) -> Vec<KernelRun> {
+pub(super) fn kept_runs(project: &Project) -> Vec<KernelRun> {
     let folders: [PathBuf; 2] = [project.work_folder().join("show"), project.last_run()];
     folders.iter().flat_map(|folder| runs::read_all(folder).unwrap_or_default()).collect()
 }
 
 /// The programs of a probe on the last kernel that has any of them.
-fn programs(kept: &[KernelRun], probe: &str, case: Option<&str>) -> Vec<Program> {
+pub(super) fn programs(kept: &[KernelRun], probe: &str, case: Option<&str>) -> Vec<Program> {
     let of_run = |run: &KernelRun| -> Vec<Program> {
         let records = run.records.iter().filter(|record| record.probe == probe);
         let cases = records

@@ -13,6 +13,7 @@ mod merge;
 mod newcomers;
 pub mod project;
 mod reasons;
+mod report;
 mod run;
 mod show;
 
@@ -43,6 +44,7 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Verb::Diff(options) => diff::diff(&project, &options, &progress),
         Verb::Docs { verb } => docs::docs(&project, &verb),
         Verb::Export(options) => export::export(&project, &options),
+        Verb::Report(options) => report::report(&project, &options),
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
         Verb::Accept(options) => accept::accept(&project, &options),
         Verb::Merge(options) => merge::merge(&project, &options),
