@@ -72,7 +72,7 @@ pub enum Verb {
     },
     /// Run one probe and show its program as the kernel saw it, the verifier's log and the record, per kernel
     Show(ShowOptions),
-    /// Explain one probe from its snapshot: question, answer per range of kernels, kernel source, and its program
+    /// Explain one probe, or a hook, helper or kfunc by name, from its snapshot: question, answer per range of kernels, kernel source, and its program
     Explain(ExplainOptions),
     /// Say what changed from one kernel to another: rows of the matrix, run folders, or images on disk
     Diff(DiffOptions),
@@ -317,7 +317,7 @@ pub struct ShowOptions {
 /// Options of `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainOptions {
-    /// The probe's id, or a case's: `FAMILY/NAME[/VARIANT]`
+    /// The probe's id, or a case's: `FAMILY/NAME[/VARIANT]`; or the name of a hook, helper or kfunc
     pub probe: String,
     /// Boot nothing: the program is printed only if an earlier run has kept it
     #[arg(long)]

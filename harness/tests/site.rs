@@ -3,6 +3,8 @@
 //! Needs `chromedriver` and `chromium` in the path (Debian's chromium-driver); where they are not, the test is passed
 //! over and says so, unless CI is set: there it must run.
 
+#![expect(clippy::expect_used, reason = "in a test a panic is the report")]
+
 use harness::cli::Cli;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};

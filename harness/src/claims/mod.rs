@@ -188,7 +188,8 @@ impl Claims {
                 paths.push(path);
             }
         }
-        paths.sort();
+        // By stem, so that page.yaml comes before page-2026-07.yaml.
+        paths.sort_by(|one, other| one.file_stem().cmp(&other.file_stem()));
         let mut texts = Vec::new();
         for path in paths {
             let text = std::fs::read_to_string(&path)

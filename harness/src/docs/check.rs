@@ -351,11 +351,22 @@ fn of_version(tag: &str, states: &[(Version, Known)]) -> (Verdict, String) {
         return (Verdict::Undecided, format!("{tag:?} is no version"));
     };
     let ranges = spans(states);
-    let Some(Span { added, .. }) = ranges.first() else {
+    let Some(first) = ranges.first() else {
         return (Verdict::Undecided, "no measured kernel has it".to_owned());
     };
+    // More than one range: a stable branch got it early. The tag may mean any of them.
+    let kept = ranges.iter().map(|span| of_start(version, span.added));
+    let settled = kept
+        .into_iter()
+        .filter(|(verdict, _)| *verdict != Verdict::Contradicted)
+        .min_by_key(|(verdict, _)| *verdict);
+    settled.unwrap_or_else(|| of_start(version, first.added))
+}
+
+/// The verdict on a version against the start of one range.
+fn of_start(version: Version, added: Added) -> (Verdict, String) {
     let first = added.first();
-    match *added {
+    match added {
         _ if version > first => (Verdict::Contradicted, format!("{first} has it already")),
         Added::Exact(_) if version == first => {
             (Verdict::Confirmed, format!("{first} has it, the version before has not"))

@@ -146,6 +146,8 @@ fn what_is_decided_names_its_cases() {
 #[case("v6.2", "5.10=n 6.1=y", Verdict::Contradicted)]
 #[case("v5.7", "5.10=y 6.1=y", Verdict::WithinBounds)]
 #[case("v5.7", "5.10=n 6.1=n", Verdict::Undecided)]
+#[case::backported("v7.0", "6.11=n 6.12=y 6.16=n 6.19=n 7.0=y", Verdict::Confirmed)]
+#[case::backported_and_wrong("v6.18", "6.11=n 6.12=y 6.16=n 6.19=n 7.0=y", Verdict::Contradicted)]
 #[case("soon", "5.10=n 6.1=y", Verdict::Undecided)]
 fn versions_are_judged_by_what_was_measured(
     #[case] tag: &str,

@@ -47,10 +47,12 @@ fn wrong_entry(
     evidence: &Evidence<'_>,
 ) {
     let item = evidence.items.get(&(list.list.kind(), entry.name.clone()));
-    let span = item.and_then(|item| item.answers.spans().into_iter().next());
+    let spans = item.map(|item| item.answers.spans()).unwrap_or_default();
+    // With more than one range a stable branch got it early, and which the tag should mean is not ours to say.
+    let alone = spans.len() == 1;
     let (what, line) = (&entry.name, entry.line);
-    match (span.map(|span| span.added), &entry.since) {
-        (Some(Added::Exact(version)), Some(tag)) => {
+    match (spans.first().map(|span| span.added), &entry.since) {
+        (Some(Added::Exact(version)), Some(tag)) if alone => {
             retag(lines, line, tag, version);
             let what = format!(
                 "line {line}: LSM programs may call `{what}` since {version}, not {tag}; the commit of its link is left as it is"
