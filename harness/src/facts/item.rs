@@ -99,6 +99,15 @@ impl Answers {
         spans(&self.0.iter().filter_map(state).collect::<Vec<_>>())
     }
 
+    /// What to say where no measured kernel answers yes.
+    #[must_use]
+    pub fn never(&self) -> &'static str {
+        match self.kernels(Known::Unknown).next() {
+            None => "on no measured kernel",
+            Some(_) => "on no measured kernel that tells",
+        }
+    }
+
     /// Kernels whose answer is so, in the matrix's order.
     pub fn kernels(&self, known: Known) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(_, answer)| answer.known() == known).map(|(kernel, _)| kernel.as_str())

@@ -71,7 +71,7 @@ fn ranges(material: &Material<'_>, what: &str, answers: &Answers) -> Markup {
                 td { (kernel_phrase(all, &places)) }
             }
         }
-        @if spans.is_empty() { tr { th scope="row" { (what) } td colspan="3" { "on no measured kernel that tells" } } }
+        @if spans.is_empty() { tr { th scope="row" { (what) } td colspan="3" { (answers.never()) } } }
     }
 }
 

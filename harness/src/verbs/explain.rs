@@ -161,7 +161,7 @@ fn history(item: &Item) -> String {
             })
             .collect();
         let said =
-            if spans.is_empty() { "on no measured kernel that tells".to_owned() } else { spans.join("; ") };
+            if spans.is_empty() { answers.never().to_owned() } else { spans.join("; ") };
         let _ = writeln!(text, "  {name}: {said}");
     }
     text + "\n"
