@@ -2,7 +2,8 @@
 //! the verdict that it should.
 
 use super::*;
-use crate::facts;
+use crate::docs::judge::of_version;
+use crate::facts::{self, Version};
 use crate::snapshot::{Ci, Store};
 use rstest::rstest;
 use std::path::Path;

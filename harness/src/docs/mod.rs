@@ -24,6 +24,7 @@
 
 pub mod check;
 pub mod fix;
+mod judge;
 pub mod page;
 pub mod print;
 

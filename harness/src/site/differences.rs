@@ -133,10 +133,13 @@ fn table(material: &Material<'_>, subjects: &[Subject<'_>]) -> Table {
     for subject in subjects {
         match subject {
             Subject::Item(item) => {
-                let features = item.features.iter().map(|it| (format!("{} ({})", item.name, it.name), &it.answers));
+                let features =
+                    item.features.iter().map(|it| (format!("{} ({})", item.name, it.name), &it.answers));
                 for (name, answers) in std::iter::once((item.name.clone(), &item.answers)).chain(features) {
                     let said = kernels.iter().map(|kernel| {
-                        answers.of(kernel).map_or_else(|| "not measured".to_owned(), crate::facts::Answer::words)
+                        answers
+                            .of(kernel)
+                            .map_or_else(|| "not measured".to_owned(), crate::facts::Answer::words)
                     });
                     rows.push((name, subject.path(), said.map(&mut number).collect()));
                 }

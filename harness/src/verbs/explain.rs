@@ -160,8 +160,7 @@ fn history(item: &Item) -> String {
                 None => format!("since {}", span.added),
             })
             .collect();
-        let said =
-            if spans.is_empty() { answers.never().to_owned() } else { spans.join("; ") };
+        let said = if spans.is_empty() { answers.never().to_owned() } else { spans.join("; ") };
         let _ = writeln!(text, "  {name}: {said}");
     }
     text + "\n"

@@ -104,7 +104,7 @@ fn add_missing(fix: &mut Fix, page: &Page, lines: &mut Lines, list: &PageList, e
         let what = format!(
             "`{}` is added: LSM programs may call it, {}",
             item.name,
-            crate::docs::check::history(&item.answers)
+            crate::docs::judge::history(&item.answers)
         );
         fix.edit(&page.path, what, vec![case_of(item)]);
     }
