@@ -1,7 +1,7 @@
 //! What a page of documentation says, statement by statement, and which records decide it: the files of `claims/`.
 //!
-//! `claims/README.md` documents the files. [`mod@parse`] reads them and refuses whatever is wrong with file and line;
-//! [`condition`] asks one kernel's records; [`evaluate`] makes a truth per kernel of a statement. Where a statement stands
+//! `claims/README.md` documents the files. `parse` reads them and refuses whatever is wrong with file and line;
+//! [`mod@condition`] asks one kernel's records; [`mod@evaluate`] makes a truth per kernel of a statement. Where a statement stands
 //! on a page, and the verdict on the page, is [`crate::docs`]'s part.
 
 pub mod condition;

@@ -121,7 +121,7 @@ pub struct NotRead {
 /// All verdicts on one page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// [`SCHEMA`].
+    /// Version of the JSON: 1.
     pub schema: u32,
     /// The page's path as given.
     pub page: String,

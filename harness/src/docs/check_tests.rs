@@ -84,6 +84,24 @@ fn what_changes_on_the_page_changes_the_verdict(
     assert_eq!(verdict(&PAGE.replace(old, new), id), Some(expected));
 }
 
+/// Of what the claims know, at most a twentieth may be left open.
+#[test]
+fn few_claims_are_undecided() {
+    let project = &*PROJECT;
+    let report = of_claims(&Evidence {
+        snapshots: &project.snapshots,
+        kernels: &project.kernels,
+        items: &project.items,
+        claims: &project.claims,
+    });
+    assert!(
+        report.count(Verdict::Undecided) * 20 <= report.findings.len(),
+        "{}",
+        report.count(Verdict::Undecided)
+    );
+    assert_eq!(report.count(Verdict::Gone), 0);
+}
+
 #[test]
 fn a_dropped_helper_is_missed() {
     let line = "    * [`bpf_loop`](../helper-function/bpf_loop.md)\n";

@@ -1,5 +1,5 @@
-//! A page of documentation against the records: [`page`] reads it as it is, [`check`] gives a verdict for each statement
-//! and list entry, [`print`] says it,
+//! A page of documentation against the records: [`page`] reads it as it is, [`mod@check`] gives a verdict for each statement
+//! and list entry, [`mod@print`] says it,
 //! [`mod@fix`] corrects what can be corrected.
 //!
 //! ```text

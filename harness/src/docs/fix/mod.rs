@@ -1,7 +1,7 @@
 //! Corrections of a page and of the data that its lists are generated from, as a patch, each with its evidence.
 //!
 //! Only what the records show is touched: entries that no kernel lets LSM programs call, entries that are missing, and
-//! versions that are known exactly ([`page`], [`helpers`], [`kfuncs`]). What a record cannot give (a commit's id, the name
+//! versions that are known exactly (`page`, `helpers`, `kfuncs`). What a record cannot give (a commit's id, the name
 //! of a set in the kernel's source) is not invented: such corrections, and all of prose, are proposals in words.
 
 mod helpers;

@@ -4,6 +4,7 @@ use super::lines::Lines;
 use super::{Data, Evidence, Fix, callable, case_of, list_of};
 use crate::claims::{Claim, Condition, Decision, evaluate};
 use crate::docs::check::{FOR_TESTS, Finding, Report, Verdict};
+use crate::docs::judge::history;
 use crate::docs::page::{Page, PageEntry, PageList};
 use crate::facts::{Added, Item, Known, Span, Version, spans};
 use std::collections::BTreeSet;
@@ -48,8 +49,9 @@ fn wrong_entry(
 ) {
     let item = evidence.items.get(&(list.list.kind(), entry.name.clone()));
     let spans = item.map(|item| item.answers.spans()).unwrap_or_default();
-    // With more than one range a stable branch got it early, and which the tag should mean is not ours to say.
-    let alone = spans.len() == 1;
+    // With more than one range a stable branch got it early, and where it is gone again a tag alone would mislead: what
+    // the tag should say then is not ours to decide.
+    let alone = spans.len() == 1 && spans.iter().all(|span| span.removed.is_none());
     let (what, line) = (&entry.name, entry.line);
     match (spans.first().map(|span| span.added), &entry.since) {
         (Some(Added::Exact(version)), Some(tag)) if alone => {
@@ -101,11 +103,7 @@ fn add_missing(fix: &mut Fix, page: &Page, lines: &mut Lines, list: &PageList, e
         let before = list.entries.iter().find(|entry| entry.name > item.name).map(|entry| entry.line - 1);
         let last = list.entries.last().map_or(list.line, |entry| entry.line);
         lines.insert(before.unwrap_or(last), text.replace(NAME, &item.name));
-        let what = format!(
-            "`{}` is added: LSM programs may call it, {}",
-            item.name,
-            crate::docs::judge::history(&item.answers)
-        );
+        let what = format!("`{}` is added: LSM programs may call it, {}", item.name, history(&item.answers));
         fix.edit(&page.path, what, vec![case_of(item)]);
     }
 }
