@@ -372,7 +372,10 @@ fn left_out(listed: &BTreeSet<&str>, list: List, evidence: &Evidence<'_>) -> Vec
             let span = item.answers.spans().pop()?;
             let condition = item.answers.0.iter().rev().find_map(|(_, answer)| match answer {
                 Answer::Yes { condition } => Some(condition.clone()),
-                Answer::No { .. } | Answer::Absent { .. } | Answer::Unknown { .. } => None,
+                Answer::No { .. }
+                | Answer::Absent { .. }
+                | Answer::BuildLacks { .. }
+                | Answer::Unknown { .. } => None,
             });
             Some(Unlisted {
                 kind: item.kind.name(),

@@ -149,7 +149,10 @@ pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) ->
         .iter()
         .filter_map(|(_, answer)| match answer {
             Answer::Yes { condition } => Some(condition.as_str()),
-            Answer::No { .. } | Answer::Absent { .. } | Answer::Unknown { .. } => None,
+            Answer::No { .. }
+            | Answer::Absent { .. }
+            | Answer::BuildLacks { .. }
+            | Answer::Unknown { .. } => None,
         })
         .filter(|condition| !condition.is_empty())
         .collect();

@@ -93,7 +93,7 @@ fn support(answers: &Answers) -> Vec<Support> {
             Answer::Yes { .. } | Answer::No { .. } | Answer::Absent { .. } => {
                 if answer.known() == Known::Unknown { Known::Unknown } else { Known::No }
             }
-            Answer::Unknown { .. } => Known::Unknown,
+            Answer::BuildLacks { .. } | Answer::Unknown { .. } => Known::Unknown,
         };
         let states: Vec<_> = answers
             .0
@@ -119,7 +119,7 @@ fn notes(answers: &Answers) -> Vec<Note> {
         let note = match answer {
             Answer::Yes { .. } => continue,
             Answer::No { why } => why.clone(),
-            Answer::Absent { .. } | Answer::Unknown { .. } => answer.words(),
+            Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. } => answer.words(),
         };
         match notes.iter_mut().find(|known| known.note == note) {
             Some(known) => known.kernels.push(kernel.clone()),

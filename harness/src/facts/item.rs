@@ -55,6 +55,11 @@ pub enum Answer {
         /// The option that may have left it out; none where its absence is the version's.
         perhaps: Option<&'static str>,
     },
+    /// It is in the kernel, and something in how this kernel was built keeps programs from it: no word about the version.
+    BuildLacks {
+        /// What the kernel said.
+        why: String,
+    },
     /// Could not be told.
     Unknown {
         /// Why.
@@ -69,7 +74,9 @@ impl Answer {
         match self {
             Self::Yes { .. } => Known::Yes,
             Self::No { .. } | Self::Absent { perhaps: None } => Known::No,
-            Self::Absent { perhaps: Some(_) } | Self::Unknown { .. } => Known::Unknown,
+            Self::Absent { perhaps: Some(_) } | Self::BuildLacks { .. } | Self::Unknown { .. } => {
+                Known::Unknown
+            }
         }
     }
 
@@ -82,6 +89,7 @@ impl Answer {
             Self::No { why } => format!("no: {why}"),
             Self::Absent { perhaps: None } => "not in the kernel".to_owned(),
             Self::Absent { perhaps: Some(option) } => format!("not in this build (it needs {option})"),
+            Self::BuildLacks { why } => format!("not in this build: {why}"),
             Self::Unknown { why } => format!("could not tell: {why}"),
         }
     }
@@ -175,7 +183,7 @@ fn is_item(item: &Item) -> bool {
         || item.answers.0.iter().any(|(_, answer)| match answer {
             Answer::Yes { .. } => true,
             Answer::No { why } => why == DISABLED,
-            Answer::Absent { .. } | Answer::Unknown { .. } => false,
+            Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. } => false,
         })
 }
 
@@ -385,11 +393,15 @@ fn normal_use(snapshot: &Snapshot, kernels: &[String]) -> Option<Feature> {
     Some(Feature { name: "normal use", case: case.clone(), answers: used })
 }
 
+/// In an answer that is about the BTF that came with the image (`probes::families::kfuncs::cases`, `bare_call`).
+const BUILD: &str = "the kernel's BTF lacks";
+
 /// The answers of `kfuncs/inventory`, and what the kfunc's own probe adds.
 fn kfuncs(inventory: &Snapshot, snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Vec<Item> {
     const KINDS: [(&str, &str); 2] = [("plain", "LSM programs"), ("sleepable", "sleepable LSM programs")];
     let of_kind = |said: Option<&Value>| match said.and_then(Value::as_str) {
         Some("may call it") => yes(),
+        Some(said) if said.contains(BUILD) => Answer::BuildLacks { why: said.to_owned() },
         Some(said) => Answer::No { why: said.to_owned() },
         None => Answer::Unknown { why: "the case does not say".to_owned() },
     };

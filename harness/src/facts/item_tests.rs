@@ -90,3 +90,18 @@ fn what_could_not_be_told_is_no_no() {
     assert_eq!(item.answers.kernels(Known::Unknown).collect::<Vec<_>>(), ["6.1"]);
     assert!(item.answers.spans().is_empty());
 }
+
+#[test]
+fn a_flaw_of_a_build_ends_no_range() {
+    let said = |said: &str| seen("bpf_x", &json!({"LSM programs": said, "sleepable LSM programs": said}));
+    let flaw = "no program can: the kernel's BTF lacks its full prototype";
+    let rows = vec![
+        ("7.0", vec![said("may call it")]),
+        ("7.1", vec![said(flaw)]),
+        ("7.2", vec![said("may call it")]),
+    ];
+    let items = collect(&BTreeMap::from([snapshot(INVENTORY, rows)]), &names(&["7.0", "7.1", "7.2"]));
+    let item = &items[&(Kind::Kfunc, "bpf_x".to_owned())];
+    assert_eq!(words(item)[1], format!("not in this build: {flaw}"));
+    assert_eq!(item.answers.spans().len(), 1);
+}

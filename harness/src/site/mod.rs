@@ -111,7 +111,7 @@ const fn sign(answer: &Answer) -> (&'static str, &'static str) {
     match answer {
         Answer::Yes { condition } if condition.is_empty() => ("y", "✓"),
         Answer::Yes { .. } => ("c", "◐"),
-        Answer::No { .. } => ("n", "✗"),
+        Answer::No { .. } | Answer::BuildLacks { .. } => ("n", "✗"),
         Answer::Absent { .. } => ("a", "–"),
         Answer::Unknown { .. } => ("u", "?"),
     }

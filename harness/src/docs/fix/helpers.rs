@@ -115,7 +115,9 @@ fn member(item: &Item) -> Vec<String> {
     let mut lines = vec![format!("  - name: {}", item.name)];
     let newest = item.answers.0.iter().rev().find_map(|(_, answer)| match answer {
         Answer::Yes { condition } => Some(condition.as_str()),
-        Answer::No { .. } | Answer::Absent { .. } | Answer::Unknown { .. } => None,
+        Answer::No { .. } | Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. } => {
+            None
+        }
     });
     let condition = match newest.unwrap_or_default() {
         "by programs that may sleep" => Some("sleepable: true"),
