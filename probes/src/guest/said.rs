@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_case_is_heard_as_it_was_said() {
-        let text = r#"{"name":"fire \"x\"","phase":"trigger","end":"refused","errno":"EPERM","seen":{"runs":3}}"#;
+        let text =
+            r#"{"name":"fire \"x\"","phase":"trigger","end":"refused","errno":"EPERM","seen":{"runs":3}}"#;
         let case: Case = serde_json::from_str(text).unwrap();
         let line = Said::Case(Box::new(case)).line().unwrap();
         let Ok(Heard::Case(heard)) = Heard::read(&line) else { panic!("no case: {line:?}") };
@@ -138,7 +139,9 @@ mod tests {
         let said = Said::Returned { outcome: Outcome::Observed, links: vec![3, 9] };
         let line = said.line().unwrap();
         let heard = Heard::read(&line);
-        assert!(matches!(heard, Ok(Heard::Returned { outcome: Outcome::Observed, links }) if links == [3, 9]));
+        assert!(
+            matches!(heard, Ok(Heard::Returned { outcome: Outcome::Observed, links }) if links == [3, 9])
+        );
     }
 
     #[rstest]
