@@ -36,7 +36,7 @@ pub(super) fn probe(row: Row) -> Probe {
 
 fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
     let shared = Shared::default();
-    session.quick_case("exists", |attempt| exists(attempt, row))?;
+    session.case("exists", |attempt| exists(attempt, row))?;
     if row.sleep != Sleep::Must {
         session.case("canonical", |attempt| run(attempt, &shared, row, (0, None)))?;
     }
@@ -71,7 +71,7 @@ fn loaded(
 ) -> Result<(), Stop> {
     match row.machine {
         Machine::Doomed => session.case(name, body),
-        Machine::Shared | Machine::Own => session.quick_case(name, body),
+        Machine::Shared | Machine::Own => session.case(name, body),
     }
 }
 
