@@ -101,7 +101,12 @@ pub fn github(report: &Report) -> String {
         };
         let line = finding.line.unwrap_or(1);
         let title = property(&format!("{}: {}", finding.verdict.name(), finding.id));
-        let message = data(&format!("{} {}. Evidence: {}", finding.says, finding.detail, evidence(finding)));
+        let message = data(&format!(
+            "{} {}. Evidence: {}",
+            finding.says,
+            finding.detail.trim_end_matches('.'),
+            evidence(finding)
+        ));
         let _ =
             writeln!(text, "::{level} file={},line={line},title={title}::{message}", property(&report.page));
     }
