@@ -2,7 +2,8 @@
 //!
 //! aya asks the kernel for its features and parses all of the kernel's BTF, each of which costs a slow machine some
 //! tenths of a second. So PID 1 does both once ([`Aya::warm`]), if a selected probe says that it uses aya, and the
-//! probes' processes inherit the result.
+//! probes' processes inherit the result. It is some 30 MiB, whose page tables each process would copy: these probes
+//! come first, and then PID 1 drops it.
 //!
 //! What becomes of an object is told in the same terms as of a program made by hand: a refusal by the kernel carries
 //! its errno, the verifier's words are in the case's log, and the phase is that of the system call.
@@ -16,11 +17,29 @@ use aya::programs::{Lsm, ProgramError};
 use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness, Pod, VerifierLogLevel};
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr::NonNull;
 
 /// aya, ready to load.
 pub struct Aya {
-    btf: &'static Btf,
-    loader: RefCell<EbpfLoader<'static>>,
+    /// Refers to `btf`; `None` only while this is dropped.
+    loader: RefCell<Option<EbpfLoader<'static>>>,
+    /// A box that was leaked for the loader's sake.
+    btf: NonNull<Btf>,
+}
+
+impl Aya {
+    fn btf(&self) -> &Btf {
+        // SAFETY: the box lives as long as this does, and nobody changes what is in it.
+        unsafe { self.btf.as_ref() }
+    }
+}
+
+impl Drop for Aya {
+    fn drop(&mut self) {
+        drop(self.loader.get_mut().take());
+        // SAFETY: the pointer is that of a box which nobody else owns, and the loader, which had a reference, is gone.
+        drop(unsafe { Box::from_raw(self.btf.as_ptr()) });
+    }
 }
 
 impl Aya {
@@ -32,18 +51,19 @@ impl Aya {
         let path = "/sys/kernel/btf/vmlinux";
         let bytes = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
         let btf = Btf::parse(&bytes, Endianness::default()).map_err(|error| error.to_string())?;
-        // Lives as long as PID 1 and, in their copies of its memory, the probes.
-        let btf: &'static Btf = Box::leak(Box::new(btf));
+        let btf = NonNull::from(Box::leak(Box::new(btf)));
         aya::features();
         // A new loader parses the BTF once more by itself and offers no way not to, which is why one is kept.
         let mut loader = EbpfLoader::new();
-        loader.btf(Some(btf)).allow_unsupported_maps();
-        Ok(Self { btf, loader: RefCell::new(loader) })
+        // SAFETY: the box outlives the loader, which is dropped first.
+        loader.btf(Some(unsafe { btf.as_ref() })).allow_unsupported_maps();
+        Ok(Self { loader: RefCell::new(Some(loader)), btf })
     }
 
     /// Parses an object, sets its globals and creates its maps.
     fn open(&self, object: &Object, globals: &[Global], detail: bool) -> Result<Ebpf, EbpfError> {
         let mut loader = self.loader.borrow_mut();
+        let loader = loader.get_or_insert_with(EbpfLoader::new);
         loader.verifier_log_level(if detail {
             VerifierLogLevel::VERBOSE
         } else {
@@ -164,7 +184,7 @@ impl Attempt<'_> {
         let program: &mut Lsm =
             program.try_into().map_err(|error: ProgramError| could_not(&error.to_string()))?;
         self.at(Phase::Load);
-        match program.load(object.hook, aya.btf) {
+        match program.load(object.hook, aya.btf()) {
             Ok(()) => self.loaded(true, ""),
             Err(ProgramError::LoadError { io_error, verifier_log }) => {
                 self.loaded(false, &verifier_log.to_string());

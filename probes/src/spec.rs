@@ -45,6 +45,9 @@ pub struct Probe {
     pub no_files: bool,
     /// Whether it loads objects with aya, which PID 1 makes ready once for all of them.
     pub aya: bool,
+    /// Whether PID 1 keeps the links of its programs when its process ends, as for a family that
+    /// [lingers](crate::families::Family::lingers).
+    pub lingers: bool,
     /// What it does.
     pub run: Run,
 }
@@ -66,6 +69,7 @@ impl Probe {
             comes_last: false,
             no_files: false,
             aya: false,
+            lingers: false,
             run: Box::new(run),
         }
     }
@@ -95,6 +99,14 @@ impl Probe {
     #[must_use]
     pub const fn uses_aya(mut self) -> Self {
         self.aya = true;
+        self
+    }
+
+    /// The same probe, whose programs may stay attached when it is over: they let everything pass, on hooks that no
+    /// other probe on its machine asks about.
+    #[must_use]
+    pub const fn lingering(mut self) -> Self {
+        self.lingers = true;
         self
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::BtfError;
-use super::blob::Blob;
+use super::blob::{Blob, Words};
 use super::names::Names;
 
 /// What a type is; numbered as `BTF_KIND_*`.
@@ -176,7 +176,7 @@ pub(super) struct Layer {
     types: Range<usize>,
     strings: Range<usize>,
     /// Where type `first_id + i` stands in the type section.
-    offsets: Vec<u32>,
+    offsets: Words,
     /// Its kind, kept apart so that a scan for a kind touches little memory.
     kinds: Vec<Kind>,
     first_id: u32,
@@ -225,6 +225,7 @@ impl Layer {
         }
         let (types, strings) = (header.types, header.strings);
         let (names, tags) = (OnceLock::new(), OnceLock::new());
+        let offsets = Words::beside(&data, offsets);
         Ok(Self { base, data, types, strings, offsets, kinds, first_id, first_string, names, tags })
     }
 
@@ -317,7 +318,7 @@ impl Layer {
 
     /// The index of names, built on the first call.
     pub(super) fn names(&self) -> &Names {
-        self.names.get_or_init(|| Names::build(self))
+        self.names.get_or_init(|| Names::build(self, &self.data))
     }
 
     /// The declaration tags of this layer, found on the first call: a scan of all types for each function that is asked

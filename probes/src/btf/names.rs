@@ -4,6 +4,7 @@
 //! would cost about a tenth of building this. Names are not copied, and building is linear whatever they are.
 
 use super::Kind;
+use super::blob::{Blob, Words};
 use super::layer::Layer;
 
 /// The end of a chain.
@@ -12,14 +13,14 @@ const NONE: u32 = u32::MAX;
 /// For each hash the first type, and for each type the next one with the same hash, in ascending order.
 #[derive(Debug)]
 pub(super) struct Names {
-    heads: Vec<u32>,
-    next: Vec<u32>,
+    heads: Words,
+    next: Words,
 }
 
 impl Names {
     /// Indexes every type of `layer` that has a name of its own; tags, whose names repeat by the hundred, are left
-    /// out.
-    pub(super) fn build(layer: &Layer) -> Self {
+    /// out. The index lies where `data`, the layer's own, does.
+    pub(super) fn build(layer: &Layer, data: &Blob) -> Self {
         let kinds = layer.kinds();
         let mut heads = vec![NONE; kinds.len().next_power_of_two()];
         let mut next = vec![NONE; kinds.len()];
@@ -38,7 +39,7 @@ impl Names {
                 *head = index;
             }
         }
-        Self { heads, next }
+        Self { heads: Words::beside(data, heads), next: Words::beside(data, next) }
     }
 
     /// The indexes of the types that may have this name, ascending; the caller compares the names.

@@ -185,7 +185,8 @@ fn place_probes() -> Vec<Probe> {
             &limit,
             places::many_programs,
         )
-        .own_machine(), // slow: it fills a hook, and empties it again
+        .own_machine() // it fills hooks, which to empty again would take seconds
+        .lingering(),
         Probe::new(
             "chain/takers-of-places",
             "Do fentry, fexit and programs of a cgroup take places of a hook's LSM programs, and are they given back?",
@@ -196,7 +197,8 @@ fn place_probes() -> Vec<Probe> {
             ],
             places::takers,
         )
-        .own_machine(),
+        .own_machine()
+        .lingering(),
     ]
 }
 

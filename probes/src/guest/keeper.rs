@@ -20,14 +20,15 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps exactly `hooks` from now on. A hook that cannot be kept only costs time.
-    pub(super) fn keep(&mut self, kernel: &Kernel, hooks: &'static [&'static str]) {
+    /// Keeps exactly `hooks` from now on, and says whether that is a change. A hook that cannot be kept only costs time.
+    pub(super) fn keep(&mut self, kernel: &Kernel, hooks: &'static [&'static str]) -> bool {
         if self.hooks == hooks {
-            return;
+            return false;
         }
         kernel.forget_dispatchers();
         self.links = hooks.iter().filter_map(|hook| attach(kernel, hook)).collect();
         self.hooks = hooks;
+        true
     }
 }
 

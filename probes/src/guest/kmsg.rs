@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 /// What makes a kernel message a finding. Matched anywhere in the text.
 const ALARMS: &[&str] = &[
@@ -24,6 +24,7 @@ const ALARMS: &[&str] = &[
 /// The kernel's message buffer, from now on.
 pub(super) struct Kmsg {
     file: Option<File>,
+    flags: Option<File>,
     tainted: u64,
 }
 
@@ -31,7 +32,9 @@ impl Kmsg {
     /// Starts reading after what is there now.
     pub(super) fn open() -> Self {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").ok();
-        let mut kmsg = Self { file, tainted: tainted() };
+        let flags = File::open("/proc/sys/kernel/tainted").ok();
+        let tainted = tainted(flags.as_ref());
+        let mut kmsg = Self { file, flags, tainted };
         if let Some(file) = &mut kmsg.file {
             let _ = file.seek(SeekFrom::End(0));
         }
@@ -53,7 +56,7 @@ impl Kmsg {
                 Err(_) => break,
             }
         }
-        let now = tainted();
+        let now = tainted(self.flags.as_ref());
         if now != self.tainted {
             found.push(format!("tainted: {:#x} -> {now:#x}", self.tainted));
             self.tainted = now;
@@ -77,10 +80,11 @@ const TAINT_UNSIGNED_MODULE: u64 = 1 << 13;
 /// The kernel's taint flags, 0 when they cannot be read. Two are left out. The one that a WARN sets: the message itself
 /// is recorded, while the flag changes only with the first one since the boot. The one for a module without a signature:
 /// it would be noted beside whichever probe is the first that needs a module.
-fn tainted() -> u64 {
-    std::fs::read_to_string("/proc/sys/kernel/tainted")
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok())
+fn tainted(flags: Option<&File>) -> u64 {
+    let mut text = [0; 24];
+    flags
+        .and_then(|flags| flags.read_at(&mut text, 0).ok())
+        .and_then(|length| std::str::from_utf8(text.get(..length)?).ok()?.trim().parse::<u64>().ok())
         .unwrap_or(0)
         & !(TAINT_WARN | TAINT_UNSIGNED_MODULE)
 }

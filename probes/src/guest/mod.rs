@@ -13,8 +13,9 @@ mod keeper;
 mod kmsg;
 mod lingering;
 mod runner;
+mod said;
 
-pub(crate) use runner::Said;
+pub(crate) use said::Said;
 
 use crate::channel::{GuestEnd, Region};
 use crate::families;
@@ -42,7 +43,7 @@ fn serve(setup: Vec<String>) -> Result<(), String> {
     let mut channel = GuestEnd::new(region).map_err(|error| error.to_string())?;
     channel.hide_from_children().map_err(|error| error.to_string())?;
     let plan = channel.plan().map_err(|error| error.to_string())?;
-    let kernel = Kernel::read(setup);
+    let mut kernel = Kernel::read(setup);
     let facts = Box::new(kernel.facts().clone());
     let say =
         |channel: &mut GuestEnd, message: &Message| channel.send(message).map_err(|error| error.to_string());
@@ -62,12 +63,12 @@ fn serve(setup: Vec<String>) -> Result<(), String> {
         let _warmed = kernel.aya();
     }
     let records =
-        runner::run_all(&mut channel, &kernel, &plan, &probes).map_err(|error| error.to_string())?;
+        runner::run_all(&mut channel, &mut kernel, &plan, &probes).map_err(|error| error.to_string())?;
     say(&mut channel, &Message::Done { records })
 }
 
-/// The probes that the plan asks for, in the order of their declaration: those of the tables, those that the harness
-/// knows from other kernels, and those that this kernel's BTF brings.
+/// The probes that the plan asks for, in the order of their declaration, those that use aya before the others: those of
+/// the tables, those that the harness knows from other kernels, and those that this kernel's BTF brings.
 fn selected(plan: &Plan, kernel: &Kernel) -> Result<Vec<Probe>, String> {
     let globs = globs(&plan.select)?;
     let done: BTreeSet<&str> = plan.done.iter().map(String::as_str).collect();
@@ -85,7 +86,8 @@ fn selected(plan: &Plan, kernel: &Kernel) -> Result<Vec<Probe>, String> {
         .filter(|probe| plan.select.is_empty() || globs.is_match(&probe.id))
         .filter(|probe| !done.contains(probe.id.as_str()))
         .collect();
-    selected.sort_by_key(|probe| (probe.crashes, probe.comes_last)); // stable: otherwise as declared
+    // Stable: otherwise as declared.
+    selected.sort_by_key(|probe| (probe.crashes, probe.comes_last, !probe.aya));
     Ok(selected)
 }
 

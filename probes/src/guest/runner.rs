@@ -3,10 +3,11 @@
 use super::keeper::Keeper;
 use super::kmsg::Kmsg;
 use super::lingering::{self, Lingering};
+use super::said::{Heard, Said};
 use crate::channel::{ChannelError, Crumb, GuestEnd};
 use crate::families;
 use crate::protocol::{Message, Plan};
-use crate::record::{Case, Outcome};
+use crate::record::Outcome;
 use crate::session::{self, Kernel, Session, Sink};
 use crate::spec::Probe;
 use nix::errno::Errno;
@@ -15,7 +16,6 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
@@ -26,41 +26,32 @@ const TICK_MS: u16 = 100;
 /// How long a killed process may take to go; attached programs are detached on the way, a grace period each.
 const REAP: Duration = Duration::from_secs(20);
 
-/// What a probe's process says to PID 1, one JSON object per line.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Said {
-    /// A case has ended.
-    Case(Box<Case>),
-    /// The probe's function has returned.
-    Returned {
-        /// How the probe ended.
-        outcome: Outcome,
-        /// The descriptors that were links when they were made.
-        links: Vec<RawFd>,
-    },
-}
-
 /// Runs every probe of the plan and returns how many end records were sent.
 pub(super) fn run_all(
     channel: &mut GuestEnd,
-    kernel: &Kernel,
+    kernel: &mut Kernel,
     plan: &Plan,
     probes: &[Probe],
 ) -> Result<u64, ChannelError> {
     let mut kmsg = Kmsg::open();
+    kmsg.drain();
     let mut keeper = Keeper::default();
     let mut lingering = Lingering::default();
     let mut records = 0;
     for probe in probes.iter().filter(|probe| probe.machine == plan.machine) {
+        if !probe.aya {
+            kernel.drop_aya();
+        }
+        let kernel = &*kernel;
         channel.beat();
         channel.clear_crumb();
         let family = families::family(probe.family());
-        keeper.keep(kernel, family.map_or(&[], |family| family.kept));
+        if keeper.keep(kernel, family.map_or(&[], |family| family.kept)) {
+            kmsg.drain(); // what is said from here on is the probe's
+        }
         channel.send(&Message::Start { probe: probe.id.clone() })?;
-        kmsg.drain();
         let started = Instant::now();
-        let links = family.filter(|family| family.lingers).map(|_| &mut lingering);
+        let links = (probe.lingers || family.is_some_and(|family| family.lingers)).then_some(&mut lingering);
         let (outcome, process) = run_one(channel, kernel, plan, probe, links)?;
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         clear_the_field(channel, process.as_ref());
@@ -214,13 +205,13 @@ fn pass_on(
 ) -> Result<Option<(Outcome, Vec<RawFd>)>, ChannelError> {
     while let Some(end) = ears.pending.iter().position(|&byte| byte == b'\n') {
         let line: Vec<u8> = ears.pending.drain(..=end).collect();
-        match serde_json::from_slice(&line) {
-            Ok(Said::Case(case)) => {
-                channel.send(&Message::Case { probe: probe.id.clone(), case })?;
+        match Heard::read(&line) {
+            Ok(Heard::Case(case)) => {
+                channel.send_case(&probe.id, case)?;
                 // A probe that has died meanwhile hears nothing, which its own pipe will say.
                 let _ = ears.take.write_all(&[1]);
             }
-            Ok(Said::Returned { outcome, links }) => return Ok(Some((outcome, links))),
+            Ok(Heard::Returned { outcome, links }) => return Ok(Some((outcome, links))),
             Err(error) => {
                 let why = format!("the probe's process said nonsense: {error}");
                 return Ok(Some((Outcome::CouldNotTell { why }, Vec::new())));
@@ -259,24 +250,5 @@ fn clear_the_field(channel: &GuestEnd, child: Option<&OwnedFd>) {
             }
             Ok(_) => {}
         }
-    }
-}
-
-impl Sink {
-    /// Sends one message to PID 1 and waits until it has been taken: a case is safe when this returns, and a process
-    /// that has said its last word keeps its descriptors until PID 1 has looked at them.
-    pub(crate) fn say(&mut self, said: &Said) -> std::io::Result<()> {
-        self.keep(said)?;
-        let (lines, count) = self.take_kept();
-        self.pipe().write_all(&lines)?;
-        self.wait_until_taken(count)
-    }
-
-    /// Keeps a message, to be sent with the next that is said.
-    pub(crate) fn keep(&mut self, said: &Said) -> std::io::Result<()> {
-        let mut line = serde_json::to_vec(said)?;
-        line.push(b'\n');
-        self.add_kept(&line);
-        Ok(())
     }
 }

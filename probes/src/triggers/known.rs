@@ -19,11 +19,3 @@ pub fn inode_of_name(path: &str) -> Option<u64> {
 pub fn pid() -> Option<u64> {
     Some(u64::from(std::process::id()))
 }
-
-/// The device of a file system, as the kernel numbers it: anonymous ones have minors alone, up to 2^20.
-#[must_use]
-pub fn device(path: &str) -> Option<u64> {
-    let device = std::fs::metadata(path).ok()?.dev();
-    let (major, minor) = (libc::major(device), libc::minor(device));
-    Some(u64::from(major) << 20 | u64::from(minor))
-}

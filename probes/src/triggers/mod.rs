@@ -103,6 +103,12 @@ impl Arm {
         Self { target: results.cell(TARGET), runs: results.cell(RUNS) }
     }
 
+    /// Whether nobody is to be named.
+    #[must_use]
+    pub const fn is_idle(self) -> bool {
+        self.target.is_null()
+    }
+
     /// Does `act` with the calling process named as target. A child process that a recipe forks calls this itself;
     /// the page is shared with it.
     pub fn during<T>(self, act: impl FnOnce() -> T) -> T {

@@ -76,15 +76,22 @@ const FROM_DESCRIPTOR: usize = 4;
 /// include/uapi/linux/fcntl.h: AT_FDCWD, as an argument.
 const HERE: usize = usize::MAX - 99;
 
-/// The end of a super block, some time after `umount(2)`. Names its device.
+/// include/uapi/linux/magic.h: DEVPTS_SUPER_MAGIC.
+const DEVPTS: u64 = 0x1cd1;
+
+/// The end of a super block, some time after `umount(2)`. Names the kind of file system: devpts, each mount of which has
+/// a super block of its own, and of which nobody else ends one. For nobody it is a tmpfs: a super block that ends late
+/// would be taken for the next one. (Their devices tell them apart no better: a number is given again before the super
+/// block that had it has ended.)
 ///
 /// # Errors
 /// The errno of making the directory.
 pub fn free_super_block() -> Result<Act, Errno> {
     fs::create_dir_all(PATH)?;
     act(|arm: Arm| {
-        mount_tmpfs(MsFlags::empty())?;
-        arm.name_mark(super::known::device(PATH).unwrap_or(0));
+        let kind = if arm.is_idle() { "tmpfs" } else { "devpts" };
+        mount(None::<&str>, PATH, Some(kind), MsFlags::empty(), None::<&str>)?;
+        arm.name_mark(DEVPTS);
         let result = unmount();
         arm.until_run(FREED);
         arm.name_nobody();

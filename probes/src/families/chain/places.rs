@@ -14,10 +14,15 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// More programs than any kernel takes on one hook.
 const MANY: usize = 48;
-/// An int hook where PID 1 keeps no program.
-const INT_HOOK: &str = "task_getpgid";
+/// An int hook that no other probe on such a machine asks about. Each case has a hook of its own, and leaves it full:
+/// of programs that let everything pass, whose links PID 1 takes over.
+const INT_HOOK: &str = "sb_pivotroot";
 /// The same, a void one.
 const VOID_HOOK: &str = "inet_csk_clone";
+/// An int hook for whoever takes the last place.
+const TAKEN: &str = "quota_on";
+/// An int hook that programs of a cgroup are taken for too.
+const TAKEN_BY_CGROUP: &str = "sb_remount";
 
 /// Attaches trivial programs until one is refused; gives those that are attached, and the refusal.
 fn fill(attempt: &mut Attempt<'_>, hook: &str, most: usize) -> Result<(Vec<OwnedFd>, Option<Ended>), Ended> {
@@ -49,6 +54,7 @@ fn until_refused(attempt: &mut Attempt<'_>, hook: &str) -> Result<(), Ended> {
     see_limit(attempt)?;
     let (links, refusal) = fill(attempt, hook, MANY)?;
     attempt.see("attached", links.len());
+    std::mem::forget(links);
     refusal.map_or(Ok(()), Err)
 }
 
@@ -82,10 +88,10 @@ fn first_of_eight(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
 pub(super) fn takers(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("one-place-left", |attempt| {
         let results = attempt.results()?;
-        let (mut links, _refusal) = fill(attempt, INT_HOOK, MANY)?;
+        let (mut links, _refusal) = fill(attempt, TAKEN, MANY)?;
         drop(links.pop());
-        let spare = attempt.load_lsm(&trivial(INT_HOOK))?;
-        let function = format!("bpf_lsm_{INT_HOOK}");
+        let spare = attempt.load_lsm(&trivial(TAKEN))?;
+        let function = format!("bpf_lsm_{TAKEN}");
         for (name, attach_type) in [("fentry", BPF_TRACE_FENTRY), ("fexit", BPF_TRACE_FEXIT)] {
             let program = tracing(attempt, &function, attach_type, &results, |_| {})?;
             attempt.at(Phase::Attach);
@@ -94,19 +100,21 @@ pub(super) fn takers(session: &mut Session<'_>) -> Result<(), Stop> {
             attempt.outcome(&format!("an LSM program beside the {name}"), &attach_raw(&spare));
         }
         attempt.outcome("an LSM program in the place given back", &attach_raw(&spare));
+        std::mem::forget(links);
         Ok(())
     })?;
     session.case("two-left-programs-of-a-cgroup", |attempt| {
-        let (mut links, _refusal) = fill(attempt, INT_HOOK, MANY)?;
+        let (mut links, _refusal) = fill(attempt, TAKEN_BY_CGROUP, MANY)?;
         links.truncate(links.len() - 2);
         let (first, second) = (of_root_cgroup(attempt)?, of_root_cgroup(attempt)?);
-        let spare = attempt.load_lsm(&trivial(INT_HOOK))?;
-        let again = attempt.load_lsm(&trivial(INT_HOOK))?;
+        let spare = attempt.load_lsm(&trivial(TAKEN_BY_CGROUP))?;
+        let again = attempt.load_lsm(&trivial(TAKEN_BY_CGROUP))?;
         attempt.at(Phase::Attach);
         let _both = (first.attach()?, second.attach()?);
         let one = attach_raw(&spare);
         attempt.outcome("an LSM program beside two programs of a cgroup", &one);
         attempt.outcome("one more", &attach_raw(&again));
+        std::mem::forget(links);
         Ok(())
     })
 }
@@ -122,7 +130,7 @@ fn of_root_cgroup(attempt: &mut Attempt<'_>) -> Result<OfCgroup, Ended> {
         File::open("/sys/fs/cgroup").map_err(|error| Ended::could_not("open the root cgroup", error))?;
     let mut asm = Asm::new();
     asm.mov_imm(Reg::R0, 1).exit();
-    let mut program = LsmProgram::raw(INT_HOOK, asm);
+    let mut program = LsmProgram::raw(TAKEN_BY_CGROUP, asm);
     program.attach_type = BPF_LSM_CGROUP;
     Ok(OfCgroup { program: attempt.load_lsm(&program)?, cgroup })
 }

@@ -11,8 +11,8 @@ pub(super) const HOOKS: &[Hook] = &[
     int("sb_alloc_security", mounts::new_mount, "fs/super.c", "alloc_super"),
     // A super block goes in a work queue, a grace period after the last reference.
     void("sb_free_security", mounts::free_super_block, "fs/super.c", "destroy_super_work")
-        .object(0, "super_block.s_dev")
-        .member("sb", MAGIC, TMPFS),
+        .object(0, MAGIC)
+        .member("sb", "super_block.s_blocksize", 1024),
     int("sb_set_mnt_opts", mounts::new_mount, "fs/super.c", "vfs_get_tree").member("sb", MAGIC, TMPFS),
     int("sb_kern_mount", mounts::new_mount, "fs/namespace.c", "do_new_mount_fc").member("sb", MAGIC, TMPFS),
     int("sb_mount", mounts::new_mount, "fs/namespace.c", "path_mount").text("type", "tmpfs"),
