@@ -14,15 +14,16 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// More programs than any kernel takes on one hook.
 const MANY: usize = 48;
-/// An int hook that no other probe on such a machine asks about. Each case has a hook of its own, and leaves it full:
-/// of programs that let everything pass, whose links PID 1 takes over.
+/// An int hook that no other probe on such a machine asks about. Each case has a hook of its own, and but for the last
+/// leaves it full of programs that let everything pass, whose links PID 1 takes over.
 const INT_HOOK: &str = "sb_pivotroot";
 /// The same, a void one.
 const VOID_HOOK: &str = "inet_csk_clone";
 /// An int hook for whoever takes the last place.
 const TAKEN: &str = "quota_on";
-/// An int hook that programs of a cgroup are taken for too.
-const TAKEN_BY_CGROUP: &str = "sb_remount";
+/// An int hook that programs of a cgroup are taken for too. It is emptied again: the kernel gives back later what such a
+/// program takes of the hooks that cgroups may have, so that `cgroup/limit-of-hooks` has to ask about this one as well.
+const TAKEN_BY_CGROUP: &str = "task_getioprio";
 
 /// Attaches trivial programs until one is refused; gives those that are attached, and the refusal.
 fn fill(attempt: &mut Attempt<'_>, hook: &str, most: usize) -> Result<(Vec<OwnedFd>, Option<Ended>), Ended> {
@@ -114,7 +115,6 @@ pub(super) fn takers(session: &mut Session<'_>) -> Result<(), Stop> {
         let one = attach_raw(&spare);
         attempt.outcome("an LSM program beside two programs of a cgroup", &one);
         attempt.outcome("one more", &attach_raw(&again));
-        std::mem::forget(links);
         Ok(())
     })
 }
