@@ -7,7 +7,7 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything matched
-  1  a record differs from its snapshot, or a snapshot is missing or stale
+  1  a record differs from its snapshot, or a snapshot is missing or stale; of docs: a statement is contradicted
   2  bad input: a wrong option, a wrong key in matrix.yaml, an unknown probe or kernel
   3  infrastructure: no QEMU, no download, no room, no machine that boots
   4  nothing was selected
@@ -33,7 +33,8 @@ With --format json: an array of objects with kernel and these fields.
 With --format json: an array of objects with kernel, hook and reason.
 
 --undocumented prints the helpers and kfuncs that some LSM program may call, with the kernels, and that the
-documentation's page does not list; --unsupported those that it lists and no kernel lets them call, with the answers.
+documentation's page (claims/lists*.yaml) does not list; --unsupported those that it lists and no kernel lets them
+call, with the answers.
 With --format json: an array of objects with kind, name, kernels, and for --unsupported answers.";
 
 /// Conformance suite for BPF_PROG_TYPE_LSM: boots real kernels, runs probes in them, compares what they saw with the
@@ -71,7 +72,7 @@ pub enum Verb {
     },
     /// Run one probe and show its program as the kernel saw it, the verifier's log and the record, per kernel
     Show(ShowOptions),
-    /// Explain one probe from its snapshot: question, answer per range of kernels, kernel source, and its program
+    /// Explain one probe, or a hook, helper or kfunc by name, from its snapshot: question, answer per range of kernels, kernel source, and its program
     Explain(ExplainOptions),
     /// Say what changed from one kernel to another: rows of the matrix, run folders, or images on disk
     Diff(DiffOptions),
@@ -79,6 +80,16 @@ pub enum Verb {
     Doctor(DoctorOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
     Accept(AcceptOptions),
+    /// Hold pages of documentation against the records
+    Docs {
+        /// What to do with them
+        #[command(subcommand)]
+        verb: DocsVerb,
+    },
+    /// Write compatibility data as JSON, with its JSON Schema, from the snapshots
+    Export(ExportOptions),
+    /// Write the static site: a matrix, a page per item and kernel, differences, claims
+    Report(ReportOptions),
     /// Join run folders of several machines, compare them, and demand that none is missing
     Merge(MergeOptions),
     /// Print a completion script for a shell
@@ -132,6 +143,57 @@ pub enum KernelsVerb {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+}
+
+/// Verbs on documentation.
+#[derive(Debug, Subcommand)]
+pub enum DocsVerb {
+    /// Give every statement and list entry of pages a verdict, with the kernels and probes that show it
+    ///
+    /// The statements are those of claims/; entries of generated lists are held against the records directly. Exit code 1
+    /// when something is contradicted. Boots nothing.
+    Check(DocsCheckOptions),
+    /// Write a patch that corrects a page's lists and tags and the data behind them, and beside it the evidence
+    ///
+    /// Touches nothing without a record: what the records do not give, and all prose, is proposed in FILE.md.
+    Fix(DocsFixOptions),
+}
+
+/// Options of `docs fix`.
+#[derive(Args, Clone, Debug)]
+pub struct DocsFixOptions {
+    /// The page; the patch names it by this path
+    pub page: PathBuf,
+    /// The folder with the data: files whose names end in helpers-functions.yaml, kfuncs.yaml, feature-versions.yaml
+    #[arg(long, value_name = "DIR")]
+    pub yaml: Option<PathBuf>,
+    /// Where the patch goes; the evidence goes to FILE.md
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Options of `docs check`.
+#[derive(Args, Clone, Debug)]
+pub struct DocsCheckOptions {
+    /// The pages, as they are in the documentation's repository
+    #[arg(required = true, value_name = "PAGE")]
+    pub pages: Vec<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = DocsFormat::Table)]
+    pub format: DocsFormat,
+}
+
+/// How verdicts on documentation are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DocsFormat {
+    /// For people
+    Table,
+    /// For programs; field names are documented in `harness::docs`
+    Json,
+    /// For a page
+    Markdown,
+    /// For a GitHub workflow: annotations on the lines of the page
+    Github,
 }
 
 /// How results are printed.
@@ -255,7 +317,7 @@ pub struct ShowOptions {
 /// Options of `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainOptions {
-    /// The probe's id, or a case's: `FAMILY/NAME[/VARIANT]`
+    /// The probe's id, or a case's: `FAMILY/NAME[/VARIANT]`; or the name of a hook, helper or kfunc
     pub probe: String,
     /// Boot nothing: the program is printed only if an earlier run has kept it
     #[arg(long)]
@@ -292,6 +354,22 @@ pub struct DoctorOptions {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+}
+
+/// Options of `export`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportOptions {
+    /// The folder; the project's own is compat
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Options of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportOptions {
+    /// The folder; it must be empty, new, or an earlier site
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// Options of `accept`.

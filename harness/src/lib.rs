@@ -2,8 +2,12 @@
 
 pub mod cache;
 pub mod child;
+pub mod claims;
 pub mod cli;
+pub mod docs;
 pub mod exit;
+pub mod export;
+pub mod facts;
 pub mod matrix;
 pub mod model;
 pub mod normalize;
@@ -11,6 +15,7 @@ pub mod progress;
 pub mod provision;
 pub mod report;
 pub mod run;
+pub mod site;
 pub mod snapshot;
 pub mod verbs;
 pub mod vmm;

@@ -3,10 +3,16 @@
 //! [`Region`] is the mapping, [`GuestEnd`] puts messages into the ring, [`HostEnd`] takes them out. Everything the
 //! other side wrote is checked before it is believed: positions, lengths, checksums.
 
+mod child;
+
+pub use child::{Crumb, Notes};
+
+use crate::guest::case_in;
 use crate::protocol::{FRAME_HEAD, FRAME_MAGIC, FRAME_MAX, Message, PROTOCOL, Plan};
+use crate::record::Case;
 use conform_boot::layout::{
-    CRUMB_BYTES, CRUMB_OFFSET, Header, MAGIC, PLAN_MAX, PLAN_OFFSET, REGION, RING_BYTES, RING_OFFSET,
-    SEED_BYTES, WAITING,
+    CRUMB_BYTES, CRUMB_OFFSET, Header, MAGIC, NOTES_BYTES, NOTES_HEAD, NOTES_OFFSET, PLAN_MAX, PLAN_OFFSET,
+    REGION, RING_BYTES, RING_OFFSET, SEED_BYTES, WAITING,
 };
 use memmap2::{MmapMut, MmapOptions};
 use std::fs::File;
@@ -103,6 +109,14 @@ impl Region {
         self.counter(|header| unsafe { &raw mut (*header).go })
     }
 
+    /// What stands among the notes, as far as it can: the length is the probe's word.
+    fn notes(&self) -> Vec<u8> {
+        let area = &self.map[NOTES_OFFSET..NOTES_OFFSET + NOTES_BYTES];
+        let (length, notes) = area.split_at(NOTES_HEAD);
+        let length = length.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
+        notes.get(..length).unwrap_or(notes).to_vec()
+    }
+
     fn crumb(&self) -> String {
         let page = &self.map[CRUMB_OFFSET..CRUMB_OFFSET + CRUMB_BYTES];
         let length = u32::from_le_bytes([page[0], page[1], page[2], page[3]]) as usize;
@@ -128,13 +142,13 @@ impl Region {
         ring[..from.len() - first].copy_from_slice(&from[first..]);
     }
 
-    /// Keeps the region out of child processes, but for the breadcrumb page.
+    /// Keeps the region out of child processes, but for the breadcrumb page and the notes.
     ///
     /// # Errors
     /// [`ChannelError::Map`] when the kernel refuses the advice.
     pub fn hide_from_children(&self) -> Result<(), ChannelError> {
         let base = self.map.as_ptr().cast_mut();
-        for (offset, length) in [(0, CRUMB_OFFSET), (PLAN_OFFSET, REGION - PLAN_OFFSET)] {
+        for (offset, length) in [(0, CRUMB_OFFSET), (RING_OFFSET, REGION - RING_OFFSET)] {
             // SAFETY: the range lies inside the mapping; the advice changes only what fork copies.
             let result = unsafe { libc::madvise(base.add(offset).cast(), length, libc::MADV_DONTFORK) };
             if result != 0 {
@@ -239,9 +253,23 @@ impl GuestEnd {
         self.region.heartbeat().fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Empties the breadcrumb page before a probe starts.
-    pub fn clear_crumb(&mut self) {
+    /// Empties the breadcrumb page and the notes before a probe starts.
+    pub fn clear(&mut self) {
         self.crumb().set("");
+        self.notes().clear();
+    }
+
+    /// Takes what the probe's process has noted since the last time.
+    pub fn take_notes(&mut self) -> Vec<u8> {
+        let notes = self.region.notes();
+        self.notes().clear();
+        notes
+    }
+
+    /// The notes, for the probe's process, which inherits them.
+    #[must_use]
+    pub fn notes(&mut self) -> Notes {
+        Notes { area: self.region.map[NOTES_OFFSET..].as_mut_ptr() }
     }
 
     /// What the probe's process said last.
@@ -262,36 +290,6 @@ impl GuestEnd {
     /// As there.
     pub fn hide_from_children(&self) -> Result<(), ChannelError> {
         self.region.hide_from_children()
-    }
-}
-
-/// Where the probe's process says what it is doing, so that a crash can be blamed on a case and a phase.
-#[derive(Clone, Copy)]
-pub struct Crumb {
-    page: *mut u8,
-}
-
-impl Crumb {
-    /// A breadcrumb that nobody reads, for tests.
-    #[must_use]
-    pub fn nowhere() -> Self {
-        Self { page: std::ptr::null_mut() }
-    }
-
-    /// Says what is under way.
-    pub fn set(self, text: &str) {
-        if self.page.is_null() {
-            return;
-        }
-        let bytes = &text.as_bytes()[..text.len().min(CRUMB_BYTES - 4)];
-        let length = u32::try_from(bytes.len()).unwrap_or(0).to_le_bytes();
-        // SAFETY: the page is mapped for as long as this process lives (the region is never unmapped), it has
-        // CRUMB_BYTES bytes, and only this process writes to it.
-        unsafe {
-            std::ptr::write_volatile(self.page.cast::<[u8; 4]>(), [0; 4]);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.page.add(4), bytes.len());
-            std::ptr::write_volatile(self.page.cast::<[u8; 4]>(), length);
-        }
     }
 }
 
@@ -394,122 +392,13 @@ impl HostEnd {
     pub fn crumb(&self) -> String {
         self.region.crumb()
     }
+
+    /// What the probe under way had noted and PID 1 not taken when the machine was lost: the lines that are cases.
+    #[must_use]
+    pub fn noted(&self) -> Vec<Case> {
+        self.region.notes().split(|&byte| byte == b'\n').filter_map(case_in).collect()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::FileExt;
-
-    fn pair() -> (HostEnd, GuestEnd, File) {
-        // SAFETY: plain system call; the descriptor is owned by the File made of it.
-        let fd = unsafe { libc::memfd_create(c"channel".as_ptr(), 0) };
-        assert!(fd >= 0);
-        // SAFETY: `fd` is fresh and owned by nobody else.
-        let file: File = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
-        file.set_len(REGION as u64).unwrap();
-        let mut host = HostEnd::new(Region::map(&file).unwrap());
-        host.go(&plan(), b"second stage").unwrap();
-        let guest = GuestEnd::new(Region::map(&file).unwrap()).unwrap();
-        (host, guest, file)
-    }
-
-    fn plan() -> Plan {
-        Plan {
-            protocol: PROTOCOL,
-            known: Vec::new(),
-            select: vec!["hooks/*".into()],
-            done: vec![],
-            machine: crate::protocol::Machine::Shared,
-            probe_ms: 5000,
-            detail: false,
-        }
-    }
-
-    fn failed(bytes: usize) -> Message {
-        Message::Failed { why: "x".repeat(bytes) }
-    }
-
-    #[test]
-    fn a_plan_and_messages_arrive_whole() {
-        let (mut host, mut guest, _file) = pair();
-        assert_eq!(guest.plan().unwrap(), plan());
-        assert_eq!(host.receive().unwrap(), None);
-        guest.send(&Message::Done { records: 7 }).unwrap();
-        assert_eq!(host.receive().unwrap(), Some(Message::Done { records: 7 }));
-        assert_eq!(host.receive().unwrap(), None);
-    }
-
-    #[test]
-    fn a_case_written_already_arrives_as_a_case() {
-        let (mut host, mut guest, _file) = pair();
-        let text = r#"{"name":"fire","phase":"load","end":"refused","errno":"EPERM","log":"a\nb"}"#;
-        guest.send_case("hooks/a\"b", text.as_bytes()).unwrap();
-        let expected =
-            Message::Case { probe: "hooks/a\"b".into(), case: serde_json::from_str(text).unwrap() };
-        assert_eq!(host.receive().unwrap(), Some(expected));
-    }
-
-    #[test]
-    fn the_second_stage_lies_where_the_first_looks_for_it() {
-        let (host, _guest, file) = pair();
-        let mut found = [0; 12];
-        file.read_exact_at(&mut found, RING_OFFSET as u64).unwrap();
-        assert_eq!(&found, b"second stage");
-        assert_eq!(host.region.go().load(Ordering::Relaxed), 1);
-        // SAFETY: the header lies in the mapping and nobody else writes it now.
-        let header = unsafe { std::ptr::read(host.region.header()) };
-        assert_eq!(header.guest_bytes, 12);
-        assert_ne!(header.seed, [0; SEED_BYTES]);
-    }
-
-    #[test]
-    fn a_second_stage_that_does_not_fit_is_refused() {
-        let (mut host, _guest, _file) = pair();
-        assert!(matches!(host.go(&plan(), &[]), Err(ChannelError::Guest(0))));
-        assert!(matches!(host.go(&plan(), &vec![0; RING_BYTES + 1]), Err(ChannelError::Guest(_))));
-    }
-
-    #[test]
-    fn the_ring_wraps() {
-        let (mut host, mut guest, _file) = pair();
-        for round in 0..40 {
-            let message = failed(1_000_000 + round);
-            guest.send(&message).unwrap();
-            assert_eq!(host.receive().unwrap(), Some(message), "round {round}");
-        }
-    }
-
-    #[test]
-    fn a_flipped_bit_is_found_and_placed() {
-        let (mut host, mut guest, file) = pair();
-        guest.send(&failed(10)).unwrap();
-        guest.send(&failed(100)).unwrap();
-        file.write_all_at(b"y", (RING_OFFSET + FRAME_HEAD + 120) as u64).unwrap();
-        assert!(host.receive().unwrap().is_some());
-        let error = host.receive().unwrap_err().to_string();
-        assert!(error.contains("wrong checksum") || error.contains("no frame head"), "{error}");
-    }
-
-    #[test]
-    fn a_guest_that_lies_about_its_position_is_refused() {
-        let (mut host, guest, _file) = pair();
-        guest.region.head().store(u64::MAX, Ordering::Relaxed);
-        assert!(matches!(host.receive(), Err(ChannelError::Corrupt { at: 0, .. })));
-    }
-
-    #[test]
-    fn a_message_beyond_the_limit_is_refused() {
-        let (_host, mut guest, _file) = pair();
-        assert!(matches!(guest.send(&failed(FRAME_MAX)), Err(ChannelError::TooLarge(_))));
-    }
-
-    #[test]
-    fn breadcrumbs_are_read_back() {
-        let (host, mut guest, _file) = pair();
-        guest.crumb().set("canonical: load");
-        assert_eq!(host.crumb(), "canonical: load");
-        guest.clear_crumb();
-        assert_eq!(host.crumb(), "");
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ use crate::record::{Case, KernelFacts, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// Version of the layout and of the messages.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// First four bytes of every frame.
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"REC\x01");
 /// Bytes before a frame's payload.

@@ -77,7 +77,7 @@ impl<'a> Session<'a> {
         std::io::Write::write_all(self.sink.pipe(), bytes)
     }
 
-    /// Runs one case and sends it to PID 1, however it ends.
+    /// Runs one case and sends it on its way, however it ends.
     ///
     /// # Errors
     /// [`Stop`] when the name is used twice or the case cannot be sent.
@@ -88,20 +88,6 @@ impl<'a> Session<'a> {
     ) -> Result<(), Stop> {
         let said = self.run(name, body)?;
         self.sink.say(&said).map_err(|error| Stop(format!("cannot send the case {name}: {error}")))
-    }
-
-    /// Runs one case that only talks to the verifier, and sends it with the next message: waking PID 1 for each of
-    /// thousands costs more than most of them. It is lost if the kernel dies before.
-    ///
-    /// # Errors
-    /// As [`Session::case`].
-    pub fn quick_case(
-        &mut self,
-        name: &str,
-        body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
-    ) -> Result<(), Stop> {
-        let said = self.run(name, body)?;
-        self.sink.keep(&said).map_err(|error| Stop(format!("cannot keep the case {name}: {error}")))
     }
 
     fn run(

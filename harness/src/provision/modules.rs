@@ -12,16 +12,19 @@ use std::path::{Path, PathBuf};
 
 /// Under this name the archive lies beside the image. The number goes up with each change of what is wanted, so that a
 /// cache is packed anew.
-pub const ARCHIVE: &str = "modules-2.cpio";
+pub const ARCHIVE: &str = "modules-3.cpio";
 /// The names that it had before. What lies under one serves a kernel whose modules cannot be had any more.
-const OLDER: &[&str] = &["modules.cpio"];
+const OLDER: &[&str] = &["modules-2.cpio", "modules.cpio"];
 /// Where the guest finds them (`probes/src/triggers/modules.rs`).
 const FOLDER: &str = "modules";
 /// What is taken. A name that a kernel does not have is built in there, or gone.
 const WANTED: &[&str] = &[
+    "fuse",
     "ip6_udp_tunnel",
     "libcrc32c",
     "loop",
+    "nf_tables",
+    "nfnetlink",
     "overlay",
     "sctp",
     "tcp_dctcp",

@@ -1,4 +1,4 @@
-//! Where the documentation's lists of helpers and kfuncs and the records part: from the snapshots alone.
+//! Where the documentation's lists of helpers and kfuncs (`claims/lists*.yaml`) and the records part.
 //!
 //! ```text
 //! list --undocumented --format json    an array: what LSM programs may call and the page does not list
@@ -12,6 +12,7 @@
 //! "May call" is the verifier's answer to a bare call (`probes::families::helpers`, the case `callable`, in any kind of
 //! program; `kfuncs/inventory`), not a promise that a program can have the arguments.
 
+use crate::claims::{Claims, List};
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::{Snapshot, kernel_phrase};
 use comfy_table::{ContentArrangement, Table, presets};
@@ -19,9 +20,6 @@ use probes::record::End;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-
-const HELPERS: &str = include_str!("documented/helpers.txt");
-const KFUNCS: &str = include_str!("documented/kfuncs.txt");
 
 /// The probe that asks about every kfunc.
 const INVENTORY: &str = "kfuncs/inventory";
@@ -49,15 +47,9 @@ struct Answers {
 
 type Names = BTreeMap<(&'static str, String), Answers>;
 
-/// The names of a list, without its version tags.
-fn listed(list: &'static str) -> BTreeSet<&'static str> {
-    let lines = list.lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.split_whitespace().next()).collect()
-}
-
-fn documented() -> BTreeSet<(&'static str, String)> {
-    let of = |kind, list| listed(list).into_iter().map(move |name| (kind, name.to_owned()));
-    of("helper", HELPERS).chain(of("kfunc", KFUNCS)).collect()
+fn documented(claims: &Claims) -> BTreeSet<(&'static str, String)> {
+    let of = |list: List| claims.entries(list).map(move |entry| (list.kind().name(), entry.name.clone()));
+    of(List::Helpers).chain(of(List::Kfuncs)).collect()
 }
 
 /// Everything that the records say of helpers and kfuncs on `kernels`.
@@ -110,8 +102,12 @@ fn note(answers: &mut Answers, kernel: &str, case: &NormalCase, may: impl Fn(&Va
 
 /// What some LSM program may call on some kernel, and the page does not list.
 #[must_use]
-pub fn undocumented(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Vec<Difference> {
-    let documented = documented();
+pub fn undocumented(
+    snapshots: &BTreeMap<String, Snapshot>,
+    kernels: &[String],
+    claims: &Claims,
+) -> Vec<Difference> {
+    let documented = documented(claims);
     let found = recorded(snapshots, kernels).into_iter();
     found
         .filter(|(name, answers)| !answers.may.is_empty() && !documented.contains(name))
@@ -121,7 +117,11 @@ pub fn undocumented(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) 
 
 /// What the page lists, and no LSM program may call on any of the kernels.
 #[must_use]
-pub fn unsupported(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Vec<Difference> {
+pub fn unsupported(
+    snapshots: &BTreeMap<String, Snapshot>,
+    kernels: &[String],
+    claims: &Claims,
+) -> Vec<Difference> {
     let mut recorded = recorded(snapshots, kernels);
     let difference = |(kind, name): (&'static str, String)| {
         let answers = recorded.remove(&(kind, name.clone())).unwrap_or_default();
@@ -131,7 +131,7 @@ pub fn unsupported(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -
         };
         answers.may.is_empty().then_some(Difference { kind, name, kernels: Vec::new(), answers: others })
     };
-    documented().into_iter().filter_map(difference).collect()
+    documented(claims).into_iter().filter_map(difference).collect()
 }
 
 /// The differences as a table of at most `width` columns.
@@ -152,8 +152,16 @@ pub fn table(differences: &[Difference], kernels: &[String], width: u16) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claims::{Entry, File};
     use crate::snapshot::made_up::{done, names, observed};
     use serde_json::json;
+
+    fn claims() -> Claims {
+        let entry = |name: &str| Entry { name: name.to_owned(), since: None };
+        let helpers = ["bpf_loop", "bpf_get_func_ip", "bpf_get_prandom_u32"].map(entry).into();
+        let lists = vec![(List::Helpers, helpers), (List::Kfuncs, vec![entry("bpf_dynptr_size")])];
+        Claims { files: vec![File { name: "lists.yaml".to_owned(), claims: Vec::new(), lists }] }
+    }
 
     fn case(name: &str, seen: &Value) -> NormalCase {
         NormalCase { seen: seen.as_object().unwrap().clone(), ..done(name) }
@@ -183,24 +191,18 @@ mod tests {
 
     #[test]
     fn what_may_be_called_and_is_not_listed_is_found() {
-        let found = undocumented(&snapshots(), &names(&["k"]));
+        let found = undocumented(&snapshots(), &names(&["k"]), &claims());
         let found: Vec<_> = found.iter().map(|it| (it.kind, it.name.as_str())).collect();
         assert_eq!(found, [("helper", "bpf_get_stack"), ("kfunc", "bpf_new")]);
     }
 
     #[test]
     fn what_is_listed_and_refused_everywhere_says_how() {
-        let found = unsupported(&snapshots(), &names(&["k"]));
+        let found = unsupported(&snapshots(), &names(&["k"]), &claims());
         let answer = |name: &str| found.iter().find(|it| it.name == name).map(|it| it.answers.join("; "));
         assert_eq!(answer("bpf_get_func_ip").as_deref(), Some("no"));
         assert_eq!(answer("bpf_dynptr_size").as_deref(), Some("may NOT call it"));
         assert_eq!(answer("bpf_get_prandom_u32").as_deref(), Some("not in the kernel"));
         assert_eq!(answer("bpf_loop"), None);
-    }
-
-    #[test]
-    fn version_tags_and_comments_are_no_names() {
-        assert_eq!(listed("# x y\nbpf_a v6.0\nbpf_b\n"), BTreeSet::from(["bpf_a", "bpf_b"]));
-        assert_eq!((listed(HELPERS).len(), listed(KFUNCS).len()), (85, 109));
     }
 }

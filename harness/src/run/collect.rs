@@ -428,9 +428,12 @@ impl Collector<'_> {
 
     /// Writes the record of the probe that was running when the machine was lost, if one was.
     fn blame(&mut self, machine: &mut vm::Machine, cause: &Cause) {
-        let Some(current) = self.current.take() else { return };
+        let Some(mut current) = self.current.take() else { return };
         let during = machine.crumb();
         machine.kill();
+        // PID 1 may have passed some on and not lived to say that it had taken them.
+        let sent: BTreeSet<String> = current.cases.iter().map(|case| case.name.clone()).collect();
+        current.cases.extend(machine.noted().into_iter().filter(|case| !sent.contains(&case.name)));
         let console = first_alarm(&machine.console_tail());
         let outcome = match (cause, console) {
             (Cause::Stream(what), _) => Outcome::CouldNotTell { why: what.clone() },

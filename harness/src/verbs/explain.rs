@@ -1,4 +1,4 @@
-//! `conform explain PROBE`: the question, the answer per range of kernels, the kernel source behind it, the program.
+//! `conform explain PROBE`, or of a hook, helper or kfunc by name: its history, then of its probe the question, the answer per range of kernels, the kernel source behind it, the program.
 //!
 //! The answers are the snapshot's, for which nothing boots. The program is the one of the last run that kept programs;
 //! if none did, the newest kernel of the matrix is booted for it. The JSON is an object with the fields of [`Explained`].
@@ -7,6 +7,7 @@ use super::project::{Project, probe_globs};
 use super::run::prepare_and_run;
 use crate::cli::{ExplainOptions, Format, Selection};
 use crate::exit::{self, Failure};
+use crate::facts::{self, Item};
 use crate::model::KernelRun;
 use crate::normalize::{Normal, NormalCase};
 use crate::progress::Progress;
@@ -70,15 +71,15 @@ struct Answer<T> {
 
 /// A program as it was submitted.
 #[derive(Debug, Serialize)]
-struct Program {
+pub(super) struct Program {
     /// The kernel it was made for: offsets and ids differ between kernels.
-    kernel: String,
+    pub(super) kernel: String,
     /// The case.
-    case: String,
+    pub(super) case: String,
     /// Its name.
     name: String,
     /// Its text.
-    text: String,
+    pub(super) text: String,
 }
 
 /// Prints what is known of a probe.
@@ -88,7 +89,9 @@ pub(super) fn explain(
     progress: &Progress,
 ) -> Result<u8, Failure> {
     let dynamic = project.dynamic_ids()?;
-    let globs = probe_globs(std::slice::from_ref(&options.probe), &dynamic)?;
+    let items = items(project, &options.probe)?;
+    let asked = items.first().map_or_else(|| options.probe.clone(), |item| item.probe.clone());
+    let globs = probe_globs(std::slice::from_ref(&asked), &dynamic)?;
     let id = globs.into_iter().next().unwrap_or_default();
     let all = probes::families::all_with_hidden(dynamic.iter().map(String::as_str));
     let Some(probe) = all.iter().find(|probe| probe.id == id) else {
@@ -107,7 +110,10 @@ pub(super) fn explain(
     }
     let programs = found;
     match options.format {
-        Format::Table => super::print(&in_words(&ProbeInfo::from(probe), snapshot.as_ref(), &programs)?),
+        Format::Table => {
+            let history: String = items.iter().map(history).collect();
+            super::print(&(history + &in_words(&ProbeInfo::from(probe), snapshot.as_ref(), &programs)?));
+        }
         Format::Json => {
             let explained = explained(ProbeInfo::from(probe), snapshot.as_ref(), case, programs);
             let text = serde_json::to_string_pretty(&explained);
@@ -116,6 +122,48 @@ pub(super) fn explain(
         Format::Junit | Format::Markdown => return Err(super::no_such_format("explain")),
     }
     Ok(exit::OK)
+}
+
+/// The hook, helper or kfunc of this name, where a name is given and no probe.
+fn items(project: &Project, asked: &str) -> Result<Vec<Item>, Failure> {
+    if asked.contains(['/', '*', '?', '[']) {
+        return Ok(Vec::new());
+    }
+    let snapshots = project.store().load_all()?;
+    let kernels: Vec<String> = project.matrix()?.rows.into_iter().map(|row| row.name).collect();
+    let name = asked.strip_prefix("bpf_lsm_").unwrap_or(asked);
+    let found = facts::collect(&snapshots, &kernels);
+    let mut found: Vec<Item> = found.into_values().filter(|item| item.name == name).collect();
+    // A kfunc's own probe says more than its line in the inventory.
+    for item in found.iter_mut().filter(|item| snapshots.contains_key(&format!("kfuncs/{}", item.name))) {
+        if item.kind == facts::Kind::Kfunc {
+            item.probe = format!("kfuncs/{}", item.name);
+        }
+    }
+    Ok(found)
+}
+
+/// Since when an item is there, and its features.
+fn history(item: &Item) -> String {
+    let mut text = format!("{} {}\n", item.kind.name(), item.name);
+    if let Some(prototype) = &item.prototype {
+        let _ = writeln!(text, "  {prototype}");
+    }
+    let usable = if item.kind == facts::Kind::Hook { "can be attached to" } else { "may be called" };
+    let features = item.features.iter().map(|feature| (feature.name, &feature.answers));
+    for (name, answers) in std::iter::once((usable, &item.answers)).chain(features) {
+        let spans: Vec<String> = answers
+            .spans()
+            .iter()
+            .map(|span| match span.removed {
+                Some(removed) => format!("since {}, gone in {removed}", span.added),
+                None => format!("since {}", span.added),
+            })
+            .collect();
+        let said = if spans.is_empty() { answers.never().to_owned() } else { spans.join("; ") };
+        let _ = writeln!(text, "  {name}: {said}");
+    }
+    text + "\n"
 }
 
 /// Runs the probe on the newest kernel of the matrix, which leaves its programs in the folder of `show`. A machine that
@@ -131,13 +179,13 @@ fn boot_for_program(project: &Project, options: &ExplainOptions, id: &str, progr
 }
 
 /// The folders where runs with programs may be, the likeliest first. What cannot be read holds no program.
-fn kept_runs(project: &Project) -> Vec<KernelRun> {
+pub(super) fn kept_runs(project: &Project) -> Vec<KernelRun> {
     let folders: [PathBuf; 2] = [project.work_folder().join("show"), project.last_run()];
     folders.iter().flat_map(|folder| runs::read_all(folder).unwrap_or_default()).collect()
 }
 
 /// The programs of a probe on the last kernel that has any of them.
-fn programs(kept: &[KernelRun], probe: &str, case: Option<&str>) -> Vec<Program> {
+pub(super) fn programs(kept: &[KernelRun], probe: &str, case: Option<&str>) -> Vec<Program> {
     let of_run = |run: &KernelRun| -> Vec<Program> {
         let records = run.records.iter().filter(|record| record.probe == probe);
         let cases = records

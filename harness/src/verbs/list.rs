@@ -40,10 +40,11 @@ pub(super) fn list(project: &Project, options: &ListOptions) -> Result<u8, Failu
             Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
         }
     } else if options.undocumented || options.unsupported {
+        let claims = project.claims()?;
         let differences = if options.undocumented {
-            documented::undocumented(&snapshots, &kernels)
+            documented::undocumented(&snapshots, &kernels, &claims)
         } else {
-            documented::unsupported(&snapshots, &kernels)
+            documented::unsupported(&snapshots, &kernels, &claims)
         };
         match options.format {
             Format::Table => documented::table(&differences, &kernels, width()),

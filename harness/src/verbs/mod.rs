@@ -2,15 +2,18 @@
 
 mod accept;
 mod diff;
+mod docs;
 mod doctor;
 mod environment;
 mod explain;
+mod export;
 mod kernels;
 mod list;
 mod merge;
 mod newcomers;
 pub mod project;
 mod reasons;
+mod report;
 mod run;
 mod show;
 
@@ -39,6 +42,9 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Verb::Show(options) => show::show(&project, &options, &progress),
         Verb::Explain(options) => explain::explain(&project, &options, &progress),
         Verb::Diff(options) => diff::diff(&project, &options, &progress),
+        Verb::Docs { verb } => docs::docs(&project, &verb),
+        Verb::Export(options) => export::export(&project, &options),
+        Verb::Report(options) => report::report(&project, &options),
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
         Verb::Accept(options) => accept::accept(&project, &options),
         Verb::Merge(options) => merge::merge(&project, &options),

@@ -1,12 +1,13 @@
 //! Where the project is, what it knows, and what a selection on the command line means.
 
+use crate::claims::Claims;
 use crate::exit::{self, Failure};
 use crate::matrix::{Matrix, Row, Source, closest};
 use crate::model::KernelRun;
 use crate::report::list::ProbeInfo;
-use crate::snapshot::{Ci, Known, Store};
+use crate::snapshot::{Ci, Known, Snapshot, Store};
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The project's folder and the matrix in use.
@@ -113,6 +114,32 @@ impl Project {
         let made = probes::families::all_with(ids.iter().map(String::as_str));
         let declared: BTreeSet<String> = probes::families::all().into_iter().map(|probe| probe.id).collect();
         Ok(made.into_iter().map(|probe| probe.id).filter(|id| !declared.contains(id)).collect())
+    }
+
+    /// What the documentation says.
+    ///
+    /// # Errors
+    /// Bad input, with file, line and remedy.
+    pub fn claims(&self) -> Result<Claims, Failure> {
+        Ok(Claims::load(&self.root.join("claims"))?)
+    }
+
+    /// The rows of the matrix that some snapshot knows, in its order, and all snapshots. Of a row that nobody has measured
+    /// nothing is known.
+    ///
+    /// # Errors
+    /// Bad input for a broken file; nothing selected where no row has been measured.
+    pub fn measured(&self) -> Result<(Vec<String>, BTreeMap<String, Snapshot>), Failure> {
+        let snapshots = self.store().load_all()?;
+        let mut kernels: Vec<String> = self.matrix()?.rows.into_iter().map(|row| row.name).collect();
+        kernels.retain(|kernel| snapshots.values().any(|snapshot| snapshot.of(kernel).is_some()));
+        if kernels.is_empty() {
+            let why = anyhow::anyhow!(
+                "no row of the matrix has snapshots; cargo conform run makes records, accept keeps them"
+            );
+            return Err(Failure::new(exit::NOTHING_SELECTED, why));
+        }
+        Ok((kernels, snapshots))
     }
 
     /// The snapshots.

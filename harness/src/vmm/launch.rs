@@ -117,6 +117,8 @@ impl MachineSpec {
             "highres=off".into(),
             // To detach a program waits for grace periods, which nothing here depends on in length.
             "rcupdate.rcu_expedited=1".into(),
+            // As kernels come from their sources; distributions zero whatever is allocated.
+            "init_on_alloc=0".into(),
         ];
         words.extend(self.append.iter().cloned());
         // Last: without a script virtme-ng puts the console on a virtio device that older kernels have as a module.

@@ -143,6 +143,12 @@ impl Machine {
         self.channel.heartbeat()
     }
 
+    /// See [`HostEnd::noted`].
+    #[must_use]
+    pub fn noted(&self) -> Vec<probes::record::Case> {
+        self.channel.noted()
+    }
+
     /// See [`HostEnd::crumb`].
     #[must_use]
     pub fn crumb(&self) -> String {

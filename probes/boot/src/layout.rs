@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | 0 | [`Header`]: magic, version, sizes, positions |
 //! | [`CRUMB_OFFSET`] | the breadcrumb page: `u32` length and text `<case>: <phase>`, written by the probe under way |
-//! | [`PLAN_OFFSET`] | the plan, JSON, written by the harness before it says go |
+//! | [`PLAN_OFFSET`] | the plan, JSON, written by the harness before it says go; once it is read, the notes: `u32` length and the cases that the probe under way has ended |
 //! | [`RING_OFFSET`] | before go: the second stage's binary; after: the ring of frames from the guest |
 
 /// First eight bytes of the region once the harness has said go.
@@ -19,6 +19,12 @@ pub const CRUMB_BYTES: usize = 4096;
 pub const PLAN_OFFSET: usize = 8192;
 /// The most that a plan may have, in bytes.
 pub const PLAN_MAX: usize = (1 << 20) - PLAN_OFFSET;
+/// Where the notes start: where the plan was.
+pub const NOTES_OFFSET: usize = PLAN_OFFSET;
+/// Size of the notes, with their length in front.
+pub const NOTES_BYTES: usize = PLAN_MAX;
+/// Bytes of that length.
+pub const NOTES_HEAD: usize = 4;
 /// Where the ring starts, and before it the second stage's binary.
 pub const RING_OFFSET: usize = 1 << 20;
 /// Size of the ring in bytes.

@@ -89,6 +89,7 @@ fn with_trigger(hook: Hook) -> Probe {
     );
     match hook.order {
         Some(order) => probe.with_lsm(order),
+        None if hook.crashes => probe.crashing(),
         None => probe,
     }
 }

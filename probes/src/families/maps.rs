@@ -8,6 +8,7 @@ use crate::bpf::{
     self, BPF_MAP_TYPE_BLOOM_FILTER, BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_STACK,
     BPF_PROG_TYPE_LSM, MAP_TYPES, MapSpec, ProgSpec, btf_load, name_in,
 };
+use crate::btf::Kind;
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
@@ -68,6 +69,10 @@ enum Needs {
     Cgroup,
     /// BTF for its keys and values.
     Btf,
+    /// The kernel's own type for its value.
+    KernelType(&'static str),
+    /// That nothing changes it any more.
+    Frozen,
 }
 
 /// The probes of this family.
@@ -278,12 +283,29 @@ fn create(attempt: &mut Attempt<'_>, row: &Row) -> Result<Made, Ended> {
             spec.btf_value_type_id = value;
             btf = Some(made);
         }
+        Needs::KernelType(name) => {
+            let types = attempt.btf()?;
+            let found = types.find(Kind::Struct, name).and_then(|id| Some((id, types.size_of(id)?)));
+            let found = found.ok_or_else(|| Ended::Absent(format!("struct {name}")))?;
+            (spec.btf_vmlinux_value_type_id, spec.value_size) = found;
+            // It must have BTF of its own, whatever is in it (6.12 kernel/bpf/syscall.c, map_create).
+            let mut own = BtfBuilder::new();
+            own.int("int", 4, SIGNED);
+            let made =
+                btf_load(&own.finish()).map_err(|error| Ended::could_not("load the map's BTF", error))?;
+            spec.btf_fd = Some(made.as_raw_fd());
+            btf = Some(made);
+        }
+        Needs::Frozen => {}
     }
     let map = attempt.map(&spec)?;
+    if matches!(row.needs, Needs::Frozen) {
+        bpf::map_freeze(&map).map_err(|errno| Ended::could_not("freeze the map", errno))?;
+    }
     let held = match row.needs {
         Needs::Inner => inner.as_ref().map(AsRawFd::as_raw_fd),
         Needs::Cgroup => cgroup.as_ref().map(AsRawFd::as_raw_fd),
-        Needs::Nothing | Needs::Btf => None,
+        Needs::Nothing | Needs::Btf | Needs::KernelType(_) | Needs::Frozen => None,
     };
     if let Some(fd) = held {
         bpf::map_update(&map, &[0; 4], &fd.to_ne_bytes(), bpf::BPF_ANY)

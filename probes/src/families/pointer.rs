@@ -6,7 +6,7 @@ mod walked;
 
 use crate::asm::Asm;
 use crate::insn::{Reg, Size};
-use crate::lsm::{CTX, LsmProgram};
+use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::session::{Attempt, Ended};
 use crate::spec::{Probe, Source, source};
 
@@ -31,6 +31,8 @@ struct Case {
     name: &'static str,
     hook: &'static str,
     sleepable: bool,
+    /// Whether [`PAGE`] is the results page, the value of a map.
+    page: bool,
     body: Body,
 }
 
@@ -38,11 +40,16 @@ struct Case {
 type Body = fn(&mut Asm, &Look<'_, '_>) -> Result<(), Ended>;
 
 const fn plain(name: &'static str, hook: &'static str, body: Body) -> Case {
-    Case { name, hook, sleepable: false, body }
+    Case { name, hook, sleepable: false, page: false, body }
+}
+
+/// A case with the results page.
+const fn with_page(name: &'static str, hook: &'static str, body: Body) -> Case {
+    Case { page: true, ..plain(name, hook, body) }
 }
 
 const fn sleepable(name: &'static str, hook: &'static str, body: Body) -> Case {
-    Case { name, hook, sleepable: true, body }
+    Case { sleepable: true, ..plain(name, hook, body) }
 }
 
 /// The probes of this family.
@@ -63,6 +70,10 @@ fn probe(rule: &'static Rule) -> Probe {
 fn judge(attempt: &mut Attempt<'_>, case: &Case) -> Result<(), Ended> {
     let mut asm = Asm::new();
     asm.mov_reg(CTX, Reg::R1);
+    let results = if case.page { Some(attempt.results()?) } else { None };
+    if let Some(results) = &results {
+        asm.ld_map_value(PAGE, results, 0);
+    }
     (case.body)(&mut asm, &Look(attempt))?;
     asm.label("pass").mov_imm(Reg::R0, 0).exit();
     let program = LsmProgram::raw(case.hook, asm);

@@ -44,7 +44,7 @@ pub(super) fn run_all(
         }
         let kernel = &*kernel;
         channel.beat();
-        channel.clear_crumb();
+        channel.clear();
         let family = families::family(probe.family());
         if keeper.keep(kernel, family.map_or(&[], |family| family.kept)) {
             kmsg.drain(); // what is said from here on is the probe's
@@ -78,14 +78,14 @@ fn run_one(
         Ok(pipes) => pipes,
         Err(errno) => return Ok(cannot("no pipes for the probe", errno)),
     };
-    let crumb = channel.crumb();
+    let (crumb, notes) = (channel.crumb(), channel.notes());
     // SAFETY: PID 1 has one thread, so the child may do anything a fresh process may.
     match unsafe { fork() } {
         Err(errno) => Ok(cannot("no process for the probe", errno)),
         Ok(ForkResult::Child) => {
             drop((reader, take));
             let held = links.map(Lingering::leave_to_the_parent).unwrap_or_default();
-            let sink = Sink::new(File::from(writer), File::from(taken));
+            let sink = Sink::new(File::from(writer), File::from(taken), notes);
             let outcome = in_child(kernel, plan, probe, crumb, sink, &held);
             // Leaves without destructors: descriptors close by themselves, and no exit handler of PID 1 may run.
             // SAFETY: _exit takes a plain number and does not return.
@@ -168,6 +168,18 @@ fn supervise(
     ears: &mut Ears,
     patience: Duration,
 ) -> Result<(Outcome, Vec<RawFd>), ChannelError> {
+    let heard = listen(channel, probe, child, ears, patience)?;
+    // Whatever the end is, what was found before it counts.
+    Ok(pass_notes_on(channel, probe)?.map_or(heard, |nonsense| (nonsense, Vec::new())))
+}
+
+fn listen(
+    channel: &mut GuestEnd,
+    probe: &Probe,
+    child: Pid,
+    ears: &mut Ears,
+    patience: Duration,
+) -> Result<(Outcome, Vec<RawFd>), ChannelError> {
     let deadline = Instant::now() + patience;
     // Small: the pages that this process writes are copied anew after each fork.
     let mut buffer = [0_u8; 4 << 10];
@@ -207,18 +219,41 @@ fn pass_on(
         let line: Vec<u8> = ears.pending.drain(..=end).collect();
         match Heard::read(&line) {
             Ok(Heard::Case(case)) => {
+                // The notes are older.
+                if let Some(nonsense) = pass_notes_on(channel, probe)? {
+                    return Ok(Some((nonsense, Vec::new())));
+                }
                 channel.send_case(&probe.id, case)?;
-                // A probe that has died meanwhile hears nothing, which its own pipe will say.
-                let _ = ears.take.write_all(&[1]);
+            }
+            Ok(Heard::Full) => {
+                if let Some(nonsense) = pass_notes_on(channel, probe)? {
+                    return Ok(Some((nonsense, Vec::new())));
+                }
             }
             Ok(Heard::Returned { outcome, links }) => return Ok(Some((outcome, links))),
-            Err(error) => {
-                let why = format!("the probe's process said nonsense: {error}");
-                return Ok(Some((Outcome::CouldNotTell { why }, Vec::new())));
-            }
+            Err(error) => return Ok(Some((nonsense(&error), Vec::new()))),
+        }
+        // A probe that has died meanwhile hears nothing, which its own pipe will say.
+        let _ = ears.take.write_all(&[1]);
+    }
+    Ok(None)
+}
+
+/// Passes on the cases among the notes; an outcome when there is anything else.
+fn pass_notes_on(channel: &mut GuestEnd, probe: &Probe) -> Result<Option<Outcome>, ChannelError> {
+    let notes = channel.take_notes();
+    for line in notes.split_inclusive(|&byte| byte == b'\n') {
+        match Heard::read(line) {
+            Ok(Heard::Case(case)) => channel.send_case(&probe.id, case)?,
+            Ok(Heard::Full | Heard::Returned { .. }) => return Ok(Some(nonsense("no case among its notes"))),
+            Err(error) => return Ok(Some(nonsense(&error))),
         }
     }
     Ok(None)
+}
+
+fn nonsense(error: &str) -> Outcome {
+    Outcome::CouldNotTell { why: format!("the probe's process said nonsense: {error}") }
 }
 
 /// The child closed its pipe without having returned: it died.

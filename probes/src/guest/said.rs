@@ -1,8 +1,10 @@
-//! What a probe's process says to PID 1 through its pipe: lines, of a letter and JSON.
+//! What a probe's process says to PID 1: lines, of a letter and JSON.
 //!
-//! A case is written once, by the process that found it. PID 1 looks whether it is one and passes its bytes on, because
-//! to read it and to write it anew took a machine without KVM a tenth of a run.
+//! A case is written once, by the process that found it, and goes among the notes of the channel, where it is safe. PID 1
+//! looks whether it is one and passes its bytes on when the probe is over: to read each and to write it anew, and to be
+//! woken for it, took a machine without KVM a sixth of a run. What does not fit goes through a pipe, as does the end.
 
+use crate::channel::Notes;
 use crate::record::{Case, Outcome, Phase};
 use crate::session::Sink;
 use serde::de::IgnoredAny;
@@ -15,6 +17,8 @@ use std::os::fd::RawFd;
 const CASE: u8 = b'c';
 /// The letter of the last line.
 const RETURNED: u8 = b'r';
+/// The line that says: the notes are full.
+const TAKE: &[u8] = b"t\n";
 
 /// What a probe's process says.
 pub(crate) enum Said {
@@ -40,6 +44,8 @@ struct Last {
 pub(super) enum Heard<'a> {
     /// The JSON of a case.
     Case(&'a [u8]),
+    /// The notes are to be taken.
+    Full,
     /// As [`Said::Returned`].
     Returned {
         /// How the probe ended.
@@ -97,25 +103,38 @@ impl<'a> Heard<'a> {
                     serde_json::from_slice(last).map_err(|error| error.to_string())?;
                 Ok(Heard::Returned { outcome, links })
             }
+            Some(_) if line == TAKE => Ok(Heard::Full),
             Some(_) | None => Err("neither a case nor the end".to_owned()),
         }
     }
 }
 
+/// The case in a line, with its letter and without its end.
+pub(crate) fn case_in(line: &[u8]) -> Option<Case> {
+    let (&CASE, case) = line.split_first()? else { return None };
+    serde_json::from_slice(case).ok()
+}
+
 impl Sink {
-    /// Sends one message to PID 1 and waits until it has been taken: a case is safe when this returns, and a process
-    /// that has said its last word keeps its descriptors until PID 1 has looked at them.
+    /// Says one thing to PID 1. A case is safe when this returns, and a process that has said its last word keeps its
+    /// descriptors until PID 1 has looked at them.
     pub(crate) fn say(&mut self, said: &Said) -> std::io::Result<()> {
-        self.keep(said)?;
-        let (lines, count) = self.take_kept();
-        self.pipe().write_all(&lines)?;
-        self.wait_until_taken(count)
+        let line = said.line()?;
+        if matches!(said, Said::Case(_)) && self.note(&line)? {
+            return Ok(());
+        }
+        self.pipe().write_all(&line)?;
+        self.wait_until_taken()
     }
 
-    /// Keeps a message, to be sent with the next that is said.
-    pub(crate) fn keep(&mut self, said: &Said) -> std::io::Result<()> {
-        self.add_kept(&said.line()?);
-        Ok(())
+    /// Adds a line to the notes; `false` when they could not hold it even if they were empty.
+    fn note(&mut self, line: &[u8]) -> std::io::Result<bool> {
+        if line.len() > Notes::CAPACITY || self.notes().write(line) {
+            return Ok(line.len() <= Notes::CAPACITY);
+        }
+        self.pipe().write_all(TAKE)?;
+        self.wait_until_taken()?;
+        Ok(self.notes().write(line))
     }
 }
 
@@ -126,11 +145,14 @@ mod tests {
 
     #[test]
     fn a_case_is_heard_as_it_was_said() {
-        let text = r#"{"name":"fire \"x\"","phase":"trigger","end":"refused","errno":"EPERM","seen":{"runs":3}}"#;
+        let text =
+            r#"{"name":"fire \"x\"","phase":"trigger","end":"refused","errno":"EPERM","seen":{"runs":3}}"#;
         let case: Case = serde_json::from_str(text).unwrap();
         let line = Said::Case(Box::new(case)).line().unwrap();
         let Ok(Heard::Case(heard)) = Heard::read(&line) else { panic!("no case: {line:?}") };
         assert_eq!(std::str::from_utf8(heard).unwrap(), text);
+        assert_eq!(case_in(line.trim_ascii_end()).unwrap().name, "fire \"x\"");
+        assert!(case_in(b"r{}").is_none() && case_in(b"").is_none());
     }
 
     #[test]
@@ -138,7 +160,9 @@ mod tests {
         let said = Said::Returned { outcome: Outcome::Observed, links: vec![3, 9] };
         let line = said.line().unwrap();
         let heard = Heard::read(&line);
-        assert!(matches!(heard, Ok(Heard::Returned { outcome: Outcome::Observed, links }) if links == [3, 9]));
+        assert!(
+            matches!(heard, Ok(Heard::Returned { outcome: Outcome::Observed, links }) if links == [3, 9])
+        );
     }
 
     #[rstest]

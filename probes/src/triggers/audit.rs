@@ -2,10 +2,11 @@
 
 use super::children::{Idle, in_child};
 use super::netlink::{Generic, Netlink, attribute};
-use super::{Act, Arm, act};
+use super::{Act, Arm, Seen, act, act_seen};
 use crate::errno::Errno;
 use nix::sys::ptrace;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// include/uapi/linux/audit.h: AUDIT_SET, AUDIT_ADD_RULE, AUDIT_DEL_RULE, AUDIT_USER_AVC.
 const SET: u16 = 1001;
@@ -15,16 +16,24 @@ const USER_MESSAGE: u16 = 1107;
 /// The same: AUDIT_FILTER_USER, AUDIT_FILTER_EXIT.
 const OF_MESSAGES: u32 = 0;
 const OF_SYSTEM_CALLS: u32 = 4;
-/// The same: AUDIT_PID, AUDIT_SUBJ_ROLE, AUDIT_EQUAL.
+/// The same: AUDIT_NEVER, AUDIT_ALWAYS.
+const NEVER: u32 = 0;
+const ALWAYS: u32 = 2;
+/// The same: AUDIT_PID, AUDIT_SUBJ_ROLE, AUDIT_NOT_EQUAL, AUDIT_EQUAL.
 const PID: u32 = 0;
 const ROLE: u32 = 14;
+const NOT_EQUAL: u32 = 0x3000_0000;
 const EQUAL: u32 = 0x4000_0000;
+/// The same: AUDIT_NLGRP_READLOG.
+const LOG: u32 = 1;
+/// How long a message may take into the log: a thread of the kernel writes it.
+const LOGGED: Duration = Duration::from_millis(500);
 
-/// `struct audit_rule_data` with one field, for all system calls, its action AUDIT_ALWAYS.
-fn rule(list: u32, field: u32, value: u32, text: &str) -> Vec<u8> {
-    let mut words = vec![list, 2, 1];
+/// `struct audit_rule_data` with one field, for all system calls.
+fn rule(list: u32, action: u32, (field, operator, value): (u32, u32, u32), text: &str) -> Vec<u8> {
+    let mut words = vec![list, action, 1];
     words.extend([u32::MAX; 64]);
-    for first in [field, value, EQUAL] {
+    for first in [field, value, operator] {
         words.push(first);
         words.extend([0; 63]);
     }
@@ -35,9 +44,9 @@ fn rule(list: u32, field: u32, value: u32, text: &str) -> Vec<u8> {
 }
 
 /// A rule about a label, which AppArmor, asked first, knows by that name.
-fn about_a_label() -> Vec<u8> {
+fn about_a_label(action: u32, operator: u32) -> Vec<u8> {
     let label = "unconfined";
-    rule(OF_MESSAGES, ROLE, u32::try_from(label.len()).unwrap_or(0), label)
+    rule(OF_MESSAGES, action, (ROLE, operator, u32::try_from(label.len()).unwrap_or(0)), label)
 }
 
 fn audit() -> Result<Netlink, Errno> {
@@ -50,7 +59,7 @@ fn audit() -> Result<Netlink, Errno> {
 /// The errno of making the socket.
 pub fn add_rule() -> Result<Act, Errno> {
     let audit = audit()?;
-    let rule = about_a_label();
+    let rule = about_a_label(ALWAYS, EQUAL);
     act(move |arm: Arm| {
         arm.during(|| audit.ask(ADD_RULE, 0, &rule))?;
         audit.ask(DEL_RULE, 0, &rule)
@@ -63,7 +72,7 @@ pub fn add_rule() -> Result<Act, Errno> {
 /// The errno of making the socket.
 pub fn remove_rule() -> Result<Act, Errno> {
     let audit = audit()?;
-    let rule = about_a_label();
+    let rule = about_a_label(ALWAYS, EQUAL);
     act(move |arm: Arm| {
         audit.ask(ADD_RULE, 0, &rule)?;
         arm.during(|| audit.ask(DEL_RULE, 0, &rule))
@@ -79,6 +88,25 @@ pub fn message() -> Result<Act, Errno> {
     act(move |arm: Arm| arm.during(|| audit.ask(USER_MESSAGE, 0, b"conform\0")))
 }
 
+/// The same under a rule that keeps what others than the unconfined send out of the log, looking whether it gets there.
+/// AppArmor, asked first, says that the rule is not about this task, which leaves the question to who comes next.
+///
+/// # Errors
+/// The errno of making the sockets.
+pub fn message_under_rule() -> Result<Act, Errno> {
+    let audit = audit()?;
+    let log = Netlink::listening(libc::NETLINK_AUDIT, LOG)?;
+    let rule = about_a_label(NEVER, NOT_EQUAL);
+    act_seen(move |arm: Arm| {
+        audit.ask(ADD_RULE, 0, &rule)?;
+        log.forget()?; // of the rule, and what came late before
+        let result = arm.during(|| audit.ask(USER_MESSAGE, 0, b"conform\0"));
+        let heard = log.hears(USER_MESSAGE, LOGGED)?;
+        audit.ask(DEL_RULE, 0, &rule)?;
+        result.map(|_| if heard { Seen("ok, and it is logged") } else { Seen("ok, and it is not logged") })
+    })
+}
+
 /// Switches auditing on or off: `struct audit_status` with AUDIT_STATUS_ENABLED.
 fn switch(audit: &Netlink, on: bool) -> Result<(), Errno> {
     let mut status = [0_u32; 11];
@@ -91,7 +119,7 @@ fn switch(audit: &Netlink, on: bool) -> Result<(), Errno> {
 /// Does `body` in a child that is audited: one made while auditing is on, with a rule that matches nobody.
 fn audited(body: impl Fn(Arm) -> Result<(), Errno> + 'static) -> Result<Act, Errno> {
     let audit = Rc::new(audit()?);
-    let nobody = rule(OF_SYSTEM_CALLS, PID, 0x7fff_fff0, "");
+    let nobody = rule(OF_SYSTEM_CALLS, ALWAYS, (PID, EQUAL, 0x7fff_fff0), "");
     act(move |arm: Arm| {
         switch(&audit, true)?;
         let result = audit.ask(ADD_RULE, 0, &nobody).and_then(|_| {

@@ -1,7 +1,7 @@
 //! A file system in user space, whose server is a child of the probe.
 
 use super::children::{Idle, spawn};
-use super::{Act, Seen, act_seen};
+use super::{Act, Seen, act_seen, modules};
 use crate::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs::{File, OpenOptions};
@@ -23,6 +23,7 @@ const LABELS: u32 = 1;
 /// # Errors
 /// The errno of opening the device or of mounting.
 pub fn make_directory() -> Result<Act, Errno> {
+    modules::load(&["fuse"])?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let _ = umount2(PATH, MntFlags::MNT_DETACH); // an earlier one's, whose server is gone
     std::fs::create_dir_all(PATH)?;

@@ -23,6 +23,7 @@ pub mod modules;
 pub mod mounts;
 pub mod names;
 mod netlink;
+pub mod nftables;
 pub mod overlay;
 pub mod quota;
 pub mod sockets;

@@ -2,14 +2,39 @@
 
 use super::files::owned;
 use crate::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, recv, sendto};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// include/uapi/linux/netlink.h: NLM_F_REQUEST and NLM_F_ACK.
 const REQUEST_AND_ACK: u16 = 5;
+/// The same: NLM_F_REQUEST, NLM_F_CREATE.
+const REQUEST: u16 = 1;
+const CREATE: u16 = 0x400;
 /// The same: NLMSG_ERROR, which also says that there was none.
 const ERROR: u16 = 2;
 const HEAD: usize = 16;
+
+/// What is sent together with others.
+pub(super) struct Message {
+    /// Its type.
+    pub(super) kind: u16,
+    /// What follows its head.
+    pub(super) body: Vec<u8>,
+}
+
+impl Message {
+    fn bytes(&self, flags: u16) -> Vec<u8> {
+        let mut bytes = u32::try_from(HEAD + self.body.len()).unwrap_or(0).to_ne_bytes().to_vec();
+        bytes.extend(self.kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(&self.body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+}
 
 /// A socket of one protocol.
 pub(super) struct Netlink(OwnedFd);
@@ -30,14 +55,58 @@ impl Netlink {
         Ok(socket)
     }
 
+    /// Drops what has been heard so far.
+    pub(super) fn forget(&self) -> Result<(), Errno> {
+        loop {
+            match recv(self.0.as_raw_fd(), &mut [0; 8192], MsgFlags::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(nix::Error::EAGAIN) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Waits for a message of this kind; others are dropped.
+    pub(super) fn hears(&self, kind: u16, patience: Duration) -> Result<bool, Errno> {
+        let end = Instant::now() + patience;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            if poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
+                return Ok(false);
+            }
+            let mut buffer = vec![0_u8; 8192];
+            let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
+            if u16_at(buffer.get(..length).unwrap_or(&[]), 4) == kind {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Sends a message and takes the kernel's answer, which is there when the sending returns.
     pub(super) fn ask(&self, kind: u16, flags: u16, body: &[u8]) -> Result<Vec<u8>, Errno> {
-        let mut message = u32::try_from(HEAD + body.len()).unwrap_or(0).to_ne_bytes().to_vec();
-        message.extend(kind.to_ne_bytes());
-        message.extend((REQUEST_AND_ACK | flags).to_ne_bytes());
-        message.extend([0; 8]);
-        message.extend(body);
-        sendto(self.0.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        let message = Message { kind, body: body.to_vec() };
+        self.send(&message.bytes(REQUEST_AND_ACK | flags))?;
+        self.answer()
+    }
+
+    /// Sends messages as one, of which the kernel does all or none. What fails is answered; the last but one, after which
+    /// only the end comes, is answered in any case.
+    pub(super) fn ask_together(&self, messages: &[Message]) -> Result<(), Errno> {
+        let acknowledged = messages.len().saturating_sub(2);
+        let flags = |at| CREATE | if at == acknowledged { REQUEST_AND_ACK } else { REQUEST };
+        let bytes: Vec<u8> =
+            messages.iter().enumerate().flat_map(|(at, message)| message.bytes(flags(at))).collect();
+        self.send(&bytes)?;
+        self.answer().map(drop)
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        sendto(self.0.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        Ok(())
+    }
+
+    fn answer(&self) -> Result<Vec<u8>, Errno> {
         let mut reply = Vec::new();
         loop {
             let mut buffer = vec![0_u8; 8192];

@@ -310,6 +310,25 @@ pub fn send_udp() -> Result<Act, Errno> {
     })
 }
 
+/// `send(2)` of a datagram over loopback to a port where nobody listens, which the kernel answers.
+///
+/// # Errors
+/// The errno of making the sockets.
+pub fn send_to_nobody() -> Result<Act, Errno> {
+    let sender = UdpSocket::bind("127.0.0.1:0")?;
+    let nobody = UdpSocket::bind("127.0.0.1:0")?.local_addr()?; // closed again
+    sender.connect(nobody)?;
+    act_seen(move |arm: Arm| {
+        arm.name_mark(0);
+        let sent = sender.send(b"x");
+        let told = ready(&sender, PollFlags::POLLERR)?;
+        arm.name_nobody();
+        sent?;
+        drop(sender.take_error()?);
+        Ok(if told { Seen("ok, and nobody there") } else { Seen("ok, and no answer") })
+    })
+}
+
 /// `getsockopt(2)`, asking for the label of the other end of a socket of which AppArmor, asked first, knows none: it
 /// labels local ones (7.3 security/apparmor/lsm.c, sk_peer_get_label).
 ///

@@ -22,7 +22,9 @@ struct Types {
     verdict: u32,
 }
 
-fn types() -> Result<Types, Ended> {
+/// `tagged` says of the main function's argument that it is the context, by which the kernel can check the function
+/// against its BTF (6.12 kernel/bpf/verifier.c, do_check_common; kernel/bpf/btf.c, btf_prepare_func_args).
+fn types(tagged: bool) -> Result<Types, Ended> {
     let mut types = BtfBuilder::new();
     let int = types.int("int", 4, SIGNED);
     let word = types.int("unsigned long long", 8, UNSIGNED);
@@ -31,7 +33,14 @@ fn types() -> Result<Types, Ended> {
     let main = types.func("main", proto, Linkage::Global);
     let proto = types.func_proto(int, &[("x", int)]);
     let verdict = types.func("verdict", proto, Linkage::Global);
-    let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the program's BTF", error))?;
+    if tagged {
+        types.decl_tag("arg:ctx", main, 0);
+    }
+    let btf = btf_load(&types.finish()).map_err(|error| match error.errno {
+        // Before 5.16 the kernel knows no such tags (kernel/bpf/btf.c, btf_check_meta).
+        Errno::EINVAL if tagged => Ended::Absent("tags of declarations in BTF".to_owned()),
+        _ => Ended::could_not("load the program's BTF", error),
+    })?;
     Ok(Types { btf, main, verdict })
 }
 
@@ -75,9 +84,13 @@ fn extension(attempt: &mut Attempt<'_>, target: &OwnedFd, types: &Types, id: u32
 
 /// Replaced before the target is attached.
 pub(super) fn freplace(session: &mut Session<'_>) -> Result<(), Stop> {
-    for (name, main) in [("global-function", false), ("the-program-itself", true)] {
+    for (name, main, tagged) in [
+        ("global-function", false, false),
+        ("the-program-itself", true, false),
+        ("the-program-itself-its-context-tagged", true, true),
+    ] {
         session.case(name, |attempt| {
-            let types = types()?;
+            let types = types(tagged)?;
             let mut chain = Chain::new(attempt, SESSION)?;
             let program = attempt.load_lsm(&target(&chain, &types))?;
             let id = if main { types.main } else { types.verdict };
@@ -94,7 +107,7 @@ pub(super) fn freplace(session: &mut Session<'_>) -> Result<(), Stop> {
 /// Replaced while the target is attached, and given back.
 pub(super) fn freplace_attached(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("global-function", |attempt| {
-        let types = types()?;
+        let types = types(false)?;
         let mut chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&target(&chain, &types))?;
         let _link = attempt.attach(&program)?;
@@ -131,7 +144,7 @@ pub(super) fn fentry_on_program(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, attach_type, ret) in [("fentry", BPF_TRACE_FENTRY, None), ("fexit", BPF_TRACE_FEXIT, Some(5))]
     {
         session.case(name, |attempt| {
-            let types = types()?;
+            let types = types(false)?;
             let mut chain = Chain::new(attempt, SESSION)?;
             let program = attempt.load_lsm(&target(&chain, &types))?;
             let asm = LsmProgram::framed("main", &chain.results, |asm| note(asm, Place::nth(1), ret)).asm;
@@ -155,7 +168,7 @@ pub(super) fn fentry_on_program(session: &mut Session<'_>) -> Result<(), Stop> {
 /// An LSM program with another in `attach_prog_fd`.
 pub(super) fn lsm_on_program(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("attach_prog_fd", |attempt| {
-        let types = types()?;
+        let types = types(false)?;
         let chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&target(&chain, &types))?;
         let mut asm = Asm::new();

@@ -1,5 +1,6 @@
 //! What a helper's case works with: programs of one shape, a trigger, and a page of results.
 
+use super::exec;
 use crate::asm::Asm;
 use crate::bpf::{BPF_LSM_CGROUP, FuncInfo, ProgSpec, btf_load};
 use crate::btf::Kind;
@@ -82,6 +83,27 @@ impl<'c, 'k> Bench<'c, 'k> {
         self.run("file_open", open_file, body).map(|(results, _)| results)
     }
 
+    /// As [`Bench::open`], for a body that takes nothing from its hook. Where no program on `file_open` may sleep, one
+    /// that is to runs when a child executes a program (5.10 kernel/bpf/verifier.c, btf_sleepable_lsm_hooks).
+    pub(super) fn open_or_execute(&mut self, body: impl FnOnce(&mut Asm)) -> Result<Results, Ended> {
+        if self.kind == super::Kind::Sleepable && !self.may_sleep("file_open")? {
+            return self.run("bprm_committed_creds", exec::at_secure, body).map(|(results, _)| results);
+        }
+        self.open(body)
+    }
+
+    /// Whether programs on the hook may sleep.
+    fn may_sleep(&mut self, hook: &str) -> Result<bool, Ended> {
+        let mut asm = Asm::new();
+        let insns = asm.mov_imm(Reg::R0, 0).exit().finish();
+        let insns = insns.map_err(|error| Ended::could_not("assemble the program", error))?;
+        let spec = ProgSpec::lsm(hook, self.attempt.hook(hook)?, insns).sleepable();
+        Ok(match self.attempt.ask(&spec, 1) {
+            Ok(_) => true,
+            Err(refused) => !refused.log.contains("is not sleepable"),
+        })
+    }
+
     /// As [`Bench::open`], for a helper without arguments: its result is in the first slot.
     pub(super) fn call_on_open(&mut self) -> Result<Results, Ended> {
         let helper = self.helper;
@@ -148,9 +170,11 @@ impl<'c, 'k> Bench<'c, 'k> {
         Ok(results)
     }
 
-    /// Loads a program on `file_open` that is expected to be refused, and only that.
+    /// Loads a program on `file_open` that is expected to be refused, and only that; where no program on that hook may
+    /// sleep and it is to, on one where it may.
     pub(super) fn load(&mut self, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
-        self.load_on("file_open", body)
+        let elsewhere = self.kind == super::Kind::Sleepable && !self.may_sleep("file_open")?;
+        self.load_on(if elsewhere { "bprm_committed_creds" } else { "file_open" }, body)
     }
 
     /// As [`Bench::load`], for another hook.

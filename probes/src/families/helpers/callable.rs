@@ -47,9 +47,9 @@ const fn cgroup(name: &'static str, hook: &'static str) -> Caller {
 /// A program on a general hook, as most are.
 pub(super) const GENERAL: Caller = mac("file_open", "file_open");
 
-/// A hook that newer kernels leave out of the set of those whose programs may sleep (7.1 kernel/bpf/bpf_lsm.c,
-/// `sleepable_lsm_hooks`).
-const OF_NO_SLEEP: &str = "inet_conn_established";
+/// A hook that every kernel leaves out of the set of those whose programs may sleep (6.1 and 7.3 kernel/bpf/bpf_lsm.c,
+/// `sleepable_lsm_hooks`); of those that are called with their socket locked `inet_conn_established` is in it in some.
+const OF_NO_SLEEP: &str = "inet_csk_clone";
 
 /// The kinds of programs: on a general hook, where IMA applies too; with a `linux_binprm`; on a socket before it is
 /// locked, and after, which is also a void hook and outside the set of sleepable ones.
@@ -59,10 +59,10 @@ const CALLERS: &[Caller] = &[
     Caller { without: Some(CAP_SYS_ADMIN), ..mac("file_open, without CAP_SYS_ADMIN", "file_open") },
     mac("bprm_check_security", "bprm_check_security"),
     mac("socket_post_create", "socket_post_create"),
-    mac("inet_conn_established", OF_NO_SLEEP),
+    mac("inet_csk_clone", OF_NO_SLEEP),
     cgroup("file_open, of a cgroup", "file_open"),
     cgroup("socket_post_create, of a cgroup", "socket_post_create"),
-    cgroup("inet_conn_established, of a cgroup", OF_NO_SLEEP),
+    cgroup("inet_csk_clone, of a cgroup", OF_NO_SLEEP),
 ];
 
 /// The one hook that 5.10 has sleepable programs for, asked about where the general hook has none.

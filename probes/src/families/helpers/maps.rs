@@ -149,7 +149,7 @@ fn key(asm: &mut Asm, key: u32) {
 
 fn lookup(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let (helper, map) = (bench.helper(), map(bench)?);
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         key(asm, KEY);
         asm.ld_map_fd(Reg::R1, &map).call(helper);
         asm.jeq_imm(Reg::R0, 0, "pass").ldx(Size::DW, Reg::R1, Reg::R0, 0);
@@ -177,7 +177,7 @@ fn lookup_then(bench: &mut Bench<'_, '_>, then: impl FnOnce(&mut Asm)) -> Result
 fn update(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     const NEW: i32 = 0x5a5a;
     let (helper, map) = (bench.helper(), map(bench)?);
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         for (index, flags) in [(0, bpf::BPF_ANY), (1, bpf::BPF_NOEXIST)] {
             key(asm, OTHER_KEY);
             asm.st_imm(Size::DW, Reg::R10, -16, NEW);
@@ -194,7 +194,7 @@ fn update(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 
 fn delete(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let (helper, map) = (bench.helper(), map(bench)?);
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         for index in 0..2 {
             key(asm, KEY);
             asm.ld_map_fd(Reg::R1, &map).call(helper);

@@ -227,7 +227,7 @@ pub(super) fn is_sent(sample: &[u8], sent: &[u8]) -> bool {
 /// Sends two events of 16 bytes.
 fn output(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let (helper, buffer) = (bench.helper(), Buffer::new()?);
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         for (index, word) in (3..).zip(WORDS) {
             asm.st_imm(Size::DW, PAGE, slot(index), word);
         }
@@ -285,7 +285,7 @@ fn counted(event: &OwnedFd) -> Result<[u64; 3], Ended> {
 fn read(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let (helper, (map, event)) = (bench.helper(), counting()?);
     let before = counted(&event)?;
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         asm.ld_map_fd(Reg::R1, &map).mov_imm(Reg::R2, 0).call(helper);
         keep(asm, 0, Reg::R0);
     })?;
@@ -298,7 +298,7 @@ fn read(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 fn read_value(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let (helper, (map, event)) = (bench.helper(), counting()?);
     let before = counted(&event)?;
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         asm.ld_map_fd(Reg::R1, &map).mov_imm(Reg::R2, 0);
         page(asm, Reg::R3, 1);
         asm.mov_imm(Reg::R4, 24).call(helper);

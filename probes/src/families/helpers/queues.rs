@@ -105,7 +105,7 @@ fn call(asm: &mut Asm, map: &OwnedFd, at: i32, helper: u32) {
 /// Adds two values, and a third for which there is no room.
 fn push(bench: &mut Bench<'_, '_>, map_type: u32) -> Result<(), Ended> {
     let (helper, map) = (bench.helper(), map(bench, map_type)?);
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         for (index, value) in [(0, VALUES[0]), (1, VALUES[1]), (2, 33)] {
             asm.st_imm(Size::DW, Reg::R10, -8, value);
             call(asm, &map, -8, helper);
@@ -132,7 +132,7 @@ fn get(bench: &mut Bench<'_, '_>, map_type: u32) -> Result<(), Ended> {
         bpf::map_update(&map, &[], &i64::from(value).to_ne_bytes(), bpf::BPF_ANY)
             .map_err(|errno| Ended::could_not("add a value", errno))?;
     }
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         for index in 0..3 {
             asm.st_imm(Size::DW, Reg::R10, -8, 0);
             call(asm, &map, -8, helper);

@@ -158,7 +158,7 @@ pub(super) fn event() -> Vec<u8> {
 /// Sends three copies of the first bytes of the page's own slots.
 fn output(bench: &mut Bench<'_, '_>, size: i32) -> Result<(), Ended> {
     let (helper, ring) = (bench.helper(), ring(bench)?);
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         for (index, word) in (3..).zip(WORDS) {
             asm.st_imm(Size::DW, PAGE, slot(index), word);
         }

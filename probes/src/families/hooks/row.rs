@@ -25,6 +25,8 @@ pub(super) struct Hook {
     pub(super) source: Source,
     /// The `lsm=` of the machine that it takes, if not the usual one.
     pub(super) order: Option<&'static str>,
+    /// Whether denying it takes the kernel down.
+    pub(super) crashes: bool,
 }
 
 /// How the calls that one trigger causes are recorded.

@@ -37,33 +37,33 @@ pub(super) struct Found {
 /// The cases that every function has, up to `context`. `None` where the kernel has no such function.
 pub(super) fn examine(session: &mut Session<'_>, name: &str) -> Result<Option<Found>, Stop> {
     let mut inventory = None;
-    session.quick_case("inventory", |attempt| {
+    session.case("inventory", |attempt| {
         inventory = Some(take_inventory(attempt, name)?);
         Ok(())
     })?;
     let Some((subject, plain)) = inventory else { return Ok(None) };
     let mut kept = None;
-    session.quick_case("load", |attempt| {
+    session.case("load", |attempt| {
         kept = Some(attempt.answered(plain)?.fd);
         Ok(())
     })?;
     let zero = program_returning(0);
-    session.quick_case("load-sleepable", |attempt| {
+    session.case("load-sleepable", |attempt| {
         let spec = ProgSpec::lsm(name, subject.id, zero?).sleepable();
         let answer = attempt.ask(&spec, 1);
         attempt.answered(answer).map(drop)
     })?;
     let one = program_returning(1); // the one value that both int and void hooks take there
-    session.quick_case("load-cgroup", |attempt| {
+    session.case("load-cgroup", |attempt| {
         let spec = ProgSpec::lsm_cgroup(name, subject.id, one?);
         let answer = attempt.ask(&spec, 1);
         attempt.answered(answer).map(drop)
     })?;
-    session.quick_case("returns", |attempt| match kept {
+    session.case("returns", |attempt| match kept {
         Some(_) => returns::ask(attempt, &subject),
         None => refused_again(attempt, &subject),
     })?;
-    session.quick_case("context", |attempt| match kept {
+    session.case("context", |attempt| match kept {
         Some(_) => arguments::ask(attempt, &subject),
         None => refused_again(attempt, &subject),
     })?;

@@ -59,6 +59,7 @@ const fn int(name: &'static str, recipe: Recipe, file: &'static str, symbol: &'s
         verdict: Verdict::Errnos(DENIALS),
         source: source(READ_IN, file, symbol),
         order: None,
+        crashes: false,
     }
 }
 
@@ -85,7 +86,8 @@ impl Hook {
         Self { whom: Whom::Anyone, ..self }
     }
 
-    /// The same row, of a hook whose default is not 0 and whose 0 would claim something.
+    /// The same row, its program returning the hook's default, which is not 0. Returning 0 amounts to the same: the
+    /// default is then asked for (6.12 arch/x86/net/bpf_jit_comp.c, invoke_bpf_mod_ret).
     const fn passing(self, pass: i32) -> Self {
         Self { pass, ..self }
     }
@@ -93,6 +95,11 @@ impl Hook {
     /// The same row, on a machine where bpf is asked before AppArmor, which would end the asking.
     const fn asked_first(self) -> Self {
         Self { order: Some(FIRST), ..self }
+    }
+
+    /// The same row, of a hook whose denial takes the kernel down: one errno is tried, in a machine of its own.
+    const fn crashing(self) -> Self {
+        Self { crashes: true, verdict: Verdict::Errnos(&[Errno::EPERM]), ..self }
     }
 
     /// The same row, with an argument whose content is checked.

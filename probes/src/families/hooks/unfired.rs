@@ -38,11 +38,6 @@ const REASONS: &[(&[&str], &str)] = &[
         "called when SELinux reloads its policy (security/selinux/ss/services.c, aurule_avc_callback), and not loaded here",
     ),
     (
-        &["audit_rule_match"],
-        "from 6.12 on no program may attach; before, needs an audit rule about a label and a task that it does not match: \
-         AppArmor, asked first, ends the asking of one that it does (security/apparmor/audit.c, aa_audit_rule_match)",
-    ),
-    (
         &["initramfs_populated"],
         "called once at boot, before user space is there (init/initramfs.c, do_populate_rootfs)",
     ),
@@ -93,7 +88,10 @@ const REASONS: &[(&[&str], &str)] = &[
         "called by the NFS server alone (fs/nfsd/nfs4xdr.c, fs/nfsd/vfs.c)",
     ),
     (&["inode_notifysecctx"], "called by the NFS client alone (fs/nfs/inode.c): needs a server"),
-    (&["inode_invalidate_secctx"], "called by gfs2 alone (fs/gfs2/glops.c): needs its cluster"),
+    (
+        &["inode_invalidate_secctx"],
+        "called by gfs2 and Ceph alone (fs/gfs2/glops.c, fs/ceph/super.h): needs their cluster",
+    ),
     (
         &["ismaclabel"],
         "from 6.12 on no program may attach; called by the clients of NFS and Ceph (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server",
@@ -102,16 +100,7 @@ const REASONS: &[(&[&str], &str)] = &[
         &["kernel_act_as", "kernel_create_files_as"],
         "called by cachefiles alone (fs/cachefiles/security.c): needs the module, its daemon and a cache",
     ),
-    (
-        &["secmark_refcount_inc", "secmark_refcount_dec", "secmark_relabel_packet"],
-        "needs netfilter with SECMARK and a label that is a number other than 0 (net/netfilter/xt_SECMARK.c), which \
-         AppArmor gives; its modules are not in the initramfs",
-    ),
-    (
-        &["dentry_init_security"],
-        "5.10 calls it for NFS and Ceph, which need a server; 6.1 for FUSE too, whose module is not in the initramfs (6.0 \
-         fs/fuse/dir.c, get_security_context)",
-    ),
+    (&["dentry_init_security"], "5.10 calls it for NFS and Ceph alone, which need a server"),
     (
         &["cred_getlsmprop", "cred_getsecid"],
         "5.10 has no IMA, which up to 6.16 asks for the new credentials when a program is executed \
@@ -121,10 +110,6 @@ const REASONS: &[(&[&str], &str)] = &[
     (
         &["path_chown", "socket_getpeersec_stream"],
         "5.10 accepts no program on a function with an argument that is a structure (kernel/bpf/btf.c, btf_distill_func_proto)",
-    ),
-    (
-        &["xfrm_decode_session"],
-        "from 6.12 on no program may attach; before, needs a policy of IPsec for packets that arrive (net/xfrm/xfrm_policy.c, __xfrm_policy_check)",
     ),
     (
         &["xfrm_state_alloc", "xfrm_state_pol_flow_match"],
@@ -149,6 +134,9 @@ const REASONS: &[(&[&str], &str)] = &[
             "tun_dev_attach_queue",
             "bdev_alloc_security",
             "quota_on",
+            "secmark_refcount_dec",
+            "secmark_refcount_inc",
+            "secmark_relabel_packet",
             "xfrm_policy_alloc_security",
             "xfrm_policy_clone_security",
             "xfrm_policy_delete_security",
@@ -158,12 +146,13 @@ const REASONS: &[(&[&str], &str)] = &[
             "xfrm_state_delete_security",
             "xfrm_state_free_security",
         ],
-        "needs a module (overlay, sctp, tun, loop or xfrm_user), and the package with this kernel's modules has left \
+        "needs a module (overlay, sctp, tun, loop, nf_tables or xfrm_user), and the package with this kernel's modules has left \
          Debian's archive",
     ),
     (
         &[
             "vm_enough_memory",
+            "audit_rule_match",
             "file_alloc_security",
             "getprocattr",
             "getselfattr",
@@ -173,6 +162,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "inode_need_killpriv",
             "key_getsecurity",
             "setprocattr",
+            "xfrm_decode_session",
         ],
         "no program may attach to it there (kernel/bpf/bpf_lsm.c, bpf_lsm_disabled_hooks)",
     ),

@@ -13,6 +13,7 @@ use crate::insn::Reg;
 use crate::results::{Results, TARGET};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::Probe;
+use crate::triggers::creds::without_capability;
 use std::cell::OnceCell;
 
 /// The probe that a row is.
@@ -36,7 +37,7 @@ pub(super) fn probe(row: Row) -> Probe {
 
 fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
     let shared = Shared::default();
-    session.quick_case("exists", |attempt| exists(attempt, row))?;
+    session.case("exists", |attempt| exists(attempt, row))?;
     if row.sleep != Sleep::Must {
         session.case("canonical", |attempt| run(attempt, &shared, row, (0, None)))?;
     }
@@ -71,7 +72,7 @@ fn loaded(
 ) -> Result<(), Stop> {
     match row.machine {
         Machine::Doomed => session.case(name, body),
-        Machine::Shared | Machine::Own => session.quick_case(name, body),
+        Machine::Shared | Machine::Own => session.case(name, body),
     }
 }
 
@@ -154,7 +155,7 @@ pub(super) fn prototype(btf: &Btf, id: u32, name: &str) -> String {
 /// Loads a program that only calls a kfunc, and says whether its kind of program may.
 ///
 /// The kernel looks at the program type before the arguments (6.12 kernel/bpf/verifier.c, check_kfunc_call), so of
-/// the refusals that such a call meets, one alone means that it may not.
+/// the refusals that such a call meets once the verifier has come to it, one alone means that it may not.
 pub(super) fn bare_call(
     attempt: &mut Attempt<'_>,
     hook: &str,
@@ -187,14 +188,26 @@ pub(super) fn bare_call(
     } else if said("BPF_CALL uses reserved fields") {
         // Before 5.13 (5.10 kernel/bpf/verifier.c, do_check): the function is there, but no program can call it.
         Ok(NO_CALLS)
+    } else if said(CALL) {
+        Ok("may call it")
+    } else if said("does not have a valid func_proto") {
+        // The other side of it: implicit arguments, and no `.._impl` (7.1 kernel/bpf/verifier.c, find_kfunc_impl_proto).
+        Ok("no program can: the kernel's BTF lacks its full prototype")
+    } else if said(" must point to scalar, or struct with scalar") {
+        // From 7.3 on a prototype is looked at when the program's calls are collected, who makes them after that (7.3
+        // kernel/bpf/verifier.c, gen_kfunc_arg_proto).
+        Ok("no program can: one of its arguments is nothing that a program could give")
     } else if error.log.is_empty() && flags & BPF_F_SLEEPABLE != 0 && knows_no_sleepable(attempt)? {
         Ok("there are no sleepable programs")
-    } else if error.log.is_empty() {
+    } else if error.log.trim().is_empty() {
         Err(Ended::could_not("learn whether the call is allowed", error.errno))
     } else {
-        Ok("may call it")
+        Err(Ended::could_not("tell what the refusal is about", error.log.trim()))
     }
 }
+
+/// The log shows the call once the verifier has come to it, where it first asks who makes it.
+const CALL: &str = "(85) call ";
 
 /// Whether the kernel refuses every program that wants to sleep before the verifier sees it, as kernels before 5.10 do
 /// (5.9 kernel/bpf/syscall.c, `bpf_prog_load`: a flag that it does not know).
@@ -314,15 +327,20 @@ pub(super) fn misuse(
     let code = |body: &mut Body<'_>| match &wrong.kind {
         WrongKind::Body(code) => code(body),
         WrongKind::Spoilt(first, last) => body.canonical(row, |body| first(body), |body| last(body)),
-        WrongKind::Fentry | WrongKind::On(_) => body.canonical(row, |_| {}, |_| {}),
+        WrongKind::Fentry | WrongKind::On(_) | WrongKind::Without(_) => body.canonical(row, |_| {}, |_| {}),
     };
     let hook = if let WrongKind::On(hook) = wrong.kind { hook } else { row.hook };
     let mut built = build(attempt, hook, has, code)?;
     built.program.flags |= wrong.flags;
-    if matches!(wrong.kind, WrongKind::Fentry) {
-        fentry(attempt, row.hook, &built)
-    } else {
-        attempt.load_lsm_in_doubt(&built.program).map(drop)
+    match wrong.kind {
+        WrongKind::Fentry => fentry(attempt, row.hook, &built),
+        WrongKind::Without(capability) => {
+            without_capability(capability, || attempt.load_lsm_in_doubt(&built.program).map(drop))
+                .map_err(|errno| Ended::could_not("give up the capability", errno))?
+        }
+        WrongKind::Body(_) | WrongKind::Spoilt(..) | WrongKind::On(_) => {
+            attempt.load_lsm_in_doubt(&built.program).map(drop)
+        }
     }
 }
 

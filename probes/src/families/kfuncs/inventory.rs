@@ -33,7 +33,7 @@ pub(super) fn probe() -> Probe {
 fn list(session: &mut Session<'_>) -> Result<(), Stop> {
     let names = names(session.kernel().btf().ok());
     for name in &names {
-        session.quick_case(name, |attempt| ask(attempt, name))?;
+        session.case(name, |attempt| ask(attempt, name))?;
     }
     Ok(())
 }

@@ -46,9 +46,14 @@ pub(super) fn rows() -> Vec<Row> {
     const MEMBERS: [&str; 3] =
         ["bpf_iter_css_task_new", "bpf_iter_css_task_next", "bpf_iter_css_task_destroy"];
     let members = Iterator::new(MEMBERS, "7.3", TASKS, members, || Some(1));
-    let members = Iterator { given: own_cgroup, let_go: release_cgroup, look: Some(TGID), ..members };
+    let members =
+        Iterator { given: own_cgroup, let_go: release_cgroup, look: Some(TGID), object: true, ..members };
     const AREAS: [&str; 3] = ["bpf_iter_task_vma_new", "bpf_iter_task_vma_next", "bpf_iter_task_vma_destroy"];
-    let areas = Iterator { look: Some(AREA), ..Iterator::new(AREAS, "7.3", TASKS, areas, areas_of_maps) };
+    let areas = Iterator {
+        look: Some(AREA),
+        object: true,
+        ..Iterator::new(AREAS, "7.3", TASKS, areas, areas_of_maps)
+    };
     const CACHES: [&str; 3] =
         ["bpf_iter_kmem_cache_new", "bpf_iter_kmem_cache_next", "bpf_iter_kmem_cache_destroy"];
     let caches = Iterator::new(CACHES, "7.3", "kernel/bpf/kmem_cache_iter.c", nothing, slab_caches);
@@ -89,6 +94,8 @@ struct Iterator {
     section: bool,
     /// Whether it needs a program that may sleep.
     sleepable: bool,
+    /// Whether its second argument is a kernel object and may not be NULL.
+    object: bool,
 }
 
 const TGID: Look = Look { key: "its tgid", member: ["task_struct", "tgid"], known: our_pid };
@@ -245,6 +252,7 @@ impl Iterator {
             word: Size::DW,
             section: false,
             sleepable: false,
+            object: false,
         }
     }
 
@@ -281,7 +289,8 @@ impl Iterator {
     }
 
     fn new_row(self) -> Row {
-        self.row(NEW)
+        let row = self
+            .row(NEW)
             .takes(move |b| {
                 (self.arguments)(b);
                 b.stack_address(Reg::R1, ITER);
@@ -303,7 +312,8 @@ impl Iterator {
                 self.make(b);
                 self.call(b, DESTROY);
                 (self.let_go)(b);
-            })
+            });
+        if self.object { row.not_null(Reg::R2) } else { row }
     }
 
     fn next_row(self) -> Row {

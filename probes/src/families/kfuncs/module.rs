@@ -54,7 +54,7 @@ fn cases(session: &mut Session<'_>) -> Result<(), Stop> {
 
 /// An LSM program that calls the module's kfunc.
 fn lsm(session: &mut Session<'_>, name: &str, fds: impl Fn(&Module) -> Vec<RawFd>) -> Result<(), Stop> {
-    session.quick_case(name, |attempt| {
+    session.case(name, |attempt| {
         let module = Module::load(attempt)?;
         let mut asm = Asm::new();
         asm.ldx(Size::DW, Reg::R1, Reg::R1, 0).call_kfunc(module.id, PLACE).mov_imm(Reg::R0, 0).exit();

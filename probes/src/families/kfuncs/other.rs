@@ -70,6 +70,9 @@ fn flush(name: &'static str, version: &'static str, css: bool) -> Row {
         .spoilt("misuse-another-type", |b| b.context_argument(Reg::R1, 0))
 }
 
+/// include/uapi/linux/capability.h: CAP_SYS_BOOT.
+const CAP_SYS_BOOT: u32 = 22;
+
 /// `KF_DESTRUCTIVE`: only `CAP_SYS_BOOT` may load a program with it.
 fn crash() -> Row {
     kfunc("crash_kexec", "7.3", "kernel/crash_core.c")
@@ -78,6 +81,7 @@ fn crash() -> Row {
             b.call(helper::TASK_PT_REGS).mov_reg(Reg::R1, Reg::R0);
         })
         .not_null(Reg::R1)
+        .needs_capability(CAP_SYS_BOOT)
         .not_run("it starts another kernel, or does nothing where none is loaded")
         .cites(source("7.3", "kernel/bpf/verifier.c", "check_kfunc_call"))
 }

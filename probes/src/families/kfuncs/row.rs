@@ -96,6 +96,8 @@ pub(super) enum WrongKind {
     Fentry,
     /// The canonical program on another hook.
     On(&'static str),
+    /// The canonical program, loaded without a capability (include/uapi/linux/capability.h).
+    Without(u32),
 }
 
 /// Another way of calling it that is right.
@@ -435,6 +437,12 @@ impl Row {
     pub(super) fn not_on(self, hook: &'static str) -> Self {
         let flags = self.sleep.flags();
         self.wrong_with(&format!("misuse-on-{hook}"), flags, WrongKind::On(hook))
+    }
+
+    /// Only who has this capability may load a program with it (`KF_DESTRUCTIVE`).
+    pub(super) fn needs_capability(self, capability: u32) -> Self {
+        let flags = self.sleep.flags();
+        self.wrong_with("misuse-without-the-capability", flags, WrongKind::Without(capability))
     }
 
     /// Cites another place in the kernel's source.

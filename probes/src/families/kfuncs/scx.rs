@@ -39,12 +39,12 @@ fn cases(session: &mut Session<'_>) -> Result<(), Stop> {
     for row in rows() {
         let shared = if row.holds == Holds::Arena { &arena } else { &plain };
         if row.not_run.is_some() {
-            session.quick_case(row.name, |attempt| run(attempt, shared, &row, (0, None)))?;
+            session.case(row.name, |attempt| run(attempt, shared, &row, (0, None)))?;
         } else {
             session.case(row.name, |attempt| run(attempt, shared, &row, (0, None)))?;
         }
         for wrong in &row.wrong {
-            session.quick_case(&format!("{}-{}", row.name, wrong.name), |attempt| {
+            session.case(&format!("{}-{}", row.name, wrong.name), |attempt| {
                 misuse(attempt, shared, &row, wrong)
             })?;
         }

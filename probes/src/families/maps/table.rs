@@ -258,18 +258,17 @@ pub(super) const ROWS: &[Row] = &[
     row("devmap-hash", BPF_MAP_TYPE_DEVMAP_HASH, |spec| spec.value_size = 4),
     row("cpumap", BPF_MAP_TYPE_CPUMAP, |spec| spec.value_size = 4),
     row("xskmap", BPF_MAP_TYPE_XSKMAP, |spec| spec.value_size = 4),
-    row("struct-ops", BPF_MAP_TYPE_STRUCT_OPS, |spec| spec.max_entries = 1).using(
-        NAMED,
-        name,
-        Gives::Nothing,
-    ),
+    row("struct-ops", BPF_MAP_TYPE_STRUCT_OPS, |spec| spec.max_entries = 1)
+        .needing(Needs::KernelType("bpf_struct_ops_tcp_congestion_ops"))
+        .using(NAMED, name, Gives::Nothing),
     row("arena", BPF_MAP_TYPE_ARENA, |spec| {
         (spec.key_size, spec.value_size, spec.max_entries) = (0, 0, 4);
         spec.flags = BPF_F_MMAPABLE;
         spec.map_extra = 0x1000_0000_0000;
     })
     .using(NAMED, name, Gives::Nothing),
-    row("insn-array", BPF_MAP_TYPE_INSN_ARRAY, |spec| spec.value_size = 16).using(
+    // Of the program that names it; its places, all 0, are those of the program's first instruction.
+    row("insn-array", BPF_MAP_TYPE_INSN_ARRAY, |spec| spec.value_size = 16).needing(Needs::Frozen).using(
         NAMED,
         name,
         Gives::Nothing,

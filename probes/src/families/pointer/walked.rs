@@ -1,9 +1,10 @@
 //! Following pointers, and reading and writing what they point to.
 
-use super::{ACCESS, ACCESS_OLD, ARGUMENT, Rule, TRUSTED, WALK, argument, plain, sleepable, walk};
+use super::{ACCESS, ACCESS_OLD, ARGUMENT, Rule, TRUSTED, WALK, argument, plain, sleepable, walk, with_page};
 use crate::helper;
 use crate::insn::{Reg, Size};
-use crate::lsm::CTX;
+use crate::lsm::{CTX, PAGE};
+use crate::results::FREE;
 use crate::spec::source;
 
 pub(super) const RULES: &[Rule] = &[
@@ -110,7 +111,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "array-member",
-        asks: "May a program read elements of an array in a structure, the last one, and one behind it?",
+        asks: "May a program read elements of an array in a structure, the last one, one behind it, and one by a number?",
         sources: &[WALK],
         cases: &[
             plain("first", "task_alloc", |asm, look| {
@@ -126,6 +127,19 @@ pub(super) const RULES: &[Rule] = &[
             plain("eight-at-once", "task_alloc", |asm, look| {
                 argument(asm, Reg::R1, 0);
                 asm.ldx(Size::DW, Reg::R1, Reg::R1, look.off("task_struct", "comm")?);
+                Ok(())
+            }),
+            // Of an array that ends its structure.
+            plain("behind-the-last", "bprm_check_security", |asm, look| {
+                argument(asm, Reg::R1, 0);
+                asm.ldx(Size::B, Reg::R1, Reg::R1, look.off("linux_binprm", "buf")? + 256);
+                Ok(())
+            }),
+            plain("by-a-number-in-bounds", "bprm_check_security", |asm, look| {
+                asm.call(helper::GET_CURRENT_PID_TGID).and_imm(Reg::R0, 15);
+                argument(asm, Reg::R1, 0);
+                asm.add_reg(Reg::R1, Reg::R0);
+                asm.ldx(Size::B, Reg::R1, Reg::R1, look.off("linux_binprm", "buf")?);
                 Ok(())
             }),
         ],
@@ -279,7 +293,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "compare-and-store",
-        asks: "May a program compare its arguments with each other and with null, and store one in a map or the stack?",
+        asks: "May a program compare its arguments with null and others, and store one in a map, the stack or its context?",
         sources: &[ARGUMENT, source("7.3", "kernel/bpf/verifier.c", "check_stack_write_fixed_off")],
         cases: &[
             plain("with-null", "file_open", |asm, _| {
@@ -292,6 +306,23 @@ pub(super) const RULES: &[Rule] = &[
                 asm.call(helper::GET_CURRENT_TASK_BTF);
                 argument(asm, Reg::R1, 0);
                 asm.jeq_reg(Reg::R1, Reg::R0, "pass");
+                Ok(())
+            }),
+            plain("with-another-argument", "task_kill", |asm, _| {
+                argument(asm, Reg::R1, 0);
+                argument(asm, Reg::R2, 3);
+                asm.jeq_reg(Reg::R1, Reg::R2, "pass");
+                Ok(())
+            }),
+            with_page("in-a-map", "file_open", |asm, _| {
+                argument(asm, Reg::R1, 0);
+                asm.stx(Size::DW, PAGE, FREE, Reg::R1);
+                Ok(())
+            }),
+            with_page("in-a-map-read-back-and-followed", "file_open", |asm, look| {
+                argument(asm, Reg::R1, 0);
+                asm.stx(Size::DW, PAGE, FREE, Reg::R1).ldx(Size::DW, Reg::R2, PAGE, FREE);
+                asm.ldx(Size::W, Reg::R2, Reg::R2, look.off("file", "f_flags")?);
                 Ok(())
             }),
             plain("spilled-and-read-back", "file_open", |asm, look| {

@@ -1,9 +1,9 @@
-//! Hooks for which the kernels at hand need a module: overlays, SCTP, tunnels, loops, IPsec.
+//! Hooks for which the kernels at hand need a module: overlays, SCTP, tunnels, loops, packet labels, IPsec.
 //!
 //! Debian's packages of 6.19, 7.0 and 7.1 that hold modules have left the archive, so nothing here fires there.
 
 use super::{Expect, Hook, Read, int, void};
-use crate::triggers::{devices, known, overlay, quota, sockets, xfrm};
+use crate::triggers::{devices, known, nftables, overlay, quota, sockets, xfrm};
 
 const INET: u64 = libc::AF_INET.cast_unsigned() as u64;
 const OF_SOCK: &str = "sock.__sk_common.skc_family";
@@ -47,6 +47,15 @@ pub(super) const HOOKS: &[Hook] = &[
         super::NAME,
         "aquota.user",
     ),
+    int(
+        "secmark_relabel_packet",
+        nftables::label_packets,
+        "net/netfilter/nft_meta.c",
+        "nft_secmark_compute_secid",
+    ),
+    void("secmark_refcount_inc", nftables::label_packets, "net/netfilter/nft_meta.c", "nft_secmark_obj_init"),
+    void("secmark_refcount_dec", nftables::end, "net/netfilter/nft_meta.c", "nft_secmark_obj_destroy")
+        .anyone(),
     int("xfrm_policy_alloc_security", xfrm::add_policy, "net/xfrm/xfrm_user.c", "copy_from_user_sec_ctx")
         .member("sec_ctx", "xfrm_user_sec_ctx.ctx_len", 8),
     // Called while a connection comes in, on whatever task's back.

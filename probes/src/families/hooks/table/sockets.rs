@@ -85,6 +85,12 @@ pub(super) const HOOKS: &[Hook] = &[
     void("req_classify_flow", sockets::ask_listener, "net/ipv4/inet_connection_sock.c", "inet_csk_route_req")
         .object(0, "request_sock.__req_common.skc_num")
         .uncounted(),
+    // Called for what the kernel answers by itself, and any answer but 0 stops it: BUG_ON(rc). 5.10 asks once more, on its
+    // way back to the sender, also where that is this machine (5.10 net/ipv4/icmp.c, icmp_route_lookup).
+    int("xfrm_decode_session", sockets::send_to_nobody, "security/security.c", "security_skb_classify_flow")
+        .read_in("6.1")
+        .anyone()
+        .crashing(),
     int("mptcp_add_subflow", sockets::bind_mptcp, "net/mptcp/subflow.c", "mptcp_subflow_create_socket")
         .member("ssk", OF_SOCK, INET),
     int("netlink_send", sockets::send_netlink, "net/netlink/af_netlink.c", "netlink_sendmsg").member(

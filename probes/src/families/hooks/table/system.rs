@@ -112,6 +112,11 @@ pub(super) const HOOKS: &[Hook] = &[
     // AppArmor, asked first, knows the label.
     int("audit_rule_init", audit::add_rule, "kernel/auditfilter.c", "audit_data_to_entry")
         .text("rulestr", "unconfined"),
+    // Its value says whether the rule is about the task: 1 that it is, an error that nobody knows, and then it is logged.
+    int("audit_rule_match", audit::message_under_rule, "kernel/auditfilter.c", "audit_filter")
+        .read_in("6.1")
+        .values(&[1, -1])
+        .number("field", 14),
     // The rule itself goes after a grace period, which may end in the task that waits.
     void("audit_rule_free", audit::remove_rule, "kernel/auditfilter.c", "audit_free_lsm_field").uncounted(),
     // Who is told: AppArmor's name for the sender's label, in the kernel's log alone.

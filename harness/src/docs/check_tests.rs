@@ -1,0 +1,182 @@
+//! A page in the documentation's shape against the project's own claims and snapshots: each change of the page changes
+//! the verdict that it should.
+
+use super::*;
+use crate::docs::judge::of_version;
+use crate::facts::{self, Version};
+use crate::snapshot::{Ci, Store};
+use rstest::rstest;
+use std::path::Path;
+use std::sync::LazyLock;
+
+const PAGE: &str = include_str!("fixture.md");
+
+struct Project {
+    snapshots: BTreeMap<String, Snapshot>,
+    kernels: Vec<String>,
+    items: BTreeMap<(Kind, String), Item>,
+    claims: Claims,
+}
+
+static PROJECT: LazyLock<Project> = LazyLock::new(|| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let snapshots = Store::new(root.join("snapshots"), Ci::Yes).load_all().unwrap();
+    let kernels: Vec<String> = snapshots["program/type"].kernels().map(str::to_owned).collect();
+    let items = facts::collect(&snapshots, &kernels);
+    Project { snapshots, kernels, items, claims: Claims::load(&root.join("claims")).unwrap() }
+});
+
+fn checked(text: &str) -> Report {
+    let project = &*PROJECT;
+    let evidence = Evidence {
+        snapshots: &project.snapshots,
+        kernels: &project.kernels,
+        items: &project.items,
+        claims: &project.claims,
+    };
+    check(&Page::parse(Path::new("page.md"), text), &evidence)
+}
+
+fn of<'a>(report: &'a Report, id: &str) -> Option<&'a Finding> {
+    report.findings.iter().find(|finding| finding.id == id)
+}
+
+fn verdict(text: &str, id: &str) -> Option<Verdict> {
+    of(&checked(text), id).map(|finding| finding.verdict)
+}
+
+#[rstest]
+#[case("attaches-to-hooks", Verdict::Confirmed)]
+#[case("error-denies", Verdict::Confirmed)]
+#[case("ret-of-the-previous", Verdict::Contradicted)]
+#[case("target-btf-id", Verdict::Contradicted)]
+#[case("attach-links-only", Verdict::Conditional)]
+#[case("helper-list-complete", Verdict::Contradicted)]
+#[case("attach-mac-only", Verdict::Gone)]
+#[case("helpers/bpf_loop", Verdict::Confirmed)]
+#[case("helpers/bpf_get_func_ip", Verdict::Contradicted)]
+#[case("helpers/bpf_getsockopt", Verdict::Conditional)]
+#[case("kfuncs/bpf_strcasestr", Verdict::Confirmed)]
+#[case("kfuncs/bpf_wq_set_callback_impl", Verdict::Conditional)]
+#[case("helpers/bpf_send_signal", Verdict::Gone)]
+fn verdicts(#[case] id: &str, #[case] expected: Verdict) {
+    assert_eq!(verdict(PAGE, id), Some(expected));
+}
+
+#[rstest]
+#[case::tag_of_the_type("v5.7]", "v6.12]", "type-since", Verdict::Contradicted)]
+#[case::tag_too_late("v6.0]", "v6.12]", "helpers/bpf_getsockopt", Verdict::Contradicted)]
+#[case::tag_too_early("v6.0]", "v5.7]", "helpers/bpf_getsockopt", Verdict::Contradicted)]
+#[case::tag_of_a_kfunc("v6.19]", "v6.18]", "kfuncs/bpf_strcasestr", Verdict::Contradicted)]
+#[case::false_helper("[`bpf_loop`]", "[`bpf_redirect`]", "helpers/bpf_redirect", Verdict::Contradicted)]
+#[case::invented_helper("[`bpf_loop`]", "[`bpf_no_such`]", "helpers/bpf_no_such", Verdict::Contradicted)]
+#[case::invented_kfunc("[`bpf_dynptr_size`]", "[`bpf_no_such`]", "kfuncs/bpf_no_such", Verdict::Contradicted)]
+#[case::dropped_helper("    * [`bpf_loop`]", "[`x`]", "helpers/bpf_loop", Verdict::Gone)]
+#[case::sentence("exclusively", "mostly", "attach-links-only", Verdict::Gone)]
+fn what_changes_on_the_page_changes_the_verdict(
+    #[case] old: &str,
+    #[case] new: &str,
+    #[case] id: &str,
+    #[case] expected: Verdict,
+) {
+    assert!(PAGE.contains(old));
+    assert_ne!(verdict(PAGE, id), Some(expected));
+    assert_eq!(verdict(&PAGE.replace(old, new), id), Some(expected));
+}
+
+/// Of what the claims know, at most a twentieth may be left open.
+#[test]
+fn few_claims_are_undecided() {
+    let project = &*PROJECT;
+    let report = of_claims(&Evidence {
+        snapshots: &project.snapshots,
+        kernels: &project.kernels,
+        items: &project.items,
+        claims: &project.claims,
+    });
+    assert!(
+        report.count(Verdict::Undecided) * 20 <= report.findings.len(),
+        "{}",
+        report.count(Verdict::Undecided)
+    );
+    assert_eq!(report.count(Verdict::Gone), 0);
+}
+
+#[test]
+fn a_dropped_helper_is_missed() {
+    let line = "    * [`bpf_loop`](../helper-function/bpf_loop.md)\n";
+    let unlisted = |text: &str| checked(text).unlisted.iter().any(|it| it.name == "bpf_loop");
+    assert!(!unlisted(PAGE));
+    assert!(unlisted(&PAGE.replace(line, "")));
+    assert_eq!(of(&checked(&PAGE.replace(line, "")), "helpers/bpf_loop").unwrap().line, None);
+}
+
+#[test]
+fn findings_stand_on_their_lines_also_on_a_reordered_page() {
+    let line = |text: &str, id: &str| of(&checked(text), id).and_then(|finding| finding.line);
+    let of_text =
+        |text: &str, word: &str| text.lines().position(|line| line.contains(word)).map(|place| place + 1);
+    let (before, rest) = PAGE.split_once("## Usage").unwrap();
+    let (usage, rest) = rest.split_once("## Attachment").unwrap();
+    let moved = format!("{before}## Attachment{rest}\n## How to use\n{usage}");
+    for text in [PAGE, &moved] {
+        assert_eq!(line(text, "error-denies"), of_text(text, "return an error"));
+        assert_eq!(line(text, "helpers/bpf_strtol"), of_text(text, "bpf_strtol"));
+    }
+}
+
+#[test]
+fn a_page_about_something_else_has_no_findings() {
+    let report = checked("# Another page\n\nNothing of it.\n");
+    assert!(report.findings.is_empty() && report.unlisted.is_empty());
+    assert_eq!(report.passed_over.len(), PROJECT.claims.files.len());
+}
+
+#[test]
+fn a_line_that_is_no_entry_is_told() {
+    let text = PAGE.replace("    * [`bpf_loop`](../helper-function/bpf_loop.md)", "    * bpf_loop");
+    assert_eq!(checked(&text).not_read[0].text, "* bpf_loop");
+}
+
+#[test]
+fn what_is_decided_names_its_cases() {
+    let open = [Verdict::Undecided, Verdict::Gone];
+    let findings = checked(PAGE).findings;
+    let invented = |finding: &Finding| finding.detail.contains("of this name");
+    for finding in findings.iter().filter(|finding| !open.contains(&finding.verdict) && !invented(finding)) {
+        assert!(!finding.evidence.is_empty(), "{}", finding.id);
+        for case in &finding.evidence {
+            let (probe, name) = case.rsplit_once('/').unwrap();
+            assert!(
+                PROJECT.snapshots[probe].order.iter().any(|known| known == name),
+                "{}: {case}",
+                finding.id
+            );
+        }
+    }
+}
+
+/// The version at a tag against measured kernels: `5.10=n 6.1=y`.
+#[rstest]
+#[case("v6.1", "6.0=n 6.1=y", Verdict::Confirmed)]
+#[case("v6.0", "6.0=n 6.1=y", Verdict::Contradicted)]
+#[case("v6.0", "5.10=n 6.1=y", Verdict::WithinBounds)]
+#[case("v5.10", "5.10=n 6.1=y", Verdict::Contradicted)]
+#[case("v6.2", "5.10=n 6.1=y", Verdict::Contradicted)]
+#[case("v5.7", "5.10=y 6.1=y", Verdict::WithinBounds)]
+#[case("v5.7", "5.10=n 6.1=n", Verdict::Undecided)]
+#[case::backported("v7.0", "6.11=n 6.12=y 6.16=n 6.19=n 7.0=y", Verdict::Confirmed)]
+#[case::backported_and_wrong("v6.18", "6.11=n 6.12=y 6.16=n 6.19=n 7.0=y", Verdict::Contradicted)]
+#[case("soon", "5.10=n 6.1=y", Verdict::Undecided)]
+fn versions_are_judged_by_what_was_measured(
+    #[case] tag: &str,
+    #[case] states: &str,
+    #[case] expected: Verdict,
+) {
+    let one = |word: &str| {
+        let (version, state) = word.split_once('=').unwrap();
+        (Version::parse(version).unwrap(), if state == "y" { Known::Yes } else { Known::No })
+    };
+    let states: Vec<_> = states.split(' ').map(one).collect();
+    assert_eq!(of_version(tag, &states).0, expected);
+}

@@ -1,0 +1,184 @@
+//! How a verdict is reached: of a condition's truths, of a version, of an entry by what kernels answered.
+
+use super::check::{Unlisted, Verdict};
+use super::page::PageEntry;
+use crate::claims::{Claim, Evaluated, List};
+use crate::facts::{Added, Answer, Answers, Item, Known, Span, Version, guards, spans};
+use crate::snapshot::kernel_phrase;
+use std::collections::BTreeSet;
+
+/// The phrase for some of the measured rows, such as `from 6.12`.
+pub(super) fn phrase(all: &[String], some: &[String]) -> String {
+    let places: Vec<usize> = (0..all.len()).filter(|&place| some.contains(&all[place])).collect();
+    kernel_phrase(all, &places)
+}
+
+pub(super) fn of_condition(claim: &Claim, found: &Evaluated, kernels: &[String]) -> (Verdict, String) {
+    let why = claim.because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let on = |some: &[String]| phrase(kernels, some);
+    match (found.true_on.as_slice(), found.false_on.as_slice()) {
+        ([], []) => {
+            let why =
+                found.unknown_on.first().map_or("no measured kernel is of its kind", |(_, why)| why.as_str());
+            (Verdict::Undecided, why.to_owned())
+        }
+        ([], no) => (Verdict::Contradicted, format!("false: {}{why}", on(no))),
+        (yes, []) => match (&claim.unless, found.restricted_on.is_empty()) {
+            (Some(unless), false) => (Verdict::Conditional, format!("true {}", unless.then)),
+            _ => (Verdict::Confirmed, format!("true: {}", on(yes))),
+        },
+        (yes, no) => (Verdict::Conditional, format!("true: {}; false: {}{why}", on(yes), on(no))),
+    }
+}
+
+pub(super) fn complete(list: List, unlisted: &[Unlisted]) -> (Verdict, String) {
+    let names: Vec<&str> =
+        unlisted.iter().filter(|it| it.kind == list.kind().name()).map(|it| it.name.as_str()).collect();
+    match names.as_slice() {
+        [] => (
+            Verdict::Confirmed,
+            format!("every one of the {} that some LSM program may call is listed", list.name()),
+        ),
+        names => (
+            Verdict::Contradicted,
+            format!("{} {} may be called and are not listed: {}", names.len(), list.name(), names.join(", ")),
+        ),
+    }
+}
+
+/// The measured versions of a statement.
+pub(super) fn measured(found: &Evaluated) -> Vec<(Version, Known)> {
+    let with = |kernels: &[String], known| {
+        kernels.iter().filter_map(move |kernel| Some((Version::parse(kernel)?, known))).collect::<Vec<_>>()
+    };
+    [with(&found.true_on, Known::Yes), with(&found.false_on, Known::No)].concat()
+}
+
+/// The verdict on "since this version".
+pub(super) fn of_version(tag: &str, states: &[(Version, Known)]) -> (Verdict, String) {
+    let Some(version) = Version::parse(tag) else {
+        return (Verdict::Undecided, format!("{tag:?} is no version"));
+    };
+    let ranges = spans(states);
+    let Some(first) = ranges.first() else {
+        return (Verdict::Undecided, "no measured kernel has it".to_owned());
+    };
+    // More than one range: a stable branch got it early. The tag may mean any of them.
+    let kept = ranges.iter().map(|span| of_start(version, span.added));
+    let settled = kept
+        .into_iter()
+        .filter(|(verdict, _)| *verdict != Verdict::Contradicted)
+        .min_by_key(|(verdict, _)| *verdict);
+    settled.unwrap_or_else(|| of_start(version, first.added))
+}
+
+/// The verdict on a version against the start of one range.
+fn of_start(version: Version, added: Added) -> (Verdict, String) {
+    let first = added.first();
+    match added {
+        _ if version > first => (Verdict::Contradicted, format!("{first} has it already")),
+        Added::Exact(_) if version == first => {
+            (Verdict::Confirmed, format!("{first} has it, the version before has not"))
+        }
+        Added::Exact(_) => (Verdict::Contradicted, format!("it came with {first}")),
+        Added::Between(without, _) if version <= without => {
+            (Verdict::Contradicted, format!("{without} has it not"))
+        }
+        Added::Between(..) | Added::AtMost(_) => {
+            (Verdict::WithinBounds, format!("the measured kernels say {added}"))
+        }
+    }
+}
+
+/// A name that no record has.
+pub(super) fn of_unknown(list: List, name: &str) -> (Verdict, String) {
+    if let Some(option) = guards::guard(list.kind(), name) {
+        return (Verdict::Undecided, format!("no measured kernel has it; it may need {option}"));
+    }
+    let why = match list {
+        List::Helpers => "no kernel has a helper of this name: every number is asked for",
+        List::Kfuncs => "no kernel whose BTF tells its kfuncs has one of this name",
+    };
+    (Verdict::Contradicted, why.to_owned())
+}
+
+/// An entry that no measured kernel lets programs call.
+pub(super) fn of_uncallable(answers: &Answers, kernels: &[String]) -> (Verdict, String) {
+    let no: Vec<String> = answers.kernels(Known::No).map(str::to_owned).collect();
+    let said = |wanted: fn(&Answer) -> bool| {
+        answers.0.iter().rev().map(|(_, answer)| answer).find(|answer| wanted(answer)).map(Answer::words)
+    };
+    let refused = said(|answer| matches!(answer, Answer::No { .. }));
+    let absent = said(|answer| matches!(answer, Answer::Absent { perhaps: None }));
+    match refused.or(absent) {
+        Some(why) => {
+            (Verdict::Contradicted, format!("callable on no kernel; {}: {why}", phrase(kernels, &no)))
+        }
+        None => {
+            let why = said(|_| true).unwrap_or_else(|| "not measured".to_owned());
+            (Verdict::Undecided, format!("on every measured kernel {why}"))
+        }
+    }
+}
+
+/// An entry that some kernel lets programs call: its version, then what restricts it.
+pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) -> (Verdict, String) {
+    let states: Vec<(Version, Known)> = item
+        .answers
+        .0
+        .iter()
+        .filter_map(|(kernel, answer)| Some((Version::parse(kernel)?, answer.known())))
+        .collect();
+    let tagged = entry.since.as_deref().map(|tag| (Version::parse(tag), of_version(tag, &states)));
+    if let Some((_, (Verdict::Contradicted, why))) = &tagged {
+        return (Verdict::Contradicted, format!("the tag is wrong: {why}"));
+    }
+    let since = match &tagged {
+        Some((since, _)) => *since,
+        None => first_seen(&item.answers),
+    };
+    let expected = |kernel: &String| match (since, Version::parse(kernel)) {
+        (Some(since), Some(version)) => version >= since,
+        _ => true,
+    };
+    let missing: Vec<String> =
+        item.answers.kernels(Known::No).map(str::to_owned).filter(|kernel| expected(kernel)).collect();
+    let by: BTreeSet<&str> = item
+        .answers
+        .0
+        .iter()
+        .filter_map(|(_, answer)| match answer {
+            Answer::Yes { condition } => Some(condition.as_str()),
+            Answer::No { .. } | Answer::Absent { .. } | Answer::Unknown { .. } => None,
+        })
+        .filter(|condition| !condition.is_empty())
+        .collect();
+    let mut limits: Vec<String> = by.into_iter().map(|by| format!("only {by}")).collect();
+    if !missing.is_empty() {
+        let yes: Vec<String> = item.answers.kernels(Known::Yes).map(str::to_owned).collect();
+        limits.push(format!("on {} ({})", phrase(kernels, &yes), history(&item.answers)));
+    }
+    match (limits.as_slice(), tagged) {
+        ([], Some((_, (verdict, why)))) => (verdict, why),
+        ([], None) => {
+            (Verdict::Confirmed, format!("wherever it is in the kernel ({})", history(&item.answers)))
+        }
+        (limits, _) => (Verdict::Conditional, limits.join("; ")),
+    }
+}
+
+/// The first measured version that has the function at all: an entry without a tag says that programs may call it as long
+/// as there is one.
+fn first_seen(answers: &Answers) -> Option<Version> {
+    let has = answers.0.iter().filter(|(_, answer)| matches!(answer, Answer::Yes { .. } | Answer::No { .. }));
+    has.filter_map(|(kernel, _)| Version::parse(kernel)).min()
+}
+
+/// The ranges of an item as versions, such as `>6.1 <=6.12, until 7.0`.
+pub(crate) fn history(answers: &Answers) -> String {
+    let range = |span: &Span| match span.removed {
+        Some(removed) => format!("since {}, gone in {removed}", span.added),
+        None => format!("since {}", span.added),
+    };
+    answers.spans().iter().map(range).collect::<Vec<_>>().join("; ")
+}

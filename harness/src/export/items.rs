@@ -1,0 +1,130 @@
+//! `hooks.json`, `helpers.json`, `kfuncs.json`: an item each, with its support, features, notes and evidence.
+
+use super::{Material, Range, ranges};
+use crate::facts::{Answer, Answers, Feature, Item, Kind, Known, Version, guards, spans};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// An item. `compat.schema.json` documents the fields of everything here.
+#[derive(Debug, Serialize)]
+pub(super) struct Compat {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prototype: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<&'static str>,
+    support: Vec<Support>,
+    unknown: Vec<String>,
+    features: BTreeMap<&'static str, FeatureCompat>,
+    notes: Vec<Note>,
+    evidence: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Support {
+    #[serde(flatten)]
+    range: Range,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    condition: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FeatureCompat {
+    support: Vec<Range>,
+    unknown: Vec<String>,
+    notes: Vec<Note>,
+    evidence: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Note {
+    kernels: Vec<String>,
+    note: String,
+}
+
+/// The items of a kind, by name.
+pub(super) fn of_kind(material: &Material<'_>, kind: Kind) -> BTreeMap<String, Compat> {
+    let of_kind = material.items.values().filter(|item| item.kind == kind);
+    of_kind.map(|item| (item.name.clone(), compat(item))).collect()
+}
+
+fn compat(item: &Item) -> Compat {
+    let class = item.prototype.as_deref().filter(|_| item.kind == Kind::Hook);
+    let feature = |feature: &Feature| {
+        let evidence = match (item.kind, feature.name) {
+            // A kfunc's normal use is a case of its own probe.
+            (Kind::Kfunc, "normal use") => format!("kfuncs/{}/{}", item.name, feature.case),
+            _ => format!("{}/{}", item.probe, feature.case),
+        };
+        FeatureCompat {
+            support: ranges(&feature.answers),
+            unknown: unknown(&feature.answers),
+            notes: notes(&feature.answers),
+            evidence,
+        }
+    };
+    Compat {
+        class: class.map(|prototype| if prototype.starts_with("void ") { "void" } else { "int" }),
+        prototype: item.prototype.clone(),
+        config: guards::guard(item.kind, &item.name),
+        support: support(&item.answers),
+        unknown: unknown(&item.answers),
+        features: item.features.iter().map(|it| (it.name, feature(it))).collect(),
+        notes: notes(&item.answers),
+        evidence: format!("{}/{}", item.probe, item.case),
+    }
+}
+
+/// A statement for each condition under which the item may be used, in the order of its first kernel.
+fn support(answers: &Answers) -> Vec<Support> {
+    let mut conditions: Vec<&str> = Vec::new();
+    for (_, answer) in &answers.0 {
+        if let Answer::Yes { condition } = answer
+            && !conditions.contains(&condition.as_str())
+        {
+            conditions.push(condition);
+        }
+    }
+    let mut found = Vec::new();
+    for wanted in conditions {
+        let state = |answer: &Answer| match answer {
+            Answer::Yes { condition } if condition == wanted => Known::Yes,
+            Answer::Yes { .. } | Answer::No { .. } | Answer::Absent { .. } => {
+                if answer.known() == Known::Unknown { Known::Unknown } else { Known::No }
+            }
+            Answer::Unknown { .. } => Known::Unknown,
+        };
+        let states: Vec<_> = answers
+            .0
+            .iter()
+            .filter_map(|(kernel, answer)| Some((Version::parse(kernel)?, state(answer))))
+            .collect();
+        let condition = Some(wanted.to_owned()).filter(|condition| !condition.is_empty());
+        found.extend(
+            spans(&states).iter().map(|span| Support { range: span.into(), condition: condition.clone() }),
+        );
+    }
+    found
+}
+
+fn unknown(answers: &Answers) -> Vec<String> {
+    answers.kernels(Known::Unknown).map(str::to_owned).collect()
+}
+
+/// What kernels said that was no plain yes, each once.
+fn notes(answers: &Answers) -> Vec<Note> {
+    let mut notes: Vec<Note> = Vec::new();
+    for (kernel, answer) in &answers.0 {
+        let note = match answer {
+            Answer::Yes { .. } => continue,
+            Answer::No { why } => why.clone(),
+            Answer::Absent { .. } | Answer::Unknown { .. } => answer.words(),
+        };
+        match notes.iter_mut().find(|known| known.note == note) {
+            Some(known) => known.kernels.push(kernel.clone()),
+            None => notes.push(Note { kernels: vec![kernel.clone()], note }),
+        }
+    }
+    notes
+}

@@ -1,0 +1,115 @@
+//! Compatibility data, `compat/`: what the records say of hooks, helpers, kfuncs and rules, as JSON for other programs.
+//!
+//! The files are in the manner of browser-compat-data: a support statement has `version_added` (exact, or a bound) and
+//! `version_removed`, with conditions, notes in the kernel's words, and the case behind it. `compat.schema.json` is their
+//! JSON Schema and documents every field. The same snapshots give the same bytes.
+
+mod items;
+mod rules;
+
+use crate::facts::{Answers, Item, Kind, Span};
+use crate::matrix::{Matrix, Source};
+use crate::report::list::ProbeInfo;
+use crate::snapshot::Snapshot;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Version of the files' layout.
+pub const SCHEMA: u32 = 1;
+/// The JSON Schema of every file.
+pub const JSON_SCHEMA: &str = include_str!("compat.schema.json");
+/// The schema's file.
+pub const SCHEMA_FILE: &str = "compat.schema.json";
+
+/// What the files are made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Material<'a> {
+    /// The matrix, for what each kernel is.
+    pub matrix: &'a Matrix,
+    /// The measured rows, in the matrix's order.
+    pub kernels: &'a [String],
+    /// The records.
+    pub snapshots: &'a BTreeMap<String, Snapshot>,
+    /// What the records say of items.
+    pub items: &'a BTreeMap<(Kind, String), Item>,
+    /// The probes, for their sources.
+    pub probes: &'a [ProbeInfo],
+}
+
+/// A measured kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Kernel {
+    name: String,
+    build: String,
+}
+
+/// A range of versions in which something is so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Range {
+    version_added: String,
+    version_removed: Option<String>,
+    kernels: Vec<String>,
+}
+
+impl From<&Span> for Range {
+    fn from(span: &Span) -> Self {
+        Self {
+            version_added: span.added.to_string(),
+            version_removed: span.removed.map(|removed| removed.to_string()),
+            kernels: span.kernels.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+fn ranges(answers: &Answers) -> Vec<Range> {
+    answers.spans().iter().map(Range::from).collect()
+}
+
+/// Every file, by name: the data and the schema.
+///
+/// # Errors
+/// Never for these types; the error is serde's.
+pub fn files(material: &Material<'_>) -> Result<BTreeMap<String, String>, serde_json::Error> {
+    let mut files = BTreeMap::from([(SCHEMA_FILE.to_owned(), JSON_SCHEMA.to_owned())]);
+    for kind in [Kind::Hook, Kind::Helper, Kind::Kfunc] {
+        let text = text(kind.name(), material, &items::of_kind(material, kind))?;
+        files.insert(format!("{}s.json", kind.name()), text);
+    }
+    files.insert("rules.json".to_owned(), text("rule", material, &rules::all(material))?);
+    Ok(files)
+}
+
+/// A file's text: an item a line, so that a change of one is a change of one line.
+fn text<T: Serialize>(
+    kind: &str,
+    material: &Material<'_>,
+    items: &BTreeMap<String, T>,
+) -> Result<String, serde_json::Error> {
+    let kernels = serde_json::to_string(&kernels(material))?;
+    let mut text = format!("{{\"schema\":{SCHEMA},\"kind\":\"{kind}\",\"kernels\":{kernels},\"items\":{{");
+    for (place, (name, item)) in items.iter().enumerate() {
+        let comma = if place == 0 { "" } else { "," };
+        let (name, item) = (serde_json::to_string(name)?, serde_json::to_string(item)?);
+        text += &format!("{comma}\n{name}:{item}");
+    }
+    Ok(text + "\n}}\n")
+}
+
+/// The measured kernels and what each is a build of.
+fn kernels(material: &Material<'_>) -> Vec<Kernel> {
+    let build = |name: &String| {
+        let row = material.matrix.rows.iter().find(|row| row.name == *name);
+        match row.map(|row| &row.source) {
+            Some(Source::Debian(debian)) => format!("{} {}", debian.package.full, debian.version),
+            Some(Source::Upstream(version)) => format!("mainline build {version}"),
+            Some(Source::Archive(archive)) => {
+                format!("linux-{} with the project's fragments", archive.release())
+            }
+            Some(Source::Path(_)) | None => "an image of its own".to_owned(),
+        }
+    };
+    material.kernels.iter().map(|name| Kernel { name: name.clone(), build: build(name) }).collect()
+}
+
+#[cfg(test)]
+mod tests;

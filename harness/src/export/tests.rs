@@ -1,0 +1,107 @@
+//! The files are valid, say how exactly they know, and the committed ones are those of the snapshots.
+
+use super::*;
+use crate::facts;
+use crate::snapshot::{Ci, Store};
+use crate::verbs::project::probe_infos;
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+static FILES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let matrix = Matrix::load(&root().join("matrix.yaml")).unwrap();
+    let snapshots = Store::new(root().join("snapshots"), Ci::Yes).load_all().unwrap();
+    let mut kernels: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
+    kernels.retain(|kernel| snapshots.values().any(|snapshot| snapshot.of(kernel).is_some()));
+    let items = facts::collect(&snapshots, &kernels);
+    let probes = probe_infos(&snapshots.keys().cloned().collect::<Vec<_>>());
+    let material = Material {
+        matrix: &matrix,
+        kernels: &kernels,
+        snapshots: &snapshots,
+        items: &items,
+        probes: &probes,
+    };
+    files(&material).unwrap()
+});
+
+fn file(name: &str) -> Value {
+    serde_json::from_str(&FILES[name]).unwrap()
+}
+
+fn validator() -> Validator {
+    jsonschema::validator_for(&serde_json::from_str(JSON_SCHEMA).unwrap()).unwrap()
+}
+
+#[test]
+fn every_file_is_valid() {
+    let validator = validator();
+    for name in FILES.keys().filter(|name| *name != SCHEMA_FILE) {
+        let problems: Vec<String> = validator
+            .iter_errors(&file(name))
+            .take(5)
+            .map(|problem| format!("{}: {problem}", problem.instance_path))
+            .collect();
+        assert!(problems.is_empty(), "{name}: {problems:#?}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_the_files_must_not_say() {
+    let validator = validator();
+    let broken = |pointer: &str, value: Value| {
+        let mut file = file("helpers.json");
+        *file.pointer_mut(pointer).unwrap() = value;
+        !validator.is_valid(&file)
+    };
+    assert!(!broken("/schema", json!(1)));
+    assert!(broken("/schema", json!(2)));
+    assert!(broken("/items/bpf_loop/support/0/version_added", json!("since 6.1")));
+    assert!(broken("/items/bpf_loop/evidence", json!("bpf_loop")));
+    assert!(broken("/items/bpf_loop/unknown", json!("6.1")));
+    assert!(broken("/items/bpf_loop", json!({})));
+    assert!(broken("/kind", json!("rule")));
+}
+
+#[test]
+fn a_restricted_helper_says_by_whom_and_a_refused_one_why() {
+    let helpers = file("helpers.json");
+    let restricted = &helpers["items"]["bpf_getsockopt"];
+    assert_eq!(restricted["support"][0]["condition"], "by programs of a cgroup, on some hooks");
+    assert_eq!(restricted["features"]["plain"]["support"], json!([]));
+    let refused = &helpers["items"]["bpf_get_func_ip"];
+    assert_eq!(refused["support"], json!([]));
+    let notes = refused["notes"].as_array().unwrap();
+    assert!(
+        notes.iter().any(|note| note["note"].as_str().unwrap().starts_with("ENOTSUPP: func bpf_get_func_ip"))
+    );
+}
+
+#[test]
+fn a_rule_has_its_answers_with_their_ranges() {
+    let rules = file("rules.json");
+    let answers = rules["items"]["example/file_mprotect"]["cases"]["as-compiled-from-c"].as_array().unwrap();
+    let with = |result: &str| answers.iter().rev().find(|answer| answer["result"] == result).unwrap();
+    let refused = with("refused at load with EACCES");
+    assert_eq!(refused["support"][0]["version_added"], "6.19");
+    assert!(refused["note"].as_str().unwrap().contains("trusted_ptr_or_null_"));
+    assert_eq!(with("done at read, accepted, fired, denied")["support"][0]["version_removed"], "6.19");
+}
+
+/// Other projects read `compat/` from the repository: it must be what the snapshots say.
+#[test]
+fn the_committed_files_are_those_of_the_snapshots() {
+    let folder = root().join("compat");
+    let hint = "compat/ is stale: run `cargo conform export --out compat`";
+    for (name, text) in &*FILES {
+        let committed = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        assert!(committed == *text, "{hint} ({name} differs)");
+    }
+    let committed = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(committed, FILES.len(), "{hint} (a file too many)");
+}

@@ -1,0 +1,434 @@
+//! Items and what each kernel answered about them: hooks, helpers and kfuncs, read from the families' records.
+//!
+//! "Yes" is the kernel's answer to the plainest question: a hook can be attached to (`hooks/NAME`, case `attach`), a
+//! helper may be called by some LSM program (`helpers/NAME`, case `callable`), a kfunc too (`kfuncs/inventory`). What is
+//! known beyond that (asleep, from a cgroup, a normal use that works) are the item's features.
+
+use super::{Known, Span, Version, guards, spans};
+use crate::normalize::{Normal, NormalCase};
+use crate::snapshot::Snapshot;
+use probes::record::{End, Outcome};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The probe that asks about every kfunc.
+const INVENTORY: &str = "kfuncs/inventory";
+
+/// What sort of thing an item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A function of the LSM framework.
+    Hook,
+    /// A numbered helper.
+    Helper,
+    /// A kernel function that programs may call by its BTF id.
+    Kfunc,
+}
+
+impl Kind {
+    /// The kind as one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hook => "hook",
+            Self::Helper => "helper",
+            Self::Kfunc => "kfunc",
+        }
+    }
+}
+
+/// What one kernel answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It may be used; by whom, where not by everyone.
+    Yes {
+        /// Such as `programs that may sleep`; empty for every program.
+        condition: String,
+    },
+    /// It is in the kernel and may not be used.
+    No {
+        /// What the kernel said.
+        why: String,
+    },
+    /// It is not in this kernel's build.
+    Absent {
+        /// The option that may have left it out; none where its absence is the version's.
+        perhaps: Option<&'static str>,
+    },
+    /// Could not be told.
+    Unknown {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Answer {
+    /// What ranges make of it.
+    #[must_use]
+    pub const fn known(&self) -> Known {
+        match self {
+            Self::Yes { .. } => Known::Yes,
+            Self::No { .. } | Self::Absent { perhaps: None } => Known::No,
+            Self::Absent { perhaps: Some(_) } | Self::Unknown { .. } => Known::Unknown,
+        }
+    }
+
+    /// The answer in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Yes { condition } if condition.is_empty() => "yes".to_owned(),
+            Self::Yes { condition } => format!("yes, {condition}"),
+            Self::No { why } => format!("no: {why}"),
+            Self::Absent { perhaps: None } => "not in the kernel".to_owned(),
+            Self::Absent { perhaps: Some(option) } => format!("not in this build (it needs {option})"),
+            Self::Unknown { why } => format!("could not tell: {why}"),
+        }
+    }
+}
+
+/// Answers of kernels, in the matrix's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers(pub Vec<(String, Answer)>);
+
+impl Answers {
+    /// The ranges in which the answer is yes. Kernels whose name is no version take no part.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        let state = |(kernel, answer): &(String, Answer)| Some((Version::parse(kernel)?, answer.known()));
+        spans(&self.0.iter().filter_map(state).collect::<Vec<_>>())
+    }
+
+    /// What to say where no measured kernel answers yes.
+    #[must_use]
+    pub fn never(&self) -> &'static str {
+        match self.kernels(Known::Unknown).next() {
+            None => "on no measured kernel",
+            Some(_) => "on no measured kernel that tells",
+        }
+    }
+
+    /// Kernels whose answer is so, in the matrix's order.
+    pub fn kernels(&self, known: Known) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(_, answer)| answer.known() == known).map(|(kernel, _)| kernel.as_str())
+    }
+
+    /// The answer of one kernel.
+    #[must_use]
+    pub fn of(&self, kernel: &str) -> Option<&Answer> {
+        self.0.iter().find(|(name, _)| name == kernel).map(|(_, answer)| answer)
+    }
+}
+
+/// One more thing that is known of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// What, such as `sleepable`.
+    pub name: &'static str,
+    /// The case that tells.
+    pub case: String,
+    /// What kernels answered.
+    pub answers: Answers,
+}
+
+/// A hook, helper or kfunc.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Which sort.
+    pub kind: Kind,
+    /// Its name, a hook's without `bpf_lsm_`.
+    pub name: String,
+    /// The probe whose records these are.
+    pub probe: String,
+    /// The case that decides [`Self::answers`].
+    pub case: String,
+    /// Its C declaration, as the newest kernel that has it says.
+    pub prototype: Option<String>,
+    /// Whether it may be used.
+    pub answers: Answers,
+    /// What else is known.
+    pub features: Vec<Feature>,
+}
+
+/// Every item that the snapshots know of, by kind and name.
+#[must_use]
+pub fn collect(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> BTreeMap<(Kind, String), Item> {
+    let mut items = BTreeMap::new();
+    for (id, snapshot) in snapshots {
+        let found = match id.split_once('/') {
+            Some(("hooks", name)) => vec![hook(name, snapshot, kernels)],
+            Some(("helpers", name)) if snapshot.order.iter().any(|case| case == "callable") => {
+                vec![helper(name, snapshot, kernels)]
+            }
+            _ if id == INVENTORY => kfuncs(snapshot, snapshots, kernels),
+            _ => Vec::new(),
+        };
+        items.extend(found.into_iter().filter(is_item).map(|item| ((item.kind, item.name.clone()), item)));
+    }
+    excuse_absences(&mut items);
+    items
+}
+
+/// Functions of the LSM framework that no kernel calls a hook are none (`bpf_lsm_init`).
+fn is_item(item: &Item) -> bool {
+    item.kind != Kind::Hook
+        || item.answers.0.iter().any(|(_, answer)| match answer {
+            Answer::Yes { .. } => true,
+            Answer::No { why } => why == DISABLED,
+            Answer::Absent { .. } | Answer::Unknown { .. } => false,
+        })
+}
+
+/// Marks absences that the kernel's configuration may have caused: an option is known to be on where anything else that
+/// needs it is there.
+fn excuse_absences(items: &mut BTreeMap<(Kind, String), Item>) {
+    let mut on: BTreeSet<(&'static str, String)> = BTreeSet::new();
+    for item in items.values() {
+        let Some(option) = guards::guard(item.kind, &item.name) else { continue };
+        for (kernel, answer) in &item.answers.0 {
+            if matches!(answer, Answer::Yes { .. } | Answer::No { .. }) {
+                on.insert((option, kernel.clone()));
+            }
+        }
+    }
+    for item in items.values_mut() {
+        let Some(option) = guards::guard(item.kind, &item.name) else { continue };
+        let features = item.features.iter_mut().map(|feature| &mut feature.answers);
+        for (kernel, answer) in
+            std::iter::once(&mut item.answers).chain(features).flat_map(|answers| &mut answers.0)
+        {
+            if let Answer::Absent { perhaps } = answer
+                && !on.contains(&(option, kernel.clone()))
+            {
+                *perhaps = Some(option);
+            }
+        }
+    }
+}
+
+fn case_of<'a>(normal: &'a Normal, name: &str) -> Option<&'a NormalCase> {
+    normal.cases.iter().find(|case| case.name == name)
+}
+
+/// What a case says on each kernel; `done` reads the case that came through.
+fn answers(
+    snapshot: &Snapshot,
+    kernels: &[String],
+    case: &str,
+    done: impl Fn(&Normal, &NormalCase) -> Answer,
+) -> Answers {
+    let answer = |normal: &Normal| {
+        let Some(found) = case_of(normal, case) else { return no_case(normal) };
+        match &found.end {
+            End::Done => done(normal, found),
+            End::Refused { errno } => Answer::No { why: refusal(errno, found) },
+            End::Absent { .. } => Answer::Absent { perhaps: None },
+            End::CouldNotTell { why } => Answer::Unknown { why: why.clone() },
+        }
+    };
+    let of = |kernel: &String| Some((kernel.clone(), answer(snapshot.of(kernel)?)));
+    Answers(kernels.iter().filter_map(of).collect())
+}
+
+/// A record without the case: the item is not in the kernel, or the probe ended before.
+fn no_case(normal: &Normal) -> Answer {
+    let is_gone = |case: &NormalCase| {
+        matches!(case.end, End::Absent { .. }) && ["inventory", "exists"].contains(&case.name.as_str())
+    };
+    if normal.cases.iter().any(is_gone) {
+        return Answer::Absent { perhaps: None };
+    }
+    let why = match &normal.outcome {
+        Outcome::Observed => "the probe has no such case there".to_owned(),
+        Outcome::CouldNotTell { why } | Outcome::NotRun { why } => why.clone(),
+        Outcome::Crashed { what, .. } => format!("the probe crashed: {what}"),
+        Outcome::Hung { during } => format!("the probe hung during {during}"),
+    };
+    Answer::Unknown { why }
+}
+
+fn refusal(errno: &str, case: &NormalCase) -> String {
+    match &case.reason {
+        Some(reason) => format!("{errno}: {reason}"),
+        None => format!("{errno} at {}", case.phase.name()),
+    }
+}
+
+fn yes() -> Answer {
+    Answer::Yes { condition: String::new() }
+}
+
+fn prototype(snapshot: &Snapshot, case: &str) -> Option<String> {
+    let of = |normal: &Normal| Some(case_of(normal, case)?.seen.get("prototype")?.as_str()?.to_owned());
+    snapshot.observed.iter().rev().find_map(|(_, normal)| of(normal))
+}
+
+/// Why a hook that programs may not attach to is one all the same (6.12 kernel/bpf/bpf_lsm.c, `bpf_lsm_disabled_hooks`).
+const DISABLED: &str = "the kernel keeps this hook from BPF programs";
+
+fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
+    let attach = |normal: &Normal, inventory: &NormalCase| {
+        let is = inventory.seen.get("hook").and_then(Value::as_str).unwrap_or_default();
+        let case = case_of(normal, "attach");
+        match (is, case.map(|case| &case.end)) {
+            ("disabled", _) => Answer::No { why: DISABLED.to_owned() },
+            ("no", _) => Answer::No { why: "not a hook".to_owned() },
+            (_, Some(End::Done)) => yes(),
+            (_, Some(End::Refused { errno })) => {
+                Answer::No { why: case.map(|case| refusal(errno, case)).unwrap_or_default() }
+            }
+            (_, Some(End::Absent { what })) => Answer::Unknown { why: format!("{what} is absent") },
+            (_, Some(End::CouldNotTell { why })) => Answer::Unknown { why: why.clone() },
+            (_, None) => no_case(normal),
+        }
+    };
+    let plain = |_: &Normal, _: &NormalCase| yes();
+    let fired = |_: &Normal, case: &NormalCase| match case.fired {
+        Some(true) => yes(),
+        Some(false) => Answer::No { why: "its trigger made no program run".to_owned() },
+        None => Answer::Unknown { why: "the case does not say".to_owned() },
+    };
+    let feature = |name, case: &str, answers| Feature { name, case: case.to_owned(), answers };
+    let mut features = vec![
+        feature("sleepable", "load-sleepable", answers(snapshot, kernels, "load-sleepable", plain)),
+        feature("cgroup", "load-cgroup", answers(snapshot, kernels, "load-cgroup", plain)),
+        feature("fires", "fire", answers(snapshot, kernels, "fire", fired)),
+    ];
+    if let Some(case) = snapshot.order.iter().find(|case| case.starts_with("deny-")) {
+        let denied = |_: &Normal, case: &NormalCase| match case.denied {
+            Some(true) => yes(),
+            Some(false) => Answer::No { why: "user space saw no denial".to_owned() },
+            None => Answer::Unknown { why: "the case does not say".to_owned() },
+        };
+        features.push(feature("denies", case, answers(snapshot, kernels, case, denied)));
+    }
+    Item {
+        kind: Kind::Hook,
+        name: name.to_owned(),
+        probe: snapshot.probe.clone(),
+        case: "attach".to_owned(),
+        prototype: prototype(snapshot, "inventory"),
+        answers: answers(snapshot, kernels, "inventory", attach),
+        features,
+    }
+}
+
+/// One kind of program's answer in a helper's case `callable`. Where no such program exists, none may call.
+fn of_programs(keys: &'static [&'static str]) -> impl Fn(&Normal, &NormalCase) -> Answer {
+    move |_, case| {
+        let said: Vec<&str> =
+            keys.iter().filter_map(|key| case.seen.get(*key)).filter_map(Value::as_str).collect();
+        if said.contains(&"yes") {
+            return yes();
+        }
+        match said.first() {
+            Some(said) if said.starts_with("no") || said.starts_with("there is no") => {
+                Answer::No { why: (*said).to_owned() }
+            }
+            Some(said) => Answer::Unknown { why: (*said).to_owned() },
+            None => Answer::Unknown { why: "the case does not say".to_owned() },
+        }
+    }
+}
+
+/// Hooks whose programs are asked, by feature (`probes::families::helpers::callable`).
+const PLAIN: &[&str] = &["file_open", "bprm_check_security", "socket_post_create", "inet_conn_established"];
+const SLEEPABLE: &[&str] = &["file_open, sleepable", "bprm_committed_creds, sleepable"];
+const OF_A_CGROUP: &[&str] =
+    &["file_open, of a cgroup", "socket_post_create, of a cgroup", "inet_conn_established, of a cgroup"];
+const UNPRIVILEGED: &[&str] = &["file_open, without CAP_SYS_ADMIN"];
+
+/// The words of the record for a helper that needs no condition.
+const EVERYONE: &str = "every program";
+
+fn helper(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
+    let callable = |normal: &Normal, case: &NormalCase| {
+        if case.seen.values().any(|answer| answer == "yes") {
+            let by = case.seen.get("may be called by").and_then(Value::as_str).unwrap_or_default();
+            return Answer::Yes {
+                condition: if by == EVERYONE { String::new() } else { format!("by {by}") },
+            };
+        }
+        let said = case_of(normal, "canonical").and_then(|canonical| match &canonical.end {
+            End::Refused { errno } => Some(refusal(errno, canonical)),
+            End::Done | End::Absent { .. } | End::CouldNotTell { .. } => None,
+        });
+        Answer::No { why: said.unwrap_or_else(|| "no LSM program may call it".to_owned()) }
+    };
+    let by = |name, keys| Feature {
+        name,
+        case: "callable".to_owned(),
+        answers: answers(snapshot, kernels, "callable", of_programs(keys)),
+    };
+    let mut features = vec![
+        by("plain", PLAIN),
+        by("sleepable", SLEEPABLE),
+        by("cgroup", OF_A_CGROUP),
+        by("without CAP_SYS_ADMIN", UNPRIVILEGED),
+    ];
+    features.extend(normal_use(snapshot, kernels));
+    Item {
+        kind: Kind::Helper,
+        name: name.to_owned(),
+        probe: snapshot.probe.clone(),
+        case: "callable".to_owned(),
+        prototype: None,
+        answers: answers(snapshot, kernels, "callable", callable),
+        features,
+    }
+}
+
+/// Whether a normal use is accepted, in either kind of program.
+fn normal_use(snapshot: &Snapshot, kernels: &[String]) -> Option<Feature> {
+    let case = snapshot.order.iter().find(|case| case.starts_with("canonical"))?;
+    let used = answers(snapshot, kernels, case, |_, _| yes());
+    Some(Feature { name: "normal use", case: case.clone(), answers: used })
+}
+
+/// The answers of `kfuncs/inventory`, and what the kfunc's own probe adds.
+fn kfuncs(inventory: &Snapshot, snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Vec<Item> {
+    const KINDS: [(&str, &str); 2] = [("plain", "LSM programs"), ("sleepable", "sleepable LSM programs")];
+    let of_kind = |said: Option<&Value>| match said.and_then(Value::as_str) {
+        Some("may call it") => yes(),
+        Some(said) => Answer::No { why: said.to_owned() },
+        None => Answer::Unknown { why: "the case does not say".to_owned() },
+    };
+    let whether = |_: &Normal, case: &NormalCase| {
+        let may: Vec<&str> = KINDS
+            .iter()
+            .filter(|(_, key)| case.seen.get(*key).is_some_and(|said| said == "may call it"))
+            .map(|(_, key)| *key)
+            .collect();
+        match may.as_slice() {
+            [] => of_kind(case.seen.get(KINDS[0].1)),
+            [one] => Answer::Yes { condition: format!("by {one} only") },
+            _ => yes(),
+        }
+    };
+    let item = |name: &String| {
+        let mut features: Vec<Feature> = KINDS
+            .iter()
+            .map(|&(feature, key)| Feature {
+                name: feature,
+                case: name.clone(),
+                answers: answers(inventory, kernels, name, |_, case| of_kind(case.seen.get(key))),
+            })
+            .collect();
+        let own = snapshots.get(&format!("kfuncs/{name}"));
+        features.extend(own.and_then(|own| normal_use(own, kernels)));
+        Item {
+            kind: Kind::Kfunc,
+            name: name.clone(),
+            probe: INVENTORY.to_owned(),
+            case: name.clone(),
+            prototype: own.and_then(|own| prototype(own, "exists")),
+            answers: answers(inventory, kernels, name, whether),
+            features,
+        }
+    };
+    inventory.order.iter().map(item).collect()
+}
+
+#[cfg(test)]
+#[path = "item_tests.rs"]
+mod tests;

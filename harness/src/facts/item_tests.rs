@@ -1,0 +1,92 @@
+//! Items from made-up records: what an absence means, by whom, what is no hook, what could not be told.
+
+use super::*;
+use crate::snapshot::made_up::{done, names, observed, refused};
+use serde_json::json;
+
+fn seen(name: &str, seen: &Value) -> NormalCase {
+    NormalCase { seen: seen.as_object().unwrap().clone(), ..done(name) }
+}
+
+fn absent(name: &str) -> NormalCase {
+    NormalCase { end: End::Absent { what: format!("kfunc {name}") }, accepted: None, ..done(name) }
+}
+
+fn snapshot(probe: &str, kernels: Vec<(&str, Vec<NormalCase>)>) -> (String, Snapshot) {
+    let order = kernels[0].1.iter().map(|case| case.name.clone()).collect();
+    let observed = kernels.into_iter().map(|(kernel, cases)| (kernel.to_owned(), observed(cases))).collect();
+    (probe.to_owned(), Snapshot { probe: probe.to_owned(), question: String::new(), observed, order })
+}
+
+fn words(item: &Item) -> Vec<String> {
+    item.answers.0.iter().map(|(_, answer)| answer.words()).collect()
+}
+
+#[test]
+fn an_absence_is_the_versions_where_its_option_is_known_to_be_on() {
+    let yes = json!({"LSM programs": "may call it", "sleepable LSM programs": "may call it"});
+    let kfunc = |name: &str, there: bool| if there { seen(name, &yes) } else { absent(name) };
+    let row = |first, second| vec![kfunc("scx_bpf_now", first), kfunc("scx_bpf_cid_curr", second)];
+    let rows = vec![("6.12", row(false, false)), ("6.16", row(true, false)), ("6.17", row(true, true))];
+    let snapshots = BTreeMap::from([snapshot(INVENTORY, rows)]);
+    let items = collect(&snapshots, &names(&["6.12", "6.16", "6.17"]));
+    let of = |name: &str| &items[&(Kind::Kfunc, name.to_owned())];
+    assert_eq!(words(of("scx_bpf_now"))[0], "not in this build (it needs CONFIG_SCHED_CLASS_EXT)");
+    assert_eq!(of("scx_bpf_now").answers.spans()[0].added.to_string(), "<=6.16");
+    assert_eq!(of("scx_bpf_cid_curr").answers.spans()[0].added.to_string(), "6.17");
+}
+
+#[test]
+fn a_helper_says_by_whom() {
+    let by = |by: &str, plain, cgroup| {
+        seen(
+            "callable",
+            &json!({"may be called by": by, "file_open": plain, "file_open, of a cgroup": cgroup}),
+        )
+    };
+    let rows = vec![
+        (
+            "5.10",
+            vec![
+                by("no program", "no", "there is no such program, EINVAL"),
+                refused("canonical", "unknown func"),
+            ],
+        ),
+        ("6.1", vec![by("programs of a cgroup", "no", "yes"), done("canonical")]),
+        ("6.12", vec![by("every program", "yes", "yes"), done("canonical")]),
+    ];
+    let snapshots = BTreeMap::from([snapshot("helpers/bpf_x", rows)]);
+    let items = collect(&snapshots, &names(&["5.10", "6.1", "6.12"]));
+    let item = &items[&(Kind::Helper, "bpf_x".to_owned())];
+    assert_eq!(words(item), ["no: EINVAL: unknown func", "yes, by programs of a cgroup", "yes"]);
+    let cgroup = item.features.iter().find(|feature| feature.name == "cgroup").unwrap();
+    assert_eq!(cgroup.answers.spans()[0].added.to_string(), ">5.10 <=6.1");
+}
+
+#[test]
+fn a_hook_is_one_that_some_kernel_calls_so() {
+    let inventory = |hook: &str| seen("inventory", &json!({"hook": hook, "prototype": "int f(void)"}));
+    let hook = snapshot(
+        "hooks/a",
+        vec![
+            ("6.1", vec![inventory("yes"), done("attach")]),
+            ("6.12", vec![inventory("disabled"), refused("attach", "disabled")]),
+        ],
+    );
+    let other = snapshot("hooks/b", vec![("6.1", vec![inventory("no"), refused("attach", "no")])]);
+    let items = collect(&BTreeMap::from([hook, other]), &names(&["6.1", "6.12"]));
+    assert_eq!(items.len(), 1);
+    let hook = &items[&(Kind::Hook, "a".to_owned())];
+    assert_eq!(words(hook), ["yes".to_owned(), format!("no: {DISABLED}")]);
+    assert_eq!(hook.prototype.as_deref(), Some("int f(void)"));
+}
+
+#[test]
+fn what_could_not_be_told_is_no_no() {
+    let unknown = NormalCase { end: End::CouldNotTell { why: "no tool".to_owned() }, ..done("callable") };
+    let snapshots = BTreeMap::from([snapshot("helpers/bpf_x", vec![("6.1", vec![unknown])])]);
+    let items = collect(&snapshots, &names(&["6.1"]));
+    let item = &items[&(Kind::Helper, "bpf_x".to_owned())];
+    assert_eq!(item.answers.kernels(Known::Unknown).collect::<Vec<_>>(), ["6.1"]);
+    assert!(item.answers.spans().is_empty());
+}

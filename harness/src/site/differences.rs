@@ -1,0 +1,175 @@
+//! What changed between kernels: a page for each pair of neighbours, and one on which the script compares any two.
+
+use super::{Material, Subject, layout, page_of_case};
+use crate::normalize::Normal;
+use crate::report::news::{Change, changes};
+use crate::snapshot::result_line;
+use maud::{Markup, PreEscaped, html};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+pub(super) fn pages(material: &Material<'_>, subjects: &[Subject<'_>]) -> BTreeMap<String, String> {
+    let kernels = material.evidence.kernels;
+    let mut pages = BTreeMap::new();
+    let mut pairs = Vec::new();
+    for pair in kernels.windows(2) {
+        let [before, after] = pair else { continue };
+        let found = changes(&records(material, before), &records(material, after));
+        let path = format!("differences/{before}-to-{after}.html");
+        let text = layout::page(
+            &path,
+            &format!("{before} to {after}"),
+            &neighbours(material, before, after, &found),
+        );
+        pages.insert(path.clone(), text);
+        pairs.push((path, format!("{before} to {after}"), found.len()));
+    }
+    let content = overview(kernels, &pairs, &table(material, subjects));
+    pages.insert("differences.html".to_owned(), layout::page("differences.html", "Differences", &content));
+    pages
+}
+
+fn records(material: &Material<'_>, kernel: &str) -> BTreeMap<String, Normal> {
+    let of = |(id, snapshot): (&String, &crate::snapshot::Snapshot)| {
+        Some((id.clone(), snapshot.of(kernel)?.clone()))
+    };
+    material.evidence.snapshots.iter().filter_map(of).collect()
+}
+
+fn neighbours(material: &Material<'_>, before: &str, after: &str, found: &[Change]) -> Markup {
+    let mut kinds: Vec<_> = found.iter().map(|change| change.kind).collect();
+    kinds.dedup();
+    html! {
+        h1 { "From " a href=(format!("../kernels/{before}.html")) { (before) } " to " a href=(format!("../kernels/{after}.html")) { (after) } }
+        p { (found.len()) " changes." }
+        @for kind in kinds {
+            @let of_kind: Vec<&Change> = found.iter().filter(|change| change.kind == kind).collect();
+            section {
+                h2 { (kind.heading()) " (" (of_kind.len()) ")" }
+                div class="wide" tabindex="0" role="region" aria-label=(kind.heading()) {
+                    table {
+                        thead { tr { th scope="col" { "case" } th scope="col" { (before) } th scope="col" { (after) } } }
+                        tbody { @for change in of_kind { (row(material, change)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn row(material: &Material<'_>, change: &Change) -> Markup {
+    let name = if change.case.is_empty() {
+        change.probe.clone()
+    } else {
+        format!("{}/{}", change.probe, change.case)
+    };
+    let fact = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+    html! {
+        tr {
+            th scope="row" {
+                @match page_of_case(material, &name) {
+                    Some(page) => a href=(format!("../{page}")) { (name) },
+                    None => (name),
+                }
+            }
+            td { (change.before) @for it in &change.facts { br; (it.name) ": " (fact(&it.before)) } }
+            td { (change.after) @for it in &change.facts { br; (it.name) ": " (fact(&it.after)) } }
+        }
+    }
+}
+
+fn overview(kernels: &[String], pairs: &[(String, String, usize)], table: &Table) -> Markup {
+    // A script element ends at its end tag alone, which `<` cannot begin when it is written as an escape.
+    let data = serde_json::to_string(table).unwrap_or_default().replace('<', "\\u003c");
+    let newest = kernels.len().saturating_sub(1);
+    let select = |id: &str, chosen: usize| {
+        html! {
+            select id=(id) {
+                @for (place, kernel) in kernels.iter().enumerate() {
+                    option value=(place) selected[place == chosen] { (kernel) }
+                }
+            }
+        }
+    };
+    html! {
+        h1 { "Differences between kernels" }
+        form.filters.needs-script hidden {
+            label { "From " (select("from", 0)) }
+            label { "to " (select("to", newest)) }
+            label { "Search " input type="search" id="search" autocomplete="off"; }
+            output id="count" for="from to search" {}
+        }
+        div class="wide needs-script" tabindex="0" role="region" aria-label="differences" hidden {
+            table id="differences" {
+                thead { tr { th scope="col" { "subject" } th scope="col" id="before" {} th scope="col" id="after" {} } }
+                tbody {}
+            }
+        }
+        h2 { "From one to the next, case by case" }
+        ul { @for (path, name, count) in pairs { li { a href=(path) { (name) } ": " (count) " changes" } } }
+        script type="application/json" id="table" { (PreEscaped(data)) }
+    }
+}
+
+/// What the script compares: answers by number, a row per item or case, a column per kernel.
+#[derive(Serialize)]
+struct Table {
+    kernels: Vec<String>,
+    answers: Vec<String>,
+    rows: Vec<(String, String, Vec<usize>)>,
+}
+
+fn table(material: &Material<'_>, subjects: &[Subject<'_>]) -> Table {
+    let kernels = material.evidence.kernels;
+    let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+    let mut answers: Vec<String> = Vec::new();
+    let mut number = |text: String| {
+        *numbers.entry(text.clone()).or_insert_with(|| {
+            answers.push(text);
+            answers.len() - 1
+        })
+    };
+    let mut rows = Vec::new();
+    for subject in subjects {
+        match subject {
+            Subject::Item(item) => {
+                let features =
+                    item.features.iter().map(|it| (format!("{} ({})", item.name, it.name), &it.answers));
+                for (name, answers) in std::iter::once((item.name.clone(), &item.answers)).chain(features) {
+                    let said = kernels.iter().map(|kernel| {
+                        answers
+                            .of(kernel)
+                            .map_or_else(|| "not measured".to_owned(), crate::facts::Answer::words)
+                    });
+                    rows.push((name, subject.path(), said.map(&mut number).collect()));
+                }
+            }
+            Subject::Rule(snapshot) => {
+                for name in &snapshot.order {
+                    let said = kernels.iter().map(|kernel| {
+                        let case = snapshot
+                            .of(kernel)
+                            .and_then(|it| it.cases.iter().find(|case| case.name == *name));
+                        case.map_or_else(|| "not asked".to_owned(), said)
+                    });
+                    let numbers: Vec<usize> = said.map(&mut number).collect();
+                    rows.push((format!("{}/{name}", snapshot.probe), subject.path(), numbers));
+                }
+            }
+        }
+    }
+    rows.retain(|(_, _, numbers)| numbers.iter().any(|number| Some(number) != numbers.first()));
+    Table { kernels: kernels.to_vec(), answers, rows }
+}
+
+/// A case's answer as text.
+fn said(case: &crate::normalize::NormalCase) -> String {
+    let mut text = result_line(case);
+    if let Some(reason) = &case.reason {
+        text += &format!(": {reason}");
+    }
+    for (key, value) in &case.seen {
+        text += &format!("; {key}: {}", crate::claims::condition::fact_text(value));
+    }
+    text
+}

@@ -1,0 +1,132 @@
+//! Every internal link leads somewhere, nothing is loaded from elsewhere, and pages say what the records say. What a
+//! browser makes of it is tested in `harness/tests/site.rs`.
+
+use super::*;
+use crate::claims::Claims;
+use crate::facts;
+use crate::snapshot::{Ci, Store};
+use crate::verbs::project::probe_infos;
+use regex::Regex;
+use std::path::Path;
+use std::sync::LazyLock;
+
+static FILES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let matrix = Matrix::load(&root.join("matrix.yaml")).unwrap();
+    let snapshots = Store::new(root.join("snapshots"), Ci::Yes).load_all().unwrap();
+    let mut kernels: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
+    kernels.retain(|kernel| snapshots.values().any(|snapshot| snapshot.of(kernel).is_some()));
+    let items = facts::collect(&snapshots, &kernels);
+    let claims = Claims::load(&root.join("claims")).unwrap();
+    let probes = probe_infos(&snapshots.keys().cloned().collect::<Vec<_>>());
+    let program = Program { kernel: "6.1".into(), case: "load".into(), text: "exit & <end>".into() };
+    let programs = BTreeMap::from([("program/type".to_owned(), vec![program])]);
+    let evidence = Evidence { snapshots: &snapshots, kernels: &kernels, items: &items, claims: &claims };
+    let material = Material { matrix: &matrix, evidence, probes: &probes, programs: &programs };
+    files(&material).unwrap()
+});
+
+static ATTRIBUTE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"\s(id|href|src)="([^"]*)""#).unwrap());
+
+fn attributes<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let all = ATTRIBUTE.captures_iter(text).map(|found| found.extract::<2>().1);
+    all.filter(|[of, _]| *of == name).map(|[_, value]| value).collect()
+}
+
+/// The path that a link on a page means, and its fragment.
+fn target(page: &str, link: &str) -> (String, String) {
+    let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+    if path.is_empty() {
+        return (page.to_owned(), fragment.to_owned());
+    }
+    let mut parts: Vec<&str> = page.split('/').collect();
+    parts.pop();
+    for part in path.split('/') {
+        if part == ".." {
+            parts.pop().expect("the link leaves the site");
+        } else {
+            parts.push(part);
+        }
+    }
+    (parts.join("/"), fragment.to_owned())
+}
+
+#[test]
+fn every_link_leads_somewhere_inside() {
+    let pages: BTreeMap<&str, BTreeSet<&str>> = FILES
+        .iter()
+        .map(|(path, text)| (path.as_str(), attributes(text, "id").into_iter().collect()))
+        .collect();
+    let mut checked = 0;
+    for (page, text) in FILES.iter().filter(|(path, _)| path.ends_with(".html")) {
+        for link in attributes(text, "href").into_iter().chain(attributes(text, "src")) {
+            if link == "data:," {
+                continue;
+            }
+            assert!(!link.contains(':'), "{page} loads or links to {link}");
+            let (path, fragment) = target(page, link);
+            let ids = pages.get(path.as_str()).unwrap_or_else(|| panic!("{page}: no file {path} ({link})"));
+            assert!(fragment.is_empty() || ids.contains(fragment.as_str()), "{page}: no {link}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 10_000, "{checked}");
+}
+
+#[test]
+fn ids_are_unique_on_a_page() {
+    for (page, text) in FILES.iter().filter(|(path, _)| path.ends_with(".html")) {
+        let ids = attributes(text, "id");
+        let unique: BTreeSet<&str> = ids.iter().copied().collect();
+        assert_eq!(ids.len(), unique.len(), "{page}");
+    }
+}
+
+#[test]
+fn every_page_can_be_reached_from_the_first() {
+    let mut seen = BTreeSet::from(["index.html".to_owned()]);
+    let mut open = vec!["index.html".to_owned()];
+    while let Some(page) = open.pop() {
+        for link in attributes(&FILES[&page], "href").into_iter().filter(|link| *link != "data:,") {
+            let (path, _) = target(&page, link);
+            if path.ends_with(".html") && seen.insert(path.clone()) {
+                open.push(path);
+            }
+        }
+    }
+    let pages: BTreeSet<String> = FILES.keys().filter(|path| path.ends_with(".html")).cloned().collect();
+    assert_eq!(seen, pages);
+}
+
+#[test]
+fn style_and_script_load_nothing() {
+    for name in ["style.css", "site.js"] {
+        for word in ["http", "//cdn", "@import", "url(", "fetch(", "import("] {
+            assert!(!FILES[name].contains(word), "{name}: {word}");
+        }
+    }
+}
+
+#[test]
+fn an_item_says_what_its_record_says() {
+    let page = &FILES["helpers/bpf_get_func_ip.html"];
+    for part in
+        ["func bpf_get_func_ip#173 not supported", "on no measured kernel", "The record of", "id=\"k-6.1\""]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(FILES["hooks/file_open.html"].contains("int bpf_lsm_file_open(struct file *file)"));
+    assert!(FILES["kfuncs/bpf_task_acquire.html"].contains("misuse-"));
+    assert!(FILES["rules/program/type.html"].contains("exit &amp; &lt;end&gt;"));
+    assert!(FILES["claims.html"].contains("id=\"target-btf-id\""));
+    assert!(FILES["differences/6.18-to-6.19.html"].contains("example/file_mprotect/as-compiled-from-c"));
+}
+
+#[test]
+fn embedded_data_cannot_end_its_element() {
+    let page = &FILES["differences.html"];
+    let data = page.split("id=\"table\">").nth(1).unwrap();
+    let data = data.split("</script>").next().unwrap();
+    let table: serde_json::Value = serde_json::from_str(data).unwrap();
+    assert!(!data.contains('<') && table["rows"].as_array().unwrap().len() > 100);
+}

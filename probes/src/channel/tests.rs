@@ -1,0 +1,141 @@
+//! Both ends in one process, over a file in memory.
+
+use super::*;
+use std::os::unix::fs::FileExt;
+
+fn pair() -> (HostEnd, GuestEnd, File) {
+    // SAFETY: plain system call; the descriptor is owned by the File made of it.
+    let fd = unsafe { libc::memfd_create(c"channel".as_ptr(), 0) };
+    assert!(fd >= 0);
+    // SAFETY: `fd` is fresh and owned by nobody else.
+    let file: File = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
+    file.set_len(REGION as u64).unwrap();
+    let mut host = HostEnd::new(Region::map(&file).unwrap());
+    host.go(&plan(), b"second stage").unwrap();
+    let guest = GuestEnd::new(Region::map(&file).unwrap()).unwrap();
+    (host, guest, file)
+}
+
+fn plan() -> Plan {
+    Plan {
+        protocol: PROTOCOL,
+        known: Vec::new(),
+        select: vec!["hooks/*".into()],
+        done: vec![],
+        machine: crate::protocol::Machine::Shared,
+        probe_ms: 5000,
+        detail: false,
+    }
+}
+
+fn failed(bytes: usize) -> Message {
+    Message::Failed { why: "x".repeat(bytes) }
+}
+
+#[test]
+fn a_plan_and_messages_arrive_whole() {
+    let (mut host, mut guest, _file) = pair();
+    assert_eq!(guest.plan().unwrap(), plan());
+    assert_eq!(host.receive().unwrap(), None);
+    guest.send(&Message::Done { records: 7 }).unwrap();
+    assert_eq!(host.receive().unwrap(), Some(Message::Done { records: 7 }));
+    assert_eq!(host.receive().unwrap(), None);
+}
+
+#[test]
+fn a_case_written_already_arrives_as_a_case() {
+    let (mut host, mut guest, _file) = pair();
+    let text = r#"{"name":"fire","phase":"load","end":"refused","errno":"EPERM","log":"a\nb"}"#;
+    guest.send_case("hooks/a\"b", text.as_bytes()).unwrap();
+    let expected = Message::Case { probe: "hooks/a\"b".into(), case: serde_json::from_str(text).unwrap() };
+    assert_eq!(host.receive().unwrap(), Some(expected));
+}
+
+#[test]
+fn the_second_stage_lies_where_the_first_looks_for_it() {
+    let (host, _guest, file) = pair();
+    let mut found = [0; 12];
+    file.read_exact_at(&mut found, RING_OFFSET as u64).unwrap();
+    assert_eq!(&found, b"second stage");
+    assert_eq!(host.region.go().load(Ordering::Relaxed), 1);
+    // SAFETY: the header lies in the mapping and nobody else writes it now.
+    let header = unsafe { std::ptr::read(host.region.header()) };
+    assert_eq!(header.guest_bytes, 12);
+    assert_ne!(header.seed, [0; SEED_BYTES]);
+}
+
+#[test]
+fn a_second_stage_that_does_not_fit_is_refused() {
+    let (mut host, _guest, _file) = pair();
+    assert!(matches!(host.go(&plan(), &[]), Err(ChannelError::Guest(0))));
+    assert!(matches!(host.go(&plan(), &vec![0; RING_BYTES + 1]), Err(ChannelError::Guest(_))));
+}
+
+#[test]
+fn the_ring_wraps() {
+    let (mut host, mut guest, _file) = pair();
+    for round in 0..40 {
+        let message = failed(1_000_000 + round);
+        guest.send(&message).unwrap();
+        assert_eq!(host.receive().unwrap(), Some(message), "round {round}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_found_and_placed() {
+    let (mut host, mut guest, file) = pair();
+    guest.send(&failed(10)).unwrap();
+    guest.send(&failed(100)).unwrap();
+    file.write_all_at(b"y", (RING_OFFSET + FRAME_HEAD + 120) as u64).unwrap();
+    assert!(host.receive().unwrap().is_some());
+    let error = host.receive().unwrap_err().to_string();
+    assert!(error.contains("wrong checksum") || error.contains("no frame head"), "{error}");
+}
+
+#[test]
+fn a_guest_that_lies_about_its_position_is_refused() {
+    let (mut host, guest, _file) = pair();
+    guest.region.head().store(u64::MAX, Ordering::Relaxed);
+    assert!(matches!(host.receive(), Err(ChannelError::Corrupt { at: 0, .. })));
+}
+
+#[test]
+fn a_message_beyond_the_limit_is_refused() {
+    let (_host, mut guest, _file) = pair();
+    assert!(matches!(guest.send(&failed(FRAME_MAX)), Err(ChannelError::TooLarge(_))));
+}
+
+#[test]
+fn notes_are_taken_once_and_survive_whoever_should_take_them() {
+    let (host, mut guest, _file) = pair();
+    guest.clear();
+    let case = br#"c{"name":"load","phase":"load","end":"done"}"#;
+    let line = [case.as_slice(), b"\n"].concat();
+    assert!(
+        guest.notes().write(&line) && guest.notes().write(b"nonsense\n") && guest.notes().write(b"c{\"na")
+    );
+    let noted = host.noted();
+    assert_eq!(noted.iter().map(|case| case.name.as_str()).collect::<Vec<_>>(), ["load"]);
+    assert_eq!(guest.take_notes(), [line.as_slice(), b"nonsense\nc{\"na"].concat());
+    assert!(guest.take_notes().is_empty() && host.noted().is_empty());
+    assert!(guest.notes().write(&vec![b'x'; Notes::CAPACITY]) && !guest.notes().write(b"x"));
+}
+
+#[test]
+fn a_length_of_notes_that_is_a_lie_is_cut() {
+    let (host, mut guest, _file) = pair();
+    guest.notes().set_length(u32::MAX);
+    assert_eq!(guest.take_notes().len(), Notes::CAPACITY);
+    assert!(host.noted().is_empty());
+    guest.notes().set_length(u32::MAX);
+    assert!(!guest.notes().write(b"x"));
+}
+
+#[test]
+fn breadcrumbs_are_read_back() {
+    let (host, mut guest, _file) = pair();
+    guest.crumb().set("canonical: load");
+    assert_eq!(host.crumb(), "canonical: load");
+    guest.clear();
+    assert_eq!(host.crumb(), "");
+}
