@@ -42,7 +42,13 @@ pub(super) fn matrix(text: &str, path: &Path) -> Result<Matrix, MatrixError> {
             (_, _, Some(archive), _) => Source::Archive(Archive {
                 url: archive.url.0,
                 sha256: archive.sha256.0,
-                fragments: archive.fragments.into_iter().map(|file| resolve(folder, &file.0)).collect(),
+                fragments: archive
+                    .fragments
+                    .as_ref()
+                    .unwrap_or(&defaults.fragments)
+                    .iter()
+                    .map(|file| resolve(folder, &file.0))
+                    .collect(),
             }),
             (.., image) => Source::Path(resolve(folder, &image?.0)),
         };
@@ -167,6 +173,8 @@ struct Defaults {
     lsm: Option<Lsm>,
     #[serde(default)]
     config: BTreeMap<ConfigName, ConfigValue>,
+    #[serde(default)]
+    fragments: Vec<File_>,
 }
 
 /// The promises as plain strings.
@@ -203,8 +211,7 @@ struct RawDebian {
 struct RawArchive {
     url: Url,
     sha256: Sha256,
-    #[serde(default)]
-    fragments: Vec<File_>,
+    fragments: Option<Vec<File_>>,
 }
 
 /// One suite or a list of them.

@@ -3,7 +3,8 @@
 use super::*;
 use rstest::rstest;
 
-const DEFAULTS: &str = "defaults: {lsm: 'landlock,bpf', config: {CONFIG_BPF_LSM: y}}\n";
+const DEFAULTS: &str =
+    "defaults: {lsm: 'landlock,bpf', config: {CONFIG_BPF_LSM: y}, fragments: [usual.config]}\n";
 const DEB: &str = "debian: {suite: trixie, package: linux-image-6.12.1+deb13-cloud-amd64, version: 6.12.1-1}";
 
 fn parse(text: &str) -> Result<Matrix, String> {
@@ -35,15 +36,18 @@ fn all_sources_defaults_and_overrides() {
     let matrix = with_rows(&format!(
         "- {{name: 5.10, upstream: v5.10, lsm: bpf, config: {{CONFIG_IMA: n}}}}\n\
          - {{name: src, archive: {{url: 'https://h/x.tar.xz', sha256: {sha}, fragments: [a.config]}}}}\n\
+         - {{name: usual, archive: {{url: 'https://h/y.tar.xz', sha256: {sha}}}}}\n\
          - {{name: mine, path: boot/bzImage}}"
     ))
     .unwrap();
-    let [upstream, archive, path] = matrix.rows.as_slice() else { panic!("three rows") };
+    let [upstream, archive, usual, path] = matrix.rows.as_slice() else { panic!("four rows") };
     assert_eq!((upstream.name.as_str(), upstream.lsm.as_str()), ("5.10", "bpf"));
     assert_eq!(upstream.config.len(), 2);
     let Source::Archive(source) = &archive.source else { panic!("an archive") };
     assert_eq!(source.sha256, "ab".repeat(32));
     assert_eq!(source.fragments, [PathBuf::from("conf/a.config")]);
+    let Source::Archive(source) = &usual.source else { panic!("an archive") };
+    assert_eq!(source.fragments, [PathBuf::from("conf/usual.config")]);
     assert_eq!(path.source, Source::Path("conf/boot/bzImage".into()));
     assert_eq!(path.lsm, "landlock,bpf");
 }

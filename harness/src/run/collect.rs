@@ -33,7 +33,9 @@ impl Deadlines {
     pub const fn for_accel(accel: Accel) -> Self {
         let (hello, probe, silence) = match accel {
             Accel::Kvm => (30, 20, 20),
-            Accel::Tcg => (90, 40, 40),
+            // Attaching to a hook takes 5.7 up to a second (5.7 kernel/bpf/trampoline.c, bpf_trampoline_update, waits for
+            // every task), and a probe may attach 38 times.
+            Accel::Tcg => (90, 90, 40),
         };
         Self {
             hello: Duration::from_secs(hello),

@@ -135,7 +135,9 @@ fn row(project: &Project, name: &str) -> Result<Side, Failure> {
     if records.is_empty() {
         return Err(Failure::new(
             exit::NOTHING_SELECTED,
-            anyhow::anyhow!("{name} has no snapshots: it has not been measured yet"),
+            anyhow::anyhow!(
+                "{name} has no snapshots: it has not been measured yet; name another kernel, or run and accept it"
+            ),
         ));
     }
     Ok(Side { name: name.to_owned(), records })

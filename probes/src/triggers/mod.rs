@@ -11,6 +11,7 @@ pub mod compat;
 pub mod creds;
 pub mod devices;
 pub mod exec;
+pub mod ext4;
 pub mod files;
 pub mod fuse;
 pub mod inodes;
@@ -31,6 +32,7 @@ pub mod system;
 pub mod tasks;
 pub mod token;
 pub mod uring;
+pub mod verity;
 pub mod xattrs;
 pub mod xfrm;
 

@@ -27,6 +27,8 @@ pub(super) fn remedies(series: Series, folder: &Path) -> io::Result<Vec<Remedy>>
         plain("KBUILD_BUILD_TIMESTAMP=1970-01-01", "the same sources give the same image"),
         plain("KBUILD_BUILD_USER=conform", "the same sources give the same image"),
         plain("KBUILD_BUILD_HOST=conform", "the same sources give the same image"),
+        plain("ARCH=x86_64", "a tree that somebody set to another architecture"),
+        plain("CROSS_COMPILE=", "a tree that somebody set to another compiler"),
         plain("WERROR=0", "objtool and libbpf of old trees do not stop at a newer compiler's warnings"),
     ];
     if series < (6, 0) {

@@ -36,7 +36,8 @@ fn run(session: &mut Session<'_>) -> Result<(), Stop> {
     let (mut before, mut old) = (Vec::new(), None);
     session.case("none", |attempt| {
         before = callable(attempt, HELPERS)?;
-        attempt.holds("many helpers can be called", before.len() > 40);
+        // On 5.7 it is a third of what it is on 5.10.
+        attempt.holds("many helpers can be called", before.len() > 20);
         old.insert(Old::attach(attempt)?).ask(attempt)
     })?;
     for level in ["integrity", "confidentiality"] {

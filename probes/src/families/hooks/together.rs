@@ -5,7 +5,7 @@
 
 use super::prototype::{self, PREFIX};
 use super::survey::program_returning;
-use crate::bpf::{LoadError, ProgSpec};
+use crate::bpf::{self, LoadError, ProgSpec};
 use crate::errno::Errno;
 use crate::record::Phase;
 use crate::session::{Attempt, Ended, Session, Stop};
@@ -74,15 +74,19 @@ fn attach_the_rest(
     let btf = attempt.btf()?;
     let names = prototype::names(btf);
     let mut refused = Refused::default();
+    let mut loaded = Vec::new();
     for name in names.iter().filter(|name| !held.contains(name.as_str())) {
         let Some(id) = btf.function(&format!("{PREFIX}{name}")) else { continue };
         match attempt.ask(&ProgSpec::lsm(name, id, program_returning(0)?), 1) {
-            Ok(program) => match attempt.attach(&program.fd) {
-                Ok(link) => attached.push((program.fd, link)),
-                Err(Ended::Refused(errno)) => refused.to_attach.push(format!("{name}: {errno}")),
-                Err(ended) => return Err(ended),
-            },
+            Ok(program) => loaded.push((name.clone(), program.fd)),
             Err(error) => refused.add(name, &error),
+        }
+    }
+    attempt.at(Phase::Attach);
+    for (name, program, link) in attach_at_once(loaded) {
+        match link {
+            Ok(link) => attached.push((program, link)),
+            Err(errno) => refused.to_attach.push(format!("{name}: {errno}")),
         }
     }
     let count = |list: &[String]| names.len().saturating_sub(list.len());
@@ -99,6 +103,29 @@ fn attach_the_rest(
     attempt.at(Phase::Read); // whatever came last, a load or an attachment
     Ok(())
 }
+
+/// Attaches programs, in the order in which they come as far as can be seen: in several threads, because 5.7 waits for
+/// every task of the machine each time (5.7 kernel/bpf/trampoline.c, `bpf_trampoline_update`), and those waits can be
+/// shared.
+fn attach_at_once(programs: Vec<(String, OwnedFd)>) -> Vec<(String, OwnedFd, Result<OwnedFd, Errno>)> {
+    let share = programs.len().div_ceil(THREADS).max(1);
+    let attach = |(name, program): (String, OwnedFd)| {
+        let link = bpf::raw_tracepoint_open(&program, None, 0);
+        (name, program, link)
+    };
+    let mut rest = programs.into_iter().peekable();
+    std::thread::scope(|scope| {
+        let mut workers = Vec::new();
+        while rest.peek().is_some() {
+            let part: Vec<_> = rest.by_ref().take(share).collect();
+            workers.push(scope.spawn(move || part.into_iter().map(attach).collect::<Vec<_>>()));
+        }
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    })
+}
+
+/// How many attach at once.
+const THREADS: usize = 16;
 
 /// The functions that got no program, by reason.
 #[derive(Default)]

@@ -8,6 +8,7 @@ use crate::bpf::{
     self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, LoadError, Loaded, ProgSpec,
 };
 use crate::btf::Btf;
+use crate::errno::Errno;
 use crate::insn::Reg;
 use crate::results::{Results, TARGET};
 use crate::session::{Attempt, Ended, Session, Stop};
@@ -196,6 +197,8 @@ pub(super) fn bare_call(
         // From 7.3 on a prototype is looked at when the program's calls are collected, who makes them after that (7.3
         // kernel/bpf/verifier.c, gen_kfunc_arg_proto).
         Ok("no program can: one of its arguments is nothing that a program could give")
+    } else if error.log.is_empty() && flags & BPF_F_SLEEPABLE != 0 && knows_no_sleepable(attempt)? {
+        Ok("there are no sleepable programs")
     } else if error.log.trim().is_empty() {
         Err(Ended::could_not("learn whether the call is allowed", error.errno))
     } else {
@@ -205,6 +208,19 @@ pub(super) fn bare_call(
 
 /// The log shows the call once the verifier has come to it, where it first asks who makes it.
 const CALL: &str = "(85) call ";
+
+/// Whether the kernel refuses every program that wants to sleep before the verifier sees it, as kernels before 5.10 do
+/// (5.9 kernel/bpf/syscall.c, `bpf_prog_load`: a flag that it does not know).
+fn knows_no_sleepable(attempt: &Attempt<'_>) -> Result<bool, Ended> {
+    let mut asm = Asm::new();
+    asm.mov_imm(Reg::R0, 0).exit();
+    let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
+    // A hook that is sleepable wherever any is (5.10 kernel/bpf/bpf_lsm.c, sleepable_lsm_hooks).
+    let spec = ProgSpec::lsm("sleeps", attempt.hook("bprm_committed_creds")?, insns).sleepable();
+    Ok(
+        matches!(bpf::prog_load_logged(&spec, 1), Err(error) if error.errno == Errno::EINVAL && error.log.is_empty()),
+    )
+}
 
 /// A results page and user space, both ready; the target is named only for the trigger.
 fn ready(attempt: &mut Attempt<'_>, row: &Row) -> Result<Results, Ended> {

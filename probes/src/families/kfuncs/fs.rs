@@ -8,6 +8,7 @@ use crate::insn::{Reg, Size};
 use crate::results::Results;
 use crate::session::{Attempt, Ended};
 use crate::spec::source;
+use crate::triggers::verity;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -34,6 +35,7 @@ pub(super) fn rows() -> Vec<Row> {
         remove_dentry_xattr("inode_getxattr", 0, ask_for_an_attribute),
         remove_dentry_xattr("inode_setxattr", 1, set_an_attribute).variant("-where-the-inode-is-locked"),
         fsverity(),
+        fsverity_digest(),
         real_data_inode(),
         from_file_misused(from_file(kfunc("bpf_dynptr_from_file", "7.3", HELPERS))),
         // A file can be read once it is open, which it is not yet where it is opened (7.1 fs/open.c, do_dentry_open).
@@ -245,6 +247,27 @@ fn fsverity() -> Row {
         .gives(-i64::from(libc::ENODATA))
         .not_null(Reg::R1)
         .lsm_only()
+}
+
+/// The digest of a file that has one: `struct fsverity_digest`, the algorithm, the size, and then what user space worked out.
+fn fsverity_digest() -> Row {
+    kfunc("bpf_get_fsverity_digest", "6.12", "fs/verity/measure.c")
+        .variant("-of-a-file-with-verity")
+        .given(|_| verity::make_file().map_err(|errno| Ended::could_not("make a file with fs-verity", errno)))
+        .on("file_open", || File::open(verity::FILE).map(drop).map_err(Errno::from))
+        .takes(|b| {
+            b.dynptr(DYNPTR, BUFFER, 64);
+            b.context_argument(Reg::R1, 0);
+            b.stack_address(Reg::R2, DYNPTR);
+        })
+        .gives(0)
+        .checks(|attempt, results| {
+            let found = results.bytes(BUFFER, 36);
+            let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            attempt.same("algorithm and size", hex(&found[..4]), format!("{:02x}002000", verity::SHA256));
+            attempt.same("digest", hex(&found[4..]), verity::DIGEST.to_owned());
+        })
+        .not_null(Reg::R2)
 }
 
 fn real_data_inode() -> Row {

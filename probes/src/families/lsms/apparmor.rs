@@ -57,7 +57,10 @@ pub(super) fn load_profile() -> Result<(), Ended> {
 }
 
 /// Confines this process. By its own name, for of an LSM that stands before it the other file would ask (6.1
-/// security/security.c, security_setprocattr).
+/// security/security.c, security_setprocattr). Before 5.8 there is only the other (5.7 fs/proc/base.c, attr_dir_stuff):
+/// with bpf before AppArmor nobody can be confined in this way there.
 pub(super) fn confine() -> Result<(), Errno> {
-    fs::write("/proc/self/attr/apparmor/current", format!("changeprofile {NAME}")).map_err(Errno::from)
+    let own = "/proc/self/attr/apparmor/current";
+    let file = if fs::exists(own)? { own } else { "/proc/self/attr/current" };
+    fs::write(file, format!("changeprofile {NAME}")).map_err(Errno::from)
 }

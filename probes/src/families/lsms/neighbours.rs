@@ -160,6 +160,10 @@ pub(super) fn capability(session: &mut Session<'_>) -> Result<(), Stop> {
 /// Lockdown for integrity forbids iopl(2). It lasts until the machine ends.
 pub(super) fn lockdown(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("locked_down", |attempt| {
+        // SAFETY: iopl takes a number; 0 is what this process has.
+        if Errno::result(unsafe { libc::iopl(0) }) == Err(Errno::ENOSYS) {
+            return Err(Ended::CouldNotTell("this kernel is built without iopl(2)".into()));
+        }
         fs::write("/sys/kernel/security/lockdown", "integrity")
             .map_err(|error| Ended::could_not("lock down", error))?;
         beside(attempt, "locked_down", || {
