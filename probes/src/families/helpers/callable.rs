@@ -78,6 +78,7 @@ pub(super) fn probes(has_row: impl Fn(u32) -> bool) -> Vec<Probe> {
             Probe::new(format!("helpers/bpf_{name}"), question, SOURCES, move |session| {
                 session.case("callable", |attempt| callable(attempt, number))
             })
+            .without_files()
         })
         .collect();
     probes.push(Probe::new(
