@@ -7,8 +7,7 @@ mod child;
 
 pub use child::{Crumb, Notes};
 
-use crate::guest::case_in;
-use crate::protocol::{FRAME_HEAD, FRAME_MAGIC, FRAME_MAX, Message, PROTOCOL, Plan};
+use crate::protocol::{FRAME_HEAD, FRAME_MAGIC, FRAME_MAX, Message, PROTOCOL, Plan, case_in};
 use crate::record::Case;
 use conform_boot::layout::{
     CRUMB_BYTES, CRUMB_OFFSET, Header, MAGIC, NOTES_BYTES, NOTES_HEAD, NOTES_OFFSET, PLAN_MAX, PLAN_OFFSET,

@@ -25,6 +25,16 @@ pub const FRAME_HEAD: usize = 12;
 /// The most that one frame's payload may have, in bytes; a larger message is an error of the sender.
 pub const FRAME_MAX: usize = 8 << 20;
 
+/// The first byte of a line that holds a case, among the notes of a probe's process and in its pipe; the case's JSON follows.
+pub const CASE_LINE: u8 = b'c';
+
+/// The case in a line, given without its end; `None` for any other line.
+#[must_use]
+pub fn case_in(line: &[u8]) -> Option<Case> {
+    let (&CASE_LINE, case) = line.split_first()? else { return None };
+    serde_json::from_slice(case).ok()
+}
+
 /// What the harness asks the guest to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {

@@ -15,7 +15,7 @@ mod lingering;
 mod runner;
 mod said;
 
-pub(crate) use said::{Said, case_in};
+pub(crate) use said::Said;
 
 use crate::channel::{GuestEnd, Region};
 use crate::families;

@@ -5,6 +5,7 @@
 //! woken for it, took a machine without KVM a sixth of a run. What does not fit goes through a pipe, as does the end.
 
 use crate::channel::Notes;
+use crate::protocol::CASE_LINE;
 use crate::record::{Case, Outcome, Phase};
 use crate::session::Sink;
 use serde::de::IgnoredAny;
@@ -13,8 +14,6 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::os::fd::RawFd;
 
-/// The letter of a line that holds a case.
-const CASE: u8 = b'c';
 /// The letter of the last line.
 const RETURNED: u8 = b'r';
 /// The line that says: the notes are full.
@@ -74,7 +73,7 @@ impl Said {
         let mut line;
         match self {
             Self::Case(case) => {
-                line = vec![CASE];
+                line = vec![CASE_LINE];
                 serde_json::to_writer(&mut line, case)?;
             }
             Self::Returned { outcome, links } => {
@@ -94,7 +93,7 @@ impl<'a> Heard<'a> {
     /// Why it is none that [`Said`] makes.
     pub(super) fn read(line: &'a [u8]) -> Result<Self, String> {
         match line.split_first() {
-            Some((&CASE, case)) => {
+            Some((&CASE_LINE, case)) => {
                 serde_json::from_slice::<Shape<'_>>(case).map_err(|error| error.to_string())?;
                 Ok(Heard::Case(case.trim_ascii_end()))
             }
@@ -107,12 +106,6 @@ impl<'a> Heard<'a> {
             Some(_) | None => Err("neither a case nor the end".to_owned()),
         }
     }
-}
-
-/// The case in a line, with its letter and without its end.
-pub(crate) fn case_in(line: &[u8]) -> Option<Case> {
-    let (&CASE, case) = line.split_first()? else { return None };
-    serde_json::from_slice(case).ok()
 }
 
 impl Sink {
@@ -141,6 +134,7 @@ impl Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol;
     use rstest::rstest;
 
     #[test]
@@ -151,8 +145,8 @@ mod tests {
         let line = Said::Case(Box::new(case)).line().unwrap();
         let Ok(Heard::Case(heard)) = Heard::read(&line) else { panic!("no case: {line:?}") };
         assert_eq!(std::str::from_utf8(heard).unwrap(), text);
-        assert_eq!(case_in(line.trim_ascii_end()).unwrap().name, "fire \"x\"");
-        assert!(case_in(b"r{}").is_none() && case_in(b"").is_none());
+        assert_eq!(protocol::case_in(line.trim_ascii_end()).unwrap().name, "fire \"x\"");
+        assert!(protocol::case_in(b"r{}").is_none() && protocol::case_in(b"").is_none());
     }
 
     #[test]
