@@ -21,24 +21,25 @@ use std::ptr::NonNull;
 
 /// aya, ready to load.
 pub struct Aya {
-    /// Refers to `btf`; `None` only while this is dropped.
-    loader: RefCell<Option<EbpfLoader<'static>>>,
-    /// A box that was leaked for the loader's sake.
-    btf: NonNull<Btf>,
+    /// Refers to `btf`, and is dropped before it: fields go in the order of their declaration.
+    loader: RefCell<EbpfLoader<'static>>,
+    btf: Leaked,
 }
+
+/// A box that was leaked for the loader's sake.
+struct Leaked(NonNull<Btf>);
 
 impl Aya {
     fn btf(&self) -> &Btf {
         // SAFETY: the box lives as long as this does, and nobody changes what is in it.
-        unsafe { self.btf.as_ref() }
+        unsafe { self.btf.0.as_ref() }
     }
 }
 
-impl Drop for Aya {
+impl Drop for Leaked {
     fn drop(&mut self) {
-        drop(self.loader.get_mut().take());
         // SAFETY: the pointer is that of a box which nobody else owns, and the loader, which had a reference, is gone.
-        drop(unsafe { Box::from_raw(self.btf.as_ptr()) });
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
 
@@ -57,13 +58,12 @@ impl Aya {
         let mut loader = EbpfLoader::new();
         // SAFETY: the box outlives the loader, which is dropped first.
         loader.btf(Some(unsafe { btf.as_ref() })).allow_unsupported_maps();
-        Ok(Self { loader: RefCell::new(Some(loader)), btf })
+        Ok(Self { loader: RefCell::new(loader), btf: Leaked(btf) })
     }
 
     /// Parses an object, sets its globals and creates its maps.
     fn open(&self, object: &Object, globals: &[Global], detail: bool) -> Result<Ebpf, EbpfError> {
         let mut loader = self.loader.borrow_mut();
-        let loader = loader.get_or_insert_with(EbpfLoader::new);
         loader.verifier_log_level(if detail {
             VerifierLogLevel::VERBOSE
         } else {

@@ -3,38 +3,13 @@
 
 use super::*;
 use crate::docs::judge::of_version;
-use crate::facts::{self, Version};
-use crate::snapshot::{Ci, Store};
+use crate::docs::testing::{PAGE, PROJECT, evidence};
+use crate::facts::Version;
 use rstest::rstest;
 use std::path::Path;
-use std::sync::LazyLock;
-
-const PAGE: &str = include_str!("fixture.md");
-
-struct Project {
-    snapshots: BTreeMap<String, Snapshot>,
-    kernels: Vec<String>,
-    items: BTreeMap<(Kind, String), Item>,
-    claims: Claims,
-}
-
-static PROJECT: LazyLock<Project> = LazyLock::new(|| {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let snapshots = Store::new(root.join("snapshots"), Ci::Yes).load_all().unwrap();
-    let kernels: Vec<String> = snapshots["program/type"].kernels().map(str::to_owned).collect();
-    let items = facts::collect(&snapshots, &kernels);
-    Project { snapshots, kernels, items, claims: Claims::load(&root.join("claims")).unwrap() }
-});
 
 fn checked(text: &str) -> Report {
-    let project = &*PROJECT;
-    let evidence = Evidence {
-        snapshots: &project.snapshots,
-        kernels: &project.kernels,
-        items: &project.items,
-        claims: &project.claims,
-    };
-    check(&Page::parse(Path::new("page.md"), text), &evidence)
+    check(&Page::parse(Path::new("page.md"), text), &evidence())
 }
 
 fn of<'a>(report: &'a Report, id: &str) -> Option<&'a Finding> {
@@ -87,13 +62,7 @@ fn what_changes_on_the_page_changes_the_verdict(
 /// Of what the claims know, at most a twentieth may be left open.
 #[test]
 fn few_claims_are_undecided() {
-    let project = &*PROJECT;
-    let report = of_claims(&Evidence {
-        snapshots: &project.snapshots,
-        kernels: &project.kernels,
-        items: &project.items,
-        claims: &project.claims,
-    });
+    let report = of_claims(&evidence());
     assert!(
         report.count(Verdict::Undecided) * 20 <= report.findings.len(),
         "{}",

@@ -27,6 +27,8 @@ pub mod fix;
 mod judge;
 pub mod page;
 pub mod print;
+#[cfg(test)]
+mod testing;
 
 pub use check::{Finding, Report, Verdict, check};
 pub use page::Page;

@@ -217,19 +217,13 @@ fn pass_on(
 ) -> Result<Option<(Outcome, Vec<RawFd>)>, ChannelError> {
     while let Some(end) = ears.pending.iter().position(|&byte| byte == b'\n') {
         let line: Vec<u8> = ears.pending.drain(..=end).collect();
+        // The notes are older than any line.
+        if let Some(nonsense) = pass_notes_on(channel, probe)? {
+            return Ok(Some((nonsense, Vec::new())));
+        }
         match Heard::read(&line) {
-            Ok(Heard::Case(case)) => {
-                // The notes are older.
-                if let Some(nonsense) = pass_notes_on(channel, probe)? {
-                    return Ok(Some((nonsense, Vec::new())));
-                }
-                channel.send_case(&probe.id, case)?;
-            }
-            Ok(Heard::Full) => {
-                if let Some(nonsense) = pass_notes_on(channel, probe)? {
-                    return Ok(Some((nonsense, Vec::new())));
-                }
-            }
+            Ok(Heard::Case(case)) => channel.send_case(&probe.id, case)?,
+            Ok(Heard::Full) => {}
             Ok(Heard::Returned { outcome, links }) => return Ok(Some((outcome, links))),
             Err(error) => return Ok(Some((nonsense(&error), Vec::new()))),
         }

@@ -63,14 +63,7 @@ impl File {
 
 /// Corrects the list of LSM programs.
 pub(super) fn correct(fix: &mut Fix, file: &Data, evidence: &Evidence<'_>) {
-    let Ok(data) = serde_yaml::from_str::<File>(&file.text) else {
-        fix.propose(
-            &file.path,
-            "the file is not read: it has not the layout that is known".to_owned(),
-            Vec::new(),
-        );
-        return;
-    };
+    let Some(data) = fix.read::<File>(file) else { return };
     let mut lines = Lines::of(&file.text);
     let lists = lists(&lines);
     let Some(own) = lists.iter().find(|block| block.key == LSM && data.programs.contains_key(LSM)).cloned()

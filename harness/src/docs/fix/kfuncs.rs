@@ -59,14 +59,7 @@ impl Func {
 
 /// Corrects for which functions the data names LSM programs.
 pub(super) fn correct(fix: &mut Fix, file: &Data, evidence: &Evidence<'_>) {
-    let Ok(data) = serde_yaml::from_str::<File>(&file.text) else {
-        fix.propose(
-            &file.path,
-            "the file is not read: it has not the layout that is known".to_owned(),
-            Vec::new(),
-        );
-        return;
-    };
+    let Some(data) = fix.read::<File>(file) else { return };
     let mut lines = Lines::of(&file.text);
     let sets: Vec<Block> = blocks(&lines, 0, lines.len(), 0)
         .iter()

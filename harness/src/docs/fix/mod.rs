@@ -13,6 +13,7 @@ use super::check::{Evidence, Report, Verdict};
 use super::page::Page;
 use crate::claims::List;
 use crate::facts::{Answer, Item, Kind, Known};
+use serde::de::DeserializeOwned;
 use similar::TextDiff;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -73,6 +74,16 @@ impl Fix {
 
     fn propose(&mut self, path: &Path, what: String, evidence: Vec<String>) {
         self.proposals.push(Edit { path: path.to_owned(), what, evidence });
+    }
+
+    /// A file of data as what it is to be; one that is not is left to people.
+    fn read<T: DeserializeOwned>(&mut self, file: &Data) -> Option<T> {
+        let data = serde_yaml::from_str(&file.text).ok();
+        if data.is_none() {
+            let what = "the file is not read: it has not the layout that is known".to_owned();
+            self.propose(&file.path, what, Vec::new());
+        }
+        data
     }
 }
 

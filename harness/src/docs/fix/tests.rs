@@ -1,42 +1,13 @@
 //! The fixture and small data of its kind: after the fix nothing that it covers is reported, and git takes the patch.
 
 use super::*;
-use crate::claims::Claims;
 use crate::docs::check;
-use crate::facts;
-use crate::snapshot::{Ci, Snapshot, Store};
+use crate::docs::testing::{PAGE, evidence};
 use std::process::Command;
-use std::sync::LazyLock;
 
-const PAGE: &str = include_str!("../fixture.md");
 const HELPERS: &str = "# Data\ngroups:\n  base:\n  - name: bpf_loop\n  - name: bpf_ktime_get_ns\n\n  # where it is from\n  tracing:\n  - name: bpf_get_current_comm\n  - name: bpf_get_func_ip\n    cap: [X]\n  - group: base\n\n  raw_tp:\n  - group: tracing\n\nprograms:\n  # `bpf_lsm_func_proto`\n  BPF_PROG_TYPE_LSM:\n  - name: bpf_getsockopt\n    attach_type: [BPF_LSM_CGROUP]\n  - group: tracing\n\n  BPF_PROG_TYPE_SYSCALL:\n  - name: bpf_sys_bpf\n  - group: tracing\n\nmaps:\n  X:\n  - name: bpf_loop\n";
 const KFUNCS: &str = "sets:\n  of_iterators:\n    funcs:\n      - name: bpf_sock_destroy\n        flags: [KF_TRUSTED_ARGS]\n    program_types:\n      - name: BPF_PROG_TYPE_LSM\n\n  common:\n    funcs:\n      - name: bpf_dynptr_size\n    program_types:\n      - name: BPF_PROG_TYPE_UNSPEC\n";
 const FEATURES: &str = "- name: program_types\n  features:\n    - name: BPF_PROG_TYPE_LSM\n      version: v5.7\n      commit: 1\n";
-
-struct Project {
-    snapshots: BTreeMap<String, Snapshot>,
-    kernels: Vec<String>,
-    items: BTreeMap<(Kind, String), Item>,
-    claims: Claims,
-}
-
-static PROJECT: LazyLock<Project> = LazyLock::new(|| {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let snapshots = Store::new(root.join("snapshots"), Ci::Yes).load_all().unwrap();
-    let kernels: Vec<String> = snapshots["program/type"].kernels().map(str::to_owned).collect();
-    let items = facts::collect(&snapshots, &kernels);
-    Project { snapshots, kernels, items, claims: Claims::load(&root.join("claims")).unwrap() }
-});
-
-fn evidence() -> Evidence<'static> {
-    let project = &*PROJECT;
-    Evidence {
-        snapshots: &project.snapshots,
-        kernels: &project.kernels,
-        items: &project.items,
-        claims: &project.claims,
-    }
-}
 
 fn fixed(page: &str) -> Fix {
     let data =
