@@ -1,5 +1,5 @@
-//! The few kernel modules that triggers need, taken out of the kernel's package and packed as an initramfs of their own,
-//! [`ARCHIVE`] beside the image.
+//! The few kernel modules that triggers need, taken out of the kernel's package or build and packed as an initramfs of
+//! their own, [`ARCHIVE`] beside the image.
 //!
 //! Up to 6.18 Debian ships them with the image, later in `linux-modules-<release>`, which leaves the archive sooner than
 //! the image does. A kernel whose modules cannot be had runs without them: the probes that need one say so.
@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 
 /// Under this name the archive lies beside the image. The number goes up with each change of what is wanted, so that a
 /// cache is packed anew.
-pub const ARCHIVE: &str = "modules-3.cpio";
+pub const ARCHIVE: &str = "modules-4.cpio";
 /// The names that it had before. What lies under one serves a kernel whose modules cannot be had any more.
-const OLDER: &[&str] = &["modules-2.cpio", "modules.cpio"];
+const OLDER: &[&str] = &["modules-3.cpio", "modules-2.cpio", "modules.cpio"];
 /// Where the guest finds them (`probes/src/triggers/modules.rs`).
 const FOLDER: &str = "modules";
 /// What is taken. A name that a kernel does not have is built in there, or gone.
 const WANTED: &[&str] = &[
+    "ah4",
     "fuse",
     "ip6_udp_tunnel",
     "libcrc32c",
@@ -56,7 +57,37 @@ pub fn packed(image: &Path) -> bool {
 /// # Errors
 /// The system's error while reading or writing; a package that is none.
 pub fn pack(deb: &Path, folder: &Path) -> io::Result<usize> {
-    let modules = read(deb)?;
+    pack_all(&read(deb)?, folder)
+}
+
+/// Takes the modules that a build has installed under `installed` and packs them into `folder`. Returns how many there
+/// were; with none, nothing is written.
+///
+/// # Errors
+/// The system's error while reading or writing.
+pub fn pack_built(installed: &Path, folder: &Path) -> io::Result<usize> {
+    let mut modules = BTreeMap::new();
+    let mut folders = vec![installed.to_owned()];
+    while let Some(current) = folders.pop() {
+        for entry in std::fs::read_dir(&current)? {
+            let entry = entry?;
+            let (kind, path) = (entry.file_type()?, entry.path());
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file()
+                && path.extension().is_some_and(|extension| extension == "ko")
+                && let Some(name) = path.file_stem().and_then(|name| name.to_str())
+                && WANTED.contains(&name)
+            {
+                modules.insert(name.to_owned(), std::fs::read(&path)?);
+            }
+        }
+    }
+    pack_all(&modules, folder)
+}
+
+/// Writes the archive, all at once.
+fn pack_all(modules: &BTreeMap<String, Vec<u8>>, folder: &Path) -> io::Result<usize> {
     if modules.is_empty() {
         return Ok(0);
     }
@@ -66,7 +97,7 @@ pub fn pack(deb: &Path, folder: &Path) -> io::Result<usize> {
         .mode(0o040_755)
         .write(&mut file, 0)
         .finish()?;
-    for (name, content) in &modules {
+    for (name, content) in modules {
         let size = u32::try_from(content.len()).map_err(|_| io::Error::other("a module exceeds 4 GiB"))?;
         let name = format!("{FOLDER}/{name}.ko");
         let mut entry = newc::Builder::new(&name).mode(0o100_644).write(&mut file, size);
@@ -163,6 +194,21 @@ mod tests {
         let packed = std::fs::read(beside(&folder.path().join("vmlinuz")).unwrap()).unwrap();
         let text = String::from_utf8_lossy(&packed);
         assert!(text.contains("modules/tun.ko") && text.contains("a tunnel") && !text.contains("other"));
+    }
+
+    #[test]
+    fn what_a_build_installed_is_found_in_its_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let installed = folder.path().join("installed");
+        assert!(pack_built(&installed, folder.path()).is_err());
+        let deep = installed.join("lib/modules/5.7.14/kernel/net");
+        std::fs::create_dir_all(&deep).unwrap();
+        assert_eq!(pack_built(&installed, folder.path()).unwrap(), 0);
+        std::fs::write(deep.join("xfrm_algo.ko"), b"algorithms").unwrap();
+        std::fs::write(deep.join("unwanted.ko"), b"no").unwrap();
+        std::os::unix::fs::symlink("/", deep.join("build")).unwrap();
+        assert_eq!(pack_built(&installed, folder.path()).unwrap(), 1);
+        assert!(packed(&folder.path().join("vmlinuz")));
     }
 
     #[test]

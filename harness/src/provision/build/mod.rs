@@ -7,6 +7,7 @@ mod traps;
 pub mod tree;
 
 use super::entry::{BuildFacts, Entry, EntryError, Meta};
+use super::modules;
 use super::tools::{self, ToolError};
 use crate::cache::{Cache, CacheError, TempDir};
 use crate::child::{ChildError, Command};
@@ -236,6 +237,7 @@ impl Order<'_> {
         self.say_not_taken(label, wishes, &not_taken);
         self.keep_promises(&config)?;
         make.compile(&task)?;
+        let modules = make.install_modules()?;
         let seconds = started.elapsed().as_secs();
         let facts = BuildFacts {
             release: tree.release.to_string(),
@@ -250,7 +252,7 @@ impl Order<'_> {
             not_taken,
             seconds,
         };
-        let entry = self.publish(&out, facts)?;
+        let entry = self.publish(&out, modules.as_deref(), facts)?;
         task.done(&format!("ready: {} in {} min {} s", tree.release, seconds / 60, seconds % 60));
         Ok(entry)
     }
@@ -277,13 +279,25 @@ impl Order<'_> {
         Err(BuildError::Promises { name: self.row.name.clone(), missing })
     }
 
-    fn publish(&self, out: &TempDir, facts: BuildFacts) -> Result<Entry, BuildError> {
+    fn publish(
+        &self,
+        out: &TempDir,
+        installed: Option<&Path>,
+        facts: BuildFacts,
+    ) -> Result<Entry, BuildError> {
         let kept = self.cache.temp_dir()?;
         for (from, to) in [("arch/x86/boot/bzImage", "vmlinuz"), (".config", "config")] {
             let path = out.path().join(from);
             std::fs::copy(&path, kept.path().join(to)).map_err(|source| BuildError::File {
                 what: "keep",
                 path,
+                source,
+            })?;
+        }
+        if let Some(path) = installed {
+            modules::pack_built(path, kept.path()).map_err(|source| BuildError::File {
+                what: "keep the modules of",
+                path: path.to_owned(),
                 source,
             })?;
         }
@@ -347,7 +361,7 @@ impl Make<'_> {
     }
 
     fn compile(&self, task: &Task) -> Result<(), BuildError> {
-        let command = self.command("building", BUILD_DEADLINE).arg("bzImage");
+        let command = self.command("building", BUILD_DEADLINE).args(["bzImage", "modules"]);
         let running = command.spawn().map_err(|error| self.failed(error))?;
         let mut lines = Lines::of(&self.log("building"));
         let end = running.wait_with(|| {
@@ -356,6 +370,19 @@ impl Make<'_> {
             }
         });
         end.map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// Installs the modules, without their DWARF, into a folder of the build's own; `None` if nothing was built as one.
+    fn install_modules(&self) -> Result<Option<PathBuf>, BuildError> {
+        let path = self.out.join("installed");
+        self.command("installing", CONFIG_DEADLINE)
+            .arg("modules_install")
+            .arg(format!("INSTALL_MOD_PATH={}", path.display()))
+            .arg("INSTALL_MOD_STRIP=1")
+            .arg("DEPMOD=true")
+            .run()
+            .map_err(|error| self.failed(error))?;
+        Ok(path.exists().then_some(path))
     }
 }
 
