@@ -25,13 +25,18 @@ pub use kernel::Kernel;
 pub use sink::Sink;
 
 thread_local! {
-    /// The descriptors of the links that [`Attempt::attach`] made in this process.
+    /// The descriptors of the links that [`Attempt::attach`] made in this process, since [`forget_links`].
     static LINKS: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The descriptors of the links that this process has made; some may be closed again, or others by now.
 pub(crate) fn links() -> Vec<RawFd> {
     LINKS.with_borrow(Clone::clone)
+}
+
+/// A process begins, in memory where others have made links before it.
+pub(crate) fn forget_links() {
+    LINKS.with_borrow_mut(Vec::clear);
 }
 
 /// Why a probe as a whole could not tell.

@@ -48,6 +48,8 @@ pub struct Probe {
     /// Whether PID 1 keeps the links of its programs when its process ends, as for a family that
     /// [lingers](crate::families::Family::lingers).
     pub lingers: bool,
+    /// Whether its process must not share its memory with another one.
+    pub own_memory: bool,
     /// What it does.
     pub run: Run,
 }
@@ -70,6 +72,7 @@ impl Probe {
             no_files: false,
             aya: false,
             lingers: false,
+            own_memory: false,
             run: Box::new(run),
         }
     }
@@ -107,6 +110,14 @@ impl Probe {
     #[must_use]
     pub const fn lingering(mut self) -> Self {
         self.lingers = true;
+        self
+    }
+
+    /// The same probe, whose process has its memory for itself: the kernel refuses a user namespace of its own to one
+    /// that shares it (7.3 kernel/fork.c, check_unshare_flags).
+    #[must_use]
+    pub const fn with_own_memory(mut self) -> Self {
+        self.own_memory = true;
         self
     }
 

@@ -123,7 +123,8 @@ fn privilege_probes() -> Vec<Probe> {
             "Can root of a user namespace load an LSM program?",
             &[LOAD, source("7.3", "kernel/bpf/token.c", "bpf_token_capable")],
             privilege::in_user_namespace,
-        ),
+        )
+        .with_own_memory(),
         Probe::new(
             "load/with-token",
             "Can root of a user namespace load an LSM program with a BPF token, and attach it?",

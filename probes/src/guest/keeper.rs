@@ -20,15 +20,16 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps exactly `hooks` from now on, and says whether that is a change. A hook that cannot be kept only costs time.
-    pub(super) fn keep(&mut self, kernel: &Kernel, hooks: &'static [&'static str]) -> bool {
-        if self.hooks == hooks {
-            return false;
-        }
+    /// Whether exactly `hooks` are kept.
+    pub(super) fn keeps(&self, hooks: &'static [&'static str]) -> bool {
+        self.hooks == hooks
+    }
+
+    /// Keeps exactly `hooks` from now on. A hook that cannot be kept only costs time.
+    pub(super) fn keep(&mut self, kernel: &Kernel, hooks: &'static [&'static str]) {
         kernel.forget_dispatchers();
         self.links = hooks.iter().filter_map(|hook| attach(kernel, hook)).collect();
         self.hooks = hooks;
-        true
     }
 }
 

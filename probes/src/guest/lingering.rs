@@ -9,14 +9,18 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 #[derive(Default)]
 pub(super) struct Lingering {
     links: Vec<OwnedFd>,
-    /// The probes that they came from.
-    probes: Vec<String>,
+    /// The places, in the list of probes, of those that they came from.
+    probes: Vec<usize>,
 }
 
 impl Lingering {
     /// Adds duplicates of those descriptors `fds` of the child `pid`, which still lives, that are BPF links; others may
     /// have got the number of a link that was closed. What cannot be taken is left to be detached, which only costs time.
-    pub(super) fn take_from(&mut self, pid: Pid, process: &OwnedFd, fds: &[RawFd], probe: &str) {
+    pub(super) fn take_from(&mut self, pid: Pid, fds: &[RawFd], probe: usize) {
+        if fds.is_empty() {
+            return;
+        }
+        let Some(process) = process(pid) else { return };
         let is_link = |fd: &&RawFd| {
             fs::read_link(format!("/proc/{pid}/fd/{fd}"))
                 .is_ok_and(|target| is_link(&target.to_string_lossy()))
@@ -28,20 +32,24 @@ impl Lingering {
         let before = self.links.len();
         self.links.extend(fds.iter().filter(is_link).filter_map(duplicate));
         if self.links.len() > before {
-            self.probes.push(probe.to_owned());
+            self.probes.push(probe);
         }
     }
 
-    /// In a child that has just been forked: closes the descriptors that it inherited, which stay open in PID 1, so
-    /// that nobody looks through them later. Gives the probes whose links these are.
-    pub(super) fn leave_to_the_parent(&mut self) -> Vec<String> {
+    /// In a worker that has just been forked: closes the descriptors that it inherited, which stay open in PID 1, so
+    /// that no link is held twice.
+    pub(super) fn leave_to_the_parent(&mut self) {
         self.links.clear();
-        std::mem::take(&mut self.probes)
+    }
+
+    /// The places of the probes whose links are held.
+    pub(super) fn probes(&self) -> &[usize] {
+        &self.probes
     }
 }
 
 /// A descriptor of a process.
-pub(super) fn process(pid: Pid) -> Option<OwnedFd> {
+fn process(pid: Pid) -> Option<OwnedFd> {
     descriptor(libc::SYS_pidfd_open, [i64::from(pid.as_raw()), 0, 0])
 }
 

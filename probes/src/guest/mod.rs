@@ -14,6 +14,7 @@ mod kmsg;
 mod lingering;
 mod runner;
 mod said;
+mod worker;
 
 pub(crate) use said::Said;
 

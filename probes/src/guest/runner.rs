@@ -1,9 +1,10 @@
-//! Running probes: a child process each, with a deadline, its cases passed on as they end.
+//! Running probes: a process each, with a deadline, its cases passed on as they end.
 
 use super::keeper::Keeper;
 use super::kmsg::Kmsg;
-use super::lingering::{self, Lingering};
+use super::lingering::Lingering;
 use super::said::{Heard, Said};
+use super::worker::{Order, Report, Worker};
 use crate::channel::{ChannelError, Crumb, GuestEnd};
 use crate::families;
 use crate::protocol::{Message, Plan};
@@ -15,10 +16,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// How often the supervisor looks up while it waits, which is also how often it beats.
@@ -36,74 +37,181 @@ pub(super) fn run_all(
     let mut kmsg = Kmsg::open();
     kmsg.drain();
     let mut keeper = Keeper::default();
-    let mut lingering = Lingering::default();
+    let mut runner = Runner { plan, probes, lingering: Lingering::default(), nest: None };
     let mut records = 0;
-    for probe in probes.iter().filter(|probe| probe.machine == plan.machine) {
-        if !probe.aya {
-            kernel.drop_aya();
-        }
-        let kernel = &*kernel;
+    for (place, probe) in probes.iter().enumerate().filter(|(_, probe)| probe.machine == plan.machine) {
         channel.beat();
         channel.clear();
+        if !probe.aya && kernel.has_aya() {
+            runner.end_worker(channel);
+            kernel.drop_aya();
+        }
         let family = families::family(probe.family());
-        if keeper.keep(kernel, family.map_or(&[], |family| family.kept)) {
+        let kept = family.map_or(&[][..], |family| family.kept);
+        if !keeper.keeps(kept) {
+            runner.end_worker(channel); // it has the links that go
+            keeper.keep(kernel, kept);
             kmsg.drain(); // what is said from here on is the probe's
         }
         channel.send(&Message::Start { probe: probe.id.clone() })?;
         let started = Instant::now();
-        let links = (probe.lingers || family.is_some_and(|family| family.lingers)).then_some(&mut lingering);
-        let (outcome, process) = run_one(channel, kernel, plan, probe, links)?;
+        let lingers = probe.lingers || family.is_some_and(|family| family.lingers);
+        let (outcome, clean) = runner.run(channel, kernel, place, lingers)?;
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        clear_the_field(channel, process.as_ref());
+        if !clean {
+            runner.clear_the_field(channel);
+        }
         kernel.clear_dispatchers();
         let warnings = kmsg.drain();
         channel.send(&Message::End { probe: probe.id.clone(), outcome, warnings, micros })?;
         records += 1;
     }
     // The power-off cleans up: detaching here would cost a grace period per link, and the harness waits.
-    std::mem::forget((keeper, lingering));
+    std::mem::forget((keeper, runner.lingering));
     Ok(records)
 }
 
-fn run_one(
-    channel: &mut GuestEnd,
-    kernel: &Kernel,
-    plan: &Plan,
-    probe: &Probe,
-    links: Option<&mut Lingering>,
-) -> Result<(Outcome, Option<OwnedFd>), ChannelError> {
-    let cannot = |what: &str, errno: Errno| (Outcome::CouldNotTell { why: format!("{what}: {errno}") }, None);
-    let pipes = nix::unistd::pipe().and_then(|said| Ok((said, nix::unistd::pipe()?)));
-    let ((reader, writer), (taken, take)) = match pipes {
-        Ok(pipes) => pipes,
-        Err(errno) => return Ok(cannot("no pipes for the probe", errno)),
-    };
-    let (crumb, notes) = (channel.crumb(), channel.notes());
-    // SAFETY: PID 1 has one thread, so the child may do anything a fresh process may.
-    match unsafe { fork() } {
-        Err(errno) => Ok(cannot("no process for the probe", errno)),
-        Ok(ForkResult::Child) => {
-            drop((reader, take));
-            let held = links.map(Lingering::leave_to_the_parent).unwrap_or_default();
-            let sink = Sink::new(File::from(writer), File::from(taken), notes);
-            let outcome = in_child(kernel, plan, probe, crumb, sink, &held);
-            // Leaves without destructors: descriptors close by themselves, and no exit handler of PID 1 may run.
-            // SAFETY: _exit takes a plain number and does not return.
-            unsafe { libc::_exit(outcome) }
+/// What it takes to run probes one after the other.
+struct Runner<'a> {
+    plan: &'a Plan,
+    probes: &'a [Probe],
+    lingering: Lingering,
+    nest: Option<Nest>,
+}
+
+/// A worker, and PID 1's ends of the pipes that the probes' processes below it have.
+struct Nest {
+    worker: Worker,
+    ears: Ears,
+    /// Of how many probes it knows that their links are kept.
+    told: usize,
+}
+
+/// How a probe's process ended, or was left.
+enum Left {
+    /// It returned, and waits to be let go.
+    Returned { outcome: Outcome, links: Vec<RawFd> },
+    /// Anything else.
+    Otherwise(Outcome),
+}
+
+impl Runner<'_> {
+    /// Runs one probe. Gives its outcome, and whether nothing is left of it.
+    fn run(
+        &mut self,
+        channel: &mut GuestEnd,
+        kernel: &Kernel,
+        place: usize,
+        lingers: bool,
+    ) -> Result<(Outcome, bool), ChannelError> {
+        let cannot =
+            |what: &str| (Outcome::CouldNotTell { why: format!("no process for the probe: {what}") }, false);
+        if let Err(errno) = self.ensure_worker(channel, kernel) {
+            return Ok(cannot(&errno.to_string()));
         }
-        Ok(ForkResult::Parent { child }) => {
-            drop((writer, taken));
-            let mut ears = Ears { reader: File::from(reader), take: File::from(take), pending: Vec::new() };
-            let process = lingering::process(child);
-            let patience = Duration::from_millis(plan.probe_ms);
-            let (outcome, attached) = supervise(channel, probe, child, &mut ears, patience)?;
-            if let (Some(links), Some(process)) = (links, &process) {
-                links.take_from(child, process, &attached, &probe.id);
+        let Some(nest) = &mut self.nest else { return Ok(cannot("there is no worker")) };
+        let kept = self.lingering.probes().get(nest.told..).unwrap_or_default().to_vec();
+        nest.told += kept.len();
+        if let Err(error) = nest.worker.order(&Order { probe: place, kept }) {
+            return Ok(cannot(&error.to_string()));
+        }
+        let child = match nest.report(channel, REAP) {
+            Some(Report::Started(child)) => child,
+            Some(Report::Failed(errno)) => return Ok(cannot(&errno.to_string())),
+            Some(Report::Ended { .. }) | None => return Ok(cannot("the worker does not answer")),
+        };
+        let patience = Duration::from_millis(self.plan.probe_ms);
+        let (outcome, links) = match supervise(channel, &self.probes[place], child, nest, patience)? {
+            Left::Returned { outcome, links } => (outcome, links),
+            Left::Otherwise(outcome) => return Ok((outcome, false)),
+        };
+        if lingers {
+            self.lingering.take_from(child, &links, place);
+        }
+        // Lets the process go.
+        let _ = nest.ears.take.write_all(&[1]);
+        let ended = nest.report(channel, REAP);
+        let clean = ended == Some(Report::Ended { status: 0, clean: true }) && !nest.worker.is_spent();
+        let whole = !matches!(outcome, Outcome::Crashed { .. });
+        Ok((outcome, clean && whole))
+    }
+
+    /// Makes a worker if there is none.
+    fn ensure_worker(&mut self, channel: &mut GuestEnd, kernel: &Kernel) -> Result<(), Errno> {
+        if self.nest.is_some() {
+            return Ok(());
+        }
+        let (reader, writer) = nix::unistd::pipe()?;
+        let (taken, take) = nix::unistd::pipe()?;
+        let (plan, probes, lingering) = (self.plan, self.probes, &mut self.lingering);
+        let (crumb, notes) = (channel.crumb(), channel.notes());
+        let (said, heard) = (writer.as_raw_fd(), taken.as_raw_fd());
+        let mut body = |place: usize, kept: &[usize]| {
+            session::forget_links();
+            let held: Vec<String> = kept.iter().map(|&place| probes[place].id.clone()).collect();
+            // SAFETY: the worker has both descriptors for as long as it lives, and this process its own copies, which
+            // nothing else here owns.
+            let (said, heard) = unsafe { (File::from_raw_fd(said), File::from_raw_fd(heard)) };
+            in_child(kernel, plan, &probes[place], crumb, Sink::new(said, heard, notes), &held)
+        };
+        let own_memory = |place: usize| probes[place].own_memory || probes[place].aya;
+        let ours = (reader.as_raw_fd(), take.as_raw_fd());
+        let prepare = || {
+            lingering.leave_to_the_parent();
+            for fd in [ours.0, ours.1] {
+                // So that PID 1 hears of the end of all who can speak. Its own ends stay open in PID 1.
+                // SAFETY: close takes a number; the owner of the descriptor is in PID 1, and this copy of it is never
+                // dropped.
+                unsafe { libc::close(fd) };
             }
-            // Lets the child go, if it still waits.
-            let _ = ears.take.write_all(&[1]);
-            Ok((outcome, process))
+        };
+        let worker = Worker::start(prepare, own_memory, &mut body)?;
+        let ears = Ears { reader: File::from(reader), take: File::from(take), pending: Vec::new() };
+        self.nest = Some(Nest { worker, ears, told: 0 });
+        Ok(())
+    }
+
+    /// Ends the worker, if there is one.
+    fn end_worker(&mut self, channel: &GuestEnd) {
+        if self.nest.is_some() {
+            self.clear_the_field(channel);
         }
+    }
+
+    /// Kills and reaps every process but PID 1, so that nothing of one probe is left for the next.
+    fn clear_the_field(&mut self, channel: &GuestEnd) {
+        self.nest = None;
+        let deadline = Instant::now() + REAP;
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+        let mut nap = Duration::from_micros(200);
+        while Instant::now() < deadline {
+            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Err(_) => return,
+                Ok(WaitStatus::StillAlive) => {
+                    channel.beat();
+                    std::thread::sleep(nap);
+                    nap = (nap * 2).min(Duration::from_millis(20));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+impl Nest {
+    /// The worker's next report; none if there is none in time, or none will come.
+    fn report(&mut self, channel: &GuestEnd, patience: Duration) -> Option<Report> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            channel.beat();
+            let mut fds = [PollFd::new(self.worker.reports(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::from(TICK_MS)) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return self.worker.report().ok(),
+                Err(_) => return None,
+            }
+        }
+        None
     }
 }
 
@@ -165,21 +273,21 @@ fn supervise(
     channel: &mut GuestEnd,
     probe: &Probe,
     child: Pid,
-    ears: &mut Ears,
+    nest: &mut Nest,
     patience: Duration,
-) -> Result<(Outcome, Vec<RawFd>), ChannelError> {
-    let heard = listen(channel, probe, child, ears, patience)?;
+) -> Result<Left, ChannelError> {
+    let left = listen(channel, probe, child, nest, patience)?;
     // Whatever the end is, what was found before it counts.
-    Ok(pass_notes_on(channel, probe)?.map_or(heard, |nonsense| (nonsense, Vec::new())))
+    Ok(pass_notes_on(channel, probe)?.map_or(left, Left::Otherwise))
 }
 
 fn listen(
     channel: &mut GuestEnd,
     probe: &Probe,
     child: Pid,
-    ears: &mut Ears,
+    nest: &mut Nest,
     patience: Duration,
-) -> Result<(Outcome, Vec<RawFd>), ChannelError> {
+) -> Result<Left, ChannelError> {
     let deadline = Instant::now() + patience;
     // Small: the pages that this process writes are copied anew after each fork.
     let mut buffer = [0_u8; 4 << 10];
@@ -187,47 +295,50 @@ fn listen(
         channel.beat();
         if Instant::now() >= deadline {
             let _ = kill(child, Signal::SIGKILL);
-            return Ok((Outcome::Hung { during: channel.read_crumb() }, Vec::new()));
+            return Ok(Left::Otherwise(Outcome::Hung { during: channel.read_crumb() }));
         }
-        let mut fds = [PollFd::new(ears.reader.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, PollTimeout::from(TICK_MS)) == Ok(0) {
+        let mut fds = [
+            PollFd::new(nest.ears.reader.as_fd(), PollFlags::POLLIN),
+            PollFd::new(nest.worker.reports(), PollFlags::POLLIN),
+        ];
+        if matches!(poll(&mut fds, PollTimeout::from(TICK_MS)), Ok(0) | Err(Errno::EINTR)) {
             continue;
         }
-        let length = match ears.reader.read(&mut buffer) {
-            Ok(0) => return Ok((outcome_of_the_dead(channel, child), Vec::new())),
+        // What was said before the end comes first.
+        if fds[0].any() != Some(true) {
+            return Ok(Left::Otherwise(outcome_of_the_dead(channel, nest.worker.report().ok())));
+        }
+        let length = match nest.ears.reader.read(&mut buffer) {
+            Ok(0) => return Ok(Left::Otherwise(outcome_of_the_dead(channel, None))),
             Ok(length) => length,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => {
                 let why = format!("lost the probe's pipe: {error}");
-                return Ok((Outcome::CouldNotTell { why }, Vec::new()));
+                return Ok(Left::Otherwise(Outcome::CouldNotTell { why }));
             }
         };
-        ears.pending.extend_from_slice(&buffer[..length]);
-        if let Some(end) = pass_on(channel, probe, ears)? {
-            return Ok(end);
+        nest.ears.pending.extend_from_slice(&buffer[..length]);
+        if let Some(left) = pass_on(channel, probe, &mut nest.ears)? {
+            return Ok(left);
         }
     }
 }
 
 /// Takes the complete lines that have been read; an outcome ends the probe.
-fn pass_on(
-    channel: &mut GuestEnd,
-    probe: &Probe,
-    ears: &mut Ears,
-) -> Result<Option<(Outcome, Vec<RawFd>)>, ChannelError> {
+fn pass_on(channel: &mut GuestEnd, probe: &Probe, ears: &mut Ears) -> Result<Option<Left>, ChannelError> {
     while let Some(end) = ears.pending.iter().position(|&byte| byte == b'\n') {
         let line: Vec<u8> = ears.pending.drain(..=end).collect();
         // The notes are older than any line.
         if let Some(nonsense) = pass_notes_on(channel, probe)? {
-            return Ok(Some((nonsense, Vec::new())));
+            return Ok(Some(Left::Otherwise(nonsense)));
         }
         match Heard::read(&line) {
             Ok(Heard::Case(case)) => channel.send_case(&probe.id, case)?,
             Ok(Heard::Full) => {}
-            Ok(Heard::Returned { outcome, links }) => return Ok(Some((outcome, links))),
-            Err(error) => return Ok(Some((nonsense(&error), Vec::new()))),
+            Ok(Heard::Returned { outcome, links }) => return Ok(Some(Left::Returned { outcome, links })),
+            Err(error) => return Ok(Some(Left::Otherwise(nonsense(&error)))),
         }
-        // A probe that has died meanwhile hears nothing, which its own pipe will say.
+        // A probe that has died meanwhile hears nothing, which its worker will say.
         let _ = ears.take.write_all(&[1]);
     }
     Ok(None)
@@ -250,34 +361,19 @@ fn nonsense(error: &str) -> Outcome {
     Outcome::CouldNotTell { why: format!("the probe's process said nonsense: {error}") }
 }
 
-/// The child closed its pipe without having returned: it died.
-fn outcome_of_the_dead(channel: &GuestEnd, child: Pid) -> Outcome {
-    let what = match waitpid(child, None) {
-        Ok(WaitStatus::Signaled(_, signal, _)) => format!("the probe's process was ended by {signal}"),
-        Ok(WaitStatus::Exited(_, code)) => format!("the probe's process left with status {code}"),
-        Ok(_) | Err(_) => "the probe's process vanished".to_owned(),
+/// The process has ended without having returned: it died.
+fn outcome_of_the_dead(channel: &GuestEnd, report: Option<Report>) -> Outcome {
+    let what = match report {
+        Some(Report::Ended { status, .. }) if libc::WIFSIGNALED(status) => {
+            match Signal::try_from(libc::WTERMSIG(status)) {
+                Ok(signal) => format!("the probe's process was ended by {signal}"),
+                Err(_) => format!("the probe's process was ended by signal {}", libc::WTERMSIG(status)),
+            }
+        }
+        Some(Report::Ended { status, .. }) => {
+            format!("the probe's process left with status {}", libc::WEXITSTATUS(status))
+        }
+        Some(Report::Started(_) | Report::Failed(_)) | None => "the probe's process vanished".to_owned(),
     };
     Outcome::Crashed { what, during: channel.read_crumb() }
-}
-
-/// Kills and reaps every process but PID 1, so that nothing of one probe is left for the next.
-fn clear_the_field(channel: &GuestEnd, child: Option<&OwnedFd>) {
-    let deadline = Instant::now() + REAP;
-    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-    if let Some(child) = child {
-        // Almost always it is the only one; a descriptor of a process can be read from when it has ended.
-        let _ = poll(&mut [PollFd::new(child.as_fd(), PollFlags::POLLIN)], PollTimeout::from(TICK_MS));
-    }
-    let mut nap = Duration::from_micros(200);
-    while Instant::now() < deadline {
-        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            Err(_) => return,
-            Ok(WaitStatus::StillAlive) => {
-                channel.beat();
-                std::thread::sleep(nap);
-                nap = (nap * 2).min(Duration::from_millis(20));
-            }
-            Ok(_) => {}
-        }
-    }
 }

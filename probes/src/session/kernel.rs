@@ -91,6 +91,11 @@ impl Kernel {
         aya.as_ref().map_err(|why| Ended::could_not("make aya ready", why))
     }
 
+    /// Whether aya takes memory.
+    pub(crate) fn has_aya(&self) -> bool {
+        self.aya.get().is_some()
+    }
+
     /// Gives back the memory that aya takes: no probe that follows uses it.
     pub(crate) fn drop_aya(&mut self) {
         if self.aya.take().is_some() {

@@ -217,8 +217,13 @@ pub fn send_netlink() -> Result<Act, Errno> {
 
 /// include/uapi/linux/in.h: IPPROTO_MPTCP.
 const MPTCP: i32 = 262;
-/// How long an answer over loopback may take. It is there at once unless a thread of the kernel has to give it.
-const ANSWER_MS: u16 = 50;
+/// How long an answer over loopback may take once what was sent after it has arrived.
+const ANSWER_MS: u16 = 10;
+/// How long a datagram over loopback may take that nobody has a reason to drop.
+const ARRIVES_MS: u16 = 5000;
+/// Datagrams sent one after the other until the packets before them must be through: the longest handshake (SCTP's) has
+/// four, and each is put behind the datagram that was under way when it was made.
+const ROUNDS: usize = 5;
 
 /// Whom a handshake is named by.
 #[derive(Clone, Copy)]
@@ -282,9 +287,30 @@ fn handshake(ends: Ends) -> Result<Act, Errno> {
     })
 }
 
-/// Waits, a little, for a socket.
+/// Waits for a socket as long as an answer can take. What is not there at once, because a thread of the kernel has to
+/// give it, is waited for by sending something behind it: loopback keeps the order (7.3 net/core/dev.c, enqueue_to_backlog).
 fn ready(socket: &impl AsFd, what: PollFlags) -> Result<bool, Errno> {
-    Ok(poll(&mut [PollFd::new(socket.as_fd(), what)], PollTimeout::from(ANSWER_MS))? > 0)
+    let wait = |timeout: u16| poll(&mut [PollFd::new(socket.as_fd(), what)], PollTimeout::from(timeout));
+    if wait(0)? > 0 {
+        return Ok(true);
+    }
+    settle()?;
+    Ok(wait(ANSWER_MS)? > 0)
+}
+
+/// Waits until loopback is through with what has been sent before.
+fn settle() -> Result<(), Errno> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect(socket.local_addr()?)?;
+    for _ in 0..ROUNDS {
+        socket.send(b"x")?;
+        let mut here = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut here, PollTimeout::from(ARRIVES_MS))? == 0 {
+            return Err(Errno::from_raw(libc::ETIMEDOUT));
+        }
+        socket.recv(&mut [0])?;
+    }
+    Ok(())
 }
 
 /// `send(2)` of a datagram over loopback, looking whether it arrives. Names the receiver's port.

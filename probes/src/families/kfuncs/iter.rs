@@ -8,8 +8,8 @@ use crate::lsm::PAGE;
 use crate::results::Results;
 use crate::session::Ended;
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::Mutex;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
 const NUM: &str = "kernel/bpf/bpf_iter.c";
@@ -170,12 +170,12 @@ struct Allocation {
 /// `DMA_HEAP_IOCTL_ALLOC`.
 const ALLOCATE: libc::c_ulong = 0xc018_4800;
 
-/// Makes a DMA buffer, which lives as long as the process: each case makes one, so the one before is closed first.
+/// Makes a DMA buffer, which lives as long as the process; one is enough for all cases.
 fn dma_buffer(_: &mut Results) -> Result<(), Ended> {
-    static MADE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+    /// The process that made one last: others may share this memory.
+    static MADE_BY: AtomicU32 = AtomicU32::new(0);
     let cannot = |error: Errno| Ended::could_not("make a DMA buffer", error);
-    let mut made = MADE.lock().map_err(|error| Ended::could_not("make a DMA buffer", error))?;
-    if made.is_some() {
+    if MADE_BY.load(Ordering::Relaxed) == std::process::id() {
         return Ok(());
     }
     let heap = File::open("/dev/dma_heap/system").map_err(|error| cannot(error.into()))?;
@@ -183,8 +183,8 @@ fn dma_buffer(_: &mut Results) -> Result<(), Ended> {
         Allocation { length: DMA_BYTES, fd: 0, fd_flags: libc::O_RDWR.cast_unsigned(), heap_flags: 0 };
     // SAFETY: the request reads and writes the structure that it is for.
     Errno::result(unsafe { libc::ioctl(heap.as_raw_fd(), ALLOCATE, &raw mut wanted) }).map_err(cannot)?;
-    // SAFETY: the kernel has just given this descriptor to us.
-    *made = Some(unsafe { OwnedFd::from_raw_fd(wanted.fd.cast_signed()) });
+    // Its descriptor stays open until the process ends.
+    MADE_BY.store(std::process::id(), Ordering::Relaxed);
     Ok(())
 }
 
