@@ -202,14 +202,19 @@ impl Collector<'_> {
             .cloned()
             .collect();
         for machine in orders {
-            let plan = self.plan(self.setup.select.clone(), machine);
-            self.until_done(plan)?;
+            self.until_done(self.plan(self.asking_for(&machine), machine))?;
         }
-        if self.inventory.iter().any(|probe| probe.machine == Machine::Own) {
-            let plan = self.plan(self.setup.select.clone(), Machine::Own);
-            self.until_done(plan)?;
+        let own = self.asking_for(&Machine::Own);
+        if !own.is_empty() {
+            self.until_done(self.plan(own, Machine::Own))?;
         }
         Ok(())
+    }
+
+    /// The probes that the inventory has for a machine. To be given names saves the guest from making all the others.
+    fn asking_for(&self, machine: &Machine) -> Vec<String> {
+        let probes = self.inventory.iter().filter(|probe| probe.machine == *machine);
+        probes.map(|probe| probe.probe.clone()).collect()
     }
 
     fn plan(&self, select: Vec<String>, machine: Machine) -> Plan {
