@@ -7,7 +7,7 @@ use crate::vmm::accel::Accel;
 use crate::vmm::machine::{self as vm, MachineError, console_tail, first_alarm};
 use crate::vmm::state::Store;
 use crate::vmm::{Launcher, MachineSpec};
-use probes::protocol::{Announced, Machine, Message, PROTOCOL, Plan};
+use probes::protocol::{Announced, Machine, Message, PROTOCOL, Part, Plan};
 use probes::record::{Case, KernelFacts, Outcome, Record};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -90,6 +90,8 @@ pub struct Job {
     pub release_prefix: String,
     /// Where console logs go.
     pub folder: PathBuf,
+    /// The part of the probes that is run.
+    pub part: Part,
 }
 
 /// What a run tells while it goes on.
@@ -222,6 +224,7 @@ impl Collector<'_> {
             protocol: PROTOCOL,
             select,
             known: self.setup.known.clone(),
+            part: self.job.part,
             done: Vec::new(),
             machine,
             probe_ms: millis(self.setup.deadlines.probe),

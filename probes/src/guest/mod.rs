@@ -84,7 +84,7 @@ fn selected(plan: &Plan, kernel: &Kernel) -> Result<Vec<Probe>, String> {
     if plan.select.iter().any(|glob| glob.starts_with(families::HIDDEN.name)) {
         probes.extend((families::HIDDEN.probes)());
     }
-    probes.retain(|probe| !done.contains(probe.id.as_str()));
+    probes.retain(|probe| plan.part.has(&probe.id) && !done.contains(probe.id.as_str()));
     if !plan.select.is_empty() {
         probes.retain(|probe| globs.is_match(&probe.id));
     }
