@@ -79,6 +79,10 @@ pub enum Verb {
     Diff(DiffOptions),
     /// Say what is found, what is missing, how to mend it, and which accelerator a real trial says works
     Doctor(DoctorOptions),
+    /// Measure how long things take here: first record, one probe, each family, growth with kernels and probes
+    ///
+    /// Takes about two minutes on 2 cores without KVM, with --whole about fifteen. Nothing else should run meanwhile.
+    Bench(BenchOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
     Accept(AcceptOptions),
     /// Hold pages of documentation against the records
@@ -272,6 +276,17 @@ pub struct RunOptions {
     /// Accept whatever differs, after printing it (refused when CI is set)
     #[arg(long)]
     pub accept: bool,
+}
+
+/// Options of `bench`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchOptions {
+    /// Also the whole matrix of packaged kernels, cold and warm
+    #[arg(long)]
+    pub whole: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
 }
 
 /// Options of `list`.
