@@ -6,6 +6,7 @@
 //! What an act returns from the window, a descriptor say, is dropped after it.
 
 pub mod audit;
+pub mod cachefiles;
 pub mod children;
 pub mod compat;
 pub mod creds;
@@ -19,6 +20,7 @@ pub mod ipc;
 pub mod keys;
 pub mod known;
 pub mod labels;
+pub mod mapper;
 pub mod memory;
 pub mod modules;
 pub mod mounts;
