@@ -1,9 +1,15 @@
-//! Keys, in the process's own keyring.
+//! Keys, in the process's own keyring, and pipes that tell of their changes.
 
 use super::children::in_child;
+use super::files::index;
 use super::{Act, Arm, Seen, act, act_seen, syscall};
 use crate::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
 use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// include/uapi/linux/keyctl.h: KEY_SPEC_PROCESS_KEYRING, as an argument.
@@ -20,6 +26,17 @@ const SESSION_TO_PARENT: usize = 18;
 const DESCRIBE: usize = 6;
 /// The same: KEYCTL_UNLINK.
 const UNLINK: usize = 9;
+/// The same: KEYCTL_UPDATE, KEYCTL_WATCH_KEY.
+const UPDATE: usize = 2;
+const WATCH: usize = 32;
+/// include/uapi/linux/watch_queue.h: O_NOTIFICATION_PIPE, IOC_WATCH_QUEUE_SET_SIZE.
+const OF_NOTES: OFlag = OFlag::O_EXCL;
+const SET_SIZE: usize = 0x5760;
+/// The same: WATCH_TYPE_KEY_NOTIFY with NOTIFY_KEY_UPDATED above it.
+const UPDATED: u32 = 1 << 24 | 1;
+/// The `info` of a note on a key: its size (`struct key_notification`), above it the watch's number.
+pub const NOTE: u32 = WATCH_NUMBER << 8 | 16;
+const WATCH_NUMBER: u32 = 0x42;
 
 /// Adds a key that only leaves through [`unlink`]. Two keys of one name would be one key, changed.
 fn add(number: u32) -> Result<usize, Errno> {
@@ -150,5 +167,62 @@ pub fn end() -> Result<Act, Errno> {
         arm.until_run(FREED);
         arm.name_nobody();
         result
+    })
+}
+
+/// A pipe for notes of the kernel, with room for some.
+fn pipe_of_notes() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let pipe = pipe2(OF_NOTES | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    // SAFETY: takes a number.
+    unsafe { syscall(libc::SYS_ioctl, [index(&pipe.0), SET_SIZE, 16, 0, 0, 0]) }?;
+    Ok(pipe)
+}
+
+fn watch(key: usize, pipe: &OwnedFd) -> Result<(), Errno> {
+    // SAFETY: takes numbers.
+    unsafe { syscall(libc::SYS_keyctl, [WATCH, key, index(pipe), WATCH_NUMBER as usize, 0, 0]) }.map(drop)
+}
+
+/// `keyctl(2)` that has a pipe told of what becomes of a key; it ends with the pipe.
+///
+/// # Errors
+/// The errno of making the key, of making such a pipe.
+pub fn watched() -> Result<Act, Errno> {
+    let key = add(0)?;
+    drop(pipe_of_notes()?);
+    act(move |arm: Arm| {
+        let (read, _write) = pipe_of_notes()?;
+        arm.during(|| watch(key, &read))
+    })
+}
+
+/// `keyctl(2)` that changes a key, of which a pipe is to be told.
+///
+/// # Errors
+/// The errno of making the key, of making such a pipe, of watching.
+pub fn change_watched() -> Result<Act, Errno> {
+    let key = add(0)?;
+    let (read, write) = pipe_of_notes()?;
+    watch(key, &read)?;
+    let mut read = File::from(read);
+    act_seen(move |arm: Arm| {
+        let _open = &write;
+        let payload = b"changed";
+        let args = [UPDATE, key, payload.as_ptr().addr(), payload.len(), 0, 0];
+        // SAFETY: a slice with its length.
+        arm.during(|| unsafe { syscall(libc::SYS_keyctl, args) })?;
+        // `struct key_notification`: type, info, the key, and a number that means nothing here.
+        let mut note = [[0; 4]; 4];
+        let length = match read.read(note.as_flattened_mut()) {
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let [kind, info, of, _] = note.map(u32::from_ne_bytes);
+        Ok(match length {
+            0 => Seen("no note comes"),
+            16 if kind == UPDATED && info == NOTE && of as usize == key => Seen("the note comes"),
+            _ => Seen("another note comes"),
+        })
     })
 }

@@ -6,6 +6,7 @@
 //! What an act returns from the window, a descriptor say, is dropped after it.
 
 pub mod audit;
+pub mod binder;
 pub mod cachefiles;
 pub mod children;
 pub mod compat;

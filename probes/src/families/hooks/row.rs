@@ -81,7 +81,8 @@ pub(super) struct Argument {
 pub(super) enum Read {
     /// The slot's lower 32 bits.
     Int,
-    /// A member, along pointers: `dentry.d_inode inode.i_ino`, each step a record and a path of members in it.
+    /// A member, along pointers: `dentry.d_inode inode.i_ino`, each step a record and a path of members in it. Several
+    /// ways, parted by ` | `, where the parameter is not the same record in all versions.
     Member(&'static str),
     /// A member as [`Read::Member`], of which these bits count.
     Bits(&'static str, u32),

@@ -2,6 +2,7 @@
 //!
 //! Sources are where the kernel calls the hook for the trigger of the row, in the oldest tree at hand that does.
 
+mod built;
 mod files;
 mod inodes;
 mod ipc;
@@ -41,6 +42,7 @@ pub(super) fn hooks() -> impl Iterator<Item = Hook> {
         ipc::HOOKS,
         system::HOOKS,
         modular::HOOKS,
+        built::HOOKS,
     ]
     .into_iter()
     .flatten()

@@ -41,6 +41,16 @@ pub(in super::super) fn steps(btf: &Btf, path: &str) -> Result<Vec<Step>, Ended>
         .collect()
 }
 
+/// Of the paths in `paths` the one that begins at the record that a parameter points to, for a parameter that has been
+/// something else in other versions; the first if there is none.
+fn fitting<'a>(btf: &Btf, parameter: Option<u32>, paths: &'a str) -> &'a str {
+    let record = parameter.and_then(|id| btf.pointee(id)).and_then(|id| btf.skip_modifiers(id));
+    let record = record.and_then(|id| btf.name(id)).unwrap_or_default();
+    let mut all = paths.split(" | ");
+    let begins = |path: &&str| path.split('.').next() == Some(record);
+    all.clone().find(begins).or_else(|| all.next()).unwrap_or(paths)
+}
+
 /// Loads what is at the end of a path from the argument in `slot` into R1, or goes to `out` where a pointer is null.
 pub(in super::super) fn follow(asm: &mut Asm, slot: i16, steps: &[Step], out: &str) {
     asm.ldx(Size::DW, Reg::R1, CTX, slot * 8);
@@ -75,12 +85,15 @@ impl Argument {
         let params = prototype.map(|it| it.params).unwrap_or_default();
         let slot = params.iter().position(|(name, _)| self.is_called(name));
         let slot = slot.ok_or_else(|| Ended::Absent(format!("parameter {} of {hook}", self.name)))?;
-        let size = params.get(slot).and_then(|(_, id)| btf.size_of(*id)).unwrap_or(8);
+        let kind = params.get(slot).map(|(_, id)| *id);
+        let size = kind.and_then(|id| btf.size_of(id)).unwrap_or(8);
         let bits = (size * 8).min(32);
         let slot = i16::try_from(slot).unwrap_or(i16::MAX);
         let steps = match self.read {
             Read::Int | Read::Text => Vec::new(),
-            Read::Member(path) | Read::Bits(path, _) | Read::TextAt(path) => steps(btf, path)?,
+            Read::Member(path) | Read::Bits(path, _) | Read::TextAt(path) => {
+                steps(btf, fitting(btf, kind, path))?
+            }
         };
         Ok(Way { slot, bits, steps })
     }
