@@ -29,6 +29,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// How long a child that is being stopped has to tidy up before it is killed.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long a guard ([`crate::vmm::guard`]) has to end what it has started: it tries for five seconds.
+const GUARD_GRACE: Duration = Duration::from_secs(6);
 
 /// What can go wrong with a child process.
 #[derive(Debug, thiserror::Error)]
@@ -396,12 +398,21 @@ impl Running {
         if self.ended.is_some() {
             return;
         }
+        if let Some(pipe) = self.child.stdin.take() {
+            drop(pipe); // which tells a guard to end what it has started
+            self.give(GUARD_GRACE);
+        }
         self.signal(libc::SIGTERM);
+        self.give(grace);
+        self.kill();
+    }
+
+    /// Gives the child time to end by itself.
+    fn give(&self, grace: Duration) {
         let until = Instant::now() + grace;
         while Instant::now() < until && !self.is_zombie() {
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.kill();
     }
 
     /// Kills the child and whatever is left of its process group, and waits for the child.

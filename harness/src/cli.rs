@@ -1,5 +1,6 @@
 //! The command line: verbs and options, nothing else. What they do is in [`crate::verbs`].
 
+use crate::run::shard::Shard;
 use crate::vmm::{AccelChoice, LauncherKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -78,6 +79,10 @@ pub enum Verb {
     Diff(DiffOptions),
     /// Say what is found, what is missing, how to mend it, and which accelerator a real trial says works
     Doctor(DoctorOptions),
+    /// Measure how long things take here: first record, one probe, each family, growth with kernels and probes
+    ///
+    /// Takes about two minutes on 2 cores without KVM, with --whole about fifteen. Nothing else should run meanwhile.
+    Bench(BenchOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
     Accept(AcceptOptions),
     /// Hold pages of documentation against the records
@@ -218,6 +223,9 @@ pub struct Selection {
     /// Only probes whose id matches, such as `hooks/*` or `*/file_open`; repeatable
     #[arg(long = "probe", value_name = "GLOB", value_delimiter = ',')]
     pub probes: Vec<String>,
+    /// The share of them that is this machine's; set by `run` alone.
+    #[arg(skip)]
+    pub shard: Option<Shard>,
 }
 
 /// How machines are started.
@@ -238,7 +246,7 @@ pub struct MachineOptions {
     /// Boot every machine instead of restoring it from the state that an earlier run has saved
     #[arg(long)]
     pub cold: bool,
-    /// Seconds that one probe may take [default: 40 under TCG, 20 under KVM]
+    /// Seconds that one probe may take [default: 90 under TCG, 20 under KVM]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub deadline: Option<u64>,
     /// Value of lsm= on the kernel's command line, instead of the row's
@@ -261,9 +269,24 @@ pub struct RunOptions {
     /// Where the raw records go [default: target/conform/runs/TIME]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
+    /// Only this machine's share of the kernels and probes, such as 2/3: the same for everybody who asks for it. Rows that
+    /// are built from sources are left out unless named. `conform merge` joins the run folders
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
     /// Accept whatever differs, after printing it (refused when CI is set)
     #[arg(long)]
     pub accept: bool,
+}
+
+/// Options of `bench`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchOptions {
+    /// Also the whole matrix of packaged kernels, cold and warm
+    #[arg(long)]
+    pub whole: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
 }
 
 /// Options of `list`.

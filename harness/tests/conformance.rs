@@ -104,6 +104,7 @@ fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {
     let selection = Selection {
         kernels: vec![kernel.to_owned()],
         probes: family.iter().map(|family| format!("{family}/*")).collect(),
+        shard: None,
     };
     let options = MachineOptions {
         jobs: Some(1),

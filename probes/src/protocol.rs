@@ -46,6 +46,9 @@ pub struct Plan {
     /// ([`crate::families::all_with`]).
     #[serde(default)]
     pub known: Vec<String>,
+    /// The part of them that is run here.
+    #[serde(default)]
+    pub part: Part,
     /// Ids not to be run: those that an earlier boot has already answered.
     pub done: Vec<String>,
     /// What kind of machine this is: only the probes that ask for such a one run.
@@ -54,6 +57,33 @@ pub struct Plan {
     pub probe_ms: u64,
     /// Keep the programs and the verifier's logs of accepted programs too.
     pub detail: bool,
+}
+
+/// A part of the probes: those whose ids fall on `index` when all are dealt out to `of` parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Counted from 0.
+    pub index: u32,
+    /// How many parts there are.
+    pub of: u32,
+}
+
+impl Default for Part {
+    /// All of them.
+    fn default() -> Self {
+        Self { index: 0, of: 1 }
+    }
+}
+
+impl Part {
+    /// Whether a probe belongs to it. That depends on its id alone, so that all machines agree (FNV-1a, 64 bits).
+    #[must_use]
+    pub fn has(self, id: &str) -> bool {
+        let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        self.of <= 1 || hash % u64::from(self.of) == u64::from(self.index)
+    }
 }
 
 /// The virtual machine that a probe needs.

@@ -7,7 +7,7 @@ use crate::vmm::accel::Accel;
 use crate::vmm::machine::{self as vm, MachineError, console_tail, first_alarm};
 use crate::vmm::state::Store;
 use crate::vmm::{Launcher, MachineSpec};
-use probes::protocol::{Announced, Machine, Message, PROTOCOL, Plan};
+use probes::protocol::{Announced, Machine, Message, PROTOCOL, Part, Plan};
 use probes::record::{Case, KernelFacts, Outcome, Record};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -90,6 +90,8 @@ pub struct Job {
     pub release_prefix: String,
     /// Where console logs go.
     pub folder: PathBuf,
+    /// The part of the probes that is run.
+    pub part: Part,
 }
 
 /// What a run tells while it goes on.
@@ -202,14 +204,19 @@ impl Collector<'_> {
             .cloned()
             .collect();
         for machine in orders {
-            let plan = self.plan(self.setup.select.clone(), machine);
-            self.until_done(plan)?;
+            self.until_done(self.plan(self.asking_for(&machine), machine))?;
         }
-        if self.inventory.iter().any(|probe| probe.machine == Machine::Own) {
-            let plan = self.plan(self.setup.select.clone(), Machine::Own);
-            self.until_done(plan)?;
+        let own = self.asking_for(&Machine::Own);
+        if !own.is_empty() {
+            self.until_done(self.plan(own, Machine::Own))?;
         }
         Ok(())
+    }
+
+    /// The probes that the inventory has for a machine. To be given names saves the guest from making all the others.
+    fn asking_for(&self, machine: &Machine) -> Vec<String> {
+        let probes = self.inventory.iter().filter(|probe| probe.machine == *machine);
+        probes.map(|probe| probe.probe.clone()).collect()
     }
 
     fn plan(&self, select: Vec<String>, machine: Machine) -> Plan {
@@ -217,6 +224,7 @@ impl Collector<'_> {
             protocol: PROTOCOL,
             select,
             known: self.setup.known.clone(),
+            part: self.job.part,
             done: Vec::new(),
             machine,
             probe_ms: millis(self.setup.deadlines.probe),

@@ -4,6 +4,7 @@ pub mod collect;
 pub mod guest;
 pub mod initramfs;
 pub mod schedule;
+pub mod shard;
 mod start;
 
 pub use collect::{Deadlines, Job, Setup, run_kernel};

@@ -105,7 +105,7 @@ fn sides(
             project.matrix.display()
         )));
     }
-    let selection = Selection { kernels: vec![word.to_owned()], probes: options.probes.clone() };
+    let selection = Selection { kernels: vec![word.to_owned()], probes: options.probes.clone(), shard: None };
     let folder = project.work_folder().join("diff").join(which);
     let finished = prepare_and_run(project, &selection, &options.machine, Some(&folder), false, progress)?;
     finished.runs.into_iter().map(|run| whole(run).map(of_run)).collect()

@@ -12,6 +12,7 @@ use crate::run::collect::{Deadlines, trial};
 use crate::vmm::accel::{Accel, KvmHint, kvm_hint};
 use crate::vmm::{AccelChoice, LauncherKind};
 use comfy_table::{Table, presets};
+use probes::protocol::Part;
 use std::time::Duration;
 
 /// Examines everything; the exit code is that of infrastructure when something a run needs is missing.
@@ -53,7 +54,7 @@ fn accelerator(project: &Project, matrix: &Matrix, cache: &Cache, progress: &Pro
     let found = subjects
         .iter()
         .zip(images(&subjects, cache, &silent, true))
-        .find_map(|(subject, image)| Some((subject, image.ok()?)));
+        .find_map(|(subject, image)| Some((subject, image.ok()?, Part::default())));
     let Some(first) = found else { return cannot("no kernel in the cache to try a machine with".into()) };
     let options = MachineOptions {
         jobs: None,

@@ -12,6 +12,7 @@ use crate::run::{guest, initramfs};
 use crate::vmm::accel::{Accel, choose};
 use crate::vmm::state::Store;
 use crate::vmm::{Launcher, LauncherKind};
+use probes::protocol::Part;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,14 +70,14 @@ fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
 
 /// Images of the subjects, in their order: fetched where they are missing. One that cannot be had does not keep the
 /// others from running; its reason stands in its place.
-pub(super) fn images(
-    subjects: &[Subject],
+pub(super) fn images<'a>(
+    subjects: impl IntoIterator<Item = &'a Subject>,
     cache: &Cache,
     progress: &Progress,
     offline: bool,
 ) -> Vec<Result<ImageFacts, Failure>> {
     subjects
-        .iter()
+        .into_iter()
         .map(|subject| match subject {
             Subject::Row(row) => kernels::ensure(row, cache, progress, offline).map_err(Failure::from),
             Subject::Image { path, .. } => kernels::inspect(path).map_err(Failure::from),
@@ -89,14 +90,14 @@ pub(super) fn images(
 /// # Errors
 /// Infrastructure, when a folder for console logs cannot be made.
 pub(super) fn jobs(
-    subjects: &[(&Subject, ImageFacts)],
+    subjects: &[(&Subject, ImageFacts, Part)],
     folder: &RunFolder,
     lsm: Option<&str>,
     default_lsm: &str,
 ) -> Result<Vec<Job>, Failure> {
     subjects
         .iter()
-        .map(|(subject, image)| {
+        .map(|(subject, image, part)| {
             let console = folder.path.join(subject.name());
             std::fs::create_dir_all(&console).map_err(|error| cannot("make", &console, &error))?;
             let own = match subject {
@@ -109,6 +110,7 @@ pub(super) fn jobs(
                 lsm: lsm.unwrap_or(own).to_owned(),
                 release_prefix: subject.release_prefix(),
                 folder: console,
+                part: *part,
             })
         })
         .collect()

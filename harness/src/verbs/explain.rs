@@ -170,7 +170,8 @@ fn history(item: &Item) -> String {
 /// cannot be had costs the program, not the answer.
 fn boot_for_program(project: &Project, options: &ExplainOptions, id: &str, progress: &Progress) {
     let newest = project.matrix().ok().and_then(|matrix| Some(matrix.rows.last()?.name.clone()));
-    let selection = Selection { kernels: newest.into_iter().collect(), probes: vec![id.to_owned()] };
+    let selection =
+        Selection { kernels: newest.into_iter().collect(), probes: vec![id.to_owned()], shard: None };
     let folder = project.work_folder().join("show");
     if let Err(error) = prepare_and_run(project, &selection, &options.machine, Some(&folder), true, progress)
     {

@@ -5,7 +5,7 @@ use super::project::{Project, Subject, subjects};
 use crate::cache::Cache;
 use crate::cli::{Format, KernelsVerb};
 use crate::exit::{self, Failure};
-use crate::matrix::{Matrix, Row, Source};
+use crate::matrix::{Row, Source};
 use crate::progress::Progress;
 use crate::provision::build::{BuildError, Order};
 use crate::provision::kernels::{Status, status};
@@ -49,7 +49,7 @@ pub(super) fn kernels(project: &Project, verb: &KernelsVerb, progress: &Progress
     let (rows, format, code) = match verb {
         KernelsVerb::List { format } => (matrix.rows, *format, exit::OK),
         KernelsVerb::Build { kernel, source, jobs, format } => {
-            let row = build(&matrix, kernel, source.as_deref(), *jobs, &cache, progress)?;
+            let row = build(project, kernel, source.as_deref(), *jobs, &cache, progress)?;
             (vec![row], *format, exit::OK)
         }
         KernelsVerb::Fetch { kernels, format } => {
@@ -82,14 +82,14 @@ pub(super) fn kernels(project: &Project, verb: &KernelsVerb, progress: &Progress
 
 /// Builds one row's kernel and gives the row.
 fn build(
-    matrix: &Matrix,
+    project: &Project,
     kernel: &str,
     source: Option<&Path>,
     jobs: Option<u16>,
     cache: &Cache,
     progress: &Progress,
 ) -> Result<Row, Failure> {
-    let row = match subjects(matrix, &[kernel.to_owned()])?.pop() {
+    let row = match subjects(&project.matrix()?, &[kernel.to_owned()])?.pop() {
         Some(Subject::Row(row)) => *row,
         _ => return Err(BuildError::NotFromSources { name: kernel.to_owned() }.into()),
     };
@@ -98,7 +98,8 @@ fn build(
     };
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let jobs = jobs.map_or(processors, usize::from);
-    let built = Order { row: &row, source, jobs, cache, progress }.build(archive)?;
+    let program = project.program.as_path();
+    let built = Order { row: &row, source, jobs, program, cache, progress }.build(archive)?;
     if !built.fresh {
         progress.say(&format!("build {}", row.name), "the cache has it: same sources, fragments and tools");
     }

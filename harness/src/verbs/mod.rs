@@ -1,6 +1,7 @@
 //! What each verb of the command line does. Everything here returns the exit code, or a [`Failure`] that knows it.
 
 mod accept;
+mod bench;
 mod diff;
 mod docs;
 mod doctor;
@@ -46,6 +47,7 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Verb::Export(options) => export::export(&project, &options),
         Verb::Report(options) => report::report(&project, &options),
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
+        Verb::Bench(options) => bench::bench(&project, &options, &progress),
         Verb::Accept(options) => accept::accept(&project, &options),
         Verb::Merge(options) => merge::merge(&project, &options),
         Verb::Completions { shell } => {

@@ -6,14 +6,16 @@ use super::project::{Project, Subject, ids_in, known, probe_globs, probe_infos, 
 use crate::cache::Cache;
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, Source};
 use crate::model::{FORMAT, ImageFacts, KernelRun};
 use crate::progress::{Progress, Task, Unit};
 use crate::provision::kernels::unbuilt;
 use crate::report::{Material, json, junit, runs, table};
 use crate::run::collect::Observer;
 use crate::run::schedule;
+use crate::run::shard::Shard;
 use crate::snapshot::{Cell, Ci, Comparison, Verdict, compare};
+use probes::protocol::Part;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -43,7 +45,7 @@ pub(super) fn run(project: &Project, options: &RunOptions, progress: &Progress) 
     let matrix = project.matrix()?;
     let finished = prepare_and_run(
         project,
-        &options.selection,
+        &Selection { shard: options.shard, ..options.selection.clone() },
         &options.machine,
         options.run_dir.as_deref(),
         false,
@@ -83,13 +85,24 @@ pub fn prepare_and_run(
     environment.setup.select = globs;
     environment.setup.known = dynamic;
     environment.setup.detail = detail;
-    let not_run =
-        if selection.kernels.is_empty() { set_aside(&mut subjects, &environment.cache) } else { Vec::new() };
+    let not_run = if !selection.kernels.is_empty() {
+        Vec::new()
+    } else if selection.shard.is_some() {
+        leave_out_unpackaged(&mut subjects)
+    } else {
+        set_aside(&mut subjects, &environment.cache)
+    };
     for (kernel, why) in &not_run {
         progress.say(kernel, &format!("not run: {why}"));
     }
     let folder = RunFolder::make(project, run_dir)?;
-    let (runs, not_kept) = run_subjects(&mut environment, &matrix, &subjects, options, &folder, progress)?;
+    let share = shares(subjects, selection.shard);
+    if share.is_empty() {
+        let why =
+            anyhow::anyhow!("this shard has no kernel; ask for at most as many shards as there is work");
+        return Err(Failure::new(exit::NOTHING_SELECTED, why));
+    }
+    let (runs, not_kept) = run_subjects(&mut environment, &matrix, &share, options, &folder, progress)?;
     if !environment.setup.select.is_empty() && nothing_ran(&runs) {
         let why = anyhow::anyhow!(
             "no probe matches {} on any of these kernels; cargo conform list shows all",
@@ -114,23 +127,44 @@ fn set_aside(subjects: &mut Vec<Subject>, cache: &Cache) -> Vec<(String, String)
     aside
 }
 
+/// As [`set_aside`] where the work is shared: all machines have to leave out the same rows, whatever they have built.
+fn leave_out_unpackaged(subjects: &mut Vec<Subject>) -> Vec<(String, String)> {
+    let mut aside = Vec::new();
+    subjects.retain(|subject| {
+        let Subject::Row(row) = subject else { return true };
+        let from_sources = matches!(row.source, Source::Archive(_));
+        if from_sources {
+            aside.push((row.name.clone(), "built from sources, and not named".to_owned()));
+        }
+        !from_sources
+    });
+    aside
+}
+
+/// The subjects of which this machine runs something, each with the part of the probes that it runs.
+fn shares(subjects: Vec<Subject>, shard: Option<Shard>) -> Vec<(Subject, Part)> {
+    let count = subjects.len();
+    let part = |at| shard.map_or(Some(Part::default()), |shard| shard.part(at, count));
+    subjects.into_iter().enumerate().filter_map(|(at, subject)| Some((subject, part(at)?))).collect()
+}
+
 /// Boots the subjects and keeps their records in `folder`. Those without an image come last, as failed. The second
 /// part says what could not be kept.
 fn run_subjects(
     environment: &mut Environment,
     matrix: &Matrix,
-    subjects: &[Subject],
+    subjects: &[(Subject, Part)],
     options: &MachineOptions,
     folder: &RunFolder,
     progress: &Progress,
 ) -> Result<(Vec<KernelRun>, Vec<String>), Failure> {
     let mut ready = Vec::new();
     let mut failed = Vec::new();
-    for (subject, image) in
-        subjects.iter().zip(images(subjects, &environment.cache, progress, options.offline))
-    {
+    let all =
+        images(subjects.iter().map(|(subject, _)| subject), &environment.cache, progress, options.offline);
+    for ((subject, part), image) in subjects.iter().zip(all) {
         match image {
-            Ok(image) => ready.push((subject, image)),
+            Ok(image) => ready.push((subject, image, *part)),
             Err(failure) => {
                 progress.say(subject.name(), &format!("no image: {failure}"));
                 failed.push(without_image(subject, &failure));

@@ -61,7 +61,8 @@ struct ProgramText {
 /// Runs the probe with programs and logs kept, and prints them.
 pub(super) fn show(project: &Project, options: &ShowOptions, progress: &Progress) -> Result<u8, Failure> {
     let case = options.probe.split('/').nth(2).map(str::to_owned);
-    let selection = Selection { kernels: options.kernels.clone(), probes: vec![options.probe.clone()] };
+    let selection =
+        Selection { kernels: options.kernels.clone(), probes: vec![options.probe.clone()], shard: None };
     let folder = project.work_folder().join("show");
     let finished = prepare_and_run(project, &selection, &options.machine, Some(&folder), true, progress)?;
     let Some(probe) =

@@ -243,13 +243,22 @@ pub fn first_alarm(console: &str) -> Option<String> {
         "general protection fault",
         "Kernel panic",
         "kernel BUG at",
+        // What a BUG() says where CONFIG_DEBUG_BUGVERBOSE is off, and what else the processor may refuse.
+        "invalid opcode:",
+        "divide error:",
         "stack guard page",
         "double fault",
     ];
     console
         .lines()
         .find(|line| ALARMS.iter().any(|alarm| line.contains(alarm)))
-        .map(|line| line.split_once("] ").map_or(line, |(_, text)| text).trim().to_owned())
+        .map(|line| without_time(line).trim().to_owned())
+}
+
+/// A line of the console without the time that stands before it where CONFIG_PRINTK_TIME is on.
+fn without_time(line: &str) -> &str {
+    let timed = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    timed.map_or(line, |(_, text)| text)
 }
 
 #[cfg(test)]
@@ -260,6 +269,10 @@ mod tests {
     fn the_first_alarm_of_a_console_is_found_without_its_time() {
         let console = "SeaBIOS\n[    1.1] hello\n[    2.2] BUG: kernel NULL pointer dereference\n[    2.3] Kernel panic";
         assert_eq!(first_alarm(console).as_deref(), Some("BUG: kernel NULL pointer dereference"));
+        for time in ["", "[    4.5] "] {
+            let terse = format!("{time}invalid opcode: 0000 [#1] PREEMPT SMP NOPTI\n{time}Kernel panic");
+            assert_eq!(first_alarm(&terse).as_deref(), Some("invalid opcode: 0000 [#1] PREEMPT SMP NOPTI"));
+        }
         assert_eq!(first_alarm("all is well"), None);
     }
 }

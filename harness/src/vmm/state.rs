@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 
 /// Changes when a state written by an older harness must not be used.
 const FORMAT: u32 = 1;
-/// How much all states together may take, in bytes. One takes 23 to 35 MB.
-const ROOM: u64 = 6 << 30;
+/// How much all states together may take, in bytes. One takes 23 to 35 MB, and a kernel has nine, for each launcher.
+const ROOM: u64 = 12 << 30;
 /// Files of a writer that has gone are removed when they are older than this.
 const ABANDONED: Duration = Duration::from_secs(3600);
 const SUFFIX: &str = "state";

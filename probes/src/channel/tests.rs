@@ -21,6 +21,7 @@ fn plan() -> Plan {
         protocol: PROTOCOL,
         known: Vec::new(),
         select: vec!["hooks/*".into()],
+        part: crate::protocol::Part::default(),
         done: vec![],
         machine: crate::protocol::Machine::Shared,
         probe_ms: 5000,

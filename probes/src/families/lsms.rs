@@ -8,8 +8,8 @@ mod presence;
 
 use crate::spec::{Probe, Source, source};
 
-/// bpf before all others.
-pub(crate) const FIRST: &str = "bpf,landlock,lockdown,yama,apparmor";
+/// bpf before all others, one of which keeps something with block devices.
+pub(crate) const FIRST: &str = "bpf,landlock,lockdown,yama,apparmor,ipe";
 /// bpf and nothing else.
 const ALONE: &str = "bpf";
 /// bpf not at all; what remains has two hooks that are not asked here.

@@ -73,23 +73,24 @@ fn serve(setup: Vec<String>) -> Result<(), String> {
 fn selected(plan: &Plan, kernel: &Kernel) -> Result<Vec<Probe>, String> {
     let globs = globs(&plan.select)?;
     let done: BTreeSet<&str> = plan.done.iter().map(String::as_str).collect();
-    // A hidden probe runs only when its family is named, so that `*` does not mean it.
     // Without BTF each probe says so itself.
     let brought = kernel.btf().map(families::ids_in).unwrap_or_default();
     let ids = plan.known.iter().chain(&brought).map(String::as_str);
-    let probes = if plan.select.iter().any(|glob| glob.starts_with(families::HIDDEN.name)) {
-        families::all_with_hidden(ids)
-    } else {
-        families::all_with(ids)
-    };
-    let mut selected: Vec<Probe> = probes
-        .into_iter()
-        .filter(|probe| plan.select.is_empty() || globs.is_match(&probe.id))
-        .filter(|probe| !done.contains(probe.id.as_str()))
-        .collect();
+    let named: Option<BTreeSet<&str>> =
+        plan.select.iter().map(|glob| families::family_of_glob(glob)).collect();
+    let named = named.filter(|families| !families.is_empty());
+    let mut probes = families::all_of(|family| named.as_ref().is_none_or(|it| it.contains(family)), ids);
+    // A hidden probe runs only when its family is named, so that `*` does not mean it.
+    if plan.select.iter().any(|glob| glob.starts_with(families::HIDDEN.name)) {
+        probes.extend((families::HIDDEN.probes)());
+    }
+    probes.retain(|probe| plan.part.has(&probe.id) && !done.contains(probe.id.as_str()));
+    if !plan.select.is_empty() {
+        probes.retain(|probe| globs.is_match(&probe.id));
+    }
     // Stable: otherwise as declared.
-    selected.sort_by_key(|probe| (probe.crashes, probe.comes_last, !probe.aya));
-    Ok(selected)
+    probes.sort_by_key(|probe| (probe.crashes, probe.comes_last, !probe.aya));
+    Ok(probes)
 }
 
 fn globs(patterns: &[String]) -> Result<GlobSet, String> {

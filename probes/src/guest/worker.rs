@@ -21,7 +21,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Probes that one worker serves.
-const LIFE: u32 = 128;
+const LIFE: u32 = 512;
 /// A probe's stack, in bytes; only what is used takes memory.
 const STACK: usize = 8 << 20;
 /// No process, so that the word cannot be mistaken for one.

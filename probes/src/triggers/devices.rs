@@ -4,6 +4,7 @@ use super::files::{index, owned};
 use super::{Act, Arm, act, modules, syscall};
 use crate::errno::Errno;
 use std::fs::{File, OpenOptions};
+use std::time::Duration;
 
 /// include/uapi/linux/if_tun.h: TUNSETIFF, TUNSETQUEUE.
 const SET_INTERFACE: usize = 0x4004_54ca;
@@ -16,6 +17,10 @@ const DETACH: u16 = 0x400;
 /// include/uapi/linux/loop.h: LOOP_CTL_ADD, LOOP_CTL_REMOVE.
 const ADD: usize = 0x4c80;
 const REMOVE: usize = 0x4c81;
+/// include/uapi/linux/major.h: LOOP_MAJOR, the upper 12 bits of a device's number (include/linux/kdev_t.h, MKDEV).
+const LOOP_MAJOR: u64 = 7;
+/// How long a device may outlive its removal: for a grace period.
+const FREED: Duration = Duration::from_secs(5);
 
 fn tun() -> Result<File, Errno> {
     modules::load(&["tun"])?;
@@ -111,6 +116,24 @@ pub fn new_loop() -> Result<Act, Errno> {
     act(move |arm: Arm| {
         arm.during(|| control(&loops, ADD, 100))?;
         control(&loops, REMOVE, 100)
+    })
+}
+
+/// The end of a block device, some time after it is removed. Names its number, each time another.
+///
+/// # Errors
+/// The errno of opening the control device.
+pub fn end_loop() -> Result<Act, Errno> {
+    let loops = loop_control()?;
+    let mut minor = 200;
+    act(move |arm: Arm| {
+        minor += 1;
+        control(&loops, ADD, minor)?;
+        arm.name_mark(LOOP_MAJOR << 20 | minor as u64);
+        let result = control(&loops, REMOVE, minor);
+        arm.until_run(FREED);
+        arm.name_nobody();
+        result
     })
 }
 

@@ -109,16 +109,27 @@ pub fn mounted(
     options: Option<&str>,
     features: Features,
 ) -> Result<CString, Errno> {
-    modules::load(&["loop"])?;
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(image_at)?;
     file.write_all(&image(features))?;
+    let (name, device) = on_loop(&file)?;
+    std::fs::create_dir_all(path)?;
+    let result = mount(Some(name.as_str()), path, Some("ext4"), MsFlags::empty(), options);
+    release(&device)?;
+    result?;
+    CString::new(name).map_err(|_| Errno::EINVAL)
+}
+
+/// Puts a file on a free loop device; gives its name and the device, opened.
+pub(super) fn on_loop(file: &File) -> Result<(String, File), Errno> {
+    modules::load(&["loop"])?;
     let number = control(&File::open("/dev/loop-control")?, GET_FREE, 0)?;
     let name = format!("/dev/loop{number}");
     let device = OpenOptions::new().read(true).write(true).open(&name)?;
-    control(&device, SET_FILE, index(&file))?;
-    std::fs::create_dir_all(path)?;
-    let result = mount(Some(name.as_str()), path, Some("ext4"), MsFlags::empty(), options);
-    control(&device, CLEAR, 0)?;
-    result?;
-    CString::new(name).map_err(|_| Errno::EINVAL)
+    control(&device, SET_FILE, index(file))?;
+    Ok((name, device))
+}
+
+/// Takes the file off again, as soon as nobody uses the device.
+pub(super) fn release(device: &File) -> Result<(), Errno> {
+    control(device, CLEAR, 0).map(drop)
 }

@@ -54,6 +54,24 @@ fn unlink(key: usize) -> Result<(), Errno> {
     unsafe { syscall(libc::SYS_keyctl, [UNLINK, key, KEYRING, 0, 0, 0]) }.map(drop)
 }
 
+/// Adds a certificate to one of the kernel's own keyrings, of which /proc/keys says the number.
+pub(super) fn add_certificate(keyring: &str, certificate: &[u8]) -> Result<(), Errno> {
+    let keys = std::fs::read_to_string("/proc/keys")?;
+    let found = keys.lines().find(|line| line.contains(&format!(" keyring   {keyring}:")));
+    let serial = found.and_then(|line| line.split(' ').next());
+    let serial = serial.and_then(|hex| usize::from_str_radix(hex, 16).ok()).ok_or(Errno::ENOENT)?;
+    let args = [
+        c"asymmetric".as_ptr().addr(),
+        c"conform".as_ptr().addr(),
+        certificate.as_ptr().addr(),
+        certificate.len(),
+        serial,
+        0,
+    ];
+    // SAFETY: two terminated strings, a slice with its length, a number.
+    unsafe { syscall(libc::SYS_add_key, args) }.map(drop)
+}
+
 /// `add_key(2)`.
 ///
 /// # Errors

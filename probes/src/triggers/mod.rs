@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod binder;
+pub mod cachefiles;
 pub mod children;
 pub mod compat;
 pub mod creds;
@@ -20,6 +21,7 @@ pub mod ipc;
 pub mod keys;
 pub mod known;
 pub mod labels;
+pub mod mapper;
 pub mod memory;
 pub mod modules;
 pub mod mounts;

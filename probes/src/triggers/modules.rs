@@ -13,7 +13,7 @@ use std::fs::File;
 pub fn load(names: &[&str]) -> Result<(), Errno> {
     for name in names {
         // To hear that a module is loaded already costs as much as loading it: it is read and its signature checked.
-        if std::fs::exists(format!("/sys/module/{name}"))? {
+        if std::fs::exists(format!("/sys/module/{}", name.replace('-', "_")))? {
             continue;
         }
         let Ok(file) = File::open(format!("/modules/{name}.ko")) else { continue };

@@ -8,19 +8,22 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-/// include/uapi/linux/xfrm.h: XFRM_MSG_DELSA, NEWPOLICY, DELPOLICY, ALLOCSPI.
+/// include/uapi/linux/xfrm.h: XFRM_MSG_NEWSA, DELSA, NEWPOLICY, DELPOLICY, ALLOCSPI, FLUSHSA.
+const NEW_STATE: u16 = 0x10;
 const DELETE_STATE: u16 = 0x11;
 const NEW_POLICY: u16 = 0x13;
 const DELETE_POLICY: u16 = 0x14;
 const ALLOCATE_SPI: u16 = 0x16;
 const FLUSH_STATES: u16 = 0x1c;
-/// The same: XFRMA_TMPL, XFRMA_SEC_CTX.
+/// The same: XFRMA_ALG_AUTH, XFRMA_TMPL, XFRMA_SEC_CTX.
+const AUTHENTICATION: u16 = 1;
 const TEMPLATE: u16 = 5;
 const LABEL: u16 = 8;
 /// The address that policies and states here are about, of loopback but nobody's.
 const THERE: [u8; 4] = [127, 9, 9, 9];
-/// include/uapi/linux/in.h: IPPROTO_ESP.
+/// include/uapi/linux/in.h: IPPROTO_ESP, IPPROTO_AH.
 const ESP: u8 = 50;
+const AH: u8 = 51;
 /// Whether IPsec leaves loopback alone, as it does by default.
 const EXEMPT: &str = "/proc/sys/net/ipv4/conf/lo/disable_xfrm";
 /// How long a state may outlive its deletion: a work queue sweeps it up.
@@ -63,11 +66,11 @@ fn label() -> Vec<u8> {
     attribute(LABEL, &[16, 0, 8, 0, 1, 1, 8, 0, b'c', b'o', b'n', b'f', b'o', b'r', b'm', 0])
 }
 
-/// `struct xfrm_user_tmpl`: ESP, by any state there is.
-fn template() -> Vec<u8> {
+/// `struct xfrm_user_tmpl`: this protocol, by any state there is.
+fn template(protocol: u8) -> Vec<u8> {
     let mut bytes = THERE.to_vec();
     bytes.resize(20, 0);
-    bytes.extend([ESP, 0, 0, 0, 2, 0, 0, 0]); // protocol, family
+    bytes.extend([protocol, 0, 0, 0, 2, 0, 0, 0]); // with the family
     bytes.extend([0; 16]); // source
     bytes.extend([0; 8]); // request and mode: transport
     bytes.resize(52, 0);
@@ -128,14 +131,17 @@ pub fn remove_policy() -> Result<Act, Errno> {
 }
 
 /// `send(2)` of a datagram that a policy is about. Somebody listens who could negotiate a state; else the kernel would
-/// not begin one (6.14 net/xfrm/xfrm_state.c, km_is_alive).
-fn send_under(policy: Vec<u8>) -> Result<Act, Errno> {
+/// not begin one (6.14 net/xfrm/xfrm_state.c, km_is_alive). The states are there before, and gone after.
+fn send_under(policy: Vec<u8>, states: Vec<Vec<u8>>) -> Result<Act, Errno> {
     let xfrm = xfrm()?;
     let listener = Netlink::listening(libc::NETLINK_XFRM, 1)?; // XFRMNLGRP_ACQUIRE
     act_seen(move |arm: Arm| {
         let _open = &listener;
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         std::fs::write(EXEMPT, "0")?;
+        for state in &states {
+            xfrm.ask(NEW_STATE, 0, state)?;
+        }
         xfrm.ask(NEW_POLICY, 0, &policy)?;
         let result = arm.during(|| socket.send_to(b"x", (Ipv4Addr::from(THERE), 9)));
         xfrm.ask(DELETE_POLICY, 0, &policy_id())?;
@@ -156,7 +162,7 @@ fn send_under(policy: Vec<u8>) -> Result<Act, Errno> {
 /// # Errors
 /// The errno of making the socket.
 pub fn send_allowed() -> Result<Act, Errno> {
-    send_under(policy(&[]))
+    send_under(policy(&[]), Vec::new())
 }
 
 /// `send(2)` of a datagram that a policy wants encrypted, for which there is no state: the kernel begins one.
@@ -164,20 +170,64 @@ pub fn send_allowed() -> Result<Act, Errno> {
 /// # Errors
 /// The errno of making the socket.
 pub fn send_encrypted() -> Result<Act, Errno> {
-    send_under(policy(&[template()]))
+    send_under(policy(&[template(ESP)]), Vec::new())
+}
+
+/// `send(2)` of a datagram that a policy wants signed, and there is a state for it.
+///
+/// # Errors
+/// The errno of loading the protocol or of making the socket.
+pub fn send_signed() -> Result<Act, Errno> {
+    modules::load(&["xfrm_algo", "ah4"])?;
+    send_under(policy(&[template(AH)]), vec![signing(0x3000, &[])])
+}
+
+/// `struct xfrm_usersa_info`: a state for packets from here to [`THERE`], without limits.
+fn state(spi: u32, protocol: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 56]; // a selector of nothing
+    bytes.extend(THERE); // struct xfrm_id: address, number, protocol
+    bytes.resize(72, 0);
+    bytes.extend(spi.to_be_bytes());
+    bytes.extend([protocol, 0, 0, 0]);
+    bytes.extend(Ipv4Addr::LOCALHOST.octets());
+    bytes.resize(96, 0);
+    bytes.extend([0xff; 32]); // limits on bytes and packets: XFRM_INF
+    bytes.resize(96 + 64 + 32 + 12, 0); // the other limits, use, statistics
+    bytes.extend([0; 8]); // sequence and request
+    bytes.extend([2, 0]); // family
+    bytes.resize(224, 0); // mode, window, flags
+    bytes
+}
+
+/// A complete state: that of AH with a key.
+fn signing(spi: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
+    let mut algorithm = b"hmac(sha256)".to_vec(); // struct xfrm_algo: name, bits of the key, the key
+    algorithm.resize(64, 0);
+    algorithm.extend(256_u32.to_ne_bytes());
+    algorithm.extend([0x5a; 32]);
+    let mut bytes = state(spi, AH);
+    bytes.extend(attribute(AUTHENTICATION, &algorithm));
+    bytes.extend(attributes.concat());
+    bytes
+}
+
+/// `sendto(2)` of a complete state with a label.
+///
+/// # Errors
+/// The errno of loading the protocol or of making the socket.
+pub fn add_state() -> Result<Act, Errno> {
+    modules::load(&["xfrm_algo", "ah4"])?;
+    let xfrm = xfrm()?;
+    let state = signing(0x4000, &[label()]);
+    act(move |arm: Arm| {
+        arm.during(|| xfrm.ask(NEW_STATE, 0, &state))?;
+        xfrm.ask(DELETE_STATE, 0, &state_id(0x4000, AH))
+    })
 }
 
 /// `struct xfrm_userspi_info`: a state with this number to come, and nothing else known of it.
 fn spi_wanted(spi: u32) -> Vec<u8> {
-    let mut bytes = vec![0; 56]; // a selector of nothing
-    bytes.extend(THERE); // struct xfrm_id: address, number, protocol
-    bytes.resize(72, 0);
-    bytes.extend([0, 0, 0, 0, ESP, 0, 0, 0]);
-    bytes.resize(96, 0); // source
-    bytes.resize(96 + 64 + 32 + 12, 0); // limits, use, statistics
-    bytes.extend([0; 8]); // sequence and request
-    bytes.extend([2, 0]); // family
-    bytes.resize(224, 0); // mode, window, flags
+    let mut bytes = state(0, ESP);
     for bound in [spi, spi] {
         bytes.extend(bound.to_ne_bytes());
     }
@@ -185,11 +235,11 @@ fn spi_wanted(spi: u32) -> Vec<u8> {
 }
 
 /// `struct xfrm_usersa_id` of that state.
-fn state_id(spi: u32) -> Vec<u8> {
+fn state_id(spi: u32, protocol: u8) -> Vec<u8> {
     let mut bytes = THERE.to_vec();
     bytes.resize(16, 0);
     bytes.extend(spi.to_be_bytes());
-    bytes.extend([2, 0, ESP, 0]);
+    bytes.extend([2, 0, protocol, 0]);
     bytes
 }
 
@@ -201,9 +251,9 @@ pub fn remove_state() -> Result<Act, Errno> {
     let xfrm = xfrm()?;
     act(move |arm: Arm| {
         xfrm.ask(ALLOCATE_SPI, 0, &spi_wanted(0x1000))?;
-        let result = arm.during(|| xfrm.ask(DELETE_STATE, 0, &state_id(0x1000)));
+        let result = arm.during(|| xfrm.ask(DELETE_STATE, 0, &state_id(0x1000, ESP)));
         if result.is_err() {
-            xfrm.ask(DELETE_STATE, 0, &state_id(0x1000))?;
+            xfrm.ask(DELETE_STATE, 0, &state_id(0x1000, ESP))?;
         }
         result
     })
@@ -220,7 +270,7 @@ pub fn end_state() -> Result<Act, Errno> {
         spi += 1;
         xfrm.ask(ALLOCATE_SPI, 0, &spi_wanted(spi))?;
         arm.name_mark(u64::from(u32::from_ne_bytes(spi.to_be_bytes())));
-        let result = xfrm.ask(DELETE_STATE, 0, &state_id(spi));
+        let result = xfrm.ask(DELETE_STATE, 0, &state_id(spi, ESP));
         arm.until_run(FREED);
         arm.name_nobody();
         result

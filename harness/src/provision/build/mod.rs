@@ -14,6 +14,7 @@ use crate::child::{ChildError, Command};
 use crate::exit::{self, ExitCode};
 use crate::matrix::{Archive, Row};
 use crate::progress::{Progress, Task};
+use crate::vmm::guard;
 use fragments::{FragmentError, Wishes};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -123,6 +124,8 @@ pub struct Order<'a> {
     pub source: Option<&'a Path>,
     /// Compilers at once.
     pub jobs: usize,
+    /// This program, which guards the compilers: none of them outlives it, whatever ends it.
+    pub program: &'a Path,
     /// Where the image goes.
     pub cache: &'a Cache,
     /// Where it is said what goes on.
@@ -323,8 +326,9 @@ struct Make<'a> {
 impl Make<'_> {
     fn command(&self, what: &str, deadline: Duration) -> Command {
         let row = &self.order.row.name;
-        Command::new("make", format!("{what} kernel {row}"), deadline)
-            .arg("-C")
+        Command::new(self.order.program, format!("{what} kernel {row}"), deadline)
+            .with_stdin()
+            .args([guard::VERB, "--", "make", "-C"])
             .arg(&self.tree.path)
             .arg(format!("O={}", self.out.display()))
             .arg(format!("-j{}", self.order.jobs))

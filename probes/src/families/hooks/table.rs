@@ -94,7 +94,7 @@ impl Hook {
         Self { pass, ..self }
     }
 
-    /// The same row, on a machine where bpf is asked before AppArmor, which would end the asking.
+    /// The same row, on a machine where bpf is asked before AppArmor, which would end the asking, and where IPE is.
     const fn asked_first(self) -> Self {
         Self { order: Some(FIRST), ..self }
     }

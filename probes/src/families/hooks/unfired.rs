@@ -42,20 +42,6 @@ const REASONS: &[(&[&str], &str)] = &[
         "called once at boot, before user space is there (init/initramfs.c, do_populate_rootfs)",
     ),
     (
-        &["bdev_setintegrity"],
-        "needs dm-verity: the modules dm-mod and dm-verity and a device with hashes (drivers/md/dm-verity-target.c)",
-    ),
-    (
-        &["bdev_free_security"],
-        "called only for a block device with which a module keeps something (security/security.c, security_bdev_free), \
-         as IPE does and a program cannot",
-    ),
-    (
-        &["inode_setintegrity"],
-        "needs a file with fs-verity, so ext4 or btrfs on a block device, and with a signature by a key of the kernel's \
-         keyring .fs-verity (fs/verity/signature.c)",
-    ),
-    (
         &["inode_free_security_rcu"],
         "called after a grace period with a blob that bears no mark: a program cannot tell whose it was (6.12 \
          security/security.c, inode_free_by_rcu)",
@@ -97,10 +83,6 @@ const REASONS: &[(&[&str], &str)] = &[
         "from 6.12 on no program may attach; called by the clients of NFS and Ceph (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server",
     ),
     (
-        &["kernel_act_as", "kernel_create_files_as"],
-        "called by cachefiles alone (fs/cachefiles/security.c): needs the module, its daemon and a cache",
-    ),
-    (
         &["dentry_init_security"],
         "up to 5.16 it is called by NFS and Ceph alone (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server",
     ),
@@ -113,11 +95,6 @@ const REASONS: &[(&[&str], &str)] = &[
     (
         &["path_chown", "socket_getpeersec_stream"],
         "5.10 accepts no program on a function with an argument that is a structure (kernel/bpf/btf.c, btf_distill_func_proto)",
-    ),
-    (
-        &["xfrm_state_alloc", "xfrm_state_pol_flow_match"],
-        "needs a complete state, so the modules of ESP and its ciphers (net/xfrm/xfrm_user.c, xfrm_state_construct; \
-         net/xfrm/xfrm_state.c, xfrm_state_look_at)",
     ),
     (
         &[
@@ -136,6 +113,11 @@ const REASONS: &[(&[&str], &str)] = &[
             "tun_dev_open",
             "tun_dev_attach_queue",
             "bdev_alloc_security",
+            "bdev_free_security",
+            "bdev_setintegrity",
+            "inode_setintegrity",
+            "kernel_act_as",
+            "kernel_create_files_as",
             "quota_on",
             "secmark_refcount_dec",
             "secmark_refcount_inc",
@@ -145,12 +127,14 @@ const REASONS: &[(&[&str], &str)] = &[
             "xfrm_policy_delete_security",
             "xfrm_policy_free_security",
             "xfrm_policy_lookup",
+            "xfrm_state_alloc",
             "xfrm_state_alloc_acquire",
             "xfrm_state_delete_security",
             "xfrm_state_free_security",
+            "xfrm_state_pol_flow_match",
         ],
-        "needs a module (overlay, sctp, tun, loop, nf_tables or xfrm_user), and the package with this kernel's modules has left \
-         Debian's archive",
+        "needs a module (overlay, sctp, tun, loop, cachefiles, dm-verity, nf_tables, ah4 or xfrm_user), and the package with \
+         this kernel's modules has left Debian's archive",
     ),
     (
         &[

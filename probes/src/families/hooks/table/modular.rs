@@ -1,14 +1,16 @@
-//! Hooks for which the kernels at hand need a module: overlays, SCTP, tunnels, loops, packet labels, IPsec.
+//! Hooks for which the kernels at hand need a module: overlays, caches, SCTP, tunnels, loops and what is made of them,
+//! packet labels, IPsec.
 //!
 //! Debian's packages of 6.19, 7.0 and 7.1 that hold modules have left the archive, so nothing here fires there.
 
 use super::{Expect, Hook, Read, int, void};
-use crate::triggers::{devices, known, nftables, overlay, quota, sockets, xfrm};
+use crate::triggers::{cachefiles, devices, known, mapper, nftables, overlay, quota, sockets, verity, xfrm};
 
 const INET: u64 = libc::AF_INET.cast_unsigned() as u64;
 const OF_SOCK: &str = "sock.__sk_common.skc_family";
-/// include/uapi/linux/in.h: IPPROTO_SCTP, IPPROTO_ESP.
+/// include/uapi/linux/in.h: IPPROTO_ESP, IPPROTO_AH.
 const ESP: u64 = 50;
+const AH: u64 = 51;
 
 pub(super) const HOOKS: &[Hook] = &[
     int("inode_copy_up", overlay::copy_up, "fs/overlayfs/copy_up.c", "ovl_prep_cu_creds").read_in("6.12"),
@@ -42,6 +44,24 @@ pub(super) const HOOKS: &[Hook] = &[
     int("tun_dev_open", devices::second_queue, "drivers/net/tun.c", "tun_set_iff"),
     int("tun_dev_attach_queue", devices::queue_again, "drivers/net/tun.c", "tun_set_queue"),
     int("bdev_alloc_security", devices::new_loop, "block/bdev.c", "bdev_alloc_inode"),
+    // Called for a device with which a module keeps something, as IPE does.
+    void("bdev_free_security", devices::end_loop, "security/security.c", "security_bdev_free")
+        .asked_first()
+        .object(0, "block_device.bd_dev"),
+    int("bdev_setintegrity", mapper::begin_verity, "drivers/md/dm-verity-target.c", "verity_preresume")
+        .number("type", 1),
+    // From 7.3 on it is told when the file is sealed already, and what it says is logged (fs/verity/signature.c,
+    // fsverity_report_valid_sig).
+    int("inode_setintegrity", verity::seal_signed, "fs/verity/signature.c", "fsverity_verify_signature")
+        .number("size", verity::SIGNATURE_SIZE),
+    int(
+        "kernel_create_files_as",
+        cachefiles::bind,
+        "fs/cachefiles/security.c",
+        "cachefiles_determine_cache_security",
+    )
+    .known("inode", "inode.i_ino", || known::inode(cachefiles::FOLDER)),
+    int("kernel_act_as", cachefiles::bind_labelled, "fs/cachefiles/security.c", "cachefiles_get_security_ID"),
     int("quota_on", quota::switch_on, "fs/quota/dquot.c", "dquot_quota_on").text_at(
         "dentry",
         super::NAME,
@@ -72,6 +92,16 @@ pub(super) const HOOKS: &[Hook] = &[
     ),
     int("xfrm_policy_lookup", xfrm::send_allowed, "net/xfrm/xfrm_policy.c", "xfrm_policy_match").uncounted(),
     int("xfrm_state_alloc_acquire", xfrm::send_encrypted, "net/xfrm/xfrm_state.c", "xfrm_state_find"),
+    int("xfrm_state_alloc", xfrm::add_state, "net/xfrm/xfrm_user.c", "xfrm_state_construct").member(
+        "sec_ctx",
+        "xfrm_user_sec_ctx.ctx_len",
+        8,
+    ),
+    // Its default is 1, a match. 0 leaves it at that, and all else that a program may return counts as 1: none can say
+    // that there is no match.
+    int("xfrm_state_pol_flow_match", xfrm::send_signed, "net/xfrm/xfrm_state.c", "xfrm_state_look_at")
+        .values(&[1, -1])
+        .member("x", "xfrm_state.id.proto", AH),
     int("xfrm_state_delete_security", xfrm::remove_state, "net/xfrm/xfrm_user.c", "xfrm_del_sa").member(
         "x",
         "xfrm_state.id.proto",
