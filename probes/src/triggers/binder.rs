@@ -270,3 +270,21 @@ pub fn send_file() -> Result<Act, Errno> {
     let file = File::open("/dev/null")?;
     act_seen(move |arm: Arm| sender.send(arm, Some([DESCRIPTOR, index(&file) as u64, 0])))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FAILED, MESSAGE, SENT, each};
+
+    #[test]
+    fn answers_are_parted_by_the_sizes_in_their_numbers() {
+        let mut read = Vec::new();
+        read.extend(SENT.to_ne_bytes());
+        read.extend(MESSAGE.to_ne_bytes());
+        read.extend([7; 64]);
+        read.extend(FAILED.to_ne_bytes());
+        read.extend(MESSAGE.to_ne_bytes());
+        read.extend([7; 63]); // cut off, and left out
+        let parted: Vec<_> = each(&read).map(|(number, data)| (number, data.len())).collect();
+        assert_eq!(parted, [(SENT, 0), (MESSAGE, 64), (FAILED, 0)]);
+    }
+}

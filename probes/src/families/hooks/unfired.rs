@@ -27,7 +27,7 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["binder_set_context_mgr", "binder_transaction", "binder_transfer_binder", "binder_transfer_file"],
-        "needs CONFIG_ANDROID_BINDER_IPC, which these kernels lack (drivers/android/binder.c)",
+        "needs CONFIG_ANDROID_BINDERFS, which Debian's kernels lack and those built from source have (drivers/android/binder.c)",
     ),
     (
         &["ib_alloc_security", "ib_endport_manage_subnet", "ib_free_security", "ib_pkey_access"],
@@ -62,7 +62,7 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["sb_add_mnt_opt"],
-        "called by NFS of 5.10 alone, for a label in its options (fs/nfs/fs_context.c): needs a server",
+        "nothing calls security_add_mnt_opt (5.7 to 5.15 security/security.c), which would ask it",
     ),
     (
         &["sb_free_mnt_opts"],
@@ -82,7 +82,10 @@ const REASONS: &[(&[&str], &str)] = &[
         &["ismaclabel"],
         "from 6.12 on no program may attach; called by the clients of NFS and Ceph (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server",
     ),
-    (&["dentry_init_security"], "5.10 calls it for NFS and Ceph alone, which need a server"),
+    (
+        &["dentry_init_security"],
+        "up to 5.16 it is called by NFS and Ceph alone (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server",
+    ),
     (
         &["cred_getlsmprop", "cred_getsecid"],
         "5.10 has no IMA, which up to 6.16 asks for the new credentials when a program is executed \

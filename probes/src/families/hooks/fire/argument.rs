@@ -187,3 +187,41 @@ impl Argument {
         attempt.same("what the program read", read, expected);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::row::{Argument, Expect, Read};
+    use crate::btf::Btf;
+    use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
+    use rstest::rstest;
+
+    /// A hook whose parameter `from` is a task, as up to 5.15, or credentials.
+    fn kernel(of_task: bool) -> Btf {
+        let mut b = BtfBuilder::new();
+        let int = b.int("int", 4, SIGNED);
+        let uint = b.int("unsigned int", 4, UNSIGNED);
+        let cred = b.structure("cred", 32, &[("uid", uint, 4), ("egid", uint, 24)]);
+        let cred = b.constant(cred);
+        let cred = b.ptr(cred);
+        let task = b.structure("task_struct", 64, &[("cred", cred, 40)]);
+        let task = b.ptr(task);
+        let proto = b.func_proto(int, &[("to", task), ("from", if of_task { task } else { cred })]);
+        b.func("bpf_lsm_send", proto, Linkage::Static);
+        Btf::parse(b.finish()).unwrap()
+    }
+
+    #[rstest]
+    #[case::task(true, &[(40, 8), (24, 4)])]
+    #[case::credentials(false, &[(24, 4)])]
+    fn of_several_ways_the_one_from_the_parameters_record(
+        #[case] of_task: bool,
+        #[case] expected: &[(u32, u32)],
+    ) {
+        let read = Read::Member("cred.egid | task_struct.cred cred.egid");
+        let argument = Argument { name: "from", read, expect: Expect::Is(77) };
+        let way = argument.way(&kernel(of_task), "send").unwrap_or_else(|_| panic!("there is one"));
+        assert_eq!(way.slot, 1);
+        let steps: Vec<_> = way.steps.iter().map(|step| (step.offset, step.size)).collect();
+        assert_eq!(steps, expected);
+    }
+}

@@ -12,6 +12,10 @@ const SYS_ADMIN: i32 = 21;
 
 pub(super) const HOOKS: &[Hook] = &[
     int("bprm_creds_for_exec", exec::execve, "fs/exec.c", "bprm_execve").text_at("bprm", PROGRAM, LEAVES),
+    // 5.7 alone: from 5.8 on the row above and bprm_creds_from_file share its work.
+    int("bprm_set_creds", exec::execve, "fs/exec.c", "prepare_binprm")
+        .read_in("5.7")
+        .text_at("bprm", PROGRAM, LEAVES),
     int("bprm_check_security", exec::execve, "fs/exec.c", "search_binary_handler")
         .text_at("bprm", PROGRAM, LEAVES),
     int("bprm_creds_from_file", exec::execve, "fs/exec.c", "bprm_creds_from_file").known(
