@@ -117,6 +117,8 @@ impl MachineSpec {
             "highres=off".into(),
             // To detach a program waits for grace periods, which nothing here depends on in length.
             "rcupdate.rcu_expedited=1".into(),
+            // A host that stops the machine for half a minute is no fault of the kernel's (seen as "soft lockup").
+            "nowatchdog".into(),
             // As kernels come from their sources; distributions zero whatever is allocated.
             "init_on_alloc=0".into(),
         ];
