@@ -4,7 +4,9 @@ pub mod collect;
 pub mod guest;
 pub mod initramfs;
 pub mod schedule;
+pub mod setup;
 pub mod shard;
 mod start;
 
-pub use collect::{Deadlines, Job, Setup, run_kernel};
+pub use collect::run_kernel;
+pub use setup::{Deadlines, Job, Setup};

@@ -1,6 +1,7 @@
 //! Several kernels at once: as many machines as asked for, each on a thread that mostly waits.
 
-use super::collect::{Job, Observer, Setup, run_kernel};
+use super::collect::run_kernel;
+use super::setup::{Job, Observer, Setup};
 use crate::model::KernelRun;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

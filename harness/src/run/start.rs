@@ -1,7 +1,7 @@
 //! Getting a machine to where it waits for its plan: restored from a saved state where there is one, else booted,
 //! and then saved for the next time.
 
-use super::collect::{Job, Observer, Setup};
+use super::setup::{Job, Observer, Setup};
 use crate::vmm::state::{Key, State};
 use crate::vmm::warm::key;
 use crate::vmm::{Machine, MachineError, MachineSpec};

@@ -3,8 +3,8 @@
 //! gives a record of each.
 
 use crate::model::KernelRun;
-use crate::run::collect::{Job, Observer, Setup};
 use crate::run::schedule;
+use crate::run::setup::{Job, Observer, Setup};
 use std::collections::BTreeSet;
 
 /// Asks each kernel that lacks newcomers about them, and adds what it says to its run. `runs` are those of `jobs`, in
