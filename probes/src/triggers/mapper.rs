@@ -12,6 +12,8 @@ const SUSPEND: usize = 0xc138_fd06;
 const LOAD: usize = 0xc138_fd09;
 /// The same: DM_READONLY_FLAG.
 const READ_ONLY: u32 = 1;
+/// The same: DM_SUSPEND_FLAG, without which DM_DEV_SUSPEND means the opposite.
+const STOP: u32 = 2;
 /// Bytes of `struct dm_ioctl` and of the `struct dm_target_spec` behind it.
 const HEAD: usize = 312;
 const TARGET: usize = 40;
@@ -48,23 +50,41 @@ fn verity(device: &str) -> Vec<u8> {
     bytes
 }
 
-/// `ioctl(2)` that has a verified device begin its work.
+/// The verified device, which has not begun its work.
+struct Verified(File);
+
+impl Verified {
+    /// Makes it of a file.
+    fn new(path: &str) -> Result<Self, Errno> {
+        let control = OpenOptions::new().read(true).write(true).open("/dev/mapper/control")?;
+        let (name, device) = ext4::on_loop(&File::open(path)?)?;
+        request(&control, CREATE, 0, &[])?;
+        let made = Self(control);
+        let loaded = request(&made.0, LOAD, READ_ONLY, &verity(&name));
+        ext4::release(&device)?;
+        loaded.map(|()| made)
+    }
+}
+
+impl Drop for Verified {
+    fn drop(&mut self) {
+        // One that stays is in the way of the next of its name, which says so.
+        let _ = request(&self.0, REMOVE, 0, &[]);
+    }
+}
+
+/// `ioctl(2)` that has a verified device go on with its work: the kernel tells the hook whenever it does (6.14
+/// drivers/md/dm-verity-target.c, `verity_preresume`), and to stop it costs less than to make another.
 ///
 /// # Errors
-/// The errno of loading the modules or of writing what is verified.
+/// The errno of loading the modules, of writing what is verified, or of making the device.
 pub fn begin_verity() -> Result<Act, Errno> {
     modules::load(&["dm-mod", "dm-bufio", "reed_solomon", "dm-verity"])?;
     let path = "/tmp/verified";
     std::fs::write(path, [0; 2 * BLOCK])?;
+    let device = Verified::new(path)?;
     act(move |arm: Arm| {
-        let control = OpenOptions::new().read(true).write(true).open("/dev/mapper/control")?;
-        let (name, device) = ext4::on_loop(&File::open(path)?)?;
-        let created = request(&control, CREATE, 0, &[]);
-        let loaded = created.and_then(|()| request(&control, LOAD, READ_ONLY, &verity(&name)));
-        ext4::release(&device)?;
-        drop(device);
-        let result = loaded.and_then(|()| arm.during(|| request(&control, SUSPEND, 0, &[])));
-        created.and_then(|()| request(&control, REMOVE, 0, &[]))?;
-        result
+        request(&device.0, SUSPEND, STOP, &[])?;
+        arm.during(|| request(&device.0, SUSPEND, 0, &[]))
     })
 }
