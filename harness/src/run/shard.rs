@@ -25,7 +25,7 @@ impl FromStr for Shard {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let numbers = text.split_once('/').and_then(|(index, count)| {
             let (index, count): (usize, usize) = (index.parse().ok()?, count.parse().ok()?);
-            (1..=count).contains(&index).then_some(Self { index: index - 1, count })
+            (1..=count).contains(&index).then(|| Self { index: index - 1, count })
         });
         numbers.ok_or_else(|| ShardError(text.to_owned()))
     }
