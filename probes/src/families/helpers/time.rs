@@ -29,6 +29,15 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[canonical(|bench| between(bench, ClockId::CLOCK_BOOTTIME))],
     },
     Row {
+        helper: helper::KTIME_GET_COARSE_NS,
+        asks: "give a time between two readings of CLOCK_MONOTONIC_COARSE",
+        sources: &[
+            source("5.11", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto"),
+            source("5.11", "kernel/bpf/helpers.c", "bpf_ktime_get_coarse_ns"),
+        ],
+        cases: &[canonical(|bench| between(bench, ClockId::CLOCK_MONOTONIC_COARSE))],
+    },
+    Row {
         helper: helper::KTIME_GET_TAI_NS,
         asks: "give a time between two readings of CLOCK_TAI",
         sources: &[source("6.14", "kernel/bpf/helpers.c", "bpf_ktime_get_tai_ns")],
