@@ -197,6 +197,7 @@ mod tests {
         helper::KTIME_GET_NS,
         helper::KTIME_GET_BOOT_NS,
         helper::KTIME_GET_TAI_NS,
+        helper::KTIME_GET_COARSE_NS,
         helper::SEND_SIGNAL,
         helper::SEND_SIGNAL_THREAD,
         helper::GET_RETVAL,
