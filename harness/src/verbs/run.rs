@@ -3,10 +3,9 @@
 use super::environment::{Environment, RunFolder, images, jobs};
 use super::newcomers;
 use super::project::{Project, Subject, ids_in, known, probe_globs, probe_infos, subjects};
-use crate::cache::Cache;
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
-use crate::matrix::{Matrix, Source};
+use crate::matrix::{Matrix, Row, Source};
 use crate::model::{FORMAT, ImageFacts, KernelRun};
 use crate::progress::{Progress, Task, Unit};
 use crate::provision::kernels::unbuilt;
@@ -88,9 +87,11 @@ pub fn prepare_and_run(
     let not_run = if !selection.kernels.is_empty() {
         Vec::new()
     } else if selection.shard.is_some() {
-        leave_out_unpackaged(&mut subjects)
+        set_aside(&mut subjects, |row| {
+            matches!(row.source, Source::Archive(_)).then(|| "built from sources, and not named".to_owned())
+        })
     } else {
-        set_aside(&mut subjects, &environment.cache)
+        set_aside(&mut subjects, |row| unbuilt(row, &environment.cache))
     };
     for (kernel, why) in &not_run {
         progress.say(kernel, &format!("not run: {why}"));
@@ -114,29 +115,16 @@ pub fn prepare_and_run(
     Ok(Finished { runs, folder: folder.path, not_kept, not_run, took: started.elapsed() })
 }
 
-/// Takes out the rows that are built from sources and have not been built here: who names none is not kept waiting for
-/// builds. They are said, and nothing is said of them.
-fn set_aside(subjects: &mut Vec<Subject>, cache: &Cache) -> Vec<(String, String)> {
+/// Takes out the rows for which there is a reason: those that are built from sources and have not been built here, because
+/// who names none is not kept waiting for builds; or, where the work is shared, all that are built from sources, because
+/// all machines have to leave out the same rows, whatever they have built. They are said, and nothing is said of them.
+fn set_aside(subjects: &mut Vec<Subject>, why: impl Fn(&Row) -> Option<String>) -> Vec<(String, String)> {
     let mut aside = Vec::new();
     subjects.retain(|subject| {
         let Subject::Row(row) = subject else { return true };
-        let Some(why) = unbuilt(row, cache) else { return true };
+        let Some(why) = why(row) else { return true };
         aside.push((row.name.clone(), why));
         false
-    });
-    aside
-}
-
-/// As [`set_aside`] where the work is shared: all machines have to leave out the same rows, whatever they have built.
-fn leave_out_unpackaged(subjects: &mut Vec<Subject>) -> Vec<(String, String)> {
-    let mut aside = Vec::new();
-    subjects.retain(|subject| {
-        let Subject::Row(row) = subject else { return true };
-        let from_sources = matches!(row.source, Source::Archive(_));
-        if from_sources {
-            aside.push((row.name.clone(), "built from sources, and not named".to_owned()));
-        }
-        !from_sources
     });
     aside
 }
