@@ -6,6 +6,8 @@ use crate::insn::{Reg, Size};
 use std::fs;
 
 const CPUMASK: &str = "kernel/bpf/cpumask.c";
+/// How many CPUs a program counts by itself.
+const COUNTED: u32 = 8;
 /// Where programs with two masks keep the second.
 const OTHER: i32 = -32;
 
@@ -51,11 +53,20 @@ fn release_kept(b: &mut Body<'_>) {
     b.release("bpf_cpumask_release", KEPT);
 }
 
-/// Leaves how many CPUs the mask in a register has.
+/// Leaves how many CPUs the mask in a register has. Before the kfunc for that (6.8) they are counted, up to
+/// [`COUNTED`]: no machine of the suite has more.
 fn leave_weight(b: &mut Body<'_>, mask: Reg) {
     b.mov_reg(Reg::R1, mask);
-    b.kfunc("bpf_cpumask_weight");
-    b.mov32_reg(Reg::R0, Reg::R0);
+    if b.knows("bpf_cpumask_weight") {
+        b.kfunc("bpf_cpumask_weight");
+        b.mov32_reg(Reg::R0, Reg::R0);
+    } else {
+        b.follow(Reg::R1, "bpf_cpumask", "cpumask.bits");
+        b.mov_imm(Reg::R0, 0);
+        for _ in 0..COUNTED {
+            b.mov_reg(Reg::R2, Reg::R1).and_imm(Reg::R2, 1).add_reg(Reg::R0, Reg::R2).rsh_imm(Reg::R1, 1);
+        }
+    }
     b.leave(0, Reg::R0);
 }
 
