@@ -232,10 +232,10 @@ fn build(
 ) -> Result<Built, Ended> {
     let takes =
         |what: &str| Ended::CouldNotTell(format!("asking takes {what}, which this kernel does not have"));
-    let built = body::build(attempt, hook, has, code).map_err(|ended| match ended {
-        Ended::Absent(what) => takes(&what),
-        other => other,
-    })?;
+    let built = match body::build(attempt, hook, has, code) {
+        Err(Ended::Absent(what)) => return Err(takes(&what)),
+        built => built?,
+    };
     let btf = attempt.btf()?;
     if let Some(list) = btf.find(Kind::Enum, "bpf_func_id") {
         let unknown = |name: &&str| btf.enum_value(Some(list), &format!("BPF_FUNC_{name}")).is_none();
