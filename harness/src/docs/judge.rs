@@ -102,11 +102,18 @@ pub(super) fn of_unknown(list: List, name: &str) -> (Verdict, String) {
     (Verdict::Contradicted, why.to_owned())
 }
 
-/// An entry that no measured kernel lets programs call.
-pub(super) fn of_uncallable(answers: &Answers, kernels: &[String]) -> (Verdict, String) {
-    let no: Vec<String> = answers.kernels(Known::No).map(str::to_owned).collect();
+/// An entry that no measured kernel lets programs call. Kernels from before the version that it names say nothing.
+pub(super) fn of_uncallable(answers: &Answers, entry: &PageEntry, kernels: &[String]) -> (Verdict, String) {
+    let since = entry.since.as_deref().and_then(Version::parse);
+    let counts = |kernel: &str| match (since, Version::of_row(kernel)) {
+        (Some(since), Some(version)) => version >= since,
+        _ => true,
+    };
+    let no: Vec<String> =
+        answers.kernels(Known::No).filter(|kernel| counts(kernel)).map(str::to_owned).collect();
     let said = |wanted: fn(&Answer) -> bool| {
-        answers.0.iter().rev().map(|(_, answer)| answer).find(|answer| wanted(answer)).map(Answer::words)
+        let counted = answers.0.iter().rev().filter(|(kernel, _)| counts(kernel));
+        counted.map(|(_, answer)| answer).find(|answer| wanted(answer)).map(Answer::words)
     };
     let refused = said(|answer| matches!(answer, Answer::No { .. }));
     let absent = said(|answer| matches!(answer, Answer::Absent { perhaps: None }));
@@ -116,7 +123,8 @@ pub(super) fn of_uncallable(answers: &Answers, kernels: &[String]) -> (Verdict, 
         }
         None => {
             let why = said(|_| true).unwrap_or_else(|| "not measured".to_owned());
-            (Verdict::Undecided, format!("on every measured kernel {why}"))
+            let from = since.map(|since| format!(" from {since} on")).unwrap_or_default();
+            (Verdict::Undecided, format!("on every measured kernel{from} {why}"))
         }
     }
 }
@@ -137,7 +145,7 @@ pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) ->
         Some((since, _)) => *since,
         None => first_seen(&item.answers),
     };
-    let expected = |kernel: &String| match (since, Version::parse(kernel)) {
+    let expected = |kernel: &String| match (since, Version::of_row(kernel)) {
         (Some(since), Some(version)) => version >= since,
         _ => true,
     };

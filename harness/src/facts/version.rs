@@ -22,6 +22,13 @@ impl Version {
         rest_is_numbers.then_some(Self { major, minor })
     }
 
+    /// The version of a row, also of one whose name says more, such as `7.3-fragments`: what that one lacks is a matter of
+    /// its configuration, so that it begins and ends no range, but it is a kernel of its version.
+    #[must_use]
+    pub fn of_row(name: &str) -> Option<Self> {
+        Self::parse(name.split_once('-').map_or(name, |(version, _)| version))
+    }
+
     /// Whether `self` is the minor version directly after `other`.
     #[must_use]
     pub fn follows(self, other: Self) -> bool {
@@ -55,6 +62,14 @@ mod tests {
     #[case("", None)]
     fn versions_are_read(#[case] text: &str, #[case] expected: Option<&str>) {
         assert_eq!(Version::parse(text).map(|version| version.to_string()).as_deref(), expected);
+    }
+
+    #[rstest]
+    #[case("7.3-fragments", Some("7.3"))]
+    #[case("6.12", Some("6.12"))]
+    #[case("bzImage-6.1", None)]
+    fn rows_have_versions(#[case] name: &str, #[case] expected: Option<&str>) {
+        assert_eq!(Version::of_row(name).map(|version| version.to_string()).as_deref(), expected);
     }
 
     #[rstest]
