@@ -5,7 +5,7 @@
 
 use super::package::{self, Member};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
@@ -108,17 +108,25 @@ fn take(member: Member<'_>, unpacked: &mut Unpacked, deb: &Path, target: &Path) 
     if slot.is_some() {
         return Err(refuse("the package holds more than one such file"));
     }
-    *slot = Some(write(member.content, &target.join(name))?);
+    *slot = Some(write(member.content, &target.join(name), deb)?);
     Ok(())
 }
 
 /// Writes one member, whole or not at all as far as the caller sees: it works in a temporary folder.
-fn write(from: &mut dyn Read, path: &Path) -> Result<PathBuf, DebError> {
+fn write(from: &mut dyn Read, path: &Path, deb: &Path) -> Result<PathBuf, DebError> {
     let write = |source| DebError::Write { path: path.to_owned(), source };
     // `create_new` neither follows nor overwrites anything that is already there.
     let mut file = File::options().write(true).create_new(true).open(path).map_err(write)?;
-    io::copy(from, &mut file).map_err(write)?;
-    Ok(path.to_owned())
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        // Read and written apart, so that a damaged package is not taken for a disk that fails.
+        let read =
+            from.read(&mut buffer).map_err(|source| DebError::Read { path: deb.to_owned(), source })?;
+        if read == 0 {
+            return Ok(path.to_owned());
+        }
+        file.write_all(&buffer[..read]).map_err(write)?;
+    }
 }
 
 /// Whether a member is one of the wanted ones, by its path.
@@ -273,7 +281,7 @@ pub(super) mod tests {
         deb_of(&deb, "data.tar.xz", &packed);
         let whole = std::fs::read(&deb).unwrap();
         std::fs::write(&deb, &whole[..whole.len() / 2]).unwrap();
-        unpack(&deb, dir.path()).unwrap_err();
+        assert!(matches!(unpack(&deb, dir.path()), Err(DebError::Read { path, .. }) if path == deb));
         deb_of(&deb, "data.tar.br", b"");
         let DebError::Read { source, .. } = unpack(&deb, dir.path()).unwrap_err() else { panic!("unpacked") };
         assert!(source.to_string().contains(".br"), "{source}");

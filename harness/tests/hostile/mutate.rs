@@ -105,7 +105,7 @@ impl Mutator {
     }
 
     /// Puts a number over what stands at a place, in one of the widths that binary formats have, or inserts its digits.
-    fn number(&mut self, input: &mut Vec<u8>, at: usize) {
+    fn number(&mut self, input: &mut [u8], at: usize) {
         let number = self.random.choice(NUMBERS).unwrap_or_default().to_le_bytes();
         let width = self.random.choice([1, 2, 4, 8]).unwrap_or(1);
         for (to, from) in input.iter_mut().skip(at).zip(&number[..width]) {
