@@ -129,7 +129,7 @@ impl Matrix {
     /// # Errors
     /// [`MatrixError::Read`] or [`MatrixError::Invalid`].
     pub fn load(path: &Path) -> Result<Self, MatrixError> {
-        let text = std::fs::read_to_string(path)
+        let text = crate::text::read(path, crate::text::WRITTEN)
             .map_err(|source| MatrixError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }

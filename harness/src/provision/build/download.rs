@@ -4,6 +4,7 @@ use crate::cache::{Cache, CacheError, TempDir};
 use crate::child::{ChildError, Command};
 use crate::matrix::Archive;
 use crate::progress::Progress;
+use crate::provision::package::{Compression, Limited};
 use crate::provision::sha256_file;
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -115,13 +116,15 @@ fn check(archive: &Archive, file: &Path) -> Result<(), DownloadError> {
 
 /// Unpacks a `.tar.xz` or `.tar` into `into`, and gives its single folder. The tar crate leaves its folder neither by
 /// `..` nor through links that the archive brings.
-fn unpack(file: &Path, into: &Path) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// The system's error while reading or writing; an archive that is none, is too large, or holds more than one folder.
+pub fn unpack(file: &Path, into: &Path) -> io::Result<PathBuf> {
     let mut reader = BufReader::new(File::open(file)?);
     let xz = io::BufRead::fill_buf(&mut reader)?.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]);
-    let plain: Box<dyn io::Read> =
-        if xz { Box::new(liblzma::bufread::XzDecoder::new(reader)) } else { Box::new(reader) };
+    let plain: Box<dyn io::Read> = if xz { Compression::Xz.reader(reader)? } else { Box::new(reader) };
     std::fs::create_dir(into)?;
-    let mut tar = tar::Archive::new(io::Read::take(plain, MAX_UNPACKED));
+    let mut tar = tar::Archive::new(Limited::new(plain, MAX_UNPACKED));
     tar.set_preserve_permissions(false);
     tar.unpack(into)?;
     let mut folders = std::fs::read_dir(into)?;
@@ -159,6 +162,54 @@ mod tests {
         let root = unpack(&file, &folder.path().join("tree")).unwrap();
         assert!(root.join("Makefile").is_file());
         assert!(!folder.path().join("outside").exists());
+    }
+
+    /// A member that is a link to `target`, and one that is written through it or reads what it names.
+    fn linked(folder: &Path, kind: tar::EntryType, target: &Path) -> PathBuf {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0o777);
+        header.set_entry_type(kind);
+        tar.append_link(&mut header, "l/up", target).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "l/up/gone", &b"away"[..]).unwrap();
+        let file = folder.join("a.tar");
+        std::fs::write(&file, tar.into_inner().unwrap()).unwrap();
+        file
+    }
+
+    #[test]
+    fn links_are_not_gone_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = folder.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        let file = linked(folder.path(), tar::EntryType::Symlink, &outside);
+        assert!(unpack(&file, &folder.path().join("tree")).is_err());
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "secret").unwrap();
+        let file = linked(folder.path(), tar::EntryType::Link, &secret);
+        assert!(unpack(&file, &folder.path().join("tree-2")).is_err());
+        assert!(!folder.path().join("tree-2/l/up").exists());
+    }
+
+    #[test]
+    fn what_is_set_for_all_users_is_not_kept() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(0o6777);
+        tar.append_data(&mut header, "l/x", &b"x"[..]).unwrap();
+        let file = folder.path().join("a.tar");
+        std::fs::write(&file, tar.into_inner().unwrap()).unwrap();
+        let root = unpack(&file, &folder.path().join("tree")).unwrap();
+        let mode = std::fs::metadata(root.join("x")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o6000, 0, "{mode:o}");
     }
 
     #[test]

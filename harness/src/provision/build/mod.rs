@@ -6,6 +6,8 @@ pub mod fragments;
 mod traps;
 pub mod tree;
 
+pub use download::unpack;
+
 use super::entry::{BuildFacts, Entry, EntryError, Meta};
 use super::modules;
 use super::tools::{self, ToolError};
