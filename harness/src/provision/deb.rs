@@ -1,4 +1,4 @@
-//! Unpacking the few wanted files of a `.deb`: the kernel image and its configuration.
+//! Unpacking the few wanted files of a `.deb`: the kernel image and its configuration, or the archive of its sources.
 //!
 //! Nothing in a package decides where a file is written: members are matched against the wanted places and written
 //! under names of ours, so that `..`, absolute paths and links have nothing to work on.
@@ -11,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 const MAX_IMAGE: u64 = 256 << 20;
 /// No configuration comes near this.
 const MAX_CONFIG: u64 = 4 << 20;
+/// No archive of sources comes near this.
+const MAX_SOURCES: u64 = 1 << 30;
 /// Where an archive that unpacks without end is given up.
 const MAX_UNPACKED: u64 = 4 << 30;
 
@@ -76,6 +78,20 @@ pub struct Unpacked {
 /// # Errors
 /// [`DebError`]. A package with neither is no error.
 pub fn unpack(deb: &Path, target: &Path) -> Result<Unpacked, DebError> {
+    with_data(deb, |data| unpack_tar(data, deb, target))
+}
+
+/// Writes the archive that a package of kernel sources holds, `usr/src/linux-source-<series>.tar.xz`, into the folder
+/// `target`, and gives its file; `None` when there is no such archive.
+///
+/// # Errors
+/// [`DebError`].
+pub fn unpack_sources(deb: &Path, target: &Path) -> Result<Option<PathBuf>, DebError> {
+    with_data(deb, |data| sources_of(data, deb, target))
+}
+
+/// Hands the tar of the package's files to `take`.
+fn with_data<T>(deb: &Path, take: impl FnOnce(&mut dyn Read) -> Result<T, DebError>) -> Result<T, DebError> {
     let read = |source| DebError::Read { path: deb.to_owned(), source };
     let file = File::open(deb).map_err(read)?;
     let mut archive = ar::Archive::new(BufReader::new(file));
@@ -83,7 +99,7 @@ pub fn unpack(deb: &Path, target: &Path) -> Result<Unpacked, DebError> {
         let member = member.map_err(read)?;
         let name = String::from_utf8_lossy(member.header().identifier()).trim_end_matches('/').to_owned();
         let Some(compression) = name.strip_prefix("data.tar") else { continue };
-        let data: Box<dyn Read + '_> = match compression {
+        let mut data: Box<dyn Read + '_> = match compression {
             "" => Box::new(member),
             ".xz" => Box::new(liblzma::read::XzDecoder::new(member)),
             ".zst" => Box::new(zstd::Decoder::new(member).map_err(read)?),
@@ -92,9 +108,35 @@ pub fn unpack(deb: &Path, target: &Path) -> Result<Unpacked, DebError> {
                 return Err(DebError::Format { path: deb.to_owned(), why });
             }
         };
-        return unpack_tar(data, deb, target);
+        return take(&mut data);
     }
     Err(DebError::Format { path: deb.to_owned(), why: "it has no data.tar member".to_owned() })
+}
+
+/// Looks for the archive of sources; the first is the only one.
+fn sources_of(data: impl Read, deb: &Path, target: &Path) -> Result<Option<PathBuf>, DebError> {
+    let read = |source| DebError::Read { path: deb.to_owned(), source };
+    let mut tar = tar::Archive::new(data.take(MAX_UNPACKED));
+    for entry in tar.entries().map_err(read)? {
+        let mut entry = entry.map_err(read)?;
+        let member = entry.path().map_err(read)?.into_owned();
+        let is_sources = |name: &str| name.starts_with("linux-source-") && name.ends_with(".tar.xz");
+        if !matches!(parts(&member).as_deref(), Some(["usr", "src", name]) if is_sources(name)) {
+            continue;
+        }
+        let refuse = |why: &str| {
+            let (path, member) = (deb.to_owned(), member.display().to_string());
+            DebError::Refused { path, member, why: why.to_owned() }
+        };
+        if !entry.header().entry_type().is_file() {
+            return Err(refuse("it is not a regular file"));
+        }
+        if entry.size() > MAX_SOURCES {
+            return Err(refuse("it is too large"));
+        }
+        return write(&mut entry, &target.join("sources.tar.xz")).map(Some);
+    }
+    Ok(None)
 }
 
 /// Goes through the package's files until all wanted ones are found or there are no more.
@@ -141,8 +183,8 @@ fn write(from: &mut impl Read, path: &Path) -> Result<PathBuf, DebError> {
     Ok(path.to_owned())
 }
 
-/// Whether a member is one of the wanted ones, by its path.
-fn wanted(member: &Path) -> Option<Wanted> {
+/// The parts of a member's path; `None` for one that no kernel's package has.
+fn parts(member: &Path) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     for component in member.components() {
         match component {
@@ -152,6 +194,12 @@ fn wanted(member: &Path) -> Option<Wanted> {
             Component::RootDir | Component::ParentDir | Component::Prefix(_) => return None,
         }
     }
+    Some(parts)
+}
+
+/// Whether a member is one of the wanted ones, by its path.
+fn wanted(member: &Path) -> Option<Wanted> {
+    let parts = parts(member)?;
     match parts.as_slice() {
         ["boot", name] if name.starts_with("vmlinuz-") => Some(Wanted::Image),
         ["boot", name] if name.starts_with("config-") => Some(Wanted::Config),
@@ -173,7 +221,7 @@ pub(super) mod tests {
     pub(crate) type Member<'a> = (tar::EntryType, &'a str, &'a [u8]);
 
     /// Builds an uncompressed tar; paths are written as they are, `..` included.
-    fn tar_of(members: &[Member<'_>]) -> Vec<u8> {
+    pub(crate) fn tar_of(members: &[Member<'_>]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (kind, path, content) in members {
             let mut header = tar::Header::new_gnu();
@@ -208,7 +256,7 @@ pub(super) mod tests {
         (dir, result)
     }
 
-    fn xz(bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn xz(bytes: &[u8]) -> Vec<u8> {
         let mut packed = Vec::new();
         liblzma::read::XzEncoder::new(bytes, 1).read_to_end(&mut packed).unwrap();
         packed
@@ -266,6 +314,30 @@ pub(super) mod tests {
         let (_dir, result) =
             unpack_members(&[(FILE, "boot/vmlinuz-1", b"k"), (FILE, "boot/vmlinuz-2", b"k")]);
         assert!(matches!(result, Err(DebError::Refused { .. })));
+    }
+
+    #[rstest]
+    #[case::there(FILE, "./usr/src/linux-source-7.3.tar.xz", Some(true))]
+    #[case::elsewhere(FILE, "usr/share/linux-source-7.3.tar.xz", Some(false))]
+    #[case::climbing(FILE, "usr/src/../src/linux-source-7.3.tar.xz", Some(false))]
+    #[case::patch(FILE, "usr/src/linux-patch-7.3-rt.patch.xz", Some(false))]
+    #[case::link(tar::EntryType::Symlink, "usr/src/linux-source-7.3.tar.xz", None)]
+    fn sources_are_a_regular_file_in_their_place(
+        #[case] kind: tar::EntryType,
+        #[case] path: &str,
+        #[case] found: Option<bool>,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (deb, out) = (dir.path().join("x.deb"), dir.path().join("out"));
+        std::fs::create_dir(&out).unwrap();
+        deb_of(&deb, "data.tar.xz", &xz(&tar_of(&[(FILE, "./usr/share/doc/x", b"d"), (kind, path, b"src")])));
+        match (unpack_sources(&deb, &out), found) {
+            (Ok(Some(file)), Some(true)) => assert_eq!(std::fs::read(file).unwrap(), b"src"),
+            (Ok(None), Some(false)) | (Err(DebError::Refused { .. }), None) => {
+                assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+            }
+            (other, _) => panic!("{other:?}"),
+        }
     }
 
     #[rstest]

@@ -351,7 +351,7 @@ fn describe(source: &Source) -> String {
     match source {
         Source::Debian(d) => format!("{} {} from {}", d.package.full, d.version, d.suites.join(", ")),
         Source::Upstream(version) => format!("mainline {version} through virtme-ng"),
-        Source::Archive(archive) => archive.url.clone(),
+        Source::Archive(archive) => archive.origin.to_string(),
         Source::Path(path) => path.display().to_string(),
     }
 }

@@ -1,7 +1,7 @@
 //! A page per kernel: what it is, and what it answers.
 
 use super::{Material, Subject, layout, sign};
-use crate::matrix::Source;
+use crate::matrix::{Archive, Origin, Source};
 use crate::report::coverage;
 use maud::{Markup, html};
 use std::collections::BTreeMap;
@@ -62,6 +62,9 @@ fn build(material: &Material<'_>, kernel: &str) -> String {
         }
         Some((Source::Upstream(version), lsm)) => {
             format!("A mainline build of {version}, booted with lsm={lsm}.")
+        }
+        Some((Source::Archive(Archive { origin: package @ Origin::Debian(_), .. }), lsm)) => {
+            format!("Debian's {package} built with the project's fragments, booted with lsm={lsm}.")
         }
         Some((Source::Archive(archive), lsm)) => {
             format!("Linux {} built with the project's fragments, booted with lsm={lsm}.", archive.release())
