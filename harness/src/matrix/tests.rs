@@ -69,7 +69,10 @@ fn sources_may_be_a_debian_package(
     let matrix = with_rows(&row).unwrap();
     let Source::Archive(archive) = &matrix.rows[0].source else { panic!("an archive") };
     let Origin::Debian(debian) = &archive.origin else { panic!("a package") };
-    assert_eq!((debian.suites.as_slice(), debian.package.full.as_str()), ([suite.to_owned()].as_slice(), package));
+    assert_eq!(
+        (debian.suites.as_slice(), debian.package.full.as_str()),
+        ([suite.to_owned()].as_slice(), package)
+    );
     assert_eq!(archive.fragments, [PathBuf::from("conf/usual.config")]);
     assert_eq!(archive.release(), release);
     assert_eq!(archive.origin.to_string(), format!("{package} {version}"));
@@ -97,15 +100,27 @@ fn sources_may_be_a_debian_package(
     "4:12",
     "here is url, suite, package, version"
 )]
-#[case::half_a_package("- name: a\n  archive: {suite: sid, version: 6.1.2-1}", "4:12", "here is suite, version")]
+#[case::half_a_package(
+    "- name: a\n  archive: {suite: sid, version: 6.1.2-1}",
+    "4:12",
+    "here is suite, version"
+)]
 #[case::archive_suite("- name: a\n  archive: {suite: trixy}", "4:20", "did you mean \"trixie\"")]
-#[case::no_sources("- name: a\n  archive: {package: linux-image-6.1.2-amd64}", "4:22", "holds no kernel sources")]
+#[case::no_sources(
+    "- name: a\n  archive: {package: linux-image-6.1.2-amd64}",
+    "4:22",
+    "holds no kernel sources"
+)]
 #[case::source_of_other_series(
     "- name: a\n  archive: {suite: sid, package: linux-source-6.12, version: 6.1.2-1}",
     "4:12",
     "not of the package's series 6.12"
 )]
-#[case::sources_as_image("- name: a\n  debian: {package: linux-source-6.12}", "4:21", "belongs below `archive`")]
+#[case::sources_as_image(
+    "- name: a\n  debian: {package: linux-source-6.12}",
+    "4:21",
+    "belongs below `archive`"
+)]
 #[case::url("- name: a\n  archive: {url: gopher}", "4:18", "begin with https://")]
 #[case::upstream("- name: a\n  upstream: 6.14", "4:13", "did you mean \"v6.14\"")]
 #[case::lsm("- name: a\n  lsm: landlock", "4:8", "lacks bpf")]

@@ -135,12 +135,7 @@ pub(super) fn sources(
 
 /// Fetches the package of sources and gives its file. Unlike an image it has no substitute: sources of another version
 /// would be built under this one's name.
-fn package(
-    pin: &Debian,
-    cache: &Cache,
-    progress: &Progress,
-    label: &str,
-) -> Result<PathBuf, DownloadError> {
+fn package(pin: &Debian, cache: &Cache, progress: &Progress, label: &str) -> Result<PathBuf, DownloadError> {
     let (package, version) = (&pin.package.full, &pin.version);
     let apt = |source| DownloadError::Apt { package: package.clone(), version: version.clone(), source };
     let (mut others, mut trouble) = (Vec::new(), None);
