@@ -131,12 +131,8 @@ pub(super) fn of_uncallable(answers: &Answers, entry: &PageEntry, kernels: &[Str
 
 /// An entry that some kernel lets programs call: its version, then what restricts it.
 pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) -> (Verdict, String) {
-    let states: Vec<(Version, Known)> = item
-        .answers
-        .0
-        .iter()
-        .filter_map(|(kernel, answer)| Some((Version::parse(kernel)?, answer.known())))
-        .collect();
+    let states: Vec<(Version, Known)> =
+        item.answers.by_version().into_iter().map(|(version, answer)| (version, answer.known())).collect();
     let tagged = entry.since.as_deref().map(|tag| (Version::parse(tag), of_version(tag, &states)));
     if let Some((_, (Verdict::Contradicted, why))) = &tagged {
         return (Verdict::Contradicted, format!("the tag is wrong: {why}"));
@@ -182,7 +178,7 @@ pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) ->
 /// as there is one.
 fn first_seen(answers: &Answers) -> Option<Version> {
     let has = answers.0.iter().filter(|(_, answer)| matches!(answer, Answer::Yes { .. } | Answer::No { .. }));
-    has.filter_map(|(kernel, _)| Version::parse(kernel)).min()
+    has.filter_map(|(kernel, _)| Version::of_row(kernel)).min()
 }
 
 /// The ranges of an item as versions, such as `>6.1 <=6.12, until 7.0`.

@@ -22,11 +22,19 @@ impl Version {
         rest_is_numbers.then_some(Self { major, minor })
     }
 
-    /// The version of a row, also of one whose name says more, such as `7.3-fragments`: what that one lacks is a matter of
-    /// its configuration, so that it begins and ends no range, but it is a kernel of its version.
+    /// The version of which the row `name` is a further build, such as 6.1 of `6.1-fragments`: a version and a word. None
+    /// for a version itself, and for a candidate such as `6.12-rc1`, which is of other sources.
+    #[must_use]
+    pub fn of_flavour(name: &str) -> Option<Self> {
+        let (version, word) = name.split_once('-')?;
+        let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic());
+        is_word.then(|| Self::parse(version)).flatten()
+    }
+
+    /// The version that the row `name` is a build of, by its plain name or as a flavour.
     #[must_use]
     pub fn of_row(name: &str) -> Option<Self> {
-        Self::parse(name.split_once('-').map_or(name, |(version, _)| version))
+        Self::parse(name).or_else(|| Self::of_flavour(name))
     }
 
     /// Whether `self` is the minor version directly after `other`.
@@ -65,11 +73,13 @@ mod tests {
     }
 
     #[rstest]
-    #[case("7.3-fragments", Some("7.3"))]
-    #[case("6.12", Some("6.12"))]
+    #[case("6.1-fragments", Some("6.1"))]
+    #[case("6.1", None)]
+    #[case("6.12-rc1", None)]
+    #[case("6.12-", None)]
     #[case("bzImage-6.1", None)]
-    fn rows_have_versions(#[case] name: &str, #[case] expected: Option<&str>) {
-        assert_eq!(Version::of_row(name).map(|version| version.to_string()).as_deref(), expected);
+    fn a_flavour_names_its_version(#[case] name: &str, #[case] expected: Option<&str>) {
+        assert_eq!(Version::of_flavour(name).map(|version| version.to_string()).as_deref(), expected);
     }
 
     #[rstest]

@@ -1,4 +1,4 @@
-//! Unpacking the few wanted files of a `.deb`: the kernel image and its configuration.
+//! Unpacking the few wanted files of a `.deb`: the kernel image and its configuration, or the archive of its sources.
 //!
 //! Nothing in a package decides where a file is written: members are matched against the wanted places and written
 //! under names of ours, so that `..`, absolute paths and links have nothing to work on.
@@ -13,6 +13,8 @@ use std::path::{Component, Path, PathBuf};
 const MAX_IMAGE: u64 = 256 << 20;
 /// No configuration comes near this.
 const MAX_CONFIG: u64 = 4 << 20;
+/// No archive of sources comes near this.
+const MAX_SOURCES: u64 = 1 << 30;
 
 /// What can go wrong with a package.
 #[derive(Debug, thiserror::Error)]
@@ -68,48 +70,77 @@ pub struct Unpacked {
 /// # Errors
 /// [`DebError`]. A package with neither is no error.
 pub fn unpack(deb: &Path, target: &Path) -> Result<Unpacked, DebError> {
-    let read = |source| DebError::Read { path: deb.to_owned(), source };
     let mut unpacked = Unpacked::default();
+    each(deb, |member| {
+        take(member, &mut unpacked, deb, target)?;
+        Ok(unpacked.image.is_some() && unpacked.config.is_some())
+    })?;
+    Ok(unpacked)
+}
+
+/// Writes the archive that a package of kernel sources holds, `usr/src/linux-source-<series>.tar.xz`, into the folder
+/// `target`, and gives its file; `None` when there is no such archive.
+///
+/// # Errors
+/// [`DebError`].
+pub fn unpack_sources(deb: &Path, target: &Path) -> Result<Option<PathBuf>, DebError> {
+    let mut sources = None;
+    each(deb, |member| {
+        let is_sources = |name: &str| name.starts_with("linux-source-") && name.ends_with(".tar.xz");
+        if matches!(parts(&member.path).as_deref(), Some(["usr", "src", name]) if is_sources(name)) {
+            sources = Some(write_file(member, MAX_SOURCES, deb, &target.join("sources.tar.xz"))?);
+        }
+        Ok(sources.is_some())
+    })?;
+    Ok(sources)
+}
+
+/// Shows each of the package's files until `enough` says so.
+fn each(deb: &Path, mut enough: impl FnMut(Member<'_>) -> Result<bool, DebError>) -> Result<(), DebError> {
+    let read = |source| DebError::Read { path: deb.to_owned(), source };
     let mut failure = None;
-    let took = package::members(File::open(deb).map_err(read)?, |member| {
-        match take(member, &mut unpacked, deb, target) {
-            Ok(()) if unpacked.image.is_some() && unpacked.config.is_some() => Ok(ControlFlow::Break(())),
-            Ok(()) => Ok(ControlFlow::Continue(())),
-            Err(error) => {
-                failure = Some(error);
-                Ok(ControlFlow::Break(()))
-            }
+    let took = package::members(File::open(deb).map_err(read)?, |member| match enough(member) {
+        Ok(false) => Ok(ControlFlow::Continue(())),
+        Ok(true) => Ok(ControlFlow::Break(())),
+        Err(error) => {
+            failure = Some(error);
+            Ok(ControlFlow::Break(()))
         }
     });
     match failure {
         Some(error) => Err(error),
-        None => took.map(|()| unpacked).map_err(read),
+        None => took.map_err(read),
     }
 }
 
 /// Writes a member if it is a wanted one.
 fn take(member: Member<'_>, unpacked: &mut Unpacked, deb: &Path, target: &Path) -> Result<(), DebError> {
     let Some(wanted) = wanted(&member.path) else { return Ok(()) };
-    let refuse = |why: &str| DebError::Refused {
-        path: deb.to_owned(),
-        member: member.path.display().to_string(),
-        why: why.to_owned(),
-    };
     let (slot, name, limit) = match wanted {
         Wanted::Image => (&mut unpacked.image, "vmlinuz", MAX_IMAGE),
         Wanted::Config => (&mut unpacked.config, "config", MAX_CONFIG),
     };
+    if slot.is_some() {
+        return Err(refused(&member, deb, "the package holds more than one such file"));
+    }
+    *slot = Some(write_file(member, limit, deb, &target.join(name))?);
+    Ok(())
+}
+
+fn refused(member: &Member<'_>, deb: &Path, why: &str) -> DebError {
+    let (path, member) = (deb.to_owned(), member.path.display().to_string());
+    DebError::Refused { path, member, why: why.to_owned() }
+}
+
+/// Writes a member that is a regular file of no more than `limit` bytes.
+fn write_file(member: Member<'_>, limit: u64, deb: &Path, path: &Path) -> Result<PathBuf, DebError> {
     if !member.is_file {
-        return Err(refuse("it is not a regular file"));
+        return Err(refused(&member, deb, "it is not a regular file"));
     }
     if member.size > limit {
-        return Err(refuse("it is too large"));
+        return Err(refused(&member, deb, "it is too large"));
     }
-    if slot.is_some() {
-        return Err(refuse("the package holds more than one such file"));
-    }
-    *slot = Some(write(member.content, &target.join(name), deb)?);
-    Ok(())
+    write(member.content, path, deb)
 }
 
 /// Writes one member, whole or not at all as far as the caller sees: it works in a temporary folder.
@@ -129,8 +160,8 @@ fn write(from: &mut dyn Read, path: &Path, deb: &Path) -> Result<PathBuf, DebErr
     }
 }
 
-/// Whether a member is one of the wanted ones, by its path.
-fn wanted(member: &Path) -> Option<Wanted> {
+/// The parts of a member's path; `None` for one that no kernel's package has.
+fn parts(member: &Path) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     for component in member.components() {
         match component {
@@ -140,6 +171,12 @@ fn wanted(member: &Path) -> Option<Wanted> {
             Component::RootDir | Component::ParentDir | Component::Prefix(_) => return None,
         }
     }
+    Some(parts)
+}
+
+/// Whether a member is one of the wanted ones, by its path.
+fn wanted(member: &Path) -> Option<Wanted> {
+    let parts = parts(member)?;
     match parts.as_slice() {
         ["boot", name] if name.starts_with("vmlinuz-") => Some(Wanted::Image),
         ["boot", name] if name.starts_with("config-") => Some(Wanted::Config),
@@ -260,6 +297,30 @@ pub(super) mod tests {
         let (_dir, result) =
             unpack_members(&[(FILE, "boot/vmlinuz-1", b"k"), (FILE, "boot/vmlinuz-2", b"k")]);
         assert!(matches!(result, Err(DebError::Refused { .. })));
+    }
+
+    #[rstest]
+    #[case::there(FILE, "./usr/src/linux-source-7.3.tar.xz", Some(true))]
+    #[case::elsewhere(FILE, "usr/share/linux-source-7.3.tar.xz", Some(false))]
+    #[case::climbing(FILE, "usr/src/../src/linux-source-7.3.tar.xz", Some(false))]
+    #[case::patch(FILE, "usr/src/linux-patch-7.3-rt.patch.xz", Some(false))]
+    #[case::link(tar::EntryType::Symlink, "usr/src/linux-source-7.3.tar.xz", None)]
+    fn sources_are_a_regular_file_in_their_place(
+        #[case] kind: tar::EntryType,
+        #[case] path: &str,
+        #[case] found: Option<bool>,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (deb, out) = (dir.path().join("x.deb"), dir.path().join("out"));
+        std::fs::create_dir(&out).unwrap();
+        deb_of(&deb, "data.tar.xz", &xz(&tar_of(&[(FILE, "./usr/share/doc/x", b"d"), (kind, path, b"src")])));
+        match (unpack_sources(&deb, &out), found) {
+            (Ok(Some(file)), Some(true)) => assert_eq!(std::fs::read(file).unwrap(), b"src"),
+            (Ok(None), Some(false)) | (Err(DebError::Refused { .. }), None) => {
+                assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+            }
+            (other, _) => panic!("{other:?}"),
+        }
     }
 
     #[rstest]
