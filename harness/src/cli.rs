@@ -289,7 +289,6 @@ pub struct RunOptions {
     /// Go on with a run that was interrupted [default: the last one]: what it has recorded is kept, with the options it was
     /// started with. Refused when the probes, the guest, a kernel or an option is another one now
     #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "run_dir")]
-    #[expect(clippy::option_option, reason = "not given, given without a folder, given with one")]
     pub resume: Option<Option<PathBuf>>,
     /// Accept whatever differs, after printing it (refused when CI is set)
     #[arg(long)]

@@ -275,5 +275,6 @@ fn a_machine_that_somebody_kills_is_not_the_probes_fault(
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
     let run = &document["kernels"][0];
     assert_eq!(run["records"][0]["outcome"], "hung", "{run:#}");
-    assert_eq!((&run["boots"], &run["failure"]), (&2.into(), &Value::Null));
+    // More than two, where a boot was lost for want of time.
+    assert!(run["boots"].as_u64().unwrap() >= 2 && run["failure"].is_null(), "{run:#}");
 }

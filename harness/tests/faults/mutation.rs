@@ -72,7 +72,7 @@ fn another_kernel_under_a_rows_name_is_refused_before_any_comparison() {
     let folder = tempfile::tempdir().unwrap();
     let matrix = folder.path().join("matrix.yaml");
     let image = image_of(OLD);
-    let text = format!("kernels:\n  - name: \"{NEW}\"\n    path: {}\n", image.display());
+    let text = format!("kernels:\n  - name: \"{NEW}\"\n    path: {}\n    lsm: bpf\n", image.display());
     std::fs::write(&matrix, text).unwrap();
     let (matrix, dir) = (matrix.to_str().unwrap(), folder.path().join("run"));
     let arguments =

@@ -7,10 +7,13 @@ use probes::record::Outcome;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The forms of the records, by kernel and probe. `None` is the form of a record that is not there.
+/// The forms of one record, each with the runs that had it. `None` is the form of a record that is not there.
+type Forms = Vec<(Option<Normal>, Vec<u32>)>;
+
+/// The forms of the records, by kernel and probe.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    forms: BTreeMap<(String, String), Vec<(Option<Normal>, Vec<u32>)>>,
+    forms: BTreeMap<(String, String), Forms>,
     /// The runs that came to their end on a kernel.
     whole: BTreeMap<String, Vec<u32>>,
     /// Records that were compared.
@@ -55,11 +58,11 @@ struct Form {
 impl Tally {
     /// Takes in what run `number` has recorded on one kernel.
     pub(super) fn add(&mut self, number: u32, run: &KernelRun) {
-        match &run.failure {
-            Some(why) => {
-                self.failures.push(Broken { run: number, kernel: run.kernel.clone(), why: why.clone() })
-            }
-            None => self.whole.entry(run.kernel.clone()).or_default().push(number),
+        if let Some(why) = &run.failure {
+            let (kernel, why) = (run.kernel.clone(), why.clone());
+            self.failures.push(Broken { run: number, kernel, why });
+        } else {
+            self.whole.entry(run.kernel.clone()).or_default().push(number);
         }
         let ran = run.records.iter().filter(|record| !matches!(record.outcome, Outcome::NotRun { .. }));
         for record in ran {
