@@ -117,7 +117,9 @@ fn records(arguments: &[&str]) -> (Output, Value) {
 #[rstest]
 fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
     let (_, document) = records(&["--kernel", kernel, "--probe", "selftest/*", "--deadline", "6"]);
-    let records = document["kernels"][0]["records"].as_array().unwrap();
+    let mut records = document["kernels"][0]["records"].as_array().unwrap().clone();
+    // It has a test of its own: how long it takes to fill a machine depends on the host.
+    records.retain(|record| record["probe"] != "selftest/memory");
     let of =
         |name: &str| records.iter().find(|record| record["probe"] == format!("selftest/{name}")).unwrap();
     let expected = [
@@ -126,7 +128,6 @@ fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
         ("hang", "hung", ""),
         ("spin", "hung", ""),
         ("forks", "hung", ""),
-        ("memory", "crashed", "SIGKILL"),
         ("killed", "crashed", "SIGKILL"),
         ("reboot", "crashed", "the machine ended without a word"),
         ("power-off", "crashed", "the machine ended without a word"),
@@ -148,22 +149,26 @@ fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
     assert_eq!(of("panic")["during"], "crash: trigger");
     assert_eq!(of("hang")["during"], "forever: trigger");
     assert_eq!(of("forks")["during"], "fork: trigger");
-    let with_a_case = [
-        "before",
-        "panic",
-        "forks",
-        "memory",
-        "killed",
-        "worker",
-        "forge",
-        "cut",
-        "lie",
-        "rust-panic",
-        "after",
-    ];
+    let with_a_case =
+        ["before", "panic", "forks", "killed", "worker", "forge", "cut", "lie", "rust-panic", "after"];
     for name in with_a_case {
         assert_eq!(of(name)["cases"][0]["seen"]["answer"], 42, "the case before the fault is kept: {name}");
     }
+}
+
+#[rstest]
+fn a_probe_that_takes_all_memory_loses_its_own_process_only(#[values(OLD, NEW)] kernel: &str) {
+    let probes = "selftest/before,selftest/memory,selftest/after";
+    let arguments = ["--kernel", kernel, "--probe", probes, "--vmm", "qemu", "--deadline", "80"];
+    let (_, document) = records(&arguments);
+    let run = &document["kernels"][0];
+    let [before, memory, after] = &run["records"].as_array().unwrap()[..] else { panic!("{run:#}") };
+    assert_eq!(memory["outcome"], "crashed", "{memory:#}");
+    assert!(memory["what"].as_str().unwrap().contains("SIGKILL"), "{memory:#}");
+    for record in [before, memory, after] {
+        assert_eq!(record["cases"][0]["seen"]["answer"], 42, "{record:#}");
+    }
+    assert_eq!((&before["outcome"], &after["outcome"]), (&"observed".into(), &"observed".into()));
 }
 
 /// One of them boots its machines, the other restores them from what was saved.
