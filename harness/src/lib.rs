@@ -18,5 +18,6 @@ pub mod report;
 pub mod run;
 pub mod site;
 pub mod snapshot;
+pub mod text;
 pub mod verbs;
 pub mod vmm;

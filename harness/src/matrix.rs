@@ -7,6 +7,7 @@ mod values;
 
 use crate::exit::{self, ExitCode};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use values::{PackageName, closest, series_of_package};
@@ -102,24 +103,62 @@ pub struct Debian {
     pub version: String,
 }
 
-/// An archive of kernel sources.
+/// Kernel sources to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archive {
-    /// Where it is.
-    pub url: String,
-    /// Its SHA-256, lower-case hexadecimal.
-    pub sha256: String,
+    /// Where they are.
+    pub origin: Origin,
     /// Configuration fragments, absolute or as resolved against the matrix's folder.
     pub fragments: Vec<PathBuf>,
 }
 
+/// Where kernel sources are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An archive.
+    Tarball {
+        /// Where it is.
+        url: String,
+        /// Its SHA-256, lower-case hexadecimal.
+        sha256: String,
+    },
+    /// Debian's package of sources, with Debian's patches applied: what its binary packages are built from.
+    Debian(Debian),
+}
+
 impl Archive {
-    /// The release that the archive's name gives, such as `5.7.14`; the whole name when it gives none.
+    /// The release that the archive's name or the package's version gives, such as `5.7.14`; the whole name when it
+    /// gives none.
     #[must_use]
     pub fn release(&self) -> &str {
-        let name = self.url.rsplit('/').next().unwrap_or_default();
-        let bare = name.strip_prefix("linux-").unwrap_or(name);
-        bare.split_once(".tar").map_or(bare, |(release, _)| release)
+        match &self.origin {
+            Origin::Tarball { url, .. } => {
+                let name = url.rsplit('/').next().unwrap_or_default();
+                let bare = name.strip_prefix("linux-").unwrap_or(name);
+                bare.split_once(".tar").map_or(bare, |(release, _)| release)
+            }
+            Origin::Debian(debian) => debian.upstream(),
+        }
+    }
+}
+
+impl Debian {
+    /// The kernel's release in the version: without Debian's epoch, revision, and what is behind a `~`.
+    #[must_use]
+    pub fn upstream(&self) -> &str {
+        let version = self.version.split_once(':').map_or(self.version.as_str(), |(_epoch, rest)| rest);
+        let upstream = version.rsplit_once('-').map_or(version, |(upstream, _revision)| upstream);
+        upstream.split_once('~').map_or(upstream, |(release, _)| release)
+    }
+}
+
+impl fmt::Display for Origin {
+    /// The address, or package and version.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tarball { url, .. } => f.write_str(url),
+            Self::Debian(debian) => write!(f, "{} {}", debian.package.full, debian.version),
+        }
     }
 }
 
@@ -129,7 +168,7 @@ impl Matrix {
     /// # Errors
     /// [`MatrixError::Read`] or [`MatrixError::Invalid`].
     pub fn load(path: &Path) -> Result<Self, MatrixError> {
-        let text = std::fs::read_to_string(path)
+        let text = crate::text::read(path, crate::text::WRITTEN)
             .map_err(|source| MatrixError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }

@@ -321,6 +321,12 @@ impl Asm {
         self.push(op::JMP | op::CALL, 0, 0, 0, helper.cast_signed())
     }
 
+    /// The numbers of the helpers that are called so far.
+    pub fn helpers(&self) -> impl Iterator<Item = u32> {
+        let calls = |insn: &&Insn| insn.code == op::JMP | op::CALL && insn.regs >> 4 == 0;
+        self.insns.iter().filter(calls).map(|insn| insn.imm.cast_unsigned())
+    }
+
     /// Calls a kfunc by its BTF id (5.13). `fd_idx` is the index in `fd_array` of the BTF of its module, 0 for vmlinux.
     pub fn call_kfunc(&mut self, btf_id: u32, fd_idx: i16) -> &mut Self {
         self.push(op::JMP | op::CALL, 0, op::PSEUDO_KFUNC_CALL, fd_idx, btf_id.cast_signed())

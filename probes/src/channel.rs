@@ -8,7 +8,7 @@ mod child;
 pub use child::{Crumb, Notes};
 
 use crate::protocol::{FRAME_HEAD, FRAME_MAGIC, FRAME_MAX, Message, PROTOCOL, Plan, case_in};
-use crate::record::Case;
+use crate::record::{CASES_MAX, Case};
 use conform_boot::layout::{
     CRUMB_BYTES, CRUMB_OFFSET, Header, MAGIC, NOTES_BYTES, NOTES_HEAD, NOTES_OFFSET, PLAN_MAX, PLAN_OFFSET,
     REGION, RING_BYTES, RING_OFFSET, SEED_BYTES, WAITING,
@@ -119,7 +119,9 @@ impl Region {
     fn crumb(&self) -> String {
         let page = &self.map[CRUMB_OFFSET..CRUMB_OFFSET + CRUMB_BYTES];
         let length = u32::from_le_bytes([page[0], page[1], page[2], page[3]]) as usize;
-        page.get(4..4 + length).map_or_else(String::new, |text| String::from_utf8_lossy(text).into_owned())
+        // Copied before it is looked at: the guest may write meanwhile.
+        let text = page.get(4..4 + length).map(<[u8]>::to_vec).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Copies out of the ring at stream position `at`, wrapping.
@@ -298,16 +300,28 @@ impl GuestEnd {
     }
 }
 
+/// The most that a guest may send, in bytes. All probes of a kernel take below 5 MB; what is more would be kept in memory.
+pub const STREAM_MAX: u64 = 256 << 20;
+
+/// The most messages that a guest may send. All probes of a kernel take below 20,000.
+pub const MESSAGES_MAX: u32 = 1 << 18;
+
 /// The harness's end: writes the plan, reads messages.
 pub struct HostEnd {
     region: Region,
+    /// Bytes taken out of the ring. The region's own number is for the guest, which could set it back.
+    taken: u64,
+    /// Messages taken out of it.
+    messages: u32,
+    /// Cases since a probe began.
+    cases: usize,
 }
 
 impl HostEnd {
     /// Takes the harness's end of `region`, which is empty or being filled by a machine that is restored.
     #[must_use]
     pub const fn new(region: Region) -> Self {
-        Self { region }
+        Self { region, taken: 0, messages: 0, cases: 0 }
     }
 
     /// How far the guest's first stage has come: 0, then [`conform_boot::layout::WAITING`] and
@@ -346,6 +360,7 @@ impl HostEnd {
             unix_nanos: u64::try_from(since.as_nanos()).unwrap_or(0),
             seed: seed()?,
         };
+        (self.taken, self.messages, self.cases) = (0, 0, 0);
         // SAFETY: the header lies in the mapping, and the guest only looks at `go` until that is set.
         unsafe { std::ptr::write(self.region.header(), header) };
         self.region.go().store(1, Ordering::Release);
@@ -357,11 +372,15 @@ impl HostEnd {
     /// # Errors
     /// [`ChannelError::Corrupt`] with the position; nothing can be read after that.
     pub fn receive(&mut self) -> Result<Option<Message>, ChannelError> {
-        let tail = self.region.tail().load(Ordering::Relaxed);
+        let tail = self.taken;
         let head = self.region.head().load(Ordering::Acquire);
         let corrupt = |what: String| ChannelError::Corrupt { at: tail, what };
         if head == tail {
             return Ok(None);
+        }
+        if tail > STREAM_MAX || self.messages >= MESSAGES_MAX || self.cases > CASES_MAX {
+            let limits = format!("{STREAM_MAX} bytes, {MESSAGES_MAX} messages, {CASES_MAX} cases of a probe");
+            return Err(corrupt(format!("more than a guest may send ({limits})")));
         }
         let there = head.wrapping_sub(tail);
         if there > RING_BYTES as u64 || there < FRAME_HEAD as u64 {
@@ -382,7 +401,17 @@ impl HostEnd {
             return Err(corrupt("wrong checksum".into()));
         }
         let message = serde_json::from_slice(&payload).map_err(|error| corrupt(error.to_string()))?;
-        self.region.tail().store(tail + (FRAME_HEAD + length) as u64, Ordering::Release);
+        self.taken = tail + (FRAME_HEAD + length) as u64;
+        self.region.tail().store(self.taken, Ordering::Release);
+        self.messages += 1;
+        match &message {
+            Message::Case { .. } => self.cases += 1,
+            Message::Start { .. } | Message::End { .. } => self.cases = 0,
+            Message::Hello { .. }
+            | Message::Inventory { .. }
+            | Message::Done { .. }
+            | Message::Failed { .. } => {}
+        }
         Ok(Some(message))
     }
 

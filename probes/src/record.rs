@@ -60,6 +60,10 @@ pub enum End {
     },
 }
 
+/// The most cases that one probe may have; the largest has a few hundred. Whoever reads records counts on it: cases are
+/// looked up by name, which a flood of them would make slow without end.
+pub const CASES_MAX: usize = 1 << 13;
+
 /// One attempt inside a probe: its own program, its own ending.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {

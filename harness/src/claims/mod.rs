@@ -192,7 +192,7 @@ impl Claims {
         paths.sort_by(|one, other| one.file_stem().cmp(&other.file_stem()));
         let mut texts = Vec::new();
         for path in paths {
-            let text = std::fs::read_to_string(&path)
+            let text = crate::text::read(&path, crate::text::WRITTEN)
                 .map_err(|source| ClaimsError::Read { path: path.clone(), source })?;
             texts.push((path, text));
         }

@@ -349,7 +349,7 @@ fn entry_finding(list: List, entry: &PageEntry, evidence: &Evidence<'_>) -> Find
     let item = evidence.items.get(&(list.kind(), entry.name.clone()));
     (finding.verdict, finding.detail) = match item {
         Some(item) if !finding.kernels.yes.is_empty() => of_callable(item, entry, evidence.kernels),
-        Some(item) => of_uncallable(&item.answers, evidence.kernels),
+        Some(item) => of_uncallable(&item.answers, entry, evidence.kernels),
         None => of_unknown(list, &entry.name),
     };
     finding

@@ -4,7 +4,7 @@
 use super::*;
 use crate::docs::judge::of_version;
 use crate::docs::testing::{PAGE, PROJECT, evidence};
-use crate::facts::Version;
+use crate::facts::{Answers, Version};
 use rstest::rstest;
 use std::path::Path;
 
@@ -148,4 +148,30 @@ fn versions_are_judged_by_what_was_measured(
     };
     let states: Vec<_> = states.split(' ').map(one).collect();
     assert_eq!(of_version(tag, &states).0, expected);
+}
+
+/// An entry since 6.11 that no measured kernel lets programs call.
+#[rstest]
+#[case::all_older(&[("6.3", Answer::Absent { perhaps: None })], Verdict::Undecided)]
+#[case::refused_before(&[("6.3", Answer::No { why: "no".to_owned() })], Verdict::Undecided)]
+#[case::left_out_since(
+    &[("6.3", Answer::Absent { perhaps: None }), ("6.12", Answer::Absent { perhaps: Some("CONFIG_X") })],
+    Verdict::Undecided
+)]
+#[case::refused_since(&[("6.12", Answer::No { why: "no".to_owned() })], Verdict::Contradicted)]
+#[case::refused_by_a_second_build(
+    &[("6.12", Answer::Absent { perhaps: Some("CONFIG_X") }), ("7.3-fragments", Answer::No { why: "no".to_owned() })],
+    Verdict::Contradicted
+)]
+#[case::absent_since(&[("6.11", Answer::Absent { perhaps: None })], Verdict::Contradicted)]
+fn kernels_from_before_an_entrys_version_say_nothing(
+    #[case] answers: &[(&str, Answer)],
+    #[case] expected: Verdict,
+) {
+    let entry =
+        PageEntry { name: "bpf_x".to_owned(), link: String::new(), since: Some("v6.11".to_owned()), line: 1 };
+    let kernels: Vec<String> = answers.iter().map(|(kernel, _)| (*kernel).to_owned()).collect();
+    let answers =
+        Answers(answers.iter().map(|(kernel, answer)| ((*kernel).to_owned(), answer.clone())).collect());
+    assert_eq!(of_uncallable(&answers, &entry, &kernels).0, expected);
 }

@@ -102,11 +102,18 @@ pub(super) fn of_unknown(list: List, name: &str) -> (Verdict, String) {
     (Verdict::Contradicted, why.to_owned())
 }
 
-/// An entry that no measured kernel lets programs call.
-pub(super) fn of_uncallable(answers: &Answers, kernels: &[String]) -> (Verdict, String) {
-    let no: Vec<String> = answers.kernels(Known::No).map(str::to_owned).collect();
+/// An entry that no measured kernel lets programs call. Kernels from before the version that it names say nothing.
+pub(super) fn of_uncallable(answers: &Answers, entry: &PageEntry, kernels: &[String]) -> (Verdict, String) {
+    let since = entry.since.as_deref().and_then(Version::parse);
+    let counts = |kernel: &str| match (since, Version::of_row(kernel)) {
+        (Some(since), Some(version)) => version >= since,
+        _ => true,
+    };
+    let no: Vec<String> =
+        answers.kernels(Known::No).filter(|kernel| counts(kernel)).map(str::to_owned).collect();
     let said = |wanted: fn(&Answer) -> bool| {
-        answers.0.iter().rev().map(|(_, answer)| answer).find(|answer| wanted(answer)).map(Answer::words)
+        let counted = answers.0.iter().rev().filter(|(kernel, _)| counts(kernel));
+        counted.map(|(_, answer)| answer).find(|answer| wanted(answer)).map(Answer::words)
     };
     let refused = said(|answer| matches!(answer, Answer::No { .. }));
     let absent = said(|answer| matches!(answer, Answer::Absent { perhaps: None }));
@@ -116,19 +123,16 @@ pub(super) fn of_uncallable(answers: &Answers, kernels: &[String]) -> (Verdict, 
         }
         None => {
             let why = said(|_| true).unwrap_or_else(|| "not measured".to_owned());
-            (Verdict::Undecided, format!("on every measured kernel {why}"))
+            let from = since.map(|since| format!(" from {since} on")).unwrap_or_default();
+            (Verdict::Undecided, format!("on every measured kernel{from} {why}"))
         }
     }
 }
 
 /// An entry that some kernel lets programs call: its version, then what restricts it.
 pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) -> (Verdict, String) {
-    let states: Vec<(Version, Known)> = item
-        .answers
-        .0
-        .iter()
-        .filter_map(|(kernel, answer)| Some((Version::parse(kernel)?, answer.known())))
-        .collect();
+    let states: Vec<(Version, Known)> =
+        item.answers.by_version().into_iter().map(|(version, answer)| (version, answer.known())).collect();
     let tagged = entry.since.as_deref().map(|tag| (Version::parse(tag), of_version(tag, &states)));
     if let Some((_, (Verdict::Contradicted, why))) = &tagged {
         return (Verdict::Contradicted, format!("the tag is wrong: {why}"));
@@ -137,7 +141,7 @@ pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) ->
         Some((since, _)) => *since,
         None => first_seen(&item.answers),
     };
-    let expected = |kernel: &String| match (since, Version::parse(kernel)) {
+    let expected = |kernel: &String| match (since, Version::of_row(kernel)) {
         (Some(since), Some(version)) => version >= since,
         _ => true,
     };
@@ -174,7 +178,7 @@ pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) ->
 /// as there is one.
 fn first_seen(answers: &Answers) -> Option<Version> {
     let has = answers.0.iter().filter(|(_, answer)| matches!(answer, Answer::Yes { .. } | Answer::No { .. }));
-    has.filter_map(|(kernel, _)| Version::parse(kernel)).min()
+    has.filter_map(|(kernel, _)| Version::of_row(kernel)).min()
 }
 
 /// The ranges of an item as versions, such as `>6.1 <=6.12, until 7.0`.

@@ -10,7 +10,7 @@ use crate::exit::{self, ExitCode};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use regex::Regex;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// A page that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +29,8 @@ impl ExitCode for PageError {
 /// A paragraph, code block or item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passage {
-    /// The heading above it, without markup.
-    pub heading: String,
+    /// The heading above it, without markup; shared, for a page may have as many passages as it has lines.
+    pub heading: Arc<str>,
     /// Its text, without markup, in lower case and with single spaces.
     text: String,
     /// Where in `text` a line of the page begins: offset and line, ascending.
@@ -97,8 +97,8 @@ impl Page {
     /// # Errors
     /// When the file cannot be read.
     pub fn load(path: &Path) -> Result<Self, PageError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| PageError { path: path.to_owned(), source })?;
+        let text = crate::text::read(path, crate::text::WRITTEN)
+            .map_err(|source| PageError { path: path.to_owned(), source })?;
         Ok(Self::parse(path, &text))
     }
 
@@ -118,8 +118,8 @@ impl Page {
     #[must_use]
     pub fn find(&self, place: &Place) -> Option<usize> {
         let heading = plain(&place.heading);
-        let below = self.passages.iter().filter(|passage| passage.heading == heading);
-        let elsewhere = self.passages.iter().filter(|passage| passage.heading != heading);
+        let below = self.passages.iter().filter(|passage| *passage.heading == *heading);
+        let elsewhere = self.passages.iter().filter(|passage| *passage.heading != *heading);
         below.chain(elsewhere).find_map(|passage| passage.find(&place.words))
     }
 
@@ -174,7 +174,7 @@ fn passages(text: &str) -> Vec<Passage> {
         std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
     let line_of = |offset: usize| starts.partition_point(|start| *start <= offset);
     let mut found = Vec::new();
-    let mut heading = String::new();
+    let mut heading: Arc<str> = Arc::from("");
     let mut open = Passage::below(&heading);
     for (event, range) in Parser::new_ext(text, Options::ENABLE_YAML_STYLE_METADATA_BLOCKS).into_offset_iter()
     {
@@ -185,7 +185,7 @@ fn passages(text: &str) -> Vec<Passage> {
                 found.push(std::mem::replace(&mut open, Passage::below(&heading)));
             }
             Event::End(TagEnd::Heading(_)) => {
-                heading = std::mem::take(&mut open.text);
+                heading = Arc::from(std::mem::take(&mut open.text));
                 open = Passage::below(&heading);
             }
             Event::Text(text) => open.add(&text, line),
@@ -200,8 +200,8 @@ fn passages(text: &str) -> Vec<Passage> {
 }
 
 impl Passage {
-    fn below(heading: &str) -> Self {
-        Self { heading: heading.to_owned(), text: String::new(), lines: Vec::new(), open: true }
+    fn below(heading: &Arc<str>) -> Self {
+        Self { heading: Arc::clone(heading), text: String::new(), lines: Vec::new(), open: true }
     }
 }
 
@@ -317,6 +317,14 @@ mod tests {
     fn a_list_whose_end_is_missing_ends_at_the_next_heading() {
         let text = PAGE.replace("<!-- [/PROG_HELPER_FUNC_REF] -->", "## More\n* [`bpf_c`](x)");
         assert_eq!(Page::parse(Path::new("p.md"), &text).entries(List::Helpers).count(), 2);
+    }
+
+    #[test]
+    fn passages_share_their_heading() {
+        let text = format!("# {}\n\n{}", "h".repeat(1000), "a\n\n".repeat(3));
+        let page = Page::parse(Path::new("p.md"), &text);
+        let [first, .., last] = page.passages.as_slice() else { panic!("three passages") };
+        assert!(Arc::ptr_eq(&first.heading, &last.heading));
     }
 
     #[test]

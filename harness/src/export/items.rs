@@ -1,7 +1,7 @@
 //! `hooks.json`, `helpers.json`, `kfuncs.json`: an item each, with its support, features, notes and evidence.
 
 use super::{Material, Range, ranges};
-use crate::facts::{Answer, Answers, Feature, Item, Kind, Known, Version, guards, spans};
+use crate::facts::{Answer, Answers, Feature, Item, Kind, Known, guards, spans};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -95,11 +95,8 @@ fn support(answers: &Answers) -> Vec<Support> {
             }
             Answer::BuildLacks { .. } | Answer::Unknown { .. } => Known::Unknown,
         };
-        let states: Vec<_> = answers
-            .0
-            .iter()
-            .filter_map(|(kernel, answer)| Some((Version::parse(kernel)?, state(answer))))
-            .collect();
+        let states: Vec<_> =
+            answers.by_version().into_iter().map(|(version, answer)| (version, state(answer))).collect();
         let condition = Some(wanted.to_owned()).filter(|condition| !condition.is_empty());
         found.extend(
             spans(&states).iter().map(|span| Support { range: span.into(), condition: condition.clone() }),
@@ -119,7 +116,9 @@ fn notes(answers: &Answers) -> Vec<Note> {
         let note = match answer {
             Answer::Yes { .. } => continue,
             Answer::No { why } => why.clone(),
-            Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. } => answer.words(),
+            Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. } => {
+                answers.words_of(kernel).unwrap_or_else(|| answer.words())
+            }
         };
         match notes.iter_mut().find(|known| known.note == note) {
             Some(known) => known.kernels.push(kernel.clone()),

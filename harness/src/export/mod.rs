@@ -8,7 +8,7 @@ mod items;
 mod rules;
 
 use crate::facts::{Answers, Item, Kind, Span};
-use crate::matrix::{Matrix, Source};
+use crate::matrix::{Archive, Matrix, Origin, Source};
 use crate::report::list::ProbeInfo;
 use crate::snapshot::Snapshot;
 use serde::Serialize;
@@ -102,6 +102,9 @@ fn kernels(material: &Material<'_>) -> Vec<Kernel> {
         match row.map(|row| &row.source) {
             Some(Source::Debian(debian)) => format!("{} {}", debian.package.full, debian.version),
             Some(Source::Upstream(version)) => format!("mainline build {version}"),
+            Some(Source::Archive(Archive { origin: package @ Origin::Debian(_), .. })) => {
+                format!("{package} with the project's fragments")
+            }
             Some(Source::Archive(archive)) => {
                 format!("linux-{} with the project's fragments", archive.release())
             }

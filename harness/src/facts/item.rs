@@ -100,11 +100,52 @@ impl Answer {
 pub struct Answers(pub Vec<(String, Answer)>);
 
 impl Answers {
-    /// The ranges in which the answer is yes. Kernels whose name is no version take no part.
+    /// The ranges in which the answer is yes. Kernels whose name is no version, nor a flavour of one, take no part.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
-        let state = |(kernel, answer): &(String, Answer)| Some((Version::parse(kernel)?, answer.known()));
-        spans(&self.0.iter().filter_map(state).collect::<Vec<_>>())
+        let states: Vec<_> =
+            self.by_version().into_iter().map(|(version, answer)| (version, answer.known())).collect();
+        spans(&states)
+    }
+
+    /// What each version answers. A flavour (`6.1-fragments`) is of the same sources as the row of its version: what it
+    /// has the version has, and what it tells counts where that row's build cannot. In everything else the row called by
+    /// the version speaks, so that a configuration is never taken for a version.
+    #[must_use]
+    pub fn by_version(&self) -> Vec<(Version, &Answer)> {
+        let plain = |(kernel, answer)| Some((Version::parse(kernel)?, answer));
+        let all = || self.0.iter().map(|(kernel, answer)| (kernel.as_str(), answer));
+        let mut found: Vec<(Version, &Answer)> = all().filter_map(plain).collect();
+        for (kernel, answer) in all() {
+            let Some(version) = Version::of_flavour(kernel) else { continue };
+            if let Some((_, said)) = found.iter_mut().find(|(of, _)| *of == version) {
+                let tells_more = matches!(
+                    (said.known(), answer.known()),
+                    (Known::No | Known::Unknown, Known::Yes) | (Known::Unknown, Known::No)
+                );
+                if tells_more {
+                    *said = answer;
+                }
+            } else {
+                found.push((version, answer));
+            }
+        }
+        found
+    }
+
+    /// The answer of `kernel` in words, with the other builds of the same version that answer yes where it does not.
+    #[must_use]
+    pub fn words_of(&self, kernel: &str) -> Option<String> {
+        let answer = self.of(kernel)?;
+        let version = Version::of_row(kernel);
+        let others: Vec<&str> = self
+            .kernels(Known::Yes)
+            .filter(|other| version.is_some() && *other != kernel && Version::of_row(other) == version)
+            .collect();
+        if answer.known() == Known::Yes || others.is_empty() {
+            return Some(answer.words());
+        }
+        Some(format!("{}; {}, of the same version, has it", answer.words(), others.join(", ")))
     }
 
     /// What to say where no measured kernel answers yes.

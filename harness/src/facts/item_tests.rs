@@ -105,3 +105,30 @@ fn a_flaw_of_a_build_ends_no_range() {
     assert_eq!(words(item)[1], format!("not in this build: {flaw}"));
     assert_eq!(item.answers.spans().len(), 1);
 }
+
+#[test]
+fn a_flavour_tells_what_its_versions_row_cannot_and_is_no_version_of_its_own() {
+    let yes = json!({"LSM programs": "may call it", "sleepable LSM programs": "may call it"});
+    let kfunc = |name: &str, there: bool| if there { seen(name, &yes) } else { absent(name) };
+    let row = |hid, size| vec![kfunc("hid_bpf_get_data", hid), kfunc("bpf_dynptr_size", size)];
+    let rows = vec![
+        ("6.1", row(false, false)),
+        ("6.1-fragments", row(false, false)),
+        ("7.2", row(false, true)),
+        ("7.3", row(false, true)),
+        ("7.3-fragments", row(true, false)),
+    ];
+    let kernels: Vec<&str> = rows.iter().map(|(kernel, _)| *kernel).collect();
+    let items = collect(&BTreeMap::from([snapshot(INVENTORY, rows.clone())]), &names(&kernels));
+    let of = |name: &str| &items[&(Kind::Kfunc, name.to_owned())].answers;
+    // 7.3's own build lacks it, the other build of the same sources has it; nothing is known of the others.
+    let hid = of("hid_bpf_get_data");
+    assert_eq!(hid.spans()[0].added.to_string(), "<=7.3");
+    let said = "not in this build (it needs CONFIG_HID_BPF); 7.3-fragments, of the same version, has it";
+    assert_eq!(hid.words_of("7.3").as_deref(), Some(said));
+    assert_eq!(hid.words_of("7.2").as_deref(), Some("not in this build (it needs CONFIG_HID_BPF)"));
+    assert_eq!(hid.words_of("7.3-fragments").as_deref(), Some("yes"));
+    // What a flavour lacks the version has not lost.
+    let size = of("bpf_dynptr_size").spans();
+    assert_eq!((size[0].added.to_string(), size[0].removed, size.len()), (">6.1 <=7.2".to_owned(), None, 1));
+}

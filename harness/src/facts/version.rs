@@ -22,6 +22,21 @@ impl Version {
         rest_is_numbers.then_some(Self { major, minor })
     }
 
+    /// The version of which the row `name` is a further build, such as 6.1 of `6.1-fragments`: a version and a word. None
+    /// for a version itself, and for a candidate such as `6.12-rc1`, which is of other sources.
+    #[must_use]
+    pub fn of_flavour(name: &str) -> Option<Self> {
+        let (version, word) = name.split_once('-')?;
+        let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic());
+        is_word.then(|| Self::parse(version)).flatten()
+    }
+
+    /// The version that the row `name` is a build of, by its plain name or as a flavour.
+    #[must_use]
+    pub fn of_row(name: &str) -> Option<Self> {
+        Self::parse(name).or_else(|| Self::of_flavour(name))
+    }
+
     /// Whether `self` is the minor version directly after `other`.
     #[must_use]
     pub fn follows(self, other: Self) -> bool {
@@ -55,6 +70,16 @@ mod tests {
     #[case("", None)]
     fn versions_are_read(#[case] text: &str, #[case] expected: Option<&str>) {
         assert_eq!(Version::parse(text).map(|version| version.to_string()).as_deref(), expected);
+    }
+
+    #[rstest]
+    #[case("6.1-fragments", Some("6.1"))]
+    #[case("6.1", None)]
+    #[case("6.12-rc1", None)]
+    #[case("6.12-", None)]
+    #[case("bzImage-6.1", None)]
+    fn a_flavour_names_its_version(#[case] name: &str, #[case] expected: Option<&str>) {
+        assert_eq!(Version::of_flavour(name).map(|version| version.to_string()).as_deref(), expected);
     }
 
     #[rstest]

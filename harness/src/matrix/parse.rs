@@ -4,7 +4,7 @@
 //! inside visitors: scalars through [`Checked`], whole rows through [`RowSeed`], which also sees the rows before.
 
 use super::values;
-use super::{Archive, Debian, Matrix, MatrixError, PackageName, Row, Source};
+use super::{Archive, Debian, Matrix, MatrixError, Origin, PackageName, Row, Source};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -40,8 +40,7 @@ pub(super) fn matrix(text: &str, path: &Path) -> Result<Matrix, MatrixError> {
             }),
             (_, Some(version), ..) => Source::Upstream(version.0),
             (_, _, Some(archive), _) => Source::Archive(Archive {
-                url: archive.url.0,
-                sha256: archive.sha256.0,
+                origin: archive.origin,
                 fragments: archive
                     .fragments
                     .as_ref()
@@ -125,6 +124,8 @@ scalars! {
     Suite(String) = values::suite, "the name of a Debian suite";
     /// A kernel package's name.
     Package(PackageName) = values::package, "the name of a kernel package";
+    /// A package of kernel sources' name.
+    Sources(PackageName) = values::sources, "the name of a package of kernel sources";
     /// A package's version.
     Version(String) = values::version, "a package version";
     /// A mainline version.
@@ -205,13 +206,72 @@ struct RawDebian {
     version: Version,
 }
 
-/// An archive source.
+/// An archive source: sources of one of two origins.
+struct RawArchive {
+    origin: Origin,
+    fragments: Option<Vec<File_>>,
+}
+
+/// An archive source as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawArchive {
-    url: Url,
-    sha256: Sha256,
+struct ArchiveKeys {
+    url: Option<Url>,
+    sha256: Option<Sha256>,
+    suite: Option<Suites>,
+    package: Option<Sources>,
+    version: Option<Version>,
     fragments: Option<Vec<File_>>,
+}
+
+impl ArchiveKeys {
+    /// The origin, or what is wrong: all keys of one of the two, none of the other.
+    fn checked(self) -> Result<RawArchive, String> {
+        let fragments = self.fragments;
+        let origin = match (self.url, self.sha256, self.suite, self.package, self.version) {
+            (Some(url), Some(sha256), None, None, None) => Origin::Tarball { url: url.0, sha256: sha256.0 },
+            (None, None, Some(suite), Some(package), Some(version)) => {
+                in_series(&package.0, &version.0)?;
+                Origin::Debian(Debian { suites: suite.0, package: package.0, version: version.0 })
+            }
+            (url, sha256, suite, package, version) => {
+                let keys = [
+                    ("url", url.is_some()),
+                    ("sha256", sha256.is_some()),
+                    ("suite", suite.is_some()),
+                    ("package", package.is_some()),
+                    ("version", version.is_some()),
+                ];
+                let given: Vec<_> = keys.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+                let given = if given.is_empty() { "neither".to_owned() } else { given.join(", ") };
+                return Err(format!(
+                    "an archive is either url and sha256, or suite, package and version of a Debian package; here is \
+                     {given}"
+                ));
+            }
+        };
+        Ok(RawArchive { origin, fragments })
+    }
+}
+
+impl<'de> Deserialize<'de> for RawArchive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = RawArchive;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("url and sha256, or suite, package and version")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawArchive, A::Error> {
+                // Checked in here, so that the message gets the position.
+                let keys = ArchiveKeys::deserialize(MapAccessDeserializer::new(map))?;
+                keys.checked().map_err(A::Error::custom)
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
 }
 
 /// One suite or a list of them.
@@ -338,11 +398,14 @@ fn one_source(row: &RawRow) -> Option<String> {
 /// A pinned version belongs to the series that the package names.
 fn same_series(row: &RawRow) -> Option<String> {
     let debian = row.debian.as_ref()?;
-    let series = &debian.package.0.series;
-    let upstream = debian.version.0.split_once(':').map_or(debian.version.0.as_str(), |(_epoch, rest)| rest);
-    let rest = upstream.strip_prefix(series.as_str());
-    if rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit())) {
-        return None;
+    in_series(&debian.package.0, &debian.version.0).err()
+}
+
+/// Whether `version` is one of the series that `package` names; else what is wrong.
+fn in_series(package: &PackageName, version: &str) -> Result<(), String> {
+    let upstream = version.split_once(':').map_or(version, |(_epoch, rest)| rest);
+    match upstream.strip_prefix(package.series.as_str()) {
+        Some(rest) if !rest.starts_with(|c: char| c.is_ascii_digit()) => Ok(()),
+        _ => Err(format!("version {version} is not of the package's series {}", package.series)),
     }
-    Some(format!("version {} is not of the package's series {series}", debian.version.0))
 }

@@ -21,9 +21,12 @@ fn the_projects_own_matrix_is_valid() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../matrix.yaml");
     let matrix = Matrix::load(&path).unwrap();
     let names: Vec<_> = matrix.rows.iter().map(|row| row.name.as_str()).collect();
-    // Reports and snapshots show them in this order.
+    // Reports and snapshots show them in this order: a flavour directly after its twin.
     let mut sorted = names.clone();
-    let numbers = |name: &str| name.split('.').map(|part| part.parse::<u32>().ok()).collect::<Vec<_>>();
+    let numbers = |name: &str| {
+        let series = name.split('-').next().unwrap_or_default();
+        (series.split('.').map(|part| part.parse::<u32>().unwrap()).collect::<Vec<_>>(), name.len())
+    };
     sorted.sort_by_key(|name| numbers(name));
     assert_eq!(names, sorted);
     assert!(names.contains(&"6.12"));
@@ -44,12 +47,35 @@ fn all_sources_defaults_and_overrides() {
     assert_eq!((upstream.name.as_str(), upstream.lsm.as_str()), ("5.10", "bpf"));
     assert_eq!(upstream.config.len(), 2);
     let Source::Archive(source) = &archive.source else { panic!("an archive") };
-    assert_eq!(source.sha256, "ab".repeat(32));
+    assert_eq!(source.origin, Origin::Tarball { url: "https://h/x.tar.xz".into(), sha256: "ab".repeat(32) });
     assert_eq!(source.fragments, [PathBuf::from("conf/a.config")]);
     let Source::Archive(source) = &usual.source else { panic!("an archive") };
     assert_eq!(source.fragments, [PathBuf::from("conf/usual.config")]);
     assert_eq!(path.source, Source::Path("conf/boot/bzImage".into()));
     assert_eq!(path.lsm, "landlock,bpf");
+}
+
+#[rstest]
+#[case::plain("trixie", "linux-source-6.12", "6.12.117-1", "6.12.117")]
+#[case::backport("trixie-backports", "linux-source-7.3", "7.3.4-1~bpo13+1", "7.3.4")]
+#[case::candidate("experimental", "linux-source-7.4", "1:7.4~rc2-1~exp1", "7.4")]
+fn sources_may_be_a_debian_package(
+    #[case] suite: &str,
+    #[case] package: &str,
+    #[case] version: &str,
+    #[case] release: &str,
+) {
+    let row = format!("- {{name: a, archive: {{suite: {suite}, package: {package}, version: '{version}'}}}}");
+    let matrix = with_rows(&row).unwrap();
+    let Source::Archive(archive) = &matrix.rows[0].source else { panic!("an archive") };
+    let Origin::Debian(debian) = &archive.origin else { panic!("a package") };
+    assert_eq!(
+        (debian.suites.as_slice(), debian.package.full.as_str()),
+        ([suite.to_owned()].as_slice(), package)
+    );
+    assert_eq!(archive.fragments, [PathBuf::from("conf/usual.config")]);
+    assert_eq!(archive.release(), release);
+    assert_eq!(archive.origin.to_string(), format!("{package} {version}"));
 }
 
 #[rstest]
@@ -66,6 +92,35 @@ fn all_sources_defaults_and_overrides() {
 #[case::suites("- name: a\n  debian:\n    suite: [trixie, bookwurm]", "5:21", "did you mean \"bookworm\"")]
 #[case::package("- name: a\n  debian: {package: linux-image-cloud-amd64}", "4:21", "names no kernel version")]
 #[case::sha("- name: a\n  archive: {sha256: abc}", "4:21", "64 hexadecimal digits")]
+#[case::archive_key("- name: a\n  archive: {pakage: x}", "4:13", "did you mean \"package\"")]
+#[case::half_an_archive("- name: a\n  archive: {url: 'https://h/x'}", "4:12", "here is url")]
+#[case::no_archive("- name: a\n  archive: {}", "4:12", "here is neither")]
+#[case::two_origins(
+    "- name: a\n  archive: {url: 'https://h/x', suite: sid, package: linux-source-6.1, version: 6.1.2-1}",
+    "4:12",
+    "here is url, suite, package, version"
+)]
+#[case::half_a_package(
+    "- name: a\n  archive: {suite: sid, version: 6.1.2-1}",
+    "4:12",
+    "here is suite, version"
+)]
+#[case::archive_suite("- name: a\n  archive: {suite: trixy}", "4:20", "did you mean \"trixie\"")]
+#[case::no_sources(
+    "- name: a\n  archive: {package: linux-image-6.1.2-amd64}",
+    "4:22",
+    "holds no kernel sources"
+)]
+#[case::source_of_other_series(
+    "- name: a\n  archive: {suite: sid, package: linux-source-6.12, version: 6.1.2-1}",
+    "4:12",
+    "not of the package's series 6.12"
+)]
+#[case::sources_as_image(
+    "- name: a\n  debian: {package: linux-source-6.12}",
+    "4:21",
+    "belongs below `archive`"
+)]
 #[case::url("- name: a\n  archive: {url: gopher}", "4:18", "begin with https://")]
 #[case::upstream("- name: a\n  upstream: 6.14", "4:13", "did you mean \"v6.14\"")]
 #[case::lsm("- name: a\n  lsm: landlock", "4:8", "lacks bpf")]
@@ -99,6 +154,7 @@ fn a_bad_file_as_a_whole(#[case] text: &str, #[case] wanted: &str) {
 #[rstest]
 #[case("linux-image-5.10.0-32-cloud-amd64-unsigned", "linux-image-", "5.10", "-cloud-amd64-unsigned")]
 #[case("linux-image-6.1.0-0.deb11.50-cloud-amd64", "linux-image-", "6.1", "-cloud-amd64")]
+#[case("linux-source-7.3", "linux-source-", "7.3", "")]
 #[case("linux-binary-7.3.4+deb13-cloud-amd64", "linux-binary-", "7.3", "-cloud-amd64")]
 #[case("linux-binary-unsigned-7.3.4+deb13-rt-amd64", "linux-binary-unsigned-", "7.3", "-rt-amd64")]
 fn package_names_come_apart(

@@ -95,12 +95,22 @@ pub(super) fn suite(text: &str) -> Result<String, String> {
 
 /// A kernel package's name.
 pub(super) fn package(text: &str) -> Result<PackageName, String> {
+    if sources(text).is_ok() {
+        return Err(format!("package {text:?} holds sources, which are built: it belongs below `archive`"));
+    }
     series_of_package(text).ok_or_else(|| {
         format!(
             "package {text:?} names no kernel version; give a package such as linux-image-6.12.1+deb13-cloud-amd64, \
              not a metapackage"
         )
     })
+}
+
+/// The name of a package of kernel sources, which is built from.
+pub(super) fn sources(text: &str) -> Result<PackageName, String> {
+    series_of_package(text).filter(|name| name.head == "linux-source-" && name.flavour.is_empty()).ok_or_else(
+        || format!("package {text:?} holds no kernel sources; give a package such as linux-source-6.12"),
+    )
 }
 
 /// A Debian version.

@@ -11,7 +11,7 @@ pub mod rules;
 use probes::record::{Case, End, Outcome, Phase, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rules::{Scope, apply};
 
@@ -60,12 +60,13 @@ pub struct NormalCase {
 #[must_use]
 pub fn normalize(record: &Record) -> Normal {
     let mut names = BTreeSet::new();
+    let mut numbers = BTreeMap::new();
     let cases = record
         .cases
         .iter()
         .map(|case| {
             let mut normal = normalize_case(case);
-            normal.name = unique_name(&names, normal.name);
+            normal.name = unique_name(&names, &mut numbers, normal.name);
             names.insert(normal.name.clone());
             normal
         })
@@ -164,17 +165,18 @@ fn refusal(fields: &Map<String, Value>) -> Option<String> {
 }
 
 /// Case names are unique by contract; a guest that breaks it must not make a snapshot ambiguous.
-fn unique_name(taken: &BTreeSet<String>, name: String) -> String {
+/// `numbers` holds the number that each name had last, so that a thousand of one name are not a million attempts.
+fn unique_name(taken: &BTreeSet<String>, numbers: &mut BTreeMap<String, u32>, name: String) -> String {
     if !taken.contains(&name) {
         return name;
     }
-    let mut number = 2_u32;
+    let number = numbers.entry(name.clone()).or_insert(1);
     loop {
+        *number += 1;
         let candidate = format!("{name} #{number}");
         if !taken.contains(&candidate) {
             return candidate;
         }
-        number += 1;
     }
 }
 

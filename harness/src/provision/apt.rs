@@ -451,7 +451,8 @@ Acquire::https::Timeout "30";
 }
 
 /// Reads the stanzas of `apt-cache show`; those that are no kernel packages or lack a field are left out.
-fn parse_stanzas(text: &str) -> Vec<Candidate> {
+#[must_use]
+pub fn parse_stanzas(text: &str) -> Vec<Candidate> {
     text.split("\n\n")
         .filter_map(|stanza| {
             let field = |name: &str| {

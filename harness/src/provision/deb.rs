@@ -1,18 +1,20 @@
-//! Unpacking the few wanted files of a `.deb`: the kernel image and its configuration.
+//! Unpacking the few wanted files of a `.deb`: the kernel image and its configuration, or the archive of its sources.
 //!
 //! Nothing in a package decides where a file is written: members are matched against the wanted places and written
 //! under names of ours, so that `..`, absolute paths and links have nothing to work on.
 
+use super::package::{self, Member};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
 /// No kernel image comes near this.
 const MAX_IMAGE: u64 = 256 << 20;
 /// No configuration comes near this.
 const MAX_CONFIG: u64 = 4 << 20;
-/// Where an archive that unpacks without end is given up.
-const MAX_UNPACKED: u64 = 4 << 30;
+/// No archive of sources comes near this.
+const MAX_SOURCES: u64 = 1 << 30;
 
 /// What can go wrong with a package.
 #[derive(Debug, thiserror::Error)]
@@ -25,14 +27,6 @@ pub enum DebError {
         /// Why.
         #[source]
         source: io::Error,
-    },
-    /// It is no Debian package that this reader knows.
-    #[error("{} is not a Debian package that can be unpacked: {why}", path.display())]
-    Format {
-        /// The package.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
     },
     /// A wanted member is suspicious.
     #[error("{} holds {member}, which is refused: {why}", path.display())]
@@ -76,73 +70,98 @@ pub struct Unpacked {
 /// # Errors
 /// [`DebError`]. A package with neither is no error.
 pub fn unpack(deb: &Path, target: &Path) -> Result<Unpacked, DebError> {
-    let read = |source| DebError::Read { path: deb.to_owned(), source };
-    let file = File::open(deb).map_err(read)?;
-    let mut archive = ar::Archive::new(BufReader::new(file));
-    while let Some(member) = archive.next_entry() {
-        let member = member.map_err(read)?;
-        let name = String::from_utf8_lossy(member.header().identifier()).trim_end_matches('/').to_owned();
-        let Some(compression) = name.strip_prefix("data.tar") else { continue };
-        let data: Box<dyn Read + '_> = match compression {
-            "" => Box::new(member),
-            ".xz" => Box::new(liblzma::read::XzDecoder::new(member)),
-            ".zst" => Box::new(zstd::Decoder::new(member).map_err(read)?),
-            other => {
-                let why = format!("its data is compressed as {other:?}; xz, zst and none are known");
-                return Err(DebError::Format { path: deb.to_owned(), why });
-            }
-        };
-        return unpack_tar(data, deb, target);
-    }
-    Err(DebError::Format { path: deb.to_owned(), why: "it has no data.tar member".to_owned() })
-}
-
-/// Goes through the package's files until all wanted ones are found or there are no more.
-fn unpack_tar(data: impl Read, deb: &Path, target: &Path) -> Result<Unpacked, DebError> {
-    let read = |source| DebError::Read { path: deb.to_owned(), source };
     let mut unpacked = Unpacked::default();
-    let mut tar = tar::Archive::new(data.take(MAX_UNPACKED));
-    for entry in tar.entries().map_err(read)? {
-        let mut entry = entry.map_err(read)?;
-        let member = entry.path().map_err(read)?.into_owned();
-        let Some(wanted) = wanted(&member) else { continue };
-        let refuse = |why: &str| DebError::Refused {
-            path: deb.to_owned(),
-            member: member.display().to_string(),
-            why: why.to_owned(),
-        };
-        let (slot, name, limit) = match wanted {
-            Wanted::Image => (&mut unpacked.image, "vmlinuz", MAX_IMAGE),
-            Wanted::Config => (&mut unpacked.config, "config", MAX_CONFIG),
-        };
-        if !entry.header().entry_type().is_file() {
-            return Err(refuse("it is not a regular file"));
-        }
-        if entry.size() > limit {
-            return Err(refuse("it is too large"));
-        }
-        if slot.is_some() {
-            return Err(refuse("the package holds more than one such file"));
-        }
-        *slot = Some(write(&mut entry, &target.join(name))?);
-        if unpacked.image.is_some() && unpacked.config.is_some() {
-            break;
-        }
-    }
+    each(deb, |member| {
+        take(member, &mut unpacked, deb, target)?;
+        Ok(unpacked.image.is_some() && unpacked.config.is_some())
+    })?;
     Ok(unpacked)
 }
 
+/// Writes the archive that a package of kernel sources holds, `usr/src/linux-source-<series>.tar.xz`, into the folder
+/// `target`, and gives its file; `None` when there is no such archive.
+///
+/// # Errors
+/// [`DebError`].
+pub fn unpack_sources(deb: &Path, target: &Path) -> Result<Option<PathBuf>, DebError> {
+    let mut sources = None;
+    each(deb, |member| {
+        let is_sources = |name: &str| name.starts_with("linux-source-") && name.ends_with(".tar.xz");
+        if matches!(parts(&member.path).as_deref(), Some(["usr", "src", name]) if is_sources(name)) {
+            sources = Some(write_file(member, MAX_SOURCES, deb, &target.join("sources.tar.xz"))?);
+        }
+        Ok(sources.is_some())
+    })?;
+    Ok(sources)
+}
+
+/// Shows each of the package's files until `enough` says so.
+fn each(deb: &Path, mut enough: impl FnMut(Member<'_>) -> Result<bool, DebError>) -> Result<(), DebError> {
+    let read = |source| DebError::Read { path: deb.to_owned(), source };
+    let mut failure = None;
+    let took = package::members(File::open(deb).map_err(read)?, |member| match enough(member) {
+        Ok(false) => Ok(ControlFlow::Continue(())),
+        Ok(true) => Ok(ControlFlow::Break(())),
+        Err(error) => {
+            failure = Some(error);
+            Ok(ControlFlow::Break(()))
+        }
+    });
+    match failure {
+        Some(error) => Err(error),
+        None => took.map_err(read),
+    }
+}
+
+/// Writes a member if it is a wanted one.
+fn take(member: Member<'_>, unpacked: &mut Unpacked, deb: &Path, target: &Path) -> Result<(), DebError> {
+    let Some(wanted) = wanted(&member.path) else { return Ok(()) };
+    let (slot, name, limit) = match wanted {
+        Wanted::Image => (&mut unpacked.image, "vmlinuz", MAX_IMAGE),
+        Wanted::Config => (&mut unpacked.config, "config", MAX_CONFIG),
+    };
+    if slot.is_some() {
+        return Err(refused(&member, deb, "the package holds more than one such file"));
+    }
+    *slot = Some(write_file(member, limit, deb, &target.join(name))?);
+    Ok(())
+}
+
+fn refused(member: &Member<'_>, deb: &Path, why: &str) -> DebError {
+    let (path, member) = (deb.to_owned(), member.path.display().to_string());
+    DebError::Refused { path, member, why: why.to_owned() }
+}
+
+/// Writes a member that is a regular file of no more than `limit` bytes.
+fn write_file(member: Member<'_>, limit: u64, deb: &Path, path: &Path) -> Result<PathBuf, DebError> {
+    if !member.is_file {
+        return Err(refused(&member, deb, "it is not a regular file"));
+    }
+    if member.size > limit {
+        return Err(refused(&member, deb, "it is too large"));
+    }
+    write(member.content, path, deb)
+}
+
 /// Writes one member, whole or not at all as far as the caller sees: it works in a temporary folder.
-fn write(from: &mut impl Read, path: &Path) -> Result<PathBuf, DebError> {
+fn write(from: &mut dyn Read, path: &Path, deb: &Path) -> Result<PathBuf, DebError> {
     let write = |source| DebError::Write { path: path.to_owned(), source };
     // `create_new` neither follows nor overwrites anything that is already there.
     let mut file = File::options().write(true).create_new(true).open(path).map_err(write)?;
-    io::copy(from, &mut file).map_err(write)?;
-    Ok(path.to_owned())
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        // Read and written apart, so that a damaged package is not taken for a disk that fails.
+        let read =
+            from.read(&mut buffer).map_err(|source| DebError::Read { path: deb.to_owned(), source })?;
+        if read == 0 {
+            return Ok(path.to_owned());
+        }
+        file.write_all(&buffer[..read]).map_err(write)?;
+    }
 }
 
-/// Whether a member is one of the wanted ones, by its path.
-fn wanted(member: &Path) -> Option<Wanted> {
+/// The parts of a member's path; `None` for one that no kernel's package has.
+fn parts(member: &Path) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     for component in member.components() {
         match component {
@@ -152,6 +171,12 @@ fn wanted(member: &Path) -> Option<Wanted> {
             Component::RootDir | Component::ParentDir | Component::Prefix(_) => return None,
         }
     }
+    Some(parts)
+}
+
+/// Whether a member is one of the wanted ones, by its path.
+fn wanted(member: &Path) -> Option<Wanted> {
+    let parts = parts(member)?;
     match parts.as_slice() {
         ["boot", name] if name.starts_with("vmlinuz-") => Some(Wanted::Image),
         ["boot", name] if name.starts_with("config-") => Some(Wanted::Config),
@@ -173,7 +198,7 @@ pub(super) mod tests {
     pub(crate) type Member<'a> = (tar::EntryType, &'a str, &'a [u8]);
 
     /// Builds an uncompressed tar; paths are written as they are, `..` included.
-    fn tar_of(members: &[Member<'_>]) -> Vec<u8> {
+    pub(crate) fn tar_of(members: &[Member<'_>]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (kind, path, content) in members {
             let mut header = tar::Header::new_gnu();
@@ -191,12 +216,18 @@ pub(super) mod tests {
         builder.into_inner().unwrap()
     }
 
-    /// Builds a package with the given data member.
-    pub(crate) fn deb_of(path: &Path, name: &str, data: &[u8]) {
-        let mut builder = ar::Builder::new(File::create(path).unwrap());
+    /// A package with the given data member.
+    pub(crate) fn ar_of(name: &str, data: &[u8]) -> Vec<u8> {
+        let mut builder = ar::Builder::new(Vec::new());
         for (name, content) in [("debian-binary", b"2.0\n".as_slice()), (name, data)] {
             builder.append(&ar::Header::new(name.into(), content.len() as u64), content).unwrap();
         }
+        builder.into_inner().unwrap()
+    }
+
+    /// Writes a package with the given data member.
+    pub(crate) fn deb_of(path: &Path, name: &str, data: &[u8]) {
+        std::fs::write(path, ar_of(name, data)).unwrap();
     }
 
     fn unpack_members(members: &[Member<'_>]) -> (tempfile::TempDir, Result<Unpacked, DebError>) {
@@ -208,13 +239,13 @@ pub(super) mod tests {
         (dir, result)
     }
 
-    fn xz(bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn xz(bytes: &[u8]) -> Vec<u8> {
         let mut packed = Vec::new();
         liblzma::read::XzEncoder::new(bytes, 1).read_to_end(&mut packed).unwrap();
         packed
     }
 
-    const FILE: tar::EntryType = tar::EntryType::Regular;
+    pub(crate) const FILE: tar::EntryType = tar::EntryType::Regular;
 
     #[rstest]
     #[case::boot("./boot/vmlinuz-6.1", "./boot/config-6.1")]
@@ -269,6 +300,30 @@ pub(super) mod tests {
     }
 
     #[rstest]
+    #[case::there(FILE, "./usr/src/linux-source-7.3.tar.xz", Some(true))]
+    #[case::elsewhere(FILE, "usr/share/linux-source-7.3.tar.xz", Some(false))]
+    #[case::climbing(FILE, "usr/src/../src/linux-source-7.3.tar.xz", Some(false))]
+    #[case::patch(FILE, "usr/src/linux-patch-7.3-rt.patch.xz", Some(false))]
+    #[case::link(tar::EntryType::Symlink, "usr/src/linux-source-7.3.tar.xz", None)]
+    fn sources_are_a_regular_file_in_their_place(
+        #[case] kind: tar::EntryType,
+        #[case] path: &str,
+        #[case] found: Option<bool>,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (deb, out) = (dir.path().join("x.deb"), dir.path().join("out"));
+        std::fs::create_dir(&out).unwrap();
+        deb_of(&deb, "data.tar.xz", &xz(&tar_of(&[(FILE, "./usr/share/doc/x", b"d"), (kind, path, b"src")])));
+        match (unpack_sources(&deb, &out), found) {
+            (Ok(Some(file)), Some(true)) => assert_eq!(std::fs::read(file).unwrap(), b"src"),
+            (Ok(None), Some(false)) | (Err(DebError::Refused { .. }), None) => {
+                assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+            }
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+
+    #[rstest]
     #[case::not_ar(b"hello, world, this is no archive".as_slice())]
     #[case::empty(b"".as_slice())]
     fn other_files_are_refused(#[case] bytes: &[u8]) {
@@ -287,8 +342,9 @@ pub(super) mod tests {
         deb_of(&deb, "data.tar.xz", &packed);
         let whole = std::fs::read(&deb).unwrap();
         std::fs::write(&deb, &whole[..whole.len() / 2]).unwrap();
-        unpack(&deb, dir.path()).unwrap_err();
+        assert!(matches!(unpack(&deb, dir.path()), Err(DebError::Read { path, .. }) if path == deb));
         deb_of(&deb, "data.tar.br", b"");
-        assert!(unpack(&deb, dir.path()).unwrap_err().to_string().contains(".br"));
+        let DebError::Read { source, .. } = unpack(&deb, dir.path()).unwrap_err() else { panic!("unpacked") };
+        assert!(source.to_string().contains(".br"), "{source}");
     }
 }

@@ -196,10 +196,11 @@ fn kvm() -> Check {
 fn kernel(row: &Row, cache: &Cache) -> Check {
     let name = format!("kernel {}", row.name);
     match kernels::status(row, cache) {
-        Status::Cached { facts, .. } => {
+        Status::Cached { facts, built_from, .. } => {
             let package = format!("{} {}", facts.package, facts.package_version);
+            let what = built_from.map_or(package, |from| format!("built of {from}"));
             match facts.substituted {
-                None => Check::new(name, State::Ok, format!("cached: {}", package.trim()), ""),
+                None => Check::new(name, State::Ok, format!("cached: {}", what.trim()), ""),
                 Some(sentence) => {
                     Check::new(name, State::Warn, sentence, "pin a version that is there in matrix.yaml")
                 }

@@ -6,6 +6,7 @@
 use super::image::{self, ImageError};
 use super::sha256_file;
 use crate::cache::{Cache, CacheError, TempDir};
+use crate::text;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -103,6 +104,14 @@ pub enum EntryError {
         /// Its format.
         found: u32,
     },
+    /// It names a package outside of the entry.
+    #[error("{} names the package {name:?}, which is not in its folder", path.display())]
+    Package {
+        /// The description.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
     /// The image is no longer what was put there.
     #[error("{} was changed: its SHA-256 is {actual}, it was {expected}", path.display())]
     Changed {
@@ -131,15 +140,18 @@ impl Entry {
     pub fn load(cache: &Cache, key: &str) -> Result<Option<Self>, EntryError> {
         let dir = cache.kernel_dir(key);
         let path = dir.join(META);
-        let text = match fs::read(&path) {
+        let text = match text::read(&path, text::WRITTEN) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(CacheError::io("read", &path, e).into()),
         };
-        let meta: Meta = serde_json::from_slice(&text)
-            .map_err(|source| EntryError::Meta { path: path.clone(), source })?;
+        let meta: Meta =
+            serde_json::from_str(&text).map_err(|source| EntryError::Meta { path: path.clone(), source })?;
         if meta.format != FORMAT {
             return Err(EntryError::Format { path, found: meta.format });
+        }
+        if meta.deb.contains(['/', '\0']) || meta.deb == ".." {
+            return Err(EntryError::Package { path, name: meta.deb });
         }
         let mut entry = Self { dir, meta };
         entry.verify()?;
@@ -176,7 +188,7 @@ impl Entry {
     /// The kernel's whole configuration, `CONFIG_*` name to value; empty when unknown.
     #[must_use]
     pub fn config(&self) -> BTreeMap<String, String> {
-        fs::read_to_string(self.dir.join(CONFIG)).map(|text| parse_config(&text)).unwrap_or_default()
+        text::read(&self.dir.join(CONFIG), text::WRITTEN).map(|text| parse_config(&text)).unwrap_or_default()
     }
 
     fn verify(&mut self) -> Result<(), EntryError> {
@@ -271,6 +283,9 @@ mod tests {
         assert!(matches!(Entry::load(&cache, "k"), Err(EntryError::Changed { .. })));
         fs::write(entry.image(), &bytes[..2000]).unwrap();
         assert!(matches!(Entry::load(&cache, "k"), Err(EntryError::Image(ImageError::Truncated { .. }))));
+        let away = Meta { deb: "../x.deb".into(), ..entry.meta.clone() };
+        write_meta(&entry.dir, &away).unwrap();
+        assert!(matches!(Entry::load(&cache, "k"), Err(EntryError::Package { .. })));
         fs::write(entry.dir.join(META), "{").unwrap();
         assert!(matches!(Entry::load(&cache, "k"), Err(EntryError::Meta { .. })));
     }

@@ -196,6 +196,9 @@ pub enum Status {
         package_file: Option<PathBuf>,
         /// Where the configuration comes from, or why there is none.
         config_origin: String,
+        /// What it was built from, if it was built here: the release, and where its sources are from.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        built_from: Option<String>,
     },
     /// The image is a file of the user's.
     Local {
@@ -236,6 +239,7 @@ pub fn status(row: &Row, cache: &Cache) -> Status {
             facts: facts_of(&entry, &row.config),
             package_file: entry.deb(),
             config_origin: entry.meta.config_origin,
+            built_from: None,
         },
         Ok(None) => Status::Absent { from: describe(&row.source) },
         Err(error) => Status::Damaged { why: chain(&error) },
@@ -249,6 +253,7 @@ fn built_status(row: &Row, archive: &Archive, cache: &Cache) -> Status {
             facts: facts_of(&entry, &row.config),
             package_file: None,
             config_origin: entry.meta.config_origin,
+            built_from: entry.meta.built.map(|facts| format!("{} out of {}", facts.release, facts.origin)),
         },
         Err(error @ (KernelError::NotBuilt { .. } | KernelError::Outdated { .. })) => {
             Status::Unavailable { why: error.to_string() }
@@ -351,7 +356,7 @@ fn describe(source: &Source) -> String {
     match source {
         Source::Debian(d) => format!("{} {} from {}", d.package.full, d.version, d.suites.join(", ")),
         Source::Upstream(version) => format!("mainline {version} through virtme-ng"),
-        Source::Archive(archive) => archive.url.clone(),
+        Source::Archive(archive) => archive.origin.to_string(),
         Source::Path(path) => path.display().to_string(),
     }
 }

@@ -12,6 +12,7 @@ pub mod entry;
 pub mod image;
 pub mod kernels;
 pub mod modules;
+mod package;
 pub mod sources;
 pub mod tools;
 

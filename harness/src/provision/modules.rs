@@ -4,10 +4,12 @@
 //! Up to 6.18 Debian ships them with the image, later in `linux-modules-<release>`, which leaves the archive sooner than
 //! the image does. A kernel whose modules cannot be had runs without them: the probes that need one say so.
 
+use super::package::{self, Compression, Limited};
 use cpio::newc;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Under this name the archive lies beside the image. The number goes up with each change of what is wanted, so that a
@@ -43,6 +45,8 @@ const WANTED: &[&str] = &[
 ];
 /// No module comes near this.
 const MAX_MODULE: u64 = 32 << 20;
+/// Nor do all of them together come near this.
+const MAX_TOGETHER: u64 = 96 << 20;
 
 /// The archive for the image at `image`, if it has been made; an older one where there is no other.
 #[must_use]
@@ -134,43 +138,26 @@ pub fn join(first: &Path, second: &Path, target: &Path) -> io::Result<()> {
 
 /// Name and content of the wanted modules of a package.
 fn read(deb: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
-    let mut archive = ar::Archive::new(BufReader::new(File::open(deb)?));
-    while let Some(member) = archive.next_entry() {
-        let member = member?;
-        let name = String::from_utf8_lossy(member.header().identifier()).trim_end_matches('/').to_owned();
-        let data: Box<dyn Read + '_> = match name.strip_prefix("data.tar") {
-            Some("") => Box::new(member),
-            Some(".xz") => Box::new(liblzma::read::XzDecoder::new(member)),
-            Some(".zst") => Box::new(zstd::Decoder::new(member)?),
-            Some(_) | None => continue,
-        };
-        return read_tar(data);
-    }
-    Err(io::Error::other("it has no data.tar that can be read"))
-}
-
-fn read_tar(data: impl Read) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut modules = BTreeMap::new();
-    for entry in tar::Archive::new(data).entries()? {
-        let entry = entry?;
-        let path = entry.path()?.into_owned();
-        let Some((name, compression)) = path.file_name().and_then(|it| it.to_str()?.split_once(".ko")) else {
-            continue;
-        };
-        if !entry.header().entry_type().is_file() || !WANTED.contains(&name) || entry.size() > MAX_MODULE {
-            continue;
-        }
-        let name = name.to_owned();
-        let content: Box<dyn Read + '_> = match compression {
-            "" => Box::new(entry),
-            ".xz" => Box::new(liblzma::read::XzDecoder::new(entry)),
-            ".zst" => Box::new(zstd::Decoder::new(entry)?),
-            _ => continue,
+    let mut left = MAX_TOGETHER;
+    package::members(File::open(deb)?, |member| {
+        let wanted = member.path.file_name().and_then(|it| it.to_str()?.split_once(".ko"));
+        let wanted = wanted.filter(|(name, _)| member.is_file && WANTED.contains(name));
+        let Some((name, compression)) =
+            wanted.and_then(|(name, suffix)| Some((name, Compression::of(suffix)?)))
+        else {
+            return Ok(ControlFlow::Continue(()));
         };
         let mut bytes = Vec::new();
-        content.take(MAX_MODULE).read_to_end(&mut bytes)?;
-        modules.insert(name, bytes);
-    }
+        let content = compression.reader(member.content)?;
+        Limited::new(content, MAX_MODULE.min(left))
+            .read_to_end(&mut bytes)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", member.path.display())))?;
+        left = left.saturating_sub(bytes.len() as u64);
+        modules.insert(name.to_owned(), bytes);
+        Ok(ControlFlow::Continue(()))
+    })
+    .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", deb.display())))?;
     Ok(modules)
 }
 
@@ -201,6 +188,29 @@ mod tests {
         let packed = std::fs::read(beside(&folder.path().join("vmlinuz")).unwrap()).unwrap();
         let text = String::from_utf8_lossy(&packed);
         assert!(text.contains("modules/tun.ko") && text.contains("a tunnel") && !text.contains("other"));
+    }
+
+    #[test]
+    fn a_module_that_unpacks_to_too_much_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let deb = folder.path().join("some.deb");
+        let bomb = crate::provision::deb::tests::xz(&vec![0; 33 << 20]);
+        deb_of_files(&deb, &[("./lib/modules/1/kernel/tun.ko.xz", &bomb)]);
+        let error = pack(&deb, folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("tun.ko.xz: it unpacks to more than") && error.contains("some.deb"),
+            "{error}"
+        );
+        assert!(!packed(&folder.path().join("vmlinuz")));
+    }
+
+    #[test]
+    fn a_link_is_no_module() {
+        let folder = tempfile::tempdir().unwrap();
+        let deb = folder.path().join("some.deb");
+        let link = (tar::EntryType::Symlink, "lib/modules/1/tun.ko", b"/etc/passwd".as_slice());
+        deb_of(&deb, "data.tar", &crate::provision::deb::tests::tar_of(&[link]));
+        assert_eq!(pack(&deb, folder.path()).unwrap(), 0);
     }
 
     #[test]

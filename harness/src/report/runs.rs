@@ -1,6 +1,8 @@
 //! The run folder: `<run>/<kernel>/kernel.json`, one [`KernelRun`] each, records as they came.
 
 use crate::model::{FORMAT, KernelRun};
+use crate::text;
+use probes::record::CASES_MAX;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +38,14 @@ pub enum RunsError {
         /// Its format.
         found: u64,
     },
+    /// A probe has more cases than any has.
+    #[error("{} has more than {CASES_MAX} cases of {probe}; run the kernel again", path.display())]
+    Cases {
+        /// The file.
+        path: PathBuf,
+        /// The probe.
+        probe: String,
+    },
     /// A kernel's name cannot name a folder.
     #[error("kernel name {name:?} cannot name a folder; give the kernel a row with a plain name")]
     BadKernel {
@@ -48,7 +58,9 @@ impl crate::exit::ExitCode for RunsError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Io { .. } => crate::exit::INFRASTRUCTURE,
-            Self::Content { .. } | Self::Format { .. } | Self::BadKernel { .. } => crate::exit::BAD_INPUT,
+            Self::Content { .. } | Self::Format { .. } | Self::Cases { .. } | Self::BadKernel { .. } => {
+                crate::exit::BAD_INPUT
+            }
         }
     }
 }
@@ -88,7 +100,7 @@ pub fn write(run: &Path, kernel: &KernelRun) -> Result<PathBuf, RunsError> {
 /// # Errors
 /// When the file cannot be read, has another format, or is no run.
 pub fn read(path: &Path) -> Result<KernelRun, RunsError> {
-    let text = std::fs::read_to_string(path);
+    let text = text::read(path, text::RECORDED);
     let text = text.map_err(|source| RunsError::Io { action: "read", path: path.to_owned(), source })?;
     let content = |source| RunsError::Content { path: path.to_owned(), source };
     // The format is looked at first: of another one, nothing else may be understood.
@@ -98,7 +110,11 @@ pub fn read(path: &Path) -> Result<KernelRun, RunsError> {
     {
         return Err(RunsError::Format { path: path.to_owned(), found });
     }
-    serde_json::from_value(value).map_err(content)
+    let run: KernelRun = serde_json::from_value(value).map_err(content)?;
+    match run.records.iter().find(|record| record.cases.len() > CASES_MAX) {
+        Some(record) => Err(RunsError::Cases { path: path.to_owned(), probe: record.probe.clone() }),
+        None => Ok(run),
+    }
 }
 
 /// Reads all kernels of a run folder, by name.
@@ -146,6 +162,16 @@ mod tests {
         std::fs::write(file.path(), text).unwrap();
         let problem = read(file.path()).unwrap_err().to_string();
         assert!(problem.contains(says), "{problem}");
+    }
+
+    #[test]
+    fn a_flood_of_cases_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut run = made_up::runs().remove(0);
+        let record = run.records.iter_mut().find(|record| !record.cases.is_empty()).unwrap();
+        record.cases = vec![record.cases[0].clone(); CASES_MAX + 1];
+        std::fs::write(file.path(), serde_json::to_string(&run).unwrap()).unwrap();
+        assert!(matches!(read(file.path()), Err(RunsError::Cases { .. })));
     }
 
     #[rstest]

@@ -1,6 +1,7 @@
 //! What changed between kernels: a page for each pair of neighbours, and one on which the script compares any two.
 
 use super::{Material, Subject, layout, page_of_case};
+use crate::facts::Version;
 use crate::normalize::Normal;
 use crate::report::news::{Change, changes};
 use crate::snapshot::result_line;
@@ -12,8 +13,7 @@ pub(super) fn pages(material: &Material<'_>, subjects: &[Subject<'_>]) -> BTreeM
     let kernels = material.evidence.kernels;
     let mut pages = BTreeMap::new();
     let mut pairs = Vec::new();
-    for pair in kernels.windows(2) {
-        let [before, after] = pair else { continue };
+    for (before, after) in neighbours_of(kernels).into_iter().map(|(a, b)| (&kernels[a], &kernels[b])) {
         let found = changes(&records(material, before), &records(material, after));
         let path = format!("differences/{before}-to-{after}.html");
         let text = layout::page(
@@ -27,6 +27,22 @@ pub(super) fn pages(material: &Material<'_>, subjects: &[Subject<'_>]) -> BTreeM
     let content = overview(kernels, &pairs, &table(material, subjects));
     pages.insert("differences.html".to_owned(), layout::page("differences.html", "Differences", &content));
     pages
+}
+
+/// The pairs of places whose difference has a page: each kernel with each build of the version before it, and the builds
+/// of one version, whose difference is their configuration, among themselves.
+pub(super) fn neighbours_of(kernels: &[String]) -> Vec<(usize, usize)> {
+    let version = |place: usize| Version::of_row(&kernels[place]);
+    let same = |a: usize, b: usize| version(a).is_some() && version(a) == version(b);
+    let mut pairs = Vec::new();
+    for after in 0..kernels.len() {
+        let first = (0..after).rev().take_while(|&place| same(place, after)).last().unwrap_or(after);
+        let before = first
+            .checked_sub(1)
+            .map(|last| (0..last).rev().take_while(|&place| same(place, last)).last().unwrap_or(last)..first);
+        pairs.extend(before.into_iter().flatten().chain(first..after).map(|before| (before, after)));
+    }
+    pairs
 }
 
 fn records(material: &Material<'_>, kernel: &str) -> BTreeMap<String, Normal> {

@@ -1,7 +1,7 @@
 //! A page per subject: what it is, since when, what each kernel answered, the record.
 
 use super::{Material, Program, Subject, layout, sign};
-use crate::facts::{Answers, Item, guards};
+use crate::facts::{Answers, Item, Version, guards};
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::{Snapshot, SnapshotError, kernel_phrase, render_body, result_line};
 use maud::{Markup, html};
@@ -59,7 +59,10 @@ const fn what(item: &Item) -> &'static str {
 
 fn ranges(material: &Material<'_>, what: &str, answers: &Answers) -> Markup {
     let spans = answers.spans();
-    let all = material.evidence.kernels;
+    // A range is one of versions: further builds of one neither belong to it nor interrupt it.
+    let is_flavour = |kernel: &&String| Version::of_flavour(kernel).is_some();
+    let all: Vec<String> =
+        material.evidence.kernels.iter().filter(|kernel| !is_flavour(kernel)).cloned().collect();
     html! {
         @for span in &spans {
             @let names: Vec<String> = span.kernels.iter().map(ToString::to_string).collect();
@@ -68,7 +71,7 @@ fn ranges(material: &Material<'_>, what: &str, answers: &Answers) -> Markup {
                 th scope="row" { (what) }
                 td { (span.added) }
                 td { @if let Some(removed) = span.removed { (removed) } }
-                td { (kernel_phrase(all, &places)) }
+                td { (kernel_phrase(&all, &places)) }
             }
         }
         @if spans.is_empty() { tr { th scope="row" { (what) } td colspan="3" { (answers.never()) } } }
@@ -79,7 +82,7 @@ fn ranges(material: &Material<'_>, what: &str, answers: &Answers) -> Markup {
 fn per_kernel(material: &Material<'_>, subject: Subject<'_>) -> Markup {
     let line = |kernel: &String| match subject {
         Subject::Item(item) => match item.answers.of(kernel) {
-            Some(answer) => (sign(answer).0, answer.words()),
+            Some(answer) => (sign(answer).0, item.answers.words_of(kernel).unwrap_or_else(|| answer.words())),
             None => ("m", "not measured".to_owned()),
         },
         Subject::Rule(snapshot) => match snapshot.of(kernel) {

@@ -1,7 +1,8 @@
 //! A page per kernel: what it is, and what it answers.
 
+use super::differences::neighbours_of;
 use super::{Material, Subject, layout, sign};
-use crate::matrix::Source;
+use crate::matrix::{Archive, Origin, Source};
 use crate::report::coverage;
 use maud::{Markup, html};
 use std::collections::BTreeMap;
@@ -17,17 +18,15 @@ pub(super) fn pages(material: &Material<'_>, subjects: &[Subject<'_>]) -> BTreeM
 
 fn page(material: &Material<'_>, subjects: &[Subject<'_>], place: usize, kernel: &str) -> Markup {
     let kernels = material.evidence.kernels;
-    let neighbours = [
-        place.checked_sub(1).and_then(|before| Some((kernels.get(before)?, kernels.get(place)?))),
-        kernels.get(place + 1).map(|after| (&kernels[place], after)),
-    ];
+    let neighbours =
+        neighbours_of(kernels).into_iter().filter(|(before, after)| [*before, *after].contains(&place));
     let figures = coverage::coverage(material.evidence.snapshots, &[kernel.to_owned()]);
     html! {
         p.kind { "kernel" }
         h1 { (kernel) }
         p { (build(material, kernel)) }
         ul {
-            @for (before, after) in neighbours.into_iter().flatten() {
+            @for (before, after) in neighbours.map(|(before, after)| (&kernels[before], &kernels[after])) {
                 li { a href=(format!("../differences/{before}-to-{after}.html")) { "what changed from " (before) " to " (after) } }
             }
         }
@@ -62,6 +61,9 @@ fn build(material: &Material<'_>, kernel: &str) -> String {
         }
         Some((Source::Upstream(version), lsm)) => {
             format!("A mainline build of {version}, booted with lsm={lsm}.")
+        }
+        Some((Source::Archive(Archive { origin: package @ Origin::Debian(_), .. }), lsm)) => {
+            format!("Debian's {package} built with the project's fragments, booted with lsm={lsm}.")
         }
         Some((Source::Archive(archive), lsm)) => {
             format!("Linux {} built with the project's fragments, booted with lsm={lsm}.", archive.release())

@@ -130,3 +130,23 @@ fn embedded_data_cannot_end_its_element() {
     let table: serde_json::Value = serde_json::from_str(data).unwrap();
     assert!(!data.contains('<') && table["rows"].as_array().unwrap().len() > 100);
 }
+
+#[test]
+fn flavours_are_compared_with_their_version_and_with_both_neighbours() {
+    let kernels: Vec<String> =
+        ["6.0", "6.1", "6.1-fragments", "6.2", "mine", "mine-too"].map(str::to_owned).to_vec();
+    let pairs: Vec<String> = differences::neighbours_of(&kernels)
+        .into_iter()
+        .map(|(before, after)| format!("{} {}", kernels[before], kernels[after]))
+        .collect();
+    let wanted = [
+        "6.0 6.1",
+        "6.0 6.1-fragments",
+        "6.1 6.1-fragments",
+        "6.1 6.2",
+        "6.1-fragments 6.2",
+        "6.2 mine",
+        "mine mine-too",
+    ];
+    assert_eq!(pairs, wanted);
+}

@@ -6,7 +6,10 @@ use super::merge::find_case;
 use crate::normalize::{Normal, NormalCase};
 use similar::{ChangeTag, TextDiff};
 use std::fmt::Write as _;
+use std::time::Duration;
 
+/// How long the shortest difference of two texts is looked for, before any will do. Those of a probe take microseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Unchanged lines shown around a changed one.
 const CONTEXT: usize = 2;
 
@@ -39,7 +42,7 @@ fn add_part(text: &mut String, title: &str, expected: &str, given: &str) {
     }
     // Writing to a string cannot fail.
     let _ = writeln!(text, "@@ {title}");
-    let diff = TextDiff::from_lines(expected, given);
+    let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(expected, given);
     for hunk in diff.unified_diff().context_radius(CONTEXT).iter_hunks() {
         for change in hunk.iter_changes() {
             let sign = match change.tag() {

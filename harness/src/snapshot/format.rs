@@ -23,12 +23,16 @@
 
 use super::{Snapshot, SnapshotError, block, kernels};
 use crate::normalize::Normal;
+use probes::record::CASES_MAX;
 use serde::Deserialize;
 use serde_yaml::{Mapping, Value};
 use std::path::Path;
 
 /// The front matter's `source`, as insta names the file of the assertion.
 pub const SOURCE: &str = "harness/src/snapshot/assert.rs";
+
+/// The most kernels that a file may name; they are looked up one by one.
+const KERNELS_MAX: usize = 1000;
 
 /// A body as YAML holds it.
 #[derive(Deserialize)]
@@ -135,6 +139,8 @@ struct Reader<'a> {
     path: &'a Path,
     /// What follows the front matter.
     body: &'a str,
+    /// Its lines.
+    lines: Vec<&'a str>,
     /// Lines of the front matter.
     offset: usize,
 }
@@ -145,7 +151,7 @@ impl<'a> Reader<'a> {
             .strip_prefix("---\n")
             .and_then(|rest| rest.find("\n---\n").map(|at| at + "---\n\n---\n".len()));
         let (head, body) = text.split_at(front.unwrap_or(0));
-        Self { path, body, offset: head.lines().count() }
+        Self { path, body, lines: body.lines().collect(), offset: head.lines().count() }
     }
 
     fn read(&self) -> Result<Snapshot, SnapshotError> {
@@ -159,6 +165,14 @@ impl<'a> Reader<'a> {
             self.error(line, &problem.to_string())
         })?;
         let names: Vec<String> = body.kernels.split_whitespace().map(str::to_owned).collect();
+        if names.len() > KERNELS_MAX || body.cases.len() > CASES_MAX {
+            let limits = format!("at most {KERNELS_MAX} kernels and {CASES_MAX} cases");
+            return Err(self.error(self.line_of("kernels", 0) + 1, &format!("a snapshot holds {limits}")));
+        }
+        if let Some(name) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+            let problem = format!("{:?} is there twice", name.1);
+            return Err(self.error(self.line_of("kernels", 0) + 1, &problem));
+        }
         let mut outcomes: Vec<Option<Normal>> = vec![None; names.len()];
         self.each(&names, &body.outcome, self.line_of("outcome", 0), |place, value| {
             let (outcome, warnings) = block::outcome_from(value)?;
@@ -224,11 +238,11 @@ impl<'a> Reader<'a> {
 
     /// The index of the body's first line from `from` on that begins with this key; `from` when there is none.
     fn line_of(&self, key: &str, from: usize) -> usize {
-        let begins = |line: &str| {
+        let begins = |line: &&str| {
             let line = line.trim_start().trim_start_matches(['\'', '"', '?', ' ']);
             line.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(['\'', '"']).starts_with(':'))
         };
-        let found = self.body.lines().skip(from).position(begins);
+        let found = self.lines.get(from..).and_then(|lines| lines.iter().position(begins));
         found.map_or(from, |place| from + place)
     }
 
@@ -353,6 +367,7 @@ mod tests {
     #[case::unknown_kernel("only 6.12:", "only 6.13:", "only 6.13", "6.13")]
     #[case::overlap("only 6.12:", "until 6.12:", "until 6.12", "two blocks")]
     #[case::bad_ending("accepted, fired, denied", "accepted, tired", "accepted, tired", "tired")]
+    #[case::twice("kernels: 5.10 6.1", "kernels: 5.10 5.10 6.1", "kernels:", "twice")]
     #[case::no_outcome("kernels: 5.10 6.1", "kernels: 5.10 5.99 6.1", "kernels:", "5.99")]
     #[case::not_yaml("  from 6.1: observed", "  from 6.1: [", "from 6.1: [", "")]
     #[case::unknown_field("question:", "quetsion:", "quetsion:", "quetsion")]

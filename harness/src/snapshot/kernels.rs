@@ -53,7 +53,7 @@ pub(super) fn members(all: &[String], phrase: &str) -> Result<Vec<usize>, String
     if phrase == "all" {
         return Ok((0..all.len()).collect());
     }
-    let mut found = Vec::new();
+    let mut found = vec![false; all.len()];
     for part in phrase.split(", ") {
         let words: Vec<&str> = part.split(' ').collect();
         let (first, last) = match words.as_slice() {
@@ -66,11 +66,9 @@ pub(super) fn members(all: &[String], phrase: &str) -> Result<Vec<usize>, String
         if first > last {
             return Err(format!("{part:?} names no kernels: they stand in the other order in `kernels`"));
         }
-        found.extend(first..=last);
+        found[first..=last].fill(true);
     }
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
+    Ok((0..all.len()).filter(|&place| found[place]).collect())
 }
 
 fn place(all: &[String], name: &str) -> Result<usize, String> {

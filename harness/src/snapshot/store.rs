@@ -8,6 +8,7 @@ use super::compare::{by_probe, is_gone};
 use super::{Known, Snapshot, SnapshotError, merge, parse, render};
 use crate::model::KernelRun;
 use crate::normalize::Normal;
+use crate::text;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -310,7 +311,7 @@ fn set_readable(file: &std::fs::File) -> std::io::Result<()> {
 }
 
 fn read_text(path: &Path) -> Result<Option<String>, SnapshotError> {
-    match std::fs::read_to_string(path) {
+    match text::read(path, text::WRITTEN) {
         Ok(text) => Ok(Some(text)),
         Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(SnapshotError::Io { action: "read", path: path.to_owned(), source }),

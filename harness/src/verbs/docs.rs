@@ -59,7 +59,7 @@ fn read_data(folder: &Path) -> Result<Vec<Data>, Failure> {
     paths.sort();
     let mut data = Vec::new();
     for path in paths {
-        let text = std::fs::read_to_string(&path).map_err(|error| failure(&path, error))?;
+        let text = crate::text::read(&path, crate::text::WRITTEN).map_err(|error| failure(&path, error))?;
         data.push(Data { path, text });
     }
     Ok(data)

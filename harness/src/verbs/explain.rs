@@ -7,7 +7,7 @@ use super::project::{Project, probe_globs};
 use super::run::prepare_and_run;
 use crate::cli::{ExplainOptions, Format, Selection};
 use crate::exit::{self, Failure};
-use crate::facts::{self, Item};
+use crate::facts::{self, Item, Version};
 use crate::model::KernelRun;
 use crate::normalize::{Normal, NormalCase};
 use crate::progress::Progress;
@@ -166,10 +166,13 @@ fn history(item: &Item) -> String {
     text + "\n"
 }
 
-/// Runs the probe on the newest kernel of the matrix, which leaves its programs in the folder of `show`. A machine that
+/// Runs the probe on the newest kernel of the matrix (not on a further build of it), which leaves its programs in the folder of `show`. A machine that
 /// cannot be had costs the program, not the answer.
 fn boot_for_program(project: &Project, options: &ExplainOptions, id: &str, progress: &Progress) {
-    let newest = project.matrix().ok().and_then(|matrix| Some(matrix.rows.last()?.name.clone()));
+    let newest = project.matrix().ok().and_then(|matrix| {
+        let mut names = matrix.rows.into_iter().rev().map(|row| row.name);
+        names.find(|name| Version::of_flavour(name).is_none())
+    });
     let selection =
         Selection { kernels: newest.into_iter().collect(), probes: vec![id.to_owned()], shard: None };
     let folder = project.work_folder().join("show");

@@ -32,7 +32,7 @@ struct RowReport {
     name: String,
     /// `debian`, `upstream`, `archive` or `path`.
     source: &'static str,
-    /// What exactly: package and version, a mainline version, an address, a path.
+    /// What exactly: package and version (of an image or of sources), a mainline version, an address, a path.
     origin: String,
     /// Whether the image is a package that can be fetched.
     packaged: bool,
@@ -110,7 +110,7 @@ fn describe(row: &Row, cache: &Cache) -> RowReport {
     let (source, origin) = match &row.source {
         Source::Debian(debian) => ("debian", format!("{} {}", debian.package.full, debian.version)),
         Source::Upstream(version) => ("upstream", version.clone()),
-        Source::Archive(archive) => ("archive", archive.url.clone()),
+        Source::Archive(archive) => ("archive", archive.origin.to_string()),
         Source::Path(path) => ("path", path.display().to_string()),
     };
     RowReport {

@@ -6,6 +6,7 @@ use super::project::{Project, Subject, check_releases, ids_in, known, probe_glob
 use super::resume::{self, Manifest, Options, Resumed};
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
+use crate::facts::Version;
 use crate::interrupt;
 use crate::matrix::{Matrix, Row, Source};
 use crate::model::{FORMAT, ImageFacts, KernelRun};
@@ -433,8 +434,10 @@ fn row_for(matrix: &Matrix, run: &KernelRun) -> Option<String> {
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     };
     let wanted = version(release);
-    let older = matrix.rows.iter().filter(|row| version(&row.name) <= wanted);
-    older.max_by_key(|row| version(&row.name)).or(matrix.rows.first()).map(|row| row.name.clone())
+    // Of one version's rows the one that is called by it: a flavour is a particular build.
+    let plain = || matrix.rows.iter().filter(|row| Version::of_flavour(&row.name).is_none());
+    let older = plain().filter(|row| version(&row.name) <= wanted);
+    older.max_by_key(|row| version(&row.name)).or(plain().next()).map(|row| row.name.clone())
 }
 
 fn report(

@@ -194,6 +194,8 @@ pub(super) struct Tag {
 }
 
 const MAGIC: u16 = 0xeb9f;
+/// No name or tag of a kernel comes near this, and many types may share one string.
+const MAX_STRING: usize = 4096;
 /// Length of the header up to and including the string section's bounds.
 const HEADER: usize = 24;
 /// The common part of every type.
@@ -310,10 +312,10 @@ impl Layer {
         layer.data.get(layer.strings.clone())?.get(start..)
     }
 
-    /// The string at an offset, without its NUL.
+    /// The string at an offset, without its NUL; `None` where it is longer than [`MAX_STRING`].
     pub(super) fn string(&self, offset: u32) -> Option<&[u8]> {
         let bytes = self.string_tail(offset)?;
-        bytes.get(..bytes.iter().position(|&b| b == 0)?)
+        bytes.get(..bytes.iter().take(MAX_STRING).position(|&b| b == 0)?)
     }
 
     /// The index of names, built on the first call.
@@ -342,10 +344,10 @@ impl Layer {
     pub(super) fn find(&self, kind: Kind, name: &str) -> Option<u32> {
         let same = |id: u32| {
             let entry = self.entry(id)?;
-            let name = name.as_bytes();
-            (entry.kind == kind && self.string(entry.name_off) == Some(name)).then_some(id)
+            (entry.kind == kind && self.string_is(entry.name_off, name.as_bytes())).then_some(id)
         };
-        let mut candidates = self.names().candidates(name.as_bytes());
+        // A longer one is nobody's name, and would be compared with every type.
+        let mut candidates = self.names().candidates(name.as_bytes()).take_while(|_| name.len() < MAX_STRING);
         candidates.find_map(|index| same(self.first_id.checked_add(index)?))
     }
 }

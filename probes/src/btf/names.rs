@@ -7,6 +7,8 @@ use super::Kind;
 use super::blob::{Blob, Words};
 use super::layer::Layer;
 
+/// How much of a name counts; the kernel's own limit is below (KSYM_NAME_LEN, 512 from 6.1 on: include/linux/kallsyms.h).
+const MAX_NAME: usize = 512;
 /// The end of a chain.
 const NONE: u32 = u32::MAX;
 
@@ -52,10 +54,12 @@ impl Names {
     }
 }
 
-/// FNV-1a over the bytes before the first NUL, so that a string need not be measured first.
+/// FNV-1a over the bytes before the first NUL, so that a string need not be measured first; over no more than the longest
+/// name has, so that types that share one endless string do not take time without end.
 fn hash(bytes: &[u8]) -> u32 {
     bytes
         .iter()
+        .take(MAX_NAME)
         .take_while(|&&b| b != 0)
         .fold(0x811c_9dc5, |hash: u32, &b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193))
 }

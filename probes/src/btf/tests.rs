@@ -235,3 +235,27 @@ fn this_machines_kernel_if_it_shows_its_types() {
     let by_scan = btf.functions().find(|&(_, name)| name == "vfs_read").map(|(id, _)| id);
     assert_eq!(btf.function("vfs_read"), by_scan);
 }
+
+/// Half of the bytes are types, half one endless string that is the name of each: work that is their product is none that
+/// ends. The numbers are small enough for the right way and a thousand times too large for the other.
+#[test]
+fn types_that_share_an_endless_name_take_no_endless_time() {
+    const TYPES: usize = 100_000;
+    const NAME: usize = 4 << 20;
+    let word = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+    let mut bytes = vec![0x9f, 0xeb, 1, 0];
+    for number in [24, 0, TYPES * 12, TYPES * 12, NAME + 2] {
+        bytes.extend(word(number));
+    }
+    for _ in 0..TYPES {
+        bytes.extend([word(1), word(7 << 24), word(0)].concat()); // a forward declaration
+    }
+    bytes.push(0);
+    bytes.extend(std::iter::repeat_n(b'n', NAME));
+    bytes.push(0);
+    let btf = Btf::parse(bytes).unwrap();
+    btf.warm();
+    assert_eq!(btf.name(1), None);
+    let name = "n".repeat(NAME - 1);
+    assert_eq!(btf.find(Kind::Fwd, &name), None);
+}

@@ -74,6 +74,39 @@ fn a_second_stage_that_does_not_fit_is_refused() {
 }
 
 #[test]
+fn a_guest_that_sets_the_harness_back_is_not_read_twice() {
+    let (mut host, mut guest, _file) = pair();
+    guest.send(&Message::Done { records: 7 }).unwrap();
+    assert!(host.receive().unwrap().is_some());
+    for tail in [0, u64::MAX - 3] {
+        host.region.tail().store(tail, Ordering::Relaxed);
+        assert_eq!(host.receive().unwrap(), None);
+    }
+}
+
+#[test]
+fn a_flood_ends() {
+    let case = br#"{"name":"a","phase":"load","end":"done"}"#;
+    let (mut host, mut guest, _file) = pair();
+    let mut taken = 0;
+    let error = loop {
+        guest.send_case("a/b", case).unwrap();
+        match host.receive() {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(taken, CASES_MAX + 1);
+    assert!(error.to_string().contains("more than a guest may send"), "{error}");
+    let (mut host, mut guest, _file) = pair();
+    (host.taken, host.messages) = (0, MESSAGES_MAX);
+    guest.send(&Message::Done { records: 7 }).unwrap();
+    assert!(host.receive().is_err());
+    (host.taken, host.messages) = (STREAM_MAX + 1, 0);
+    assert!(host.receive().is_err());
+}
+
+#[test]
 fn the_ring_wraps() {
     let (mut host, mut guest, _file) = pair();
     for round in 0..40 {

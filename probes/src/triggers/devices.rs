@@ -107,15 +107,17 @@ fn control(file: &File, command: usize, number: usize) -> Result<(), Errno> {
     unsafe { syscall(libc::SYS_ioctl, [index(file), command, number, 0, 0, 0]) }.map(drop)
 }
 
-/// `ioctl(2)` that makes a block device.
+/// `ioctl(2)` that makes a block device, each time another. They stay until the machine goes: to remove one takes as long
+/// as ten probes.
 ///
 /// # Errors
 /// The errno of opening the control device.
 pub fn new_loop() -> Result<Act, Errno> {
     let loops = loop_control()?;
+    let mut minor = 100;
     act(move |arm: Arm| {
-        arm.during(|| control(&loops, ADD, 100))?;
-        control(&loops, REMOVE, 100)
+        minor += 1;
+        arm.during(|| control(&loops, ADD, minor))
     })
 }
 

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The program type.
 const LSM: &str = "BPF_PROG_TYPE_LSM";
+/// There are some twenty groups. They are followed by recursion, and each is looked for in all.
+const GROUPS_MAX: usize = 1000;
 
 #[derive(Deserialize)]
 struct File {
@@ -64,6 +66,10 @@ impl File {
 /// Corrects the list of LSM programs.
 pub(super) fn correct(fix: &mut Fix, file: &Data, evidence: &Evidence<'_>) {
     let Some(data) = fix.read::<File>(file) else { return };
+    if data.groups.len() > GROUPS_MAX {
+        let what = format!("the file is left alone: it has more than {GROUPS_MAX} groups");
+        return fix.propose(&file.path, what, Vec::new());
+    }
     let mut lines = Lines::of(&file.text);
     let lists = lists(&lines);
     let Some(own) = lists.iter().find(|block| block.key == LSM && data.programs.contains_key(LSM)).cloned()

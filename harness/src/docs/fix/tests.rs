@@ -126,3 +126,16 @@ fn every_edit_has_its_evidence() {
     let text = evidence_text(&fix);
     assert!(text.contains("`helpers/bpf_d_path/callable`") && text.contains("## Proposed"), "{text}");
 }
+
+#[test]
+fn a_chain_of_groups_without_end_is_not_followed() {
+    let mut text = String::from("groups:\n");
+    for group in 0..100_000 {
+        text += &format!("  g{group}:\n  - group: g{}\n", group + 1);
+    }
+    text += "programs:\n  BPF_PROG_TYPE_LSM:\n  - group: g0\n";
+    let page = Page::parse(Path::new("docs/page.md"), "");
+    let data = [Data { path: "helpers-functions.yaml".into(), text }];
+    let fix = fix(&page, &check(&page, &evidence()), &data, &evidence());
+    assert!(fix.proposals.iter().any(|edit| edit.what.contains("left alone")));
+}

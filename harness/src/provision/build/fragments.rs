@@ -2,7 +2,6 @@
 
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Why fragments cannot be used.
@@ -57,7 +56,7 @@ impl Wishes {
     pub fn read(files: &[PathBuf]) -> Result<Self, FragmentError> {
         let mut wishes = Self::default();
         for path in files {
-            let text = fs::read_to_string(path)
+            let text = crate::text::read(path, crate::text::WRITTEN)
                 .map_err(|source| FragmentError::Read { path: path.clone(), source })?;
             wishes.add(&text, path)?;
         }

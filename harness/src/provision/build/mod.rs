@@ -6,13 +6,15 @@ pub mod fragments;
 mod traps;
 pub mod tree;
 
+pub use download::unpack;
+
 use super::entry::{BuildFacts, Entry, EntryError, Meta};
 use super::modules;
 use super::tools::{self, ToolError};
 use crate::cache::{Cache, CacheError, TempDir};
 use crate::child::{ChildError, Command};
 use crate::exit::{self, ExitCode};
-use crate::matrix::{Archive, Row};
+use crate::matrix::{Archive, Origin, Row};
 use crate::progress::{Progress, Task};
 use crate::vmm::guard;
 use fragments::{FragmentError, Wishes};
@@ -170,7 +172,10 @@ impl Order<'_> {
                 (tree, origin)
             }
             None => {
-                let origin = format!("{} sha256:{}", archive.url, archive.sha256);
+                let origin = match &archive.origin {
+                    Origin::Tarball { url, sha256 } => format!("{url} sha256:{sha256}"),
+                    package @ Origin::Debian(_) => format!("Debian's {package}"),
+                };
                 if let Some(entry) = self.kept(&origin, &wishes, &tools)? {
                     return Ok(Built { entry, fresh: false });
                 }

@@ -79,8 +79,8 @@ impl Tree {
         let absolute = fs::canonicalize(path)
             .map_err(|error| TreeError::NoTree { path: path.to_owned(), why: error.to_string() })?;
         let no_tree = |why: &str| TreeError::NoTree { path: path.to_owned(), why: why.to_owned() };
-        let makefile =
-            fs::read_to_string(absolute.join("Makefile")).map_err(|_| no_tree("it has no Makefile"))?;
+        let makefile = crate::text::read(&absolute.join("Makefile"), crate::text::WRITTEN)
+            .map_err(|_| no_tree("it has no Makefile"))?;
         let release = release(&makefile).ok_or_else(|| no_tree("its Makefile names no version"))?;
         if !absolute.join("security/security.c").is_file() {
             return Err(no_tree("it has no security/security.c"));

@@ -85,6 +85,9 @@ struct Ready {
     release: u32,
     member: u32,
     next: Option<u32>,
+    /// Whether acquiring never gives NULL, so that a program must not ask: `bpf_task_acquire` up to 6.3 (6.3
+    /// kernel/bpf/verifier.c, `reg_type_not_null`).
+    always_gives: bool,
 }
 
 impl Ready {
@@ -96,6 +99,8 @@ impl Ready {
             member: bench.offset(object.record, object.member)?,
             next: bench.offset(object.record, "next").ok(),
             map: map(bench, object)?,
+            always_gives: object.record == TASK.record
+                && bench.attempt.kfunc("bpf_task_acquire_not_zero").is_ok(),
             object,
         })
     }
@@ -116,7 +121,11 @@ impl Ready {
             asm.st_imm(Size::DW, Reg::R10, -16, 0);
             stack(asm, Reg::R1, -16);
         }
-        asm.call_kfunc(self.acquire, 0).jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R9, Reg::R0);
+        asm.call_kfunc(self.acquire, 0);
+        if !self.always_gives {
+            asm.jeq_imm(Reg::R0, 0, "pass");
+        }
+        asm.mov_reg(Reg::R9, Reg::R0);
     }
 
     /// Points R9 at such an object without owning it.

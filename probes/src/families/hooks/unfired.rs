@@ -87,6 +87,11 @@ const REASONS: &[(&[&str], &str)] = &[
         "up to 5.16 it is called by NFS and Ceph alone (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server",
     ),
     (
+        &["inode_init_security"],
+        "from 6.6 on called only where a module stores xattrs (security/security.c, security_inode_init_security), as SELinux, \
+         Smack and, from 6.9 on, EVM do: not with the matrix's lsm= on 6.6 to 6.8",
+    ),
+    (
         &["cred_getlsmprop", "cred_getsecid"],
         "5.10 has no IMA, which up to 6.16 asks for the new credentials when a program is executed \
          (security/integrity/ima/ima_main.c, ima_bprm_check), by the newer of the two hooks where both are there; from 6.17 \

@@ -96,6 +96,33 @@ impl Body<'_> {
         self.btf.function(kfunc).is_some()
     }
 
+    /// Whether a kfunc that may give nothing on later kernels always gives something on this one, so that a program must not
+    /// ask: where it finds nothing, it would keep the reference (6.3 kernel/bpf/verifier.c, `reg_type_not_null`, does not
+    /// know that a trusted pointer is none). `bpf_task_acquire` may give nothing since it does what
+    /// `bpf_task_acquire_not_zero` did, which went then, and `bpf_rbtree_remove` since adding is called `.._impl` (6.4
+    /// kernel/bpf/helpers.c).
+    fn always_gives(&self, kfunc: &str) -> bool {
+        match kfunc {
+            "bpf_task_acquire" => self.counts_usage(),
+            "bpf_rbtree_remove" => !self.knows("bpf_rbtree_add_impl"),
+            _ => false,
+        }
+    }
+
+    /// Whether acquiring a task counts in its `usage` and not in its `rcu_users` (6.3 kernel/bpf/helpers.c,
+    /// `bpf_task_acquire` and `bpf_task_acquire_not_zero`, of which later kernels have one).
+    pub(super) fn counts_usage(&self) -> bool {
+        self.knows("bpf_task_acquire_not_zero")
+    }
+
+    /// `R0 = the task in R1`, acquired; passes where there is none.
+    pub(super) fn acquire_task(&mut self) {
+        self.kfunc("bpf_task_acquire");
+        if !self.always_gives("bpf_task_acquire") {
+            self.jeq_imm(Reg::R0, 0, "pass");
+        }
+    }
+
     /// The id of one of the program's own types, of a row that holds something.
     pub(super) fn own_type(&mut self, name: &str) -> u32 {
         let found = self.own.and_then(|own| own.type_id(name));
@@ -287,7 +314,10 @@ impl Body<'_> {
                 }
             }
             Returns::Nullable | Returns::Owned(_, true) => {
-                self.jeq_imm(Reg::R0, 0, "null").mov_reg(GOT, Reg::R0);
+                if !self.always_gives(row.name) {
+                    self.jeq_imm(Reg::R0, 0, "null");
+                }
+                self.mov_reg(GOT, Reg::R0);
             }
             Returns::Owned(_, false) => {
                 self.mov_reg(GOT, Reg::R0);
@@ -298,7 +328,8 @@ impl Body<'_> {
         if let Returns::Owned(release, _) = row.returns {
             self.give_back(row, release, GOT);
         }
-        if matches!(row.returns, Returns::Nullable | Returns::Owned(_, true)) {
+        if matches!(row.returns, Returns::Nullable | Returns::Owned(_, true)) && !self.always_gives(row.name)
+        {
             self.ja("done").label("null").st_imm(Size::DW, PAGE, WAS_NULL, 1).label("done");
         }
         (row.finally)(self);
@@ -307,11 +338,13 @@ impl Body<'_> {
     /// The call of a row's kfunc, and what comes right after it.
     pub(super) fn call_of(&mut self, row: &Row) {
         self.kfunc(row.name);
-        if let Some(after) = &row.after {
-            self.mov_reg(GOT, Reg::R0);
-            after(self);
-            self.mov_reg(Reg::R0, GOT);
+        let Some(after) = &row.after else { return };
+        if self.returns_nothing(row.name) {
+            return after(self);
         }
+        self.mov_reg(GOT, Reg::R0);
+        after(self);
+        self.mov_reg(Reg::R0, GOT);
     }
 
     /// Gives back the reference that a row's kfunc has returned.
@@ -331,9 +364,18 @@ impl Body<'_> {
     }
 
     fn returns_number(&self, name: &str) -> bool {
-        let ret = self.btf.function(name).and_then(|id| self.btf.prototype(id)).map_or(0, |proto| proto.ret);
-        ret != 0 && self.btf.pointee(ret).is_none()
+        !self.returns_nothing(name) && self.btf.pointee(returned_type(self.btf, name)).is_none()
     }
+
+    fn returns_nothing(&self, name: &str) -> bool {
+        returned_type(self.btf, name) == 0
+    }
+}
+
+/// The type of what a function returns, 0 where that is nothing: some kfuncs return a number that once did not, as
+/// `bpf_list_push_front` (6.3 kernel/bpf/helpers.c).
+pub(super) fn returned_type(btf: &Btf, name: &str) -> u32 {
+    btf.function(name).and_then(|id| btf.prototype(id)).map_or(0, |prototype| prototype.ret)
 }
 
 /// The value of an enumerator. Every enum of the kernel is looked at for it, and a probe asks for the same again and

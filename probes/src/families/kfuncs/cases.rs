@@ -1,14 +1,15 @@
 //! The cases that follow from a row.
 
-use super::body::{Body, Built, RESULT, RETURNED, WAS_NULL, build};
+use super::body::{self, Body, Built, RESULT, RETURNED, WAS_NULL, returned_type};
 use super::own::{Holds, Own};
 use super::row::{Also, Code, GOT, Machine, Returns, Row, Sleep, Wrong, WrongKind};
 use crate::asm::Asm;
 use crate::bpf::{
     self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, LoadError, Loaded, ProgSpec,
 };
-use crate::btf::Btf;
+use crate::btf::{Btf, Kind};
 use crate::errno::Errno;
+use crate::helper;
 use crate::insn::Reg;
 use crate::results::{Results, TARGET};
 use crate::session::{Attempt, Ended, Session, Stop};
@@ -222,6 +223,29 @@ fn knows_no_sleepable(attempt: &Attempt<'_>) -> Result<bool, Ended> {
     )
 }
 
+/// The program of a row whose kfunc is there. What else it needs and the kernel does not have says nothing about the kfunc.
+fn build(
+    attempt: &mut Attempt<'_>,
+    hook: &str,
+    has: (&Results, Option<&Own>),
+    code: impl FnOnce(&mut Body<'_>),
+) -> Result<Built, Ended> {
+    let takes =
+        |what: &str| Ended::CouldNotTell(format!("asking takes {what}, which this kernel does not have"));
+    let built = match body::build(attempt, hook, has, code) {
+        Err(Ended::Absent(what)) => return Err(takes(&what)),
+        built => built?,
+    };
+    let btf = attempt.btf()?;
+    if let Some(list) = btf.find(Kind::Enum, "bpf_func_id") {
+        let unknown = |name: &&str| btf.enum_value(Some(list), &format!("BPF_FUNC_{name}")).is_none();
+        if let Some(name) = built.program.asm.helpers().filter_map(helper::name).find(unknown) {
+            return Err(takes(&format!("helper bpf_{name}")));
+        }
+    }
+    Ok(built)
+}
+
 /// A results page and user space, both ready; the target is named only for the trigger.
 fn ready(attempt: &mut Attempt<'_>, row: &Row) -> Result<Results, Ended> {
     known(attempt, row)?;
@@ -304,7 +328,11 @@ fn compare(
     expected: Option<i64>,
 ) -> Result<(), Ended> {
     let btf = attempt.btf()?;
-    let ret = btf.function(kfunc).and_then(|id| btf.prototype(id)).map_or(0, |prototype| prototype.ret);
+    let ret = returned_type(btf, kfunc);
+    if ret == 0 {
+        attempt.see("result", "it returns nothing");
+        return Ok(());
+    }
     let shift = 64 - 8 * btf.size_of(ret).unwrap_or(8).clamp(1, 8);
     let cut = |number: i64| (number << shift) >> shift;
     match expected {

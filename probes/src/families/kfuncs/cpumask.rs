@@ -1,11 +1,17 @@
 //! Kfuncs about CPU masks. Only CPU 0 and "all" are used, which every machine has.
 
-use super::body::{BUFFER, Body};
+use super::body::{BUFFER, Body, RESULT};
 use super::row::{GOT, KEPT, Row, kfunc};
 use crate::insn::{Reg, Size};
+use crate::results::Results;
+use crate::session::Attempt;
 use std::fs;
 
 const CPUMASK: &str = "kernel/bpf/cpumask.c";
+/// How many CPUs a program counts by itself.
+const COUNTED: u32 = 8;
+/// A kfunc that may give more than one number for the same thing.
+const FIRST_AND: &str = "bpf_cpumask_first_and";
 /// Where programs with two masks keep the second.
 const OTHER: i32 = -32;
 
@@ -51,11 +57,20 @@ fn release_kept(b: &mut Body<'_>) {
     b.release("bpf_cpumask_release", KEPT);
 }
 
-/// Leaves how many CPUs the mask in a register has.
+/// Leaves how many CPUs the mask in a register has. Before the kfunc for that (6.8) they are counted, up to
+/// [`COUNTED`]: no machine of the suite has more.
 fn leave_weight(b: &mut Body<'_>, mask: Reg) {
     b.mov_reg(Reg::R1, mask);
-    b.kfunc("bpf_cpumask_weight");
-    b.mov32_reg(Reg::R0, Reg::R0);
+    if b.knows("bpf_cpumask_weight") {
+        b.kfunc("bpf_cpumask_weight");
+        b.mov32_reg(Reg::R0, Reg::R0);
+    } else {
+        b.follow(Reg::R1, "bpf_cpumask", "cpumask.bits");
+        b.mov_imm(Reg::R0, 0);
+        for _ in 0..COUNTED {
+            b.mov_reg(Reg::R2, Reg::R1).and_imm(Reg::R2, 1).add_reg(Reg::R0, Reg::R2).rsh_imm(Reg::R1, 1);
+        }
+    }
     b.leave(0, Reg::R0);
 }
 
@@ -201,13 +216,23 @@ fn release_two(b: &mut Body<'_>) {
     release_kept(b);
 }
 
+/// Where there is no CPU in both it gives the number of CPU ids, or of the bits of a mask where these are few (6.6
+/// include/linux/cpumask.h, `cpumask_first_and`: at least `nr_cpu_ids`).
+fn names_no_cpu(attempt: &mut Attempt<'_>, results: &Results) {
+    let given = results.get(RESULT) & u64::from(u32::MAX);
+    match cpu_ids().and_then(|ids| u64::try_from(ids).ok()) {
+        Some(ids) => attempt.holds("the result is the number of no CPU", given >= ids),
+        None => attempt.see("result", "user space could not find out"),
+    }
+}
+
 /// Kfuncs that compare two masks: what they give for `{0}` and the empty one.
 fn of_two_masks() -> Vec<Row> {
     const TABLE: &[Known<i64>] = &[
         ("bpf_cpumask_equal", || Some(0)),
         ("bpf_cpumask_intersects", || Some(0)),
         ("bpf_cpumask_subset", || Some(0)),
-        ("bpf_cpumask_first_and", cpu_ids),
+        (FIRST_AND, cpu_ids),
         ("bpf_cpumask_any_and_distribute", cpu_ids),
     ];
     let row = |&(name, known): &Known<i64>| {
@@ -217,8 +242,8 @@ fn of_two_masks() -> Vec<Row> {
                 b.mov_reg(Reg::R1, KEPT).ldx(Size::DW, Reg::R2, Reg::R10, OTHER);
             })
             .finally(release_two)
-            .gives_as_known(known)
             .not_null(Reg::R2);
+        let row = if name == FIRST_AND { row.checks(names_no_cpu) } else { row.gives_as_known(known) };
         let same: i64 = i64::from(!name.contains("_and"));
         row.also("with-itself", same, |b| {
             b.mov_reg(Reg::R2, KEPT);

@@ -10,7 +10,8 @@ use crate::spec::{Probe, source};
 use std::collections::BTreeSet;
 
 /// Every function that is tagged `bpf_kfunc` in a kernel of the suite, those that were kfuncs before there were tags
-/// (6.1), and those that documentation lists and no kernel of the suite has.
+/// (6.10; from the sources, where they are listed with `BTF_ID_FLAGS`), and those that documentation lists and no kernel of
+/// the suite has.
 const NAMES: &str = include_str!("inventory.txt");
 /// The tag, which is in the kernel's BTF of every kernel since 6.10 (7.1 scripts/Makefile.btf, `decl_tag_kfuncs`).
 const TAG: &str = "bpf_kfunc";

@@ -10,7 +10,8 @@ use crate::spec::source;
 const HELPERS: &str = "kernel/bpf/helpers.c";
 
 /// The rows of this subject. Since 7.1 pushing exists twice: `.._impl`, whose last two arguments the program passes and
-/// the verifier replaces, and one that has none of them.
+/// the verifier replaces, and one that has none of them. Up to 6.3 there is only the one without, beside objects that are
+/// made and dropped by `.._impl` (6.3 kernel/bpf/helpers.c).
 pub(super) fn rows() -> Vec<Row> {
     vec![
         push("bpf_list_push_front_impl", "bpf_obj_new_impl", "bpf_obj_drop_impl", "6.14", 2),
@@ -54,7 +55,7 @@ pub(super) fn unlock(b: &mut Body<'_>) {
 pub(super) fn object(b: &mut Body<'_>, new: &str, name: &'static str, value: i32) {
     let id = b.own_type(name);
     b.mov_imm(Reg::R1, id).mov_imm(Reg::R2, 0);
-    b.kfunc(new);
+    b.first_kfunc(&[new, "bpf_obj_new_impl"]);
     b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0).st_imm(Size::DW, KEPT, 0, value);
 }
 
@@ -70,7 +71,7 @@ fn two(b: &mut Body<'_>) {
         object(b, "bpf_obj_new_impl", "node", value);
         lock(b);
         arguments(b);
-        b.kfunc("bpf_list_push_back_impl");
+        b.first_kfunc(&["bpf_list_push_back_impl", "bpf_list_push_back"]);
         unlock(b);
     }
 }
@@ -91,7 +92,7 @@ fn leave_first(b: &mut Body<'_>, drop: &str) {
     b.jeq_imm(GOT, 0, "pass");
     leave_value(b, 0, GOT);
     b.mov_reg(Reg::R1, GOT).add_imm(Reg::R1, -LINK).mov_imm(Reg::R2, 0);
-    b.kfunc(drop);
+    b.first_kfunc(&[drop, "bpf_obj_drop_impl"]);
 }
 
 /// What pushes: two nodes, 1 and then 2, of which `first` is at the front afterwards.

@@ -96,8 +96,8 @@ fn put() -> Row {
         })
         .wrong("misuse-of-another-type", |b| {
             b.current(Reg::R1);
-            b.kfunc("bpf_task_acquire");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+            b.acquire_task();
+            b.mov_reg(Reg::R1, Reg::R0);
             b.kfunc("bpf_put_mem_cgroup");
         })
 }

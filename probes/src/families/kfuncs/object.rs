@@ -241,8 +241,8 @@ fn throw() -> Row {
         })
         .wrong("misuse-with-a-reference", |b| {
             b.current(Reg::R1);
-            b.kfunc("bpf_task_acquire");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).mov_imm(Reg::R1, 0);
+            b.acquire_task();
+            b.mov_reg(GOT, Reg::R0).mov_imm(Reg::R1, 0);
             b.kfunc("bpf_throw");
             b.release("bpf_task_release", GOT);
         })

@@ -50,6 +50,8 @@ pub(super) const ROOT: u32 = 8;
 pub(super) const NUMBER: u32 = 24;
 /// Where `node` and `knot` have the field that links them, after a number.
 pub(super) const LINK: i32 = 8;
+/// Words of a node that the kernel does not know; what they are then does not matter.
+const NODE_WORDS: u32 = 3;
 /// Pages of an arena.
 pub(super) const ARENA_PAGES: u32 = 4;
 
@@ -81,7 +83,12 @@ impl Own {
             Holds::Arena => None,
             Holds::Value(value) => Some(value),
         };
-        let (blob, types) = types(value);
+        let btf = attempt.btf()?;
+        let words = |record: &str| {
+            let size = btf.record(record).and_then(|id| btf.size_of(id));
+            size.map_or(NODE_WORDS, |size| size / 8)
+        };
+        let (blob, types) = types(value, [words("bpf_list_node"), words("bpf_rb_node")]);
         let btf = bpf::btf_load(&blob)
             .map_err(|error| Ended::could_not("load the program's BTF", format!("{error}: {}", error.log)))?;
         let spec = match value {
@@ -136,7 +143,10 @@ fn mapped(arena: &OwnedFd) -> Result<MmapMut, Ended> {
 }
 
 /// The types, of which that of the map's value is only what is asked for: kernels differ in what they know.
-fn types(value: Option<Value>) -> (Vec<u8>, BTreeMap<&'static str, u32>) {
+///
+/// `words` are the sizes of `bpf_list_node` and `bpf_rb_node` here: both have one more since 6.6, and a kernel knows them
+/// by name and size (6.3 kernel/bpf/btf.c, `btf_find_struct`).
+fn types(value: Option<Value>, words: [u32; 2]) -> (Vec<u8>, BTreeMap<&'static str, u32>) {
     let mut b = BtfBuilder::new();
     let int = b.int("int", 4, SIGNED);
     let (word, half) = (b.int("word", 8, UNSIGNED), b.int("half", 4, UNSIGNED));
@@ -144,10 +154,11 @@ fn types(value: Option<Value>) -> (Vec<u8>, BTreeMap<&'static str, u32>) {
         let array = b.array(word, half, words);
         b.structure(name, words * 8, &[("__opaque", array, 0)])
     };
-    let (list_node, rb_node) = (opaque("bpf_list_node", 3), opaque("bpf_rb_node", 4));
+    let [list_words, rb_words] = words;
+    let (list_node, rb_node) = (opaque("bpf_list_node", list_words), opaque("bpf_rb_node", rb_words));
     let item = b.structure("item", 16, &[("value", word, 0), ("more", word, 8)]);
-    let node = b.structure("node", 32, &[("value", word, 0), ("link", list_node, 8)]);
-    let knot = b.structure("knot", 40, &[("value", word, 0), ("link", rb_node, 8)]);
+    let node = b.structure("node", 8 + 8 * list_words, &[("value", word, 0), ("link", list_node, 8)]);
+    let knot = b.structure("knot", 8 + 8 * rb_words, &[("value", word, 0), ("link", rb_node, 8)]);
     let mut types = BTreeMap::from([("int", int), ("item", item), ("node", node), ("knot", knot)]);
     if let Some(value) = value {
         types.insert("value", value_type(&mut b, value, &types));

@@ -48,9 +48,10 @@ fn acquire() -> Row {
         .spoilt("misuse-another-type", |b| b.context_argument(Reg::R1, 0))
 }
 
-/// `reg = how often the task in reg is held`, by those who count (`task_struct.rcu_users`).
+/// `reg = how often the task in reg is held`, by those who count as `bpf_task_acquire` does.
 fn holders(b: &mut Body<'_>, reg: Reg) {
-    b.follow(reg, "task_struct", "rcu_users.refs.counter");
+    let counter = if b.counts_usage() { "usage.refs.counter" } else { "rcu_users.refs.counter" };
+    b.follow(reg, "task_struct", counter);
 }
 
 /// The count goes up by one, and down again.
@@ -62,8 +63,8 @@ fn release() -> Row {
             holders(b, KEPT);
             b.leave(0, KEPT);
             b.current(Reg::R1);
-            b.kfunc("bpf_task_acquire");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R2, Reg::R0);
+            b.acquire_task();
+            b.mov_reg(Reg::R2, Reg::R0);
             holders(b, Reg::R2);
             b.sub_reg(Reg::R2, KEPT);
             b.leave(1, Reg::R2);
@@ -83,8 +84,8 @@ fn release() -> Row {
         })
         .wrong("misuse-used-afterwards", |b| {
             b.current(Reg::R1);
-            b.kfunc("bpf_task_acquire");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).mov_reg(Reg::R1, GOT);
+            b.acquire_task();
+            b.mov_reg(GOT, Reg::R0).mov_reg(Reg::R1, GOT);
             b.kfunc("bpf_task_release");
             leave_tgid(b);
         })

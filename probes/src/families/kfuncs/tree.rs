@@ -11,7 +11,7 @@ use crate::spec::source;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
 
-/// The rows of this subject. Since 7.1 adding exists twice, see `list`.
+/// The rows of this subject. Adding exists under two names, see `list`.
 pub(super) fn rows() -> Vec<Row> {
     vec![
         add("bpf_rbtree_add_impl", "bpf_obj_new_impl", "6.14"),
@@ -62,7 +62,7 @@ fn three(b: &mut Body<'_>) {
         object(b, "bpf_obj_new_impl", "knot", value);
         lock(b);
         arguments(b);
-        b.kfunc("bpf_rbtree_add_impl");
+        b.first_kfunc(&["bpf_rbtree_add_impl", "bpf_rbtree_add"]);
         unlock(b);
     }
 }

@@ -1,0 +1,4 @@
+//! See `run` in `harness/tests/hostile/targets.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| conform_fuzz::give("run", input));

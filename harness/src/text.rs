@@ -1,0 +1,43 @@
+//! Reading a file of text that somebody else wrote, up to a size that no real one comes near.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// What people write: the matrix, fragments, claims, a page and its data; and a snapshot. The largest has 100 KB.
+pub const WRITTEN: u64 = 8 << 20;
+/// What a run writes: all records of a kernel have 5 MB, with every program and log some hundred.
+pub const RECORDED: u64 = 1 << 30;
+
+/// The text of the file at `path`.
+///
+/// # Errors
+/// The system's, or one of its own for a file that has more than `limit` bytes or is not UTF-8.
+pub fn read(path: &Path, limit: u64) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let what = format!("it has more than {limit} bytes, which no such file has");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let what = format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to());
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_or_no_text_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "12\u{e9}").unwrap();
+        assert_eq!(read(file.path(), 4).unwrap(), "12\u{e9}");
+        assert!(read(file.path(), 3).unwrap_err().to_string().contains("more than 3 bytes"));
+        std::fs::write(file.path(), b"12\xff").unwrap();
+        assert!(read(file.path(), 4).unwrap_err().to_string().contains("not UTF-8 at byte 2"));
+        assert!(read(Path::new("/dev/zero"), 4).is_err());
+    }
+}
