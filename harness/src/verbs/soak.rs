@@ -226,7 +226,7 @@ fn in_words(document: &Document) -> String {
         text += &format!("{broken}\n");
     }
     text + &format!(
-        "--seed {}: {} records of {} runs compared, {} of a probe on a kernel not the same in all\n",
+        "--seed {}: {} records of {} runs compared; probes on a kernel whose record was not always the same: {}\n",
         document.seed,
         document.records,
         document.runs.len(),
