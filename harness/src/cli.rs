@@ -8,11 +8,13 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything matched
-  1  a record differs from its snapshot, or a snapshot is missing or stale; of docs: a statement is contradicted
+  1  a record differs from its snapshot, or a snapshot is missing or stale; of docs: a statement is contradicted;
+     of soak: a record was not the same in all runs
   2  bad input: a wrong option, a wrong key in matrix.yaml, an unknown probe or kernel
   3  infrastructure: no QEMU, no download, no room, no machine that boots
   4  nothing was selected
   5  a tool is missing and installing it needs a privilege; the command is printed
+  6  interrupted by Ctrl-C, SIGTERM or SIGHUP: what was recorded is kept, and run --resume goes on
 
 Settings (environment):
   CONFORM_CACHE   where kernels and tools are kept (default: the user's cache folder)
@@ -83,6 +85,11 @@ pub enum Verb {
     ///
     /// Takes about two minutes on 2 cores without KVM, with --whole about fifteen. Nothing else should run meanwhile.
     Bench(BenchOptions),
+    /// Run the same again and again, cold and warm, in other orders, under load, with 1 and 2 processors, and report every
+    /// record that was not the same
+    ///
+    /// Exit code 1 when a record was not, 3 when a kernel could not be run to its end.
+    Soak(SoakOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
     Accept(AcceptOptions),
     /// Hold pages of documentation against the records
@@ -252,6 +259,12 @@ pub struct MachineOptions {
     /// Value of lsm= on the kernel's command line, instead of the row's
     #[arg(long, value_name = "ORDER")]
     pub lsm: Option<String>,
+    /// Virtual processors of each machine; under TCG two are slower, and lose a boot now and then
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub cpus: u32,
+    /// Run the probes of each family in another order, the same for the same number
+    #[arg(long, value_name = "SEED")]
+    pub shuffle: Option<u64>,
 }
 
 /// Options of `run`.
@@ -273,6 +286,10 @@ pub struct RunOptions {
     /// are built from sources are left out unless named. `conform merge` joins the run folders
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
+    /// Go on with a run that was interrupted [default: the last one]: what it has recorded is kept, with the options it was
+    /// started with. Refused when the probes, the guest, a kernel or an option is another one now
+    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "run_dir")]
+    pub resume: Option<Option<PathBuf>>,
     /// Accept whatever differs, after printing it (refused when CI is set)
     #[arg(long)]
     pub accept: bool,
@@ -284,6 +301,35 @@ pub struct BenchOptions {
     /// Also the whole matrix of packaged kernels, cold and warm
     #[arg(long)]
     pub whole: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Options of `soak`.
+#[derive(Args, Clone, Debug)]
+pub struct SoakOptions {
+    /// What to run
+    #[command(flatten)]
+    pub selection: Selection,
+    /// How often; eight go through all conditions
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// What the orders of the probes come from [default: the time, which is printed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Machines at once [default: one more than there are processors]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Who starts the virtual machines
+    #[arg(long, value_enum, default_value_t = LauncherKind::VirtmeNg)]
+    pub vmm: LauncherKind,
+    /// Hardware virtualization or QEMU's translator
+    #[arg(long, value_enum, default_value_t = AccelChoice::Auto)]
+    pub accel: AccelChoice,
+    /// Use no network: what is not in the cache counts as missing
+    #[arg(long)]
+    pub offline: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,

@@ -6,7 +6,8 @@ use std::fmt;
 
 /// Everything asked for was done, and no record differs from its snapshot.
 pub const OK: u8 = 0;
-/// A record differs from its snapshot, or a snapshot is missing or stale; a page of documentation is contradicted.
+/// A record differs from its snapshot, or a snapshot is missing or stale; a page of documentation is contradicted; a soak
+/// found a record that was not the same in all runs.
 pub const MISMATCH: u8 = 1;
 /// The request is at fault: usage, `matrix.yaml`, an unknown kernel or probe. `clap` uses the same number.
 pub const BAD_INPUT: u8 = 2;
@@ -16,6 +17,8 @@ pub const INFRASTRUCTURE: u8 = 3;
 pub const NOTHING_SELECTED: u8 = 4;
 /// A tool is missing and installing it needs a privilege; the exact command was printed.
 pub const NEEDS_PRIVILEGE: u8 = 5;
+/// Somebody asked the run to stop; the records so far are in its folder, and `--resume` goes on.
+pub const INTERRUPTED: u8 = 6;
 
 /// An error that knows which exit code it deserves.
 pub trait ExitCode: std::error::Error + Send + Sync + 'static {

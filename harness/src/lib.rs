@@ -8,6 +8,7 @@ pub mod docs;
 pub mod exit;
 pub mod export;
 pub mod facts;
+pub mod interrupt;
 pub mod matrix;
 pub mod model;
 pub mod normalize;

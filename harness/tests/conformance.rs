@@ -114,6 +114,8 @@ fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {
         deadline: None,
         lsm: None,
         cold: false,
+        cpus: 1,
+        shuffle: None,
     };
     let folder = project().work_folder().join("tests").join(family.unwrap_or("all"));
     let progress = Progress::stderr();

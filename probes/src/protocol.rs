@@ -57,6 +57,9 @@ pub struct Plan {
     pub probe_ms: u64,
     /// Keep the programs and the verifier's logs of accepted programs too.
     pub detail: bool,
+    /// Run the probes of each family in another order, which this number decides.
+    #[serde(default)]
+    pub shuffle: Option<u64>,
 }
 
 /// A part of the probes: those whose ids fall on `index` when all are dealt out to `of` parts.
@@ -79,11 +82,22 @@ impl Part {
     /// Whether a probe belongs to it. That depends on its id alone, so that all machines agree (FNV-1a, 64 bits).
     #[must_use]
     pub fn has(self, id: &str) -> bool {
-        let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        self.of <= 1 || hash % u64::from(self.of) == u64::from(self.index)
+        self.of <= 1 || hash(id.as_bytes()) % u64::from(self.of) == u64::from(self.index)
     }
+}
+
+/// FNV-1a, 64 bits.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The place of a probe among those of its family in the order that `seed` decides.
+#[must_use]
+pub fn place(seed: u64, id: &str) -> u64 {
+    // The seed comes last too: ids differ in their last bytes, which FNV alone mixes into few others.
+    hash(&[&seed.to_le_bytes(), id.as_bytes(), &seed.to_be_bytes()].concat())
 }
 
 /// The virtual machine that a probe needs.

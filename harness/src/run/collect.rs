@@ -1,11 +1,14 @@
 //! One kernel: boot it, collect what the guest says, blame whoever was running when it is lost, boot again, go on.
 
+use super::order::Order;
 use super::setup::{Job, Observer, Setup};
 use super::start::Starter;
+use crate::interrupt;
 use crate::model::{FORMAT, KernelRun};
 use crate::provision::modules;
 use crate::vmm::MachineSpec;
 use crate::vmm::machine::{self as vm, MachineError, console_tail, first_alarm};
+use nix::sys::signal::Signal;
 use probes::protocol::{Announced, Machine, Message, PROTOCOL, Plan};
 use probes::record::{Case, KernelFacts, Outcome, Record};
 use std::collections::BTreeSet;
@@ -14,6 +17,10 @@ use std::time::{Duration, Instant};
 
 /// Boots that may be lost before hello, or between probes, one after the other.
 const RETRIES: u32 = 2;
+/// How often a run that is under way is handed to the observer.
+const KEEP: Duration = Duration::from_secs(10);
+/// Why such a run is not complete.
+const UNDER_WAY: &str = "it was under way when this was written";
 /// How often the channel is looked at.
 const POLL: Duration = Duration::from_millis(3);
 
@@ -30,6 +37,8 @@ enum Lost {
         "wrong kernel: uname -r is {found}, the row {row} promises {expected}*; check the image or the row"
     )]
     WrongKernel { row: String, found: String, expected: String },
+    #[error("interrupted by {}", .0.as_str())]
+    Interrupted(Signal),
     #[error("the guest speaks protocol {0}, the harness {PROTOCOL}; build both from one tree")]
     Protocol(u32),
 }
@@ -54,6 +63,12 @@ struct Collector<'a> {
     starter: Starter<'a>,
     /// End messages of this boot, to be compared with the guest's own count.
     ended_in_boot: u64,
+    /// Probes during which a machine was taken away from outside: they are asked once more.
+    asked_again: BTreeSet<String>,
+    /// Records that were there before.
+    had: usize,
+    /// When the observer last saw all records.
+    kept: Instant,
 }
 
 struct Current {
@@ -66,6 +81,9 @@ struct Current {
 #[must_use]
 pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRun {
     let started = Instant::now();
+    // Of a run that was interrupted, its records and what they took are kept.
+    let before = KernelRun { failure: None, ..job.before.clone().unwrap_or_default() };
+    let had = before.records.len();
     let run = KernelRun {
         format: FORMAT,
         kernel: job.kernel.clone(),
@@ -73,8 +91,9 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
         vmm: setup.launcher.kind.name().into(),
         accel: setup.accel.name().into(),
         qemu: setup.qemu_version.clone(),
-        ..KernelRun::default()
+        ..before
     };
+    let timing = run.timing;
     let mut collector = Collector {
         setup,
         job,
@@ -85,6 +104,9 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
         fruitless: 0,
         starter: Starter { setup, job, observer, given_up: false },
         ended_in_boot: 0,
+        asked_again: BTreeSet::new(),
+        had,
+        kept: started,
     };
     if let Err(lost) = collector.everything() {
         collector.run.failure = Some(lost.to_string());
@@ -93,7 +115,8 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
     collector.account_for_the_rest();
     let mut run = collector.run;
     let whole = millis(started.elapsed());
-    run.timing.rest_ms = whole.saturating_sub(run.timing.boot_ms + run.timing.probes_ms);
+    let machines = run.timing.boot_ms - timing.boot_ms + run.timing.probes_ms - timing.probes_ms;
+    run.timing.rest_ms += whole.saturating_sub(machines);
     run
 }
 
@@ -139,6 +162,7 @@ impl Collector<'_> {
             machine,
             probe_ms: millis(self.setup.deadlines.probe),
             detail: self.setup.detail,
+            shuffle: self.setup.shuffle,
         }
     }
 
@@ -146,6 +170,7 @@ impl Collector<'_> {
     fn until_done(&mut self, mut plan: Plan) -> Result<(), Lost> {
         self.fruitless = 0;
         loop {
+            self.go_on()?;
             plan.done = self.run.records.iter().map(|record| record.probe.clone()).collect();
             let before = self.run.records.len();
             match self.boot(&plan)? {
@@ -167,6 +192,12 @@ impl Collector<'_> {
                 }
             }
         }
+    }
+
+    /// An error once somebody has asked this program to stop.
+    #[expect(clippy::unused_self, reason = "reads as a step of the collector's")]
+    fn go_on(&self) -> Result<(), Lost> {
+        interrupt::asked().map_or(Ok(()), |signal| Err(Lost::Interrupted(signal)))
     }
 
     /// Whether every probe that asks for such a machine has a record.
@@ -213,6 +244,7 @@ impl Collector<'_> {
         let started = Instant::now();
         let Some(mut machine) = self.starter.start(&self.spec(plan), &self.console_path())? else {
             self.run.timing.boot_ms += millis(started.elapsed());
+            self.go_on()?;
             return Ok(Boot::Lost);
         };
         self.run.restored += u32::from(machine.restored);
@@ -236,12 +268,18 @@ impl Collector<'_> {
         let gone_on_at = Instant::now();
         let mut alive_at = gone_on_at;
         let mut heartbeat = machine.heartbeat();
+        let mut order = Order::default();
         loop {
+            self.go_on()?;
             // Asked before the channel is read, so that a last message of a machine that has gone is not lost.
             let running = machine.is_running();
             match machine.receive() {
                 Ok(Some(message)) => {
                     alive_at = Instant::now();
+                    if let Err(what) = order.follow(&message) {
+                        self.blame(machine, &Cause::Stream(what));
+                        return Ok(Boot::Lost);
+                    }
                     if matches!(message, Message::Hello { .. }) {
                         *hello_at = Some(alive_at);
                     }
@@ -257,7 +295,8 @@ impl Collector<'_> {
                 }
             }
             if !running {
-                self.blame(machine, &Cause::Gone);
+                let cause = if machine.was_taken() { Cause::Taken } else { Cause::Gone };
+                self.blame(machine, &cause);
                 return Ok(Boot::Lost);
             }
             let beat = machine.heartbeat();
@@ -340,8 +379,13 @@ impl Collector<'_> {
         Ok(())
     }
 
-    fn progress(&self) {
-        self.observer.progress(&self.job.kernel, self.run.records.len(), self.inventory.len());
+    fn progress(&mut self) {
+        let total = self.had + self.inventory.len();
+        self.observer.progress(&self.job.kernel, self.run.records.len(), total);
+        if self.kept.elapsed() > KEEP {
+            self.kept = Instant::now();
+            self.observer.so_far(&KernelRun { failure: Some(UNDER_WAY.into()), ..self.run.clone() });
+        }
     }
 
     /// Writes the record of the probe that was running when the machine was lost, if one was.
@@ -353,9 +397,21 @@ impl Collector<'_> {
         let sent: BTreeSet<String> = current.cases.iter().map(|case| case.name.clone()).collect();
         current.cases.extend(machine.noted().into_iter().filter(|case| !sent.contains(&case.name)));
         let console = first_alarm(&machine.console_tail());
+        if matches!(cause, Cause::Taken)
+            && console.is_none()
+            && self.asked_again.insert(current.probe.clone())
+        {
+            let text =
+                format!("the machine was ended from outside during {}, which is run again", current.probe);
+            self.observer.note(&self.job.kernel, &text);
+            return;
+        }
         let outcome = match (cause, console) {
             (Cause::Stream(what), _) => Outcome::CouldNotTell { why: what.clone() },
-            (Cause::Gone | Cause::Silent, Some(what)) => Outcome::Crashed { what, during },
+            (Cause::Taken, None) => {
+                Outcome::CouldNotTell { why: "its machine was ended from outside, twice".into() }
+            }
+            (Cause::Gone | Cause::Taken | Cause::Silent, Some(what)) => Outcome::Crashed { what, during },
             (Cause::Gone, None) => {
                 Outcome::Crashed { what: "the machine ended without a word".into(), during }
             }
@@ -383,9 +439,15 @@ impl Collector<'_> {
     }
 }
 
+/// How a machine was lost.
 enum Cause {
+    /// It ended by itself.
     Gone,
+    /// It was ended from outside, by somebody who ends processes, or by a fault of QEMU's.
+    Taken,
+    /// It neither ended nor said anything.
     Silent,
+    /// What it said cannot be.
     Stream(String),
 }
 

@@ -3,6 +3,7 @@
 pub mod collect;
 pub mod guest;
 pub mod initramfs;
+mod order;
 pub mod schedule;
 pub mod setup;
 pub mod shard;

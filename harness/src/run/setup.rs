@@ -1,6 +1,6 @@
 //! What a run is given: deadlines, what all kernels share, what one kernel's part is, and whom it tells.
 
-use crate::model::ImageFacts;
+use crate::model::{ImageFacts, KernelRun};
 use crate::vmm::Launcher;
 use crate::vmm::accel::Accel;
 use crate::vmm::state::Store;
@@ -70,6 +70,8 @@ pub struct Setup {
     pub memory_mib: u32,
     /// Virtual processors of a machine.
     pub cpus: u32,
+    /// Another order of the probes ([`probes::protocol::Plan::shuffle`]).
+    pub shuffle: Option<u64>,
 }
 
 /// One kernel to run.
@@ -87,6 +89,9 @@ pub struct Job {
     pub folder: PathBuf,
     /// The part of the probes that is run.
     pub part: Part,
+    /// What an earlier run, which was interrupted, has of this kernel: all of it, or with [`KernelRun::failure`] a part,
+    /// which is completed.
+    pub before: Option<KernelRun>,
 }
 
 /// What a run tells while it goes on.
@@ -95,4 +100,6 @@ pub trait Observer: Sync {
     fn note(&self, kernel: &str, text: &str);
     /// `done` of `total` probes have ended.
     fn progress(&self, kernel: &str, done: usize, total: usize);
+    /// What there is of a kernel's run so far: called now and then, so that little is lost with this program.
+    fn so_far(&self, _run: &KernelRun) {}
 }

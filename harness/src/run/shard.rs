@@ -4,10 +4,11 @@
 //! into as many parts as it takes to give every shard something; which part a probe is of depends on its id alone.
 
 use probes::protocol::Part;
+use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
 /// One of several shards: `I/N`, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
     /// Counted from 0.
     index: usize,

@@ -2,6 +2,7 @@
 //! and then saved for the next time.
 
 use super::setup::{Job, Observer, Setup};
+use crate::interrupt;
 use crate::vmm::state::{Key, State};
 use crate::vmm::warm::key;
 use crate::vmm::{Machine, MachineError, MachineSpec};
@@ -97,7 +98,7 @@ impl Starter<'_> {
         let mut machine = Machine::boot(spec, &setup.launcher, console, &setup.guard)?;
         let deadline = machine.started + setup.deadlines.hello;
         while !machine.waits() {
-            if !machine.is_running() || Instant::now() > deadline {
+            if !machine.is_running() || Instant::now() > deadline || interrupt::asked().is_some() {
                 machine.kill();
                 return Ok(None);
             }

@@ -15,7 +15,7 @@ const CONTEXT: usize = 2;
 
 /// The differences, `None` when there are none. Lines begin with `-` (snapshot), `+` (run) or a space; each part
 /// begins with a line `@@ case <name>` or `@@ outcome`.
-pub(super) fn diff(probe: &str, expected: &Normal, given: &Normal) -> Result<Option<String>, SnapshotError> {
+pub(crate) fn diff(probe: &str, expected: &Normal, given: &Normal) -> Result<Option<String>, SnapshotError> {
     let mut text = String::new();
     let outcome = |normal: &Normal| yaml(probe, Ok(outcome_value(&normal.outcome, &normal.warnings)));
     add_part(&mut text, "outcome", &outcome(expected)?, &outcome(given)?);

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 pub(crate) use block::result_line;
 pub use compare::{Cell, Comparison, Stale, Verdict, compare};
+pub(crate) use diff::diff as difference;
 pub use format::{parse, render, render_body};
 pub use merge::merge;
 pub(crate) use merge::was_seen;

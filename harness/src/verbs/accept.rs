@@ -1,6 +1,6 @@
 //! `conform accept`: the one explicit step by which records become snapshots. Never in CI.
 
-use super::project::{Project, glob_set, known, probe_globs, subjects};
+use super::project::{Project, check_releases, glob_set, known, probe_globs, subjects};
 use crate::cli::AcceptOptions;
 use crate::exit::{self, Failure};
 use crate::report::runs;
@@ -26,6 +26,7 @@ pub(super) fn accept(project: &Project, options: &AcceptOptions) -> Result<u8, F
             subjects(&matrix, &options.selection.kernels)?.iter().map(|it| it.name().to_owned()).collect();
         let folder = options.run_dir.clone().unwrap_or_else(|| project.last_run());
         let runs = runs::read_all(&folder)?;
+        check_releases(&matrix, &runs)?;
         store.accept_runs(&runs, &known(&matrix, &dynamic, &runs), |probe, kernel| {
             wanted(probe) && kernels.iter().any(|it| it == kernel)
         })?

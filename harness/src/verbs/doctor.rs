@@ -65,6 +65,8 @@ fn accelerator(project: &Project, matrix: &Matrix, cache: &Cache, progress: &Pro
         deadline: None,
         lsm: None,
         cold: false,
+        cpus: 1,
+        shuffle: None,
     };
     let prepared = Environment::prepare(project, &options, progress).and_then(|environment| {
         let folder = RunFolder::make(project, Some(&project.work_folder().join("doctor")))?;

@@ -56,10 +56,26 @@ impl RunFolder {
 
     /// Makes this the last run, which `accept` looks at.
     pub(super) fn becomes_last(&self, project: &Project) {
-        let link = project.last_run();
+        self.point_here(&project.last_run());
+    }
+
+    /// Makes this the run that `--resume` goes on with.
+    pub(super) fn is_unfinished(&self, project: &Project) {
+        self.point_here(&project.unfinished_run());
+    }
+
+    /// Undoes [`RunFolder::is_unfinished`], unless another run has begun meanwhile.
+    pub(super) fn is_finished(&self, project: &Project) {
+        let link = project.unfinished_run();
+        if std::fs::read_link(&link).is_ok_and(|path| path == self.path) {
+            let _ = std::fs::remove_file(&link);
+        }
+    }
+
+    /// Sets a link to this folder. It is a convenience: a run whose link cannot be set is still whole.
+    fn point_here(&self, link: &Path) {
         let new = link.with_extension(format!("new-{}", std::process::id()));
-        // The link is a convenience: a run whose link cannot be set is still whole.
-        if std::os::unix::fs::symlink(&self.path, &new).is_ok() && std::fs::rename(&new, &link).is_err() {
+        if std::os::unix::fs::symlink(&self.path, &new).is_ok() && std::fs::rename(&new, link).is_err() {
             let _ = std::fs::remove_file(&new);
         }
     }
@@ -112,6 +128,7 @@ pub(super) fn jobs(
                 release_prefix: subject.release_prefix(),
                 folder: console,
                 part: *part,
+                before: None,
             })
         })
         .collect()
@@ -148,9 +165,10 @@ impl Environment {
             known: Vec::new(),
             detail: false,
             memory_mib: MEMORY_MIB,
-            // One: two virtual processors under TCG are slower and now and then lose a boot while a kernel patches
+            // Usually one: two virtual processors under TCG are slower and now and then lose a boot while a kernel patches
             // itself.
-            cpus: 1,
+            cpus: options.cpus,
+            shuffle: options.shuffle,
         };
         Ok(Self { cache, setup })
     }

@@ -15,11 +15,14 @@ mod newcomers;
 pub mod project;
 mod reasons;
 mod report;
+mod resume;
 mod run;
 mod show;
+mod soak;
 
 use crate::cli::{Cli, Verb};
 use crate::exit::{self, Failure};
+use crate::interrupt;
 use crate::progress::Progress;
 use crate::vmm::guard;
 use clap::CommandFactory;
@@ -33,6 +36,9 @@ pub use run::{Finished, compare_with_rows, prepare_and_run};
 /// # Errors
 /// [`Failure`] with the exit code it deserves.
 pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
+    if !matches!(cli.verb, Verb::Guard { .. }) {
+        interrupt::listen().map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
+    }
     let project = project::Project::find(cli.matrix)?;
     let progress = Progress::stderr();
     match cli.verb {
@@ -48,6 +54,7 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Verb::Report(options) => report::report(&project, &options),
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
         Verb::Bench(options) => bench::bench(&project, &options, &progress),
+        Verb::Soak(options) => soak::soak(&project, &options, &progress),
         Verb::Accept(options) => accept::accept(&project, &options),
         Verb::Merge(options) => merge::merge(&project, &options),
         Verb::Completions { shell } => {

@@ -33,7 +33,8 @@ pub(super) fn ask_the_others(
             // Consoles are counted from one in each folder.
             let folder = jobs[at].folder.join("newcomers");
             let made = std::fs::create_dir_all(&folder).is_ok();
-            Job { folder: if made { folder } else { jobs[at].folder.clone() }, ..jobs[at].clone() }
+            let folder = if made { folder } else { jobs[at].folder.clone() };
+            Job { folder, before: None, ..jobs[at].clone() }
         })
         .collect();
     let answers = schedule::run_all(&setup, &again, width, observer, &|_| ());

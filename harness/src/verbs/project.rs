@@ -56,12 +56,40 @@ impl Subject {
                 Source::Archive(archive) => {
                     Some(archive.release().split('.').take(2).map(|part| format!("{part}.")).collect())
                 }
-                Source::Path(_) => None,
+                // A row that is named after a version promises it.
+                Source::Path(_) => is_version(&row.name).then(|| format!("{}.", row.name)),
             },
             Self::Image { .. } => None,
         };
         series.unwrap_or_default()
     }
+}
+
+/// Whether a row's name is two numbers, such as `6.12`.
+fn is_version(name: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.split_once('.').is_some_and(|(major, minor)| number(major) && number(minor))
+}
+
+/// Refuses records that stand under the name of a row and come from another kernel than it promises.
+///
+/// # Errors
+/// Bad input, with both.
+pub fn check_releases(matrix: &Matrix, runs: &[KernelRun]) -> Result<(), Failure> {
+    for run in runs {
+        let Some(row) = matrix.rows.iter().find(|row| row.name == run.kernel) else { continue };
+        let promised = Subject::Row(Box::new(row.clone())).release_prefix();
+        let Some(found) = run.facts.as_ref().map(|facts| &facts.release) else { continue };
+        if !found.starts_with(&promised) {
+            let why = anyhow::anyhow!(
+                "wrong kernel: the records of {} come from {found}, and the row promises {promised}*; nothing was \
+                 compared; run that kernel again",
+                run.kernel
+            );
+            return Err(Failure::new(exit::BAD_INPUT, why));
+        }
+    }
+    Ok(())
 }
 
 impl Project {
@@ -103,6 +131,12 @@ impl Project {
     #[must_use]
     pub fn last_run(&self) -> PathBuf {
         self.work_folder().join("last")
+    }
+
+    /// The link to the folder of the last run that has not come to its end.
+    #[must_use]
+    pub fn unfinished_run(&self) -> PathBuf {
+        self.work_folder().join("unfinished")
     }
 
     /// The probes that no table names, as far as some kernel has brought them: they have snapshots.
@@ -287,6 +321,30 @@ mod tests {
     #[case::glob("*/file_open", "*/file_open")]
     fn what_a_name_selects(#[case] given: &str, #[case] glob: &str) {
         assert_eq!(probe_part(given), glob);
+    }
+
+    #[rstest]
+    #[case("6.12", true)]
+    #[case("mine", false)]
+    #[case("6.12-mine", false)]
+    #[case("6.", false)]
+    fn a_version_is_told_from_other_names(#[case] name: &str, #[case] version: bool) {
+        assert_eq!(is_version(name), version);
+    }
+
+    #[test]
+    fn records_of_another_kernel_are_refused() {
+        let text = "kernels:\n  - name: \"6.12\"\n    path: vmlinuz\n  - name: mine\n    path: vmlinuz\n";
+        let matrix = Matrix::parse(text, Path::new("matrix.yaml")).unwrap();
+        let run = |kernel: &str, release: &str| {
+            let facts = probes::record::KernelFacts { release: release.to_owned(), ..Default::default() };
+            [KernelRun { kernel: kernel.to_owned(), facts: Some(facts), ..KernelRun::default() }]
+        };
+        for good in [run("6.12", "6.12.94-cloud"), run("mine", "5.10.0"), run("other", "5.10.0")] {
+            check_releases(&matrix, &good).unwrap();
+        }
+        let failure = check_releases(&matrix, &run("6.12", "6.1.0-49-cloud")).unwrap_err();
+        assert!(failure.to_string().contains("6.1.0-49-cloud, and the row promises 6.12.*"), "{failure}");
     }
 
     #[rstest]

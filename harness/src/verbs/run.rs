@@ -2,20 +2,24 @@
 
 use super::environment::{Environment, RunFolder, images, jobs};
 use super::newcomers;
-use super::project::{Project, Subject, ids_in, known, probe_globs, probe_infos, subjects};
+use super::project::{Project, Subject, check_releases, ids_in, known, probe_globs, probe_infos, subjects};
+use super::resume::{self, Manifest, Options, Resumed};
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::facts::Version;
+use crate::interrupt;
 use crate::matrix::{Matrix, Row, Source};
 use crate::model::{FORMAT, ImageFacts, KernelRun};
 use crate::progress::{Progress, Task, Unit};
 use crate::provision::kernels::unbuilt;
 use crate::report::{Material, json, junit, runs, table};
 use crate::run::schedule;
-use crate::run::setup::Observer;
+use crate::run::setup::{Job, Observer};
 use crate::run::shard::Shard;
 use crate::snapshot::{Cell, Ci, Comparison, Verdict, compare};
+use nix::sys::signal::Signal;
 use probes::protocol::Part;
+use probes::record::Outcome;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -43,14 +47,12 @@ pub(super) fn run(project: &Project, options: &RunOptions, progress: &Progress) 
         return Err(Failure::new(exit::BAD_INPUT, why));
     }
     let matrix = project.matrix()?;
-    let finished = prepare_and_run(
-        project,
-        &Selection { shard: options.shard, ..options.selection.clone() },
-        &options.machine,
-        options.run_dir.as_deref(),
-        false,
-        progress,
-    )?;
+    let resumed =
+        options.resume.as_ref().map(|folder| Resumed::open(project, folder.as_deref())).transpose()?;
+    let options = resumed.as_ref().map_or_else(|| Ok(options.clone()), |it| it.options(options))?;
+    let selection = Selection { shard: options.shard, ..options.selection.clone() };
+    let place = resumed.as_ref().map_or(Place::New(options.run_dir.as_deref()), Place::Resumed);
+    let finished = run_in(project, &selection, &options.machine, place, false, progress)?;
     let comparison = compare_with_rows(project, &matrix, &finished.runs)?;
     report(project, &matrix, &finished, &comparison, options.format)?;
     keep_proposals(project, &matrix, &finished.runs, &comparison, options.accept)?;
@@ -70,6 +72,31 @@ pub fn prepare_and_run(
     selection: &Selection,
     options: &MachineOptions,
     run_dir: Option<&Path>,
+    detail: bool,
+    progress: &Progress,
+) -> Result<Finished, Failure> {
+    run_in(project, selection, options, Place::Apart(run_dir), detail, progress)
+}
+
+/// Where records go.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// A folder, or one named after the time.
+    New(Option<&'a Path>),
+    /// The same, of a run that another verb makes for itself and that nobody resumes.
+    Apart(Option<&'a Path>),
+    /// A folder, of a run under conditions that are not for snapshots.
+    Soak(&'a Path),
+    /// The folder of a run that goes on.
+    Resumed(&'a Resumed),
+}
+
+/// See [`prepare_and_run`].
+pub(super) fn run_in(
+    project: &Project,
+    selection: &Selection,
+    options: &MachineOptions,
+    place: Place<'_>,
     detail: bool,
     progress: &Progress,
 ) -> Result<Finished, Failure> {
@@ -97,14 +124,23 @@ pub fn prepare_and_run(
     for (kernel, why) in &not_run {
         progress.say(kernel, &format!("not run: {why}"));
     }
-    let folder = RunFolder::make(project, run_dir)?;
+    let folder = match place {
+        Place::New(asked) | Place::Apart(asked) => RunFolder::make(project, asked)?,
+        Place::Soak(folder) => RunFolder::make(project, Some(folder))?,
+        Place::Resumed(resumed) => RunFolder { path: resumed.folder.clone() },
+    };
     let share = shares(subjects, selection.shard);
     if share.is_empty() {
         let why =
             anyhow::anyhow!("this shard has no kernel; ask for at most as many shards as there is work");
         return Err(Failure::new(exit::NOTHING_SELECTED, why));
     }
-    let (runs, not_kept) = run_subjects(&mut environment, &matrix, &share, options, &folder, progress)?;
+    let ready = get_ready(&mut environment, &matrix, &share, options, &folder, progress)?;
+    let ready = begin(&environment, Options::of(selection, options), ready, place, &folder)?;
+    if matches!(place, Place::New(_) | Place::Resumed(_)) {
+        folder.is_unfinished(project);
+    }
+    let (runs, not_kept) = run_jobs(&environment, ready, options, &folder, progress)?;
     if !environment.setup.select.is_empty() && nothing_ran(&runs) {
         let why = anyhow::anyhow!(
             "no probe matches {} on any of these kernels; cargo conform list shows all",
@@ -112,7 +148,12 @@ pub fn prepare_and_run(
         );
         return Err(Failure::new(exit::NOTHING_SELECTED, why));
     }
-    folder.becomes_last(project);
+    if !matches!(place, Place::Soak(_)) {
+        folder.becomes_last(project);
+    }
+    if runs.iter().all(|run| run.failure.is_none()) && not_kept.is_empty() {
+        folder.is_finished(project);
+    }
     Ok(Finished { runs, folder: folder.path, not_kept, not_run, took: started.elapsed() })
 }
 
@@ -137,16 +178,21 @@ fn shares(subjects: Vec<Subject>, shard: Option<Shard>) -> Vec<(Subject, Part)> 
     subjects.into_iter().enumerate().filter_map(|(at, subject)| Some((subject, part(at)?))).collect()
 }
 
-/// Boots the subjects and keeps their records in `folder`. Those without an image come last, as failed. The second
-/// part says what could not be kept.
-fn run_subjects(
+/// What is run: a job per kernel that has an image, and the others, as failed.
+struct Ready {
+    jobs: Vec<Job>,
+    failed: Vec<KernelRun>,
+}
+
+/// Fetches the images of the subjects and chooses the accelerator.
+fn get_ready(
     environment: &mut Environment,
     matrix: &Matrix,
     subjects: &[(Subject, Part)],
     options: &MachineOptions,
     folder: &RunFolder,
     progress: &Progress,
-) -> Result<(Vec<KernelRun>, Vec<String>), Failure> {
+) -> Result<Ready, Failure> {
     let mut ready = Vec::new();
     let mut failed = Vec::new();
     let all =
@@ -165,28 +211,97 @@ fn run_subjects(
     if let Some(first) = jobs.first() {
         environment.choose_accel(options, first, progress);
     }
+    Ok(Ready { jobs, failed })
+}
+
+/// Notes in the folder what the run stands on, or checks that it is what the run that goes on stood on.
+fn begin(
+    environment: &Environment,
+    options: Options,
+    mut ready: Ready,
+    place: Place<'_>,
+    folder: &RunFolder,
+) -> Result<Ready, Failure> {
+    let manifest = Manifest::of(options, &environment.setup, &ready.jobs, &ready.failed)?;
+    match place {
+        Place::New(_) => manifest.begin(&folder.path)?,
+        Place::Apart(_) | Place::Soak(_) => {}
+        Place::Resumed(resumed) => resumed.go_on(&manifest, &mut ready.jobs)?,
+    }
+    Ok(ready)
+}
+
+/// Boots the kernels and keeps their records in `folder`. Those without an image come last, as failed. The second
+/// part says what could not be kept.
+fn run_jobs(
+    environment: &Environment,
+    ready: Ready,
+    options: &MachineOptions,
+    folder: &RunFolder,
+    progress: &Progress,
+) -> Result<(Vec<KernelRun>, Vec<String>), Failure> {
+    let Ready { jobs, mut failed } = ready;
     // One more than there are processors: a machine that waits for a grace period uses none.
     let width =
         options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) + 1);
-    let not_kept = Mutex::new(Vec::new());
-    let teller = Teller::new(progress);
+    let _graceful = interrupt::gracefully();
+    let teller = Teller::new(progress, &folder.path);
+    for run in jobs.iter().filter_map(|job| job.before.as_ref()) {
+        let what = if run.failure.is_none() { "all of them" } else { "a part" };
+        progress.say(&run.kernel, &format!("{} records were there, {what}", run.records.len()));
+    }
     let write = |run: &KernelRun| {
         teller.over(&run.kernel);
-        match runs::write(&folder.path, run) {
-            Ok(_) => progress.say(&run.kernel, &in_short(run)),
-            Err(error) => {
-                let sentence = format!("the records of {} could not be kept: {error}", run.kernel);
-                not_kept.lock().unwrap_or_else(PoisonError::into_inner).push(sentence);
-            }
+        if teller.keep(run) {
+            progress.say(&run.kernel, &in_short(run));
         }
     };
     let mut runs = schedule::run_all(&environment.setup, &jobs, width, &teller, &write);
-    for at in newcomers::ask_the_others(&environment.setup, &jobs, &mut runs, width, &teller) {
-        write(&runs[at]);
+    if interrupt::asked().is_none() {
+        for at in newcomers::ask_the_others(&environment.setup, &jobs, &mut runs, width, &teller) {
+            write(&runs[at]);
+        }
+    }
+    if let Some(signal) = interrupt::asked()
+        && let Some(failure) = interrupted(signal, &jobs, &runs, folder)
+    {
+        return Err(failure);
     }
     failed.iter().for_each(&write);
     runs.append(&mut failed);
-    Ok((runs, not_kept.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    Ok((runs, teller.not_kept()))
+}
+
+/// What an interrupted run has to say; nothing when it was complete all the same.
+fn interrupted(signal: Signal, jobs: &[Job], runs: &[KernelRun], folder: &RunFolder) -> Option<Failure> {
+    let (mut complete, mut in_part, mut not_begun) = (Vec::new(), Vec::new(), Vec::new());
+    for job in jobs {
+        match runs.iter().find(|run| run.kernel == job.kernel) {
+            Some(run) if run.failure.is_none() => complete.push(run.kernel.clone()),
+            Some(run) => {
+                let there = run.records.iter().filter(|it| !matches!(it.outcome, Outcome::NotRun { .. }));
+                in_part.push(format!("{} ({} of {} records)", run.kernel, there.count(), run.records.len()));
+            }
+            None => not_begun.push(job.kernel.clone()),
+        }
+    }
+    if complete.len() == jobs.len() {
+        return None;
+    }
+    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(" ") };
+    let path = folder.path.display();
+    let mut text = format!(
+        "interrupted by {}; complete: {}; in part: {}; not begun: {}; what was recorded is in {path}",
+        signal.as_str(),
+        list(&complete),
+        list(&in_part),
+        list(&not_begun),
+    );
+    if folder.path.join(resume::FILE).exists() {
+        text += &format!("\nto go on: cargo conform run --resume {path}");
+    }
+    let why = anyhow::anyhow!(text);
+    Some(Failure::new(exit::INTERRUPTED, why))
 }
 
 /// Whether every kernel was asked and none had anything to answer: a glob over probes that only kernels know.
@@ -218,19 +333,34 @@ fn in_short(run: &KernelRun) -> String {
     )
 }
 
-/// Tells what the machines do: a bar per kernel on a terminal, now and then a line elsewhere.
+/// Tells what the machines do, a bar per kernel on a terminal, now and then a line elsewhere; and keeps their records.
 struct Teller<'a> {
     progress: &'a Progress,
+    folder: &'a Path,
     tasks: Mutex<BTreeMap<String, Task>>,
+    not_kept: Mutex<Vec<String>>,
 }
 
 impl<'a> Teller<'a> {
-    const fn new(progress: &'a Progress) -> Self {
-        Self { progress, tasks: Mutex::new(BTreeMap::new()) }
+    const fn new(progress: &'a Progress, folder: &'a Path) -> Self {
+        Self { progress, folder, tasks: Mutex::new(BTreeMap::new()), not_kept: Mutex::new(Vec::new()) }
     }
 
     fn over(&self, kernel: &str) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(kernel);
+    }
+
+    /// Writes a kernel's run to the folder; whether that was possible.
+    fn keep(&self, run: &KernelRun) -> bool {
+        let Err(error) = runs::write(self.folder, run) else { return true };
+        let sentence = format!("the records of {} could not be kept: {error}", run.kernel);
+        self.not_kept.lock().unwrap_or_else(PoisonError::into_inner).push(sentence);
+        false
+    }
+
+    /// What could not be kept, a sentence each.
+    fn not_kept(self) -> Vec<String> {
+        self.not_kept.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -245,18 +375,24 @@ impl Observer for Teller<'_> {
             tasks.entry(kernel.to_owned()).or_insert_with(|| self.progress.task(kernel, "running probes"));
         task.reached(done as u64, total as u64, Unit::Things);
     }
+
+    fn so_far(&self, run: &KernelRun) {
+        // What cannot be written now is written at the kernel's end, or said then.
+        let _ = runs::write(self.folder, run);
+    }
 }
 
 /// Compares runs with the snapshots. An image without a row is compared with the row of its series, or with the
 /// newest row that is older.
 ///
 /// # Errors
-/// When the snapshots cannot be read.
+/// When the snapshots cannot be read, or a run is not the kernel's whose name it has.
 pub fn compare_with_rows(
     project: &Project,
     matrix: &Matrix,
     runs: &[KernelRun],
 ) -> Result<Comparison, Failure> {
+    check_releases(matrix, runs)?;
     let known = known(matrix, &project.dynamic_ids()?, runs);
     let mut as_rows = runs.to_vec();
     for run in &mut as_rows {

@@ -4,6 +4,7 @@
 //! first privileged instruction. So the flags of the processor are looked at first, and what they promise is tried
 //! with a real, bounded boot.
 
+use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
 
 /// An accelerator.
@@ -28,7 +29,8 @@ impl Accel {
 }
 
 /// What the user asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum AccelChoice {
     /// KVM if a real trial says that it works, else TCG.
     Auto,

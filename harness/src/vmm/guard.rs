@@ -3,23 +3,37 @@
 //! virtme-ng starts QEMU through a shell and two Python programs, so a parent-death signal set on the first of them
 //! does not reach QEMU. The guard is this same binary, started as `conform guard -- COMMAND..`. It adopts orphans
 //! of its descendants, and reads its standard input, a pipe whose other end only the harness holds: when the harness
-//! dies, for whatever reason, `kill -9` included, the pipe closes and the guard kills every descendant it has.
+//! dies, for whatever reason, `kill -9` included, the pipe closes and the guard kills every descendant it has. A signal
+//! that asks the guard to end does the same.
+//!
+//! A guard that is itself killed with `kill -9` takes its command with it in two ways, both of them the kernel's. The
+//! command has asked for `SIGKILL` when the guard goes. And it leads a session whose terminal the guard holds: when that
+//! is hung up, `SIGHUP` goes to all that the command has started in its process group, as QEMU is by virtme-ng, and QEMU
+//! ends on it. A harness that lives adopts whatever is left then, and kills it ([`kill_adopted`]).
 
+use crate::interrupt::not_ignored;
+use nix::fcntl::OFlag;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::ffi::CString;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// The hidden verb under which the harness calls itself.
 pub const VERB: &str = "guard";
 /// Status with which the guard leaves when the command could not be started.
 pub const NOT_STARTED: i32 = 127;
+
+/// The name of a guard's process, so that who ends processes by the harness's name leaves the guards to their work.
+const NAME: &std::ffi::CStr = c"conform-guard";
 
 /// Runs `command` under guard and returns the status to leave with. `remove` is a folder of the machine's that goes
 /// with it, so that a killed harness leaves no file behind either.
@@ -29,10 +43,20 @@ pub fn run(command: &[String], remove: Option<PathBuf>) -> i32 {
         eprintln!("guard: no command given");
         return NOT_STARTED;
     };
+    let _ = prctl::set_name(NAME);
     // A signal to the harness's group must not end the guard before it has cleaned up.
     let _ = nix::unistd::setsid();
-    let _ = prctl::set_child_subreaper(true);
-    let child = match Command::new(program).args(arguments).stdin(Stdio::null()).process_group(0).spawn() {
+    adopt_orphans();
+    if let Err(error) = end_on_signals(remove.clone()) {
+        eprintln!("guard: cannot listen to signals: {error}");
+        return NOT_STARTED;
+    }
+    // Held until the guard ends. Without one, its own death is the only thing that a guard cannot pass on to all.
+    let terminal = terminal().ok();
+    let mut child = Command::new(program);
+    child.args(arguments).stdin(Stdio::null());
+    goes_with_the_guard(&mut child, terminal.as_ref().map(|(_, path)| path.clone()));
+    let child = match child.spawn() {
         Ok(child) => child,
         Err(error) => {
             eprintln!("guard: cannot start {program}: {error}");
@@ -44,15 +68,86 @@ pub fn run(command: &[String], remove: Option<PathBuf>) -> i32 {
     std::thread::spawn(move || {
         // Ends when the harness closes its end, on purpose or by dying.
         let mut byte = [0_u8; 1];
-        while matches!(std::io::stdin().read(&mut byte), Ok(1..)) {}
-        kill_descendants();
-        clean_up(again.as_deref());
-        std::process::exit(128 + Signal::SIGKILL as i32);
+        while matches!(io::stdin().read(&mut byte), Ok(1..)) {}
+        end(again.as_deref(), Signal::SIGKILL as i32)
     });
     let status = wait_for(main);
-    kill_descendants();
+    kill_descendants(|_| true);
     clean_up(remove.as_deref());
     status
+}
+
+/// Makes this process the parent of what its descendants leave behind.
+pub(super) fn adopt_orphans() {
+    // Kernels have known it since 3.4.
+    let _ = prctl::set_child_subreaper(true);
+}
+
+/// From now on a signal that asks to end is met by ending everything; one that is ignored stays so.
+fn end_on_signals(remove: Option<PathBuf>) -> io::Result<()> {
+    let asking = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+    let mut signals = Signals::new(not_ignored(&asking))?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            end(remove.as_deref(), signal);
+        }
+    })?;
+    Ok(())
+}
+
+/// Ends everything and leaves.
+fn end(remove: Option<&Path>, signal: i32) -> ! {
+    kill_descendants(|_| true);
+    clean_up(remove);
+    std::process::exit(128 + signal)
+}
+
+/// A new terminal: this end of it, and the path of the other.
+fn terminal() -> nix::Result<(PtyMaster, CString)> {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let path = CString::new(ptsname_r(&master)?).map_err(|_| nix::errno::Errno::EINVAL)?;
+    Ok((master, path))
+}
+
+/// Has the child end when this thread does, and lead a session with the terminal at `path`.
+fn goes_with_the_guard(child: &mut Command, path: Option<CString>) {
+    let parent = std::process::id();
+    // SAFETY: the closure runs between fork and exec and calls only `setsid`, `open`, `prctl` and `getppid`, all
+    // async-signal-safe; it allocates nothing (an error made from a raw errno owns no memory).
+    unsafe {
+        child.pre_exec(move || {
+            if libc::setsid() == -1 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            if let Some(path) = &path {
+                // A session's leader that opens a terminal has it from then on. Nobody reads or writes it; it stays open
+                // because a terminal that nobody has open is not hung up.
+                libc::open(path.as_ptr(), libc::O_RDWR);
+            }
+            // The guard may have died before the request was made; then nobody would ever send the signal.
+            if u32::try_from(libc::getppid()) != Ok(parent) {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Kills what this process has adopted from a guard that was killed: what names the machine's folder, and all below it.
+pub(super) fn kill_adopted(folder: &Path) {
+    let folder = folder.as_os_str().as_encoded_bytes().to_vec();
+    kill_descendants(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.windows(folder.len().max(1)).any(|part| part == folder)
+    });
+}
+
+/// Whether a guard has ended because its command was done, and not because something was killed.
+#[must_use]
+pub(super) fn ended_by_itself(status: ExitStatus) -> bool {
+    status.success()
 }
 
 fn clean_up(folder: Option<&Path>) {
@@ -73,19 +168,20 @@ fn wait_for(main: Pid) -> i32 {
     }
 }
 
-/// Kills everything below this process until nothing is left, for up to five seconds.
-fn kill_descendants() {
+/// Kills everything below this process that `is_meant` until nothing of it is left, for up to five seconds.
+fn kill_descendants(is_meant: impl Fn(u32) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let victims = descendants(std::process::id());
+        let victims: Vec<u32> =
+            descendants(std::process::id()).into_iter().filter(|&pid| is_meant(pid)).collect();
         if victims.is_empty() || Instant::now() > deadline {
             return;
         }
         for pid in victims {
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-        }
-        while matches!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
-        {
+            let pid = Pid::from_raw(pid.cast_signed());
+            let _ = kill(pid, Signal::SIGKILL);
+            // An orphan that was adopted is this process's to reap; of another's child this knows nothing.
+            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -6,11 +6,13 @@
 //! own guest tools, and the guest mounts neither.
 
 use super::accel::Accel;
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Which program starts the virtual machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LauncherKind {
     /// `vng`, which starts QEMU.
     VirtmeNg,

@@ -9,6 +9,7 @@ use probes::protocol::{Message, Plan, REGION};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -90,6 +91,8 @@ impl Machine {
         let log = File::create(console)
             .map_err(|source| MachineError::Prepare { path: console.to_owned(), source })?;
 
+        // What a guard that is killed leaves behind comes to this process.
+        guard::adopt_orphans();
         let (program, arguments) = command(files.path());
         let mut command = Command::new(guard_program);
         command.arg(guard::VERB).arg("--remove").arg(files.path()).arg("--").arg(&program).args(arguments);
@@ -160,6 +163,12 @@ impl Machine {
         matches!(self.guard.try_wait(), Ok(None))
     }
 
+    /// Whether a machine that no longer runs was ended from outside: its QEMU, its launcher or its guard was killed, or
+    /// QEMU failed. A guest that restarts or powers off ends QEMU with status 0.
+    pub fn was_taken(&mut self) -> bool {
+        matches!(self.guard.try_wait(), Ok(Some(status)) if !guard::ended_by_itself(status))
+    }
+
     /// Lets a machine that is powering off go by itself for up to `patience`, then kills it.
     pub fn finish(mut self, patience: Duration) {
         let deadline = Instant::now() + patience;
@@ -176,10 +185,12 @@ impl Machine {
         while self.is_running() {
             if Instant::now() > deadline {
                 let _ = self.guard.kill();
-                let _ = self.guard.wait();
-                return;
+                break;
             }
             std::thread::sleep(Duration::from_millis(2));
+        }
+        if self.guard.wait().is_ok_and(|status| status.signal().is_some()) {
+            guard::kill_adopted(self.files.path());
         }
     }
 

@@ -26,6 +26,7 @@ fn plan() -> Plan {
         machine: crate::protocol::Machine::Shared,
         probe_ms: 5000,
         detail: false,
+        shuffle: None,
     }
 }
 

@@ -1,15 +1,25 @@
 //! Probes that misbehave on purpose, on the same route as all others: the suite shows with them that it can fail.
 //!
-//! The family is hidden: it runs only when it is asked for by name, and has no snapshots. `harness/tests/faults.rs`
+//! The family is hidden: it runs only when it is asked for by name, and has no snapshots. `harness/tests/faults`
 //! says what must come of each.
 
+use crate::channel::{GuestEnd, Region};
 use crate::errno::Errno;
+use crate::protocol::Message;
+use crate::record::Outcome;
 use crate::session::{Ended, Session, Stop};
 use crate::spec::{Probe, source};
 use nix::sys::reboot::{RebootMode, reboot};
-use nix::sys::signal::{Signal, raise};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::{Uid, getppid, setuid};
 use std::io::Write;
 use std::time::Duration;
+
+/// How many processes the one that multiplies may become.
+const PROCESSES: u64 = 300;
+/// A user without processes of its own.
+const NOBODY: Uid = Uid::from_raw(65534);
 
 /// The probes of this family.
 #[must_use]
@@ -26,14 +36,21 @@ pub fn probes() -> Vec<Probe> {
         probe("before", "Is a probe before the misbehaving ones left alone?", well_behaved),
         probe("panic", "Is a kernel panic blamed on the probe that caused it?", panic_the_kernel),
         probe("hang", "Is a probe that never ends stopped at its deadline?", hang),
+        probe("spin", "Is a probe that uses the processor without end stopped at its deadline?", spin),
+        probe("forks", "Is a probe whose processes multiply stopped, and every one of them?", multiply),
+        probe("memory", "Does a probe that takes all memory lose its own process only?", take_all_memory),
         probe("killed", "Is a probe whose process is killed told from one that hangs?", killed),
         probe(
             "reboot",
             "Is a machine that ends without a word blamed on the probe that ended it?",
             end_the_machine,
         ),
+        probe("power-off", "Is a machine that powers off early blamed on the probe that did it?", power_off),
+        probe("worker", "Is a probe told apart that kills the process it was made from?", kill_the_worker),
         probe("flood", "Does a flooded console leave records whole?", flood_the_console),
         probe("forge", "Does nonsense on the probe's own pipe stay its own?", forge),
+        probe("cut", "Is a stream that is cut blamed on the probe that cut it?", cut_the_stream),
+        probe("lie", "Is a record in another probe's name refused, and blamed on the liar?", lie),
         probe("rust-panic", "Is a mistake in a probe's own code reported as such?", rust_panic),
         probe("after", "Is a probe after the misbehaving ones left alone?", well_behaved),
     ]
@@ -65,6 +82,64 @@ fn hang(session: &mut Session<'_>) -> Result<(), Stop> {
     })
 }
 
+fn spin(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("forever", |attempt| {
+        attempt.trigger(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        })
+    })
+}
+
+/// Each process makes others until its user may have no more, and then goes on trying.
+fn multiply(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
+    session.case("fork", |attempt| {
+        // The limit does not hold for root (kernel/fork.c, copy_process). Without one, thousands of processes come to be,
+        // and a machine without KVM takes half a minute to end them.
+        let limited = setrlimit(Resource::RLIMIT_NPROC, PROCESSES, PROCESSES).and_then(|()| setuid(NOBODY));
+        limited.map_err(|error| Ended::could_not("become a user with a limit", error))?;
+        attempt.trigger(|| {
+            loop {
+                // SAFETY: whichever process this returns in only makes system calls from here on.
+                let made = unsafe { libc::fork() };
+                if made < 0 {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        })
+    })
+}
+
+/// Takes memory, all of it at once in each step, until the kernel ends the process for it.
+fn take_all_memory(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
+    session.case("fill", |attempt| {
+        attempt.trigger(|| {
+            loop {
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+                let rights = libc::PROT_READ | libc::PROT_WRITE;
+                // SAFETY: a new mapping at a place of the kernel's choice touches nothing that there is.
+                unsafe { libc::mmap(std::ptr::null_mut(), 16 << 20, rights, flags, -1, 0) };
+            }
+        })
+    })
+}
+
+/// The worker, from which the processes of probes are made, is PID 1's child and this process's parent.
+fn kill_the_worker(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
+    session.case("kill", |attempt| {
+        attempt
+            .trigger(|| kill(getppid(), Signal::SIGKILL))
+            .map_err(|errno| Ended::Refused(Errno::from(errno)))?;
+        // The pipes of the two stay open for as long as this process lives.
+        std::thread::sleep(Duration::from_millis(200));
+        raise(Signal::SIGKILL).map_err(|errno| Ended::Refused(Errno::from(errno)))
+    })
+}
+
 fn killed(session: &mut Session<'_>) -> Result<(), Stop> {
     well_behaved(session)?;
     session.case("kill", |attempt| {
@@ -76,6 +151,14 @@ fn end_the_machine(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("reboot", |attempt| {
         attempt
             .trigger(|| reboot(RebootMode::RB_AUTOBOOT).map(drop))
+            .map_err(|errno| Ended::Refused(Errno::from(errno)))
+    })
+}
+
+fn power_off(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("power-off", |attempt| {
+        attempt
+            .trigger(|| reboot(RebootMode::RB_POWER_OFF).map(drop))
             .map_err(|errno| Ended::Refused(Errno::from(errno)))
     })
 }
@@ -96,6 +179,34 @@ fn flood_the_console(session: &mut Session<'_>) -> Result<(), Stop> {
 fn forge(session: &mut Session<'_>) -> Result<(), Stop> {
     well_behaved(session)?;
     session.write_raw(b"{\"case\": \"not one\"}\n").map_err(|error| Stop(error.to_string()))
+}
+
+/// The channel, which a probe has no business with: as root it can find it where PID 1 did.
+fn channel() -> Result<GuestEnd, Stop> {
+    let file = conform_boot::device::open_channel().map_err(Stop)?;
+    let region = Region::map(&file).map_err(|error| Stop(error.to_string()))?;
+    GuestEnd::new(region).map_err(|error| Stop(error.to_string()))
+}
+
+fn cut_the_stream(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
+    channel()?.cut();
+    be_found_out()
+}
+
+fn lie(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
+    let probe = "selftest/after".to_owned();
+    let end = Message::End { probe, outcome: Outcome::Observed, warnings: Vec::new(), micros: 0 };
+    channel()?.send(&end).map_err(|error| Stop(error.to_string()))?;
+    be_found_out()
+}
+
+/// The harness reads the stream at once; what a process says after it has spoilt that is nobody's concern.
+fn be_found_out() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 #[expect(clippy::panic, reason = "the probe's purpose")]

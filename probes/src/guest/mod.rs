@@ -20,7 +20,7 @@ pub(crate) use said::Said;
 
 use crate::channel::{GuestEnd, Region};
 use crate::families;
-use crate::protocol::{Announced, Message, PROTOCOL, Plan};
+use crate::protocol::{self, Announced, Message, PROTOCOL, Plan};
 use crate::session::Kernel;
 use crate::spec::Probe;
 use globset::{Glob, GlobSet, GlobSetBuilder};
@@ -87,6 +87,11 @@ fn selected(plan: &Plan, kernel: &Kernel) -> Result<Vec<Probe>, String> {
     probes.retain(|probe| plan.part.has(&probe.id) && !done.contains(probe.id.as_str()));
     if !plan.select.is_empty() {
         probes.retain(|probe| globs.is_match(&probe.id));
+    }
+    if let Some(seed) = plan.shuffle {
+        // Families keep their order: what they keep on hooks is changed once for each.
+        let family = |probe: &Probe| families::FAMILIES.iter().position(|it| it.name == probe.family());
+        probes.sort_by_cached_key(|probe| (family(probe), protocol::place(seed, &probe.id)));
     }
     // Stable: otherwise as declared.
     probes.sort_by_key(|probe| (probe.crashes, probe.comes_last, !probe.aya));

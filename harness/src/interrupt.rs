@@ -1,0 +1,70 @@
+//! Being asked to stop: Ctrl-C, `SIGTERM`, `SIGHUP`.
+//!
+//! A signal ends this program as it would end any other, unless a verb has said, with [`gracefully`], that it looks at
+//! [`asked`] and comes to an end of its own; a second signal ends it then. A signal that is ignored when the program
+//! starts stays ignored: a shell that is not interactive starts what it puts into the background without `SIGINT`, and
+//! `nohup` without `SIGHUP`. Children are started with the dispositions that this program was started with.
+
+use nix::sys::signal::Signal;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+
+/// The signal that came, or 0.
+static CAME: AtomicI32 = AtomicI32::new(0);
+/// How many parts of the program come to an end of their own.
+static GRACEFUL: AtomicUsize = AtomicUsize::new(0);
+
+/// Listens from now on, on a thread of its own. Call it once, before other threads are started.
+///
+/// # Errors
+/// The system's, when a handler cannot be set.
+pub fn listen() -> std::io::Result<()> {
+    let mut signals = Signals::new(not_ignored(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]))?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            let first = CAME.swap(signal, Ordering::SeqCst) == 0;
+            if !(first && GRACEFUL.load(Ordering::SeqCst) > 0) {
+                // Guards notice that this process is gone, and tidy up.
+                let _ = emulate_default_handler(signal);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The signals of `wanted` that this process does not ignore.
+pub(crate) fn not_ignored(wanted: &[Signal]) -> Vec<i32> {
+    wanted.iter().filter(|&&signal| !is_ignored(signal)).map(|&signal| signal as i32).collect()
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only writes the present one to the place, which lives across it and of which
+    // zeros are a value.
+    let (result, now) =
+        unsafe { (libc::sigaction(signal as i32, std::ptr::null(), now.as_mut_ptr()), now.assume_init()) };
+    result == 0 && now.sa_sigaction == libc::SIG_IGN
+}
+
+/// The signal that asked this program to stop, if one has.
+#[must_use]
+pub fn asked() -> Option<Signal> {
+    Signal::try_from(CAME.load(Ordering::SeqCst)).ok()
+}
+
+/// From here until the result is dropped, the first signal only makes [`asked`] say so.
+#[must_use]
+pub fn gracefully() -> Graceful {
+    GRACEFUL.fetch_add(1, Ordering::SeqCst);
+    Graceful(())
+}
+
+/// See [`gracefully`].
+pub struct Graceful(());
+
+impl Drop for Graceful {
+    fn drop(&mut self) {
+        GRACEFUL.fetch_sub(1, Ordering::SeqCst);
+    }
+}

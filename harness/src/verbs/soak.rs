@@ -1,0 +1,249 @@
+//! `conform soak`: the same run again and again under changing conditions, and every record that was not the same.
+//!
+//! Conditions change so that eight runs go through all of them: machines restored or booted, with one processor or two,
+//! on a host with nothing else to do or with a busy thread per processor. The order of the probes within their families
+//! is another one in each run. A difference is reported, never hidden by running again.
+
+mod tally;
+
+use super::project::Project;
+use super::run::{Place, run_in};
+use crate::cli::{Format, MachineOptions, SoakOptions};
+use crate::exit::{self, Failure};
+use crate::progress::Progress;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tally::{Broken, Difference, Tally};
+
+/// Version of the JSON document.
+const SCHEMA: u32 = 1;
+
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Document {
+    /// [`SCHEMA`].
+    schema: u32,
+    /// What the runs' orders come from; `--seed` gives the same again.
+    seed: u64,
+    /// The runs that came to their end.
+    runs: Vec<Round>,
+    /// Records that were compared, of all runs together.
+    records: usize,
+    /// Those that were not the same in all runs.
+    differences: Vec<Difference>,
+    /// Kernels that could not be run to their end.
+    failures: Vec<Broken>,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+struct Round {
+    /// Counted from 1.
+    number: u32,
+    /// `--shuffle`.
+    order: u64,
+    /// `--cold`.
+    cold: bool,
+    /// `--cpus`.
+    cpus: u32,
+    /// Whether the host was kept busy.
+    load: bool,
+    /// Records.
+    records: usize,
+    /// Boots that were lost and repeated.
+    boot_retries: u32,
+    /// Wall-clock time.
+    seconds: f64,
+}
+
+impl Round {
+    /// The conditions of a run.
+    fn planned(number: u32, seed: u64) -> Self {
+        let at = number - 1;
+        Self {
+            number,
+            order: seed.wrapping_add(u64::from(at)),
+            cold: at % 2 == 1,
+            cpus: 1 + at / 2 % 2,
+            load: at / 4 % 2 == 1,
+            records: 0,
+            boot_retries: 0,
+            seconds: 0.0,
+        }
+    }
+}
+
+/// Runs, compares, reports.
+pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress) -> Result<u8, Failure> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let seed = options.seed.unwrap_or(now.as_secs());
+    progress.say("soak", &format!("{} runs, --seed {seed}", options.runs));
+    let mut tally = Tally::default();
+    let mut rounds = Vec::new();
+    let mut interrupted = false;
+    for number in 1..=options.runs {
+        match round(project, options, Round::planned(number, seed), &mut tally, progress) {
+            Ok(round) => rounds.push(round),
+            // What was seen until then is worth reporting.
+            Err(failure) if failure.code == exit::INTERRUPTED => {
+                progress.say("soak", &failure.to_string());
+                interrupted = true;
+                break;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    let differences = tally.differences()?;
+    let code = match (interrupted, tally.failures.is_empty(), differences.is_empty()) {
+        (true, _, _) => exit::INTERRUPTED,
+        (false, false, _) => exit::INFRASTRUCTURE,
+        (false, true, false) => exit::MISMATCH,
+        (false, true, true) => exit::OK,
+    };
+    let (records, failures) = (tally.records, tally.failures);
+    let document = Document { schema: SCHEMA, seed, runs: rounds, records, differences, failures };
+    match options.format {
+        Format::Table => super::print(&in_words(&document)),
+        Format::Json => {
+            let text = serde_json::to_string_pretty(&document)
+                .map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
+            super::print(&text);
+        }
+        Format::Junit | Format::Markdown => return Err(super::no_such_format("soak")),
+    }
+    Ok(code)
+}
+
+/// One run, taken into the tally.
+fn round(
+    project: &Project,
+    options: &SoakOptions,
+    mut round: Round,
+    tally: &mut Tally,
+    progress: &Progress,
+) -> Result<Round, Failure> {
+    let machine = MachineOptions {
+        jobs: options.jobs,
+        vmm: options.vmm,
+        accel: options.accel,
+        offline: options.offline,
+        cold: round.cold,
+        deadline: None,
+        lsm: None,
+        cpus: round.cpus,
+        shuffle: Some(round.order),
+    };
+    progress.say("soak", &format!("run {}: {}", round.number, conditions(&round)));
+    let folder = project.work_folder().join("soak").join(round.number.to_string());
+    let started = Instant::now();
+    let _load = round.load.then(Load::start);
+    let finished = run_in(project, &options.selection, &machine, Place::Soak(&folder), false, progress)?;
+    round.seconds = started.elapsed().as_secs_f64();
+    for run in &finished.runs {
+        round.records += run.records.len();
+        round.boot_retries += run.boot_retries;
+        tally.add(round.number, run);
+    }
+    Ok(round)
+}
+
+fn conditions(round: &Round) -> String {
+    format!(
+        "{}, {} processor{}, {}, --shuffle {}",
+        if round.cold { "booted" } else { "restored" },
+        round.cpus,
+        if round.cpus == 1 { "" } else { "s" },
+        if round.load { "host busy" } else { "host as it is" },
+        round.order
+    )
+}
+
+/// A busy thread per processor, until dropped.
+struct Load {
+    over: Arc<AtomicBool>,
+}
+
+impl Load {
+    fn start() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self { over }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+fn in_words(document: &Document) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header([
+        "run",
+        "machines",
+        "processors",
+        "host",
+        "--shuffle",
+        "records",
+        "boots repeated",
+        "seconds",
+    ]);
+    for round in &document.runs {
+        table.add_row([
+            round.number.to_string(),
+            if round.cold { "booted" } else { "restored" }.to_owned(),
+            round.cpus.to_string(),
+            if round.load { "busy" } else { "as it is" }.to_owned(),
+            round.order.to_string(),
+            round.records.to_string(),
+            round.boot_retries.to_string(),
+            format!("{:.1}", round.seconds),
+        ]);
+    }
+    for column in [0, 2, 4, 5, 6, 7] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut text = format!("{table}\n\n");
+    for difference in &document.differences {
+        text += &difference.in_words();
+        text.push('\n');
+    }
+    for broken in &document.failures {
+        text += &format!("{broken}\n");
+    }
+    text + &format!(
+        "--seed {}: {} records of {} runs compared; probes on a kernel whose record was not always the same: {}\n",
+        document.seed,
+        document.records,
+        document.runs.len(),
+        document.differences.len()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn eight_runs_go_through_all_conditions_in_eight_orders() {
+        let rounds: Vec<Round> = (1..=8).map(|number| Round::planned(number, 7)).collect();
+        let conditions: BTreeSet<_> = rounds.iter().map(|it| (it.cold, it.cpus, it.load)).collect();
+        let orders: BTreeSet<_> = rounds.iter().map(|it| it.order).collect();
+        assert_eq!((conditions.len(), orders.len()), (8, 8));
+    }
+}

@@ -1,0 +1,280 @@
+//! What must come of interruptions: a harness, a guard or a machine that is asked to end or killed, and a run that goes on
+//! afterwards.
+
+use super::{NEW, OLD, conform, image_of, must_end, told};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rstest::rstest;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A guard that `harness` has started, and the folder of its machine, from its command line.
+fn guard_of(harness: u32) -> Option<(i32, String)> {
+    let children = std::fs::read_to_string(format!("/proc/{harness}/task/{harness}/children")).ok();
+    let all =
+        std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let candidates: Vec<String> = match children {
+        Some(list) if !list.trim().is_empty() => list.split_whitespace().map(str::to_owned).collect(),
+        _ => all.collect(),
+    };
+    candidates.iter().find_map(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<String> =
+            words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.to_owned();
+        (parent == harness.to_string() && words.get(1).map(String::as_str) == Some("guard"))
+            .then(|| Some((pid.parse().ok()?, words.get(3)?.clone())))?
+    })
+}
+
+/// Processes that name `text` on their command line.
+fn processes_with(text: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let named = entries.filter(|entry| {
+        std::fs::read(entry.path().join("cmdline"))
+            .is_ok_and(|words| String::from_utf8_lossy(&words).contains(text))
+    });
+    named.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The QEMUs among them.
+fn qemus_with(text: &str) -> Vec<i32> {
+    let is_qemu = |pid: &i32| {
+        std::fs::read_link(format!("/proc/{pid}/exe"))
+            .is_ok_and(|path| path.to_string_lossy().contains("qemu-system"))
+    };
+    processes_with(text).into_iter().filter(is_qemu).collect()
+}
+
+fn wait_for(what: &str, patience: Duration, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What a machine may be started by.
+const LAUNCHERS: [&str; 2] = ["virtme-ng", "qemu"];
+
+/// A run of a probe that does not end, up to where its machine runs.
+struct Hanging {
+    harness: Child,
+    guard: i32,
+    machine: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Hanging {
+    fn start(vmm: &str) -> Self {
+        image_of(NEW);
+        let folder = tempfile::tempdir().unwrap();
+        // Booted, so that both launchers are tried.
+        let harness = conform()
+            .args(["run", "--kernel", NEW, "--probe", "selftest/hang", "--vmm", vmm, "--cold", "--run-dir"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut found = None;
+        wait_for("a machine", Duration::from_secs(120), || {
+            found = guard_of(harness.id());
+            found.is_some()
+        });
+        let (guard, machine) = found.unwrap();
+        let channel = format!("mem-path={machine}/channel");
+        wait_for("QEMU", Duration::from_secs(60), || !qemus_with(&channel).is_empty());
+        Self { harness, guard, machine, _folder: folder }
+    }
+
+    fn send(&self, to_guard: Option<Signal>, to_harness: Option<Signal>) {
+        for (pid, signal) in [(self.guard, to_guard), (self.harness.id().cast_signed(), to_harness)] {
+            if let Some(signal) = signal {
+                kill(Pid::from_raw(pid), signal).unwrap();
+            }
+        }
+    }
+
+    fn nothing_is_left(&self) {
+        wait_for("the end of QEMU and its launcher", Duration::from_secs(20), || {
+            processes_with(&self.machine).is_empty()
+        });
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        let _ = self.harness.kill();
+        let _ = self.harness.wait();
+    }
+}
+
+#[rstest]
+fn a_killed_harness_leaves_no_machine_behind(#[values("virtme-ng", "qemu")] vmm: &str) {
+    let run = Hanging::start(vmm);
+    run.send(None, Some(Signal::SIGKILL));
+    run.nothing_is_left();
+    wait_for("the removal of its files", Duration::from_secs(5), || !Path::new(&run.machine).exists());
+}
+
+/// As `pkill conform` does it, which means both.
+#[rstest]
+fn harness_and_guard_asked_to_end_leave_no_machine_behind(
+    #[values(Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP)] signal: Signal,
+) {
+    let mut run = Hanging::start(LAUNCHERS[0]);
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", run.guard)).unwrap();
+    assert_eq!(name.trim(), "conform-guard");
+    run.send(Some(signal), Some(signal));
+    run.nothing_is_left();
+    wait_for("the removal of its files", Duration::from_secs(5), || !Path::new(&run.machine).exists());
+    assert_eq!(run.harness.wait().unwrap().code(), Some(6));
+}
+
+/// Nobody is left then to remove the machine's files.
+#[rstest]
+fn harness_and_guard_killed_at_once_leave_no_process_behind(#[values("virtme-ng", "qemu")] vmm: &str) {
+    let run = Hanging::start(vmm);
+    run.send(Some(Signal::SIGKILL), Some(Signal::SIGKILL));
+    run.nothing_is_left();
+    std::fs::remove_dir_all(&run.machine).unwrap();
+}
+
+/// A run of `arguments`, to be interrupted when it has said `word`; what it said.
+fn run_until(arguments: &[&str], word: &str, signal: Signal) -> (Option<i32>, String) {
+    let mut harness = conform().args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(harness.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        if line.contains(word) {
+            // Far enough into the probe that hangs, and far from its end.
+            std::thread::sleep(Duration::from_millis(1500));
+            kill(Pid::from_raw(harness.id().cast_signed()), signal).unwrap();
+        }
+        said += &line;
+        said.push('\n');
+    }
+    (harness.wait().unwrap().code(), said)
+}
+
+/// The records by kernel, without the time that they took.
+fn records(output: &Output) -> Vec<(Value, Vec<Value>)> {
+    let document: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", told(output)));
+    let of_kernel = |run: &Value| {
+        let without_time = |record: &Value| {
+            let mut record = record.clone();
+            record["micros"] = Value::Null;
+            for case in record["cases"].as_array_mut().into_iter().flatten() {
+                case["micros"] = Value::Null;
+            }
+            record
+        };
+        (run["kernel"].clone(), run["records"].as_array().unwrap().iter().map(without_time).collect())
+    };
+    document["kernels"].as_array().unwrap().iter().map(of_kernel).collect()
+}
+
+#[rstest]
+fn an_interrupted_run_goes_on_to_what_it_would_have_been(
+    #[values(Signal::SIGTERM, Signal::SIGKILL)] signal: Signal,
+) {
+    let kernels = format!("{OLD},{NEW}");
+    let what = ["run", "--kernel", &kernels, "--probe", "selftest/before,selftest/hang,selftest/after"];
+    let how = ["--deadline", "4", "--vmm", "qemu", "--jobs", "1", "--format", "json", "--run-dir"];
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (whole, part) = (path("whole"), path("part"));
+    let by = |dir: &str| -> Vec<String> {
+        what.iter().chain(&how).chain([&dir]).map(|&word| word.to_owned()).collect()
+    };
+    let undisturbed = conform().args(by(&whole)).output().unwrap();
+
+    // The newest comes first.
+    let arguments = by(&part);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (code, said) = run_until(&arguments, &format!("[{OLD}] up:"), signal);
+    if signal == Signal::SIGTERM {
+        assert_eq!(code, Some(6), "{said}");
+        let words = [
+            &format!("interrupted by SIGTERM; complete: {NEW}"),
+            &format!("in part: {OLD} (1 of 3 records)"),
+        ];
+        for word in words {
+            assert!(said.contains(word), "{said}");
+        }
+        let partial = std::fs::read_to_string(format!("{part}/{OLD}/kernel.json")).unwrap();
+        assert!(serde_json::from_str::<Value>(&partial).is_ok(), "{partial}");
+    }
+    refuses_what_is_different(&part);
+
+    let resumed = conform().args(["run", "--format", "json", "--resume", &part]).output().unwrap();
+    assert!(
+        told(&resumed).contains(&format!("[{NEW}] 3 records were there, all of them")),
+        "{}",
+        told(&resumed)
+    );
+    assert_eq!(records(&resumed), records(&undisturbed));
+    assert_eq!(resumed.status.code(), undisturbed.status.code());
+}
+
+/// Another probe, another guest, another kernel: nothing is added to the records of these.
+fn refuses_what_is_different(part: &str) {
+    let resume = |more: &[&str]| conform().args(["run", "--resume", part]).args(more).output().unwrap();
+    must_end(&resume(&["--probe", "selftest/after"]), 2, &["--probe was", "run anew without --resume"]);
+    let manifest = format!("{part}/run.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let mut other: Value = serde_json::from_str(&text).unwrap();
+    other["shared"]["the guest binary, which holds the probes"] = "0".repeat(64).into();
+    other["kernels"][OLD] = "1".repeat(64).into();
+    std::fs::write(&manifest, other.to_string()).unwrap();
+    must_end(
+        &resume(&[]),
+        2,
+        &[
+            "the guest binary, which holds the probes was 000000000000 and is",
+            "lsm= of 5.10 were 111111111111",
+        ],
+    );
+    std::fs::write(&manifest, text).unwrap();
+}
+
+/// Whoever ends QEMU, the machine's probe has not crashed: it is asked again.
+#[rstest]
+fn a_machine_that_somebody_kills_is_not_the_probes_fault(
+    #[values("virtme-ng", "qemu")] vmm: &str,
+    #[values(false, true)] the_guard: bool,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut harness = conform()
+        .args(["run", "--kernel", NEW, "--probe", "selftest/hang", "--vmm", vmm, "--cold", "--deadline", "4"])
+        .args(["--format", "json", "--run-dir"])
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(harness.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        if line.contains(&format!("[{NEW}] up:")) {
+            std::thread::sleep(Duration::from_millis(1000));
+            let (guard, machine) = guard_of(harness.id()).unwrap();
+            let qemu = qemus_with(&format!("mem-path={machine}/channel"))[0];
+            kill(Pid::from_raw(if the_guard { guard } else { qemu }), Signal::SIGKILL).unwrap();
+        }
+        said += &line;
+        said.push('\n');
+    }
+    let output = harness.wait_with_output().unwrap();
+    assert!(said.contains("the machine was ended from outside during selftest/hang"), "{said}");
+    let document: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let run = &document["kernels"][0];
+    assert_eq!(run["records"][0]["outcome"], "hung", "{run:#}");
+    // More than two, where a boot was lost for want of time.
+    assert!(run["boots"].as_u64().unwrap() >= 2 && run["failure"].is_null(), "{run:#}");
+}
