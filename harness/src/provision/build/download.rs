@@ -50,8 +50,9 @@ pub enum DownloadError {
         package: String,
         /// Its version.
         version: String,
-        /// How.
-        source: AptError,
+        /// Why.
+        #[source]
+        source: Box<AptError>,
     },
     /// No suite has the package in the row's version.
     #[error(
@@ -138,7 +139,6 @@ pub(super) fn sources(
 /// would be built under this one's name.
 fn package(pin: &Debian, cache: &Cache, progress: &Progress, label: &str) -> Result<PathBuf, DownloadError> {
     let (package, version) = (&pin.package.full, &pin.version);
-    let apt = |source| DownloadError::Apt { package: package.clone(), version: version.clone(), source };
     let (mut others, mut trouble) = (Vec::new(), None);
     for name in &pin.suites {
         let look = || -> Result<Result<PathBuf, Vec<String>>, AptError> {
@@ -157,7 +157,11 @@ fn package(pin: &Debian, cache: &Cache, progress: &Progress, label: &str) -> Res
         }
     }
     match trouble {
-        Some(source) => Err(apt(source)),
+        Some(source) => Err(DownloadError::Apt {
+            package: package.clone(),
+            version: version.clone(),
+            source: Box::new(source),
+        }),
         None => Err(DownloadError::NotListed {
             package: package.clone(),
             version: version.clone(),
