@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn records_of_another_kernel_are_refused() {
-        let text = "kernels:\n  - name: \"6.12\"\n    path: vmlinuz\n  - name: mine\n    path: vmlinuz\n";
+        let text = "defaults: {lsm: bpf}\nkernels:\n  - {name: \"6.12\", path: vmlinuz}\n  - {name: mine, path: vmlinuz}\n";
         let matrix = Matrix::parse(text, Path::new("matrix.yaml")).unwrap();
         let run = |kernel: &str, release: &str| {
             let facts = probes::record::KernelFacts { release: release.to_owned(), ..Default::default() };
