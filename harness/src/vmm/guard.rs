@@ -9,7 +9,7 @@
 //! A guard that is itself killed with `kill -9` takes its command with it in two ways, both of them the kernel's. The
 //! command has asked for `SIGKILL` when the guard goes. And it leads a session whose terminal the guard holds: when that
 //! is hung up, `SIGHUP` goes to all that the command has started in its process group, as QEMU is by virtme-ng, and QEMU
-//! ends on it. A harness that lives adopts whatever is left then, and kills it ([`kill_adopted`]).
+//! ends on it. A harness that lives adopts whatever is left then, and kills it (`kill_adopted`).
 
 use crate::interrupt::not_ignored;
 use nix::fcntl::OFlag;
@@ -114,10 +114,12 @@ fn terminal() -> nix::Result<(PtyMaster, CString)> {
 /// Has the child end when this thread does, and lead a session with the terminal at `path`.
 fn goes_with_the_guard(child: &mut Command, path: Option<CString>) {
     let parent = std::process::id();
-    // SAFETY: the closure runs between fork and exec and calls only `setsid`, `open`, `prctl` and `getppid`, all
+    // SAFETY: the closure runs between fork and exec and calls only `signal`, `setsid`, `open`, `prctl` and `getppid`, all
     // async-signal-safe; it allocates nothing (an error made from a raw errno owns no memory).
     unsafe {
         child.pre_exec(move || {
+            // Under `nohup` it would be ignored by all that comes after.
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
             if libc::setsid() == -1 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
                 return Err(io::Error::last_os_error());
             }

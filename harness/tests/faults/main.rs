@@ -9,6 +9,7 @@ mod mutation;
 
 use rstest::rstest;
 use serde_json::Value;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -20,6 +21,16 @@ fn conform() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conform"));
     // With CI set nothing is proposed as a snapshot: what these tests run is not meant to be accepted.
     command.stdin(Stdio::null()).env("CI", "true");
+    // Whoever runs the tests may ignore signals, as `nohup` and what a script puts into the background do.
+    // SAFETY: between fork and exec only `signal` is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
     command
 }
 

@@ -38,6 +38,7 @@ mod tree;
 mod user;
 
 use crate::spec::Probe;
+pub(in crate::families) use cases::{NOT_ALLOWED, bare_call};
 
 /// The probes of this family.
 #[must_use]

@@ -6,6 +6,7 @@ use super::{Row, canonical, misuse, sleepable};
 use crate::asm::Asm;
 use crate::bpf::{MapSpec, btf_load};
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
+use crate::families::kfuncs::{NOT_ALLOWED, bare_call};
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::session::Ended;
@@ -93,8 +94,19 @@ struct Ready {
 impl Ready {
     fn new(bench: &mut Bench<'_, '_>) -> Result<Self, Ended> {
         let object = if bench.attempt.kfunc(TASK.acquire).is_ok() { TASK } else { OF_TESTS };
+        let acquire = bench.attempt.kfunc(object.acquire)?;
+        // 6.0 has the helper and lets LSM programs call no kfunc that would give them something to exchange.
+        if object.record == OF_TESTS.record
+            && bare_call(bench.attempt, "file_open", acquire, 0)? == NOT_ALLOWED
+        {
+            let what = format!(
+                "only {} gives an object to exchange, and LSM programs may not call it",
+                object.acquire
+            );
+            return Err(Ended::CouldNotTell(what));
+        }
         Ok(Self {
-            acquire: bench.attempt.kfunc(object.acquire)?,
+            acquire,
             release: bench.attempt.kfunc(object.release)?,
             member: bench.offset(object.record, object.member)?,
             next: bench.offset(object.record, "next").ok(),

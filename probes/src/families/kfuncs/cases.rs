@@ -105,7 +105,9 @@ fn bare_load(
     Ok(bpf::prog_load_logged(&spec, 1))
 }
 
-/// What [`bare_call`] says of a kernel without calls of kfuncs.
+/// What [`bare_call`] says of a kfunc that is not for such programs.
+pub(in crate::families) const NOT_ALLOWED: &str = "may NOT call it";
+/// The same of a kernel without calls of kfuncs.
 const NO_CALLS: &str = "the kernel knows no calls of kfuncs";
 
 /// What the programs of a probe have that are only loaded, which is one for all of them.
@@ -157,7 +159,7 @@ pub(super) fn prototype(btf: &Btf, id: u32, name: &str) -> String {
 ///
 /// The kernel looks at the program type before the arguments (6.12 kernel/bpf/verifier.c, check_kfunc_call), so of
 /// the refusals that such a call meets once the verifier has come to it, one alone means that it may not.
-pub(super) fn bare_call(
+pub(in crate::families) fn bare_call(
     attempt: &mut Attempt<'_>,
     hook: &str,
     kfunc: u32,
@@ -175,7 +177,7 @@ pub(super) fn bare_call(
     }
     let said = |text: &str| error.log.lines().any(|line| line.contains(text));
     if said("calling kernel function ") && said(" is not allowed") {
-        Ok("may NOT call it")
+        Ok(NOT_ALLOWED)
     } else if said("cannot find address for kernel function ") {
         // Since 7.0 `.._impl` may be no more than the full prototype of a kfunc with implicit arguments
         // (7.3 kernel/bpf/verifier.c, find_kfunc_impl_proto).
