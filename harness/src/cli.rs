@@ -235,9 +235,9 @@ pub struct Selection {
     pub shard: Option<Shard>,
 }
 
-/// How machines are started.
+/// What starts machines, and how many at once.
 #[derive(Args, Clone, Debug)]
-pub struct MachineOptions {
+pub struct HostOptions {
     /// Machines at once [default: one more than there are processors]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
@@ -250,6 +250,14 @@ pub struct MachineOptions {
     /// Use no network: what is not in the cache counts as missing
     #[arg(long)]
     pub offline: bool,
+}
+
+/// How machines are started.
+#[derive(Args, Clone, Debug)]
+pub struct MachineOptions {
+    /// Where machines come from
+    #[command(flatten)]
+    pub host: HostOptions,
     /// Boot every machine instead of restoring it from the state that an earlier run has saved
     #[arg(long)]
     pub cold: bool,
@@ -318,18 +326,9 @@ pub struct SoakOptions {
     /// What the orders of the probes come from [default: the time, which is printed]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Machines at once [default: one more than there are processors]
-    #[arg(long, value_name = "N")]
-    pub jobs: Option<usize>,
-    /// Who starts the virtual machines
-    #[arg(long, value_enum, default_value_t = LauncherKind::VirtmeNg)]
-    pub vmm: LauncherKind,
-    /// Hardware virtualization or QEMU's translator
-    #[arg(long, value_enum, default_value_t = AccelChoice::Auto)]
-    pub accel: AccelChoice,
-    /// Use no network: what is not in the cache counts as missing
-    #[arg(long)]
-    pub offline: bool,
+    /// Where machines come from
+    #[command(flatten)]
+    pub host: HostOptions,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,

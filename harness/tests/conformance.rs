@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-use harness::cli::{MachineOptions, Selection};
+use harness::cli::{HostOptions, MachineOptions, Selection};
 use harness::model::KernelRun;
 use harness::progress::Progress;
 use harness::snapshot::{Ci, Comparison, Known, Store, assert::assert_snapshot, merge};
@@ -107,10 +107,12 @@ fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {
         shard: None,
     };
     let options = MachineOptions {
-        jobs: Some(1),
-        vmm: LauncherKind::VirtmeNg,
-        accel: AccelChoice::Auto,
-        offline: false,
+        host: HostOptions {
+            jobs: Some(1),
+            vmm: LauncherKind::VirtmeNg,
+            accel: AccelChoice::Auto,
+            offline: false,
+        },
         deadline: None,
         lsm: None,
         cold: false,

@@ -145,6 +145,23 @@ impl Btf {
         self.find(Kind::Func, name)
     }
 
+    /// Whether `bpf_task_acquire` counts in a task's `usage`, not in its `rcu_users`, and so always gives one. A program must
+    /// then not ask whether it did: where it finds nothing, it would keep the reference (6.3 kernel/bpf/verifier.c,
+    /// `reg_type_not_null`, does not know that a trusted pointer is none). It may give nothing since it does what
+    /// `bpf_task_acquire_not_zero` did, which went then (6.3 and 6.4 kernel/bpf/helpers.c).
+    #[must_use]
+    pub fn task_acquire_always_gives(&self) -> bool {
+        self.function("bpf_task_acquire_not_zero").is_some()
+    }
+
+    /// Whether the kernel's list of helpers has the one with this number; `None` where there is no list.
+    #[must_use]
+    pub fn lists_helper(&self, helper: u32) -> Option<bool> {
+        let list = self.find(Kind::Enum, "bpf_func_id")?;
+        let name = crate::helper::name(helper).unwrap_or_default();
+        Some(self.enum_value(Some(list), &format!("BPF_FUNC_{name}")).is_some())
+    }
+
     /// Every function of this BTF with its id, without those of its base, in order of ids.
     pub fn functions(&self) -> impl Iterator<Item = (u32, &str)> {
         self.own.of_kind(Kind::Func).filter_map(|id| self.name(id).map(|name| (id, name)))

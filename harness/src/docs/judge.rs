@@ -102,13 +102,18 @@ pub(super) fn of_unknown(list: List, name: &str) -> (Verdict, String) {
     (Verdict::Contradicted, why.to_owned())
 }
 
+/// Whether a row is of a version from `since` on, as far as both are known.
+fn is_from(since: Option<Version>, row: &str) -> bool {
+    match (since, Version::of_row(row)) {
+        (Some(since), Some(version)) => version >= since,
+        _ => true,
+    }
+}
+
 /// An entry that no measured kernel lets programs call. Kernels from before the version that it names say nothing.
 pub(super) fn of_uncallable(answers: &Answers, entry: &PageEntry, kernels: &[String]) -> (Verdict, String) {
     let since = entry.since.as_deref().and_then(Version::parse);
-    let counts = |kernel: &str| match (since, Version::of_row(kernel)) {
-        (Some(since), Some(version)) => version >= since,
-        _ => true,
-    };
+    let counts = |kernel: &str| is_from(since, kernel);
     let no: Vec<String> =
         answers.kernels(Known::No).filter(|kernel| counts(kernel)).map(str::to_owned).collect();
     let said = |wanted: fn(&Answer) -> bool| {
@@ -141,12 +146,8 @@ pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) ->
         Some((since, _)) => *since,
         None => first_seen(&item.answers),
     };
-    let expected = |kernel: &String| match (since, Version::of_row(kernel)) {
-        (Some(since), Some(version)) => version >= since,
-        _ => true,
-    };
     let missing: Vec<String> =
-        item.answers.kernels(Known::No).map(str::to_owned).filter(|kernel| expected(kernel)).collect();
+        item.answers.kernels(Known::No).map(str::to_owned).filter(|kernel| is_from(since, kernel)).collect();
     let by: BTreeSet<&str> = item
         .answers
         .0

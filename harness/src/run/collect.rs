@@ -170,7 +170,7 @@ impl Collector<'_> {
     fn until_done(&mut self, mut plan: Plan) -> Result<(), Lost> {
         self.fruitless = 0;
         loop {
-            self.go_on()?;
+            go_on()?;
             plan.done = self.run.records.iter().map(|record| record.probe.clone()).collect();
             let before = self.run.records.len();
             match self.boot(&plan)? {
@@ -192,12 +192,6 @@ impl Collector<'_> {
                 }
             }
         }
-    }
-
-    /// An error once somebody has asked this program to stop.
-    #[expect(clippy::unused_self, reason = "reads as a step of the collector's")]
-    fn go_on(&self) -> Result<(), Lost> {
-        interrupt::asked().map_or(Ok(()), |signal| Err(Lost::Interrupted(signal)))
     }
 
     /// Whether every probe that asks for such a machine has a record.
@@ -244,7 +238,7 @@ impl Collector<'_> {
         let started = Instant::now();
         let Some(mut machine) = self.starter.start(&self.spec(plan), &self.console_path())? else {
             self.run.timing.boot_ms += millis(started.elapsed());
-            self.go_on()?;
+            go_on()?;
             return Ok(Boot::Lost);
         };
         self.run.restored += u32::from(machine.restored);
@@ -270,7 +264,7 @@ impl Collector<'_> {
         let mut heartbeat = machine.heartbeat();
         let mut order = Order::default();
         loop {
-            self.go_on()?;
+            go_on()?;
             // Asked before the channel is read, so that a last message of a machine that has gone is not lost.
             let running = machine.is_running();
             match machine.receive() {
@@ -336,15 +330,14 @@ impl Collector<'_> {
             Message::Start { probe } => {
                 self.current = Some(Current { probe, since: Instant::now(), cases: Vec::new() });
             }
-            Message::Case { probe, case } => {
-                if let Some(current) = self.current.as_mut().filter(|current| current.probe == probe) {
+            // `Order` has seen to it that this and the end are of the probe under way.
+            Message::Case { case, .. } => {
+                if let Some(current) = &mut self.current {
                     current.cases.push(*case);
                 }
             }
             Message::End { probe, outcome, warnings, micros } => {
-                let cases =
-                    self.current.take().filter(|current| current.probe == probe).map(|current| current.cases);
-                let cases = cases.unwrap_or_default();
+                let cases = self.current.take().map(|current| current.cases).unwrap_or_default();
                 self.run.records.push(Record { probe, outcome, cases, warnings, micros });
                 self.ended_in_boot += 1;
                 self.progress();
@@ -437,6 +430,11 @@ impl Collector<'_> {
             }
         }
     }
+}
+
+/// An error once somebody has asked this program to stop.
+fn go_on() -> Result<(), Lost> {
+    interrupt::asked().map_or(Ok(()), |signal| Err(Lost::Interrupted(signal)))
 }
 
 /// How a machine was lost.

@@ -3,7 +3,7 @@
 use super::environment::{Environment, RunFolder, images, jobs};
 use super::project::{Project, Subject};
 use crate::cache::Cache;
-use crate::cli::{DoctorOptions, Format, MachineOptions};
+use crate::cli::{DoctorOptions, Format, HostOptions, MachineOptions};
 use crate::exit::{self, Failure};
 use crate::matrix::Matrix;
 use crate::progress::Progress;
@@ -58,10 +58,7 @@ fn accelerator(project: &Project, matrix: &Matrix, cache: &Cache, progress: &Pro
         .find_map(|(subject, image)| Some((subject, image.ok()?, Part::default())));
     let Some(first) = found else { return cannot("no kernel in the cache to try a machine with".into()) };
     let options = MachineOptions {
-        jobs: None,
-        vmm: LauncherKind::Qemu,
-        accel: AccelChoice::Auto,
-        offline: true,
+        host: HostOptions { jobs: None, vmm: LauncherKind::Qemu, accel: AccelChoice::Auto, offline: true },
         deadline: None,
         lsm: None,
         cold: false,

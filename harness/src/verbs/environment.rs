@@ -145,15 +145,15 @@ impl Environment {
         progress: &Progress,
     ) -> Result<Self, Failure> {
         let cache = Cache::from_env()?;
-        let qemu = tools::ensure_qemu(&cache, progress, options.offline)?;
-        let vng = match options.vmm {
-            LauncherKind::VirtmeNg => Some(tools::ensure_vng(&cache, progress, options.offline)?.path),
+        let qemu = tools::ensure_qemu(&cache, progress, options.host.offline)?;
+        let vng = match options.host.vmm {
+            LauncherKind::VirtmeNg => Some(tools::ensure_vng(&cache, progress, options.host.offline)?.path),
             LauncherKind::Qemu => None,
         };
         let (initramfs, guest) = packed_guest(project, progress)?;
         let states = if options.cold { None } else { Some(Store::open(cache.states())?) };
         let setup = Setup {
-            launcher: Launcher { kind: options.vmm, vng, qemu: qemu.path },
+            launcher: Launcher { kind: options.host.vmm, vng, qemu: qemu.path },
             accel: Accel::Tcg,
             qemu_version: qemu.version,
             initramfs,
@@ -175,7 +175,7 @@ impl Environment {
 
     /// Chooses the accelerator, if need be by booting `job` under KVM.
     pub fn choose_accel(&mut self, options: &MachineOptions, job: &Job, progress: &Progress) {
-        let (accel, reason) = choose(options.accel, || {
+        let (accel, reason) = choose(options.host.accel, || {
             progress.say("accel", "trying a machine under kvm");
             let mut setup = self.setup.clone();
             setup.accel = Accel::Kvm;

@@ -2,6 +2,7 @@
 
 use crate::claims::Claims;
 use crate::exit::{self, Failure};
+use crate::facts::Version;
 use crate::matrix::{Matrix, Row, Source, closest};
 use crate::model::KernelRun;
 use crate::report::list::ProbeInfo;
@@ -67,8 +68,7 @@ impl Subject {
 
 /// Whether a row's name is two numbers, such as `6.12`.
 fn is_version(name: &str) -> bool {
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    name.split_once('.').is_some_and(|(major, minor)| number(major) && number(minor))
+    Version::parse(name).is_some_and(|version| version.to_string() == name)
 }
 
 /// Refuses records that stand under the name of a row and come from another kernel than it promises.

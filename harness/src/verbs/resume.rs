@@ -5,7 +5,7 @@
 //! and a difference is an error that names it.
 
 use super::project::Project;
-use crate::cli::{MachineOptions, RunOptions, Selection};
+use crate::cli::{HostOptions, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
 use crate::provision::{modules, sha256_file};
@@ -46,8 +46,8 @@ impl Options {
             kernel: selection.kernels.clone(),
             probe: selection.probes.clone(),
             shard: selection.shard,
-            vmm: machine.vmm,
-            accel: machine.accel,
+            vmm: machine.host.vmm,
+            accel: machine.host.accel,
             deadline: machine.deadline,
             lsm: machine.lsm.clone(),
             cold: machine.cold,
@@ -76,14 +76,12 @@ impl Options {
     fn in_place_of(self, options: &RunOptions) -> RunOptions {
         let selection = Selection { kernels: self.kernel, probes: self.probe, shard: None };
         let machine = MachineOptions {
-            vmm: self.vmm,
-            accel: self.accel,
+            host: HostOptions { vmm: self.vmm, accel: self.accel, ..options.machine.host.clone() },
             deadline: self.deadline,
             lsm: self.lsm,
             cold: self.cold,
             cpus: self.cpus,
             shuffle: self.shuffle,
-            ..options.machine.clone()
         };
         RunOptions { selection, machine, shard: self.shard, ..options.clone() }
     }

@@ -195,8 +195,12 @@ fn get_ready(
 ) -> Result<Ready, Failure> {
     let mut ready = Vec::new();
     let mut failed = Vec::new();
-    let all =
-        images(subjects.iter().map(|(subject, _)| subject), &environment.cache, progress, options.offline);
+    let all = images(
+        subjects.iter().map(|(subject, _)| subject),
+        &environment.cache,
+        progress,
+        options.host.offline,
+    );
     for ((subject, part), image) in subjects.iter().zip(all) {
         match image {
             Ok(image) => ready.push((subject, image, *part)),
@@ -243,7 +247,7 @@ fn run_jobs(
     let Ready { jobs, mut failed } = ready;
     // One more than there are processors: a machine that waits for a grace period uses none.
     let width =
-        options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) + 1);
+        options.host.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) + 1);
     let _graceful = interrupt::gracefully();
     let teller = Teller::new(progress, &folder.path);
     for run in jobs.iter().filter_map(|job| job.before.as_ref()) {

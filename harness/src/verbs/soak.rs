@@ -126,10 +126,7 @@ fn round(
     progress: &Progress,
 ) -> Result<Round, Failure> {
     let machine = MachineOptions {
-        jobs: options.jobs,
-        vmm: options.vmm,
-        accel: options.accel,
-        offline: options.offline,
+        host: options.host.clone(),
         cold: round.cold,
         deadline: None,
         lsm: None,

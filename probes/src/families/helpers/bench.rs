@@ -3,10 +3,8 @@
 use super::exec;
 use crate::asm::Asm;
 use crate::bpf::{BPF_LSM_CGROUP, FuncInfo, ProgSpec, btf_load};
-use crate::btf::Kind;
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::errno::Errno;
-use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::results::{FREE, Results};
@@ -46,10 +44,7 @@ impl<'c, 'k> Bench<'c, 'k> {
 
     /// Whether the kernel's own list of helpers has this one. Where there is no list, the verifier is asked.
     pub(super) fn known(&self) -> Result<bool, Ended> {
-        let btf = self.attempt.btf()?;
-        let Some(list) = btf.find(Kind::Enum, "bpf_func_id") else { return Ok(true) };
-        let name = helper::name(self.helper).unwrap_or_default();
-        Ok(btf.enum_value(Some(list), &format!("BPF_FUNC_{name}")).is_some())
+        Ok(self.attempt.btf()?.lists_helper(self.helper).unwrap_or(true))
     }
 
     /// Loads a program that is nothing but a call of the helper, for what the kernel says of one that it does not

@@ -86,8 +86,7 @@ struct Ready {
     release: u32,
     member: u32,
     next: Option<u32>,
-    /// Whether acquiring never gives NULL, so that a program must not ask: `bpf_task_acquire` up to 6.3 (6.3
-    /// kernel/bpf/verifier.c, `reg_type_not_null`).
+    /// Whether acquiring never gives NULL ([`crate::btf::Btf::task_acquire_always_gives`]).
     always_gives: bool,
 }
 
@@ -111,8 +110,7 @@ impl Ready {
             member: bench.offset(object.record, object.member)?,
             next: bench.offset(object.record, "next").ok(),
             map: map(bench, object)?,
-            always_gives: object.record == TASK.record
-                && bench.attempt.kfunc("bpf_task_acquire_not_zero").is_ok(),
+            always_gives: object.record == TASK.record && bench.attempt.btf()?.task_acquire_always_gives(),
             object,
         })
     }

@@ -96,23 +96,20 @@ impl Body<'_> {
         self.btf.function(kfunc).is_some()
     }
 
-    /// Whether a kfunc that may give nothing on later kernels always gives something on this one, so that a program must not
-    /// ask: where it finds nothing, it would keep the reference (6.3 kernel/bpf/verifier.c, `reg_type_not_null`, does not
-    /// know that a trusted pointer is none). `bpf_task_acquire` may give nothing since it does what
-    /// `bpf_task_acquire_not_zero` did, which went then, and `bpf_rbtree_remove` since adding is called `.._impl` (6.4
+    /// Whether a kfunc that may give nothing on later kernels always gives something on this one
+    /// ([`Btf::task_acquire_always_gives`]); `bpf_rbtree_remove` may since adding is called `.._impl` (6.4
     /// kernel/bpf/helpers.c).
     fn always_gives(&self, kfunc: &str) -> bool {
         match kfunc {
-            "bpf_task_acquire" => self.counts_usage(),
+            "bpf_task_acquire" => self.btf.task_acquire_always_gives(),
             "bpf_rbtree_remove" => !self.knows("bpf_rbtree_add_impl"),
             _ => false,
         }
     }
 
-    /// Whether acquiring a task counts in its `usage` and not in its `rcu_users` (6.3 kernel/bpf/helpers.c,
-    /// `bpf_task_acquire` and `bpf_task_acquire_not_zero`, of which later kernels have one).
-    pub(super) fn counts_usage(&self) -> bool {
-        self.knows("bpf_task_acquire_not_zero")
+    /// The member of `task_struct` in which `bpf_task_acquire` counts.
+    pub(super) fn task_counter(&self) -> &'static str {
+        if self.btf.task_acquire_always_gives() { "usage.refs.counter" } else { "rcu_users.refs.counter" }
     }
 
     /// `R0 = the task in R1`, acquired; passes where there is none.

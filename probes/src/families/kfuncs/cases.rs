@@ -7,7 +7,7 @@ use crate::asm::Asm;
 use crate::bpf::{
     self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, LoadError, Loaded, ProgSpec,
 };
-use crate::btf::{Btf, Kind};
+use crate::btf::Btf;
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::Reg;
@@ -239,11 +239,9 @@ fn build(
         built => built?,
     };
     let btf = attempt.btf()?;
-    if let Some(list) = btf.find(Kind::Enum, "bpf_func_id") {
-        let unknown = |name: &&str| btf.enum_value(Some(list), &format!("BPF_FUNC_{name}")).is_none();
-        if let Some(name) = built.program.asm.helpers().filter_map(helper::name).find(unknown) {
-            return Err(takes(&format!("helper bpf_{name}")));
-        }
+    let unknown = |helper: &u32| btf.lists_helper(*helper) == Some(false);
+    if let Some(name) = built.program.asm.helpers().filter(unknown).find_map(helper::name) {
+        return Err(takes(&format!("helper bpf_{name}")));
     }
     Ok(built)
 }

@@ -50,7 +50,7 @@ fn acquire() -> Row {
 
 /// `reg = how often the task in reg is held`, by those who count as `bpf_task_acquire` does.
 fn holders(b: &mut Body<'_>, reg: Reg) {
-    let counter = if b.counts_usage() { "usage.refs.counter" } else { "rcu_users.refs.counter" };
+    let counter = b.task_counter();
     b.follow(reg, "task_struct", counter);
 }
 

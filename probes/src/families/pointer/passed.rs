@@ -21,19 +21,19 @@ fn d_path(asm: &mut Asm) {
     asm.mov_imm(Reg::R3, 64).call(helper::D_PATH);
 }
 
-/// Passes where `bpf_task_acquire` gave nothing. Up to 6.3 it always gives something, and a program that asks keeps a
-/// reference where there is none (6.3 kernel/bpf/verifier.c, `reg_type_not_null`).
-fn check_task(asm: &mut Asm, look: &Look<'_, '_>) {
-    if look.kfunc("bpf_task_acquire_not_zero").is_err() {
+/// Passes where `bpf_task_acquire` gave nothing, and where it may.
+fn check_task(asm: &mut Asm, look: &Look<'_, '_>) -> Result<(), Ended> {
+    if !look.0.btf()?.task_acquire_always_gives() {
         asm.jeq_imm(Reg::R0, 0, "pass");
     }
+    Ok(())
 }
 
 /// Acquires the task in R1 with `bpf_task_acquire` and releases it where that gave one.
 fn acquire(asm: &mut Asm, look: &Look<'_, '_>) -> Result<(), Ended> {
     let (acquire, release) = (look.kfunc("bpf_task_acquire")?, look.kfunc("bpf_task_release")?);
     asm.call_kfunc(acquire, 0);
-    check_task(asm, look);
+    check_task(asm, look)?;
     asm.mov_reg(Reg::R1, Reg::R0).call_kfunc(release, 0);
     Ok(())
 }
@@ -177,7 +177,7 @@ pub(super) const RULES: &[Rule] = &[
                 let release = look.kfunc("bpf_task_release")?;
                 argument(asm, Reg::R1, 0);
                 asm.call_kfunc(look.kfunc("bpf_task_acquire")?, 0);
-                check_task(asm, look);
+                check_task(asm, look)?;
                 asm.mov_reg(Reg::R8, Reg::R0)
                     .mov_reg(Reg::R1, Reg::R8)
                     .call_kfunc(release, 0)
@@ -193,7 +193,7 @@ pub(super) const RULES: &[Rule] = &[
             plain("used-after-release", "task_alloc", |asm, look| {
                 argument(asm, Reg::R1, 0);
                 asm.call_kfunc(look.kfunc("bpf_task_acquire")?, 0);
-                check_task(asm, look);
+                check_task(asm, look)?;
                 asm.mov_reg(Reg::R8, Reg::R0)
                     .mov_reg(Reg::R1, Reg::R8)
                     .call_kfunc(look.kfunc("bpf_task_release")?, 0)
