@@ -20,6 +20,7 @@ pub mod link;
 pub mod map;
 pub mod prog;
 pub mod query;
+mod shim;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::errno::Errno;
 
-use super::{Attr, bpf, bpf_fd, consts};
+use super::{Attr, bpf, bpf_fd, consts, shim};
 
 /// `struct { .. } raw_tracepoint`.
 #[derive(Clone, Copy, Default)]
@@ -107,6 +107,7 @@ pub fn raw_tracepoint_open(prog: impl AsFd, name: Option<&CStr>, cookie: u64) ->
 /// # Errors
 /// What the kernel answers.
 pub fn link_create(prog: impl AsFd, spec: &LinkSpec<'_>) -> Result<OwnedFd, Errno> {
+    shim::let_a_release_finish(spec.attach_type);
     let mut attr = LinkCreateAttr {
         prog_fd: number(&prog),
         target_fd: spec.target.as_ref().map_or(0, number),
@@ -151,6 +152,7 @@ pub fn link_update(link: impl AsFd, new: impl AsFd, old: Option<BorrowedFd<'_>>)
 /// # Errors
 /// What the kernel answers.
 pub fn prog_attach(prog: impl AsFd, target: impl AsFd, attach_type: u32, flags: u32) -> Result<(), Errno> {
+    shim::let_a_release_finish(attach_type);
     attach(consts::BPF_PROG_ATTACH, &prog, &target, attach_type, flags)
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use crate::errno::Errno;
 
-use super::{Attr, address_mut, bpf, bpf_fd, consts, length};
+use super::{Attr, address_mut, bpf, bpf_fd, consts, length, shim};
 
 /// An attribute that is nothing but numbers.
 #[derive(Clone, Copy)]
@@ -35,6 +35,7 @@ pub fn link_create_raw(
     flags: u32,
     btf_id: u32,
 ) -> Result<OwnedFd, Errno> {
+    shim::let_a_release_finish(attach_type);
     let mut attr = words(&[number(&prog), target.cast_unsigned(), attach_type, flags, btf_id]);
     // SAFETY: no addresses are in the attribute, and the command gives a new descriptor.
     unsafe { bpf_fd(consts::BPF_LINK_CREATE, &mut attr) }
@@ -52,6 +53,7 @@ pub fn prog_attach_raw(
     flags: u32,
     replace: Option<RawFd>,
 ) -> Result<(), Errno> {
+    shim::let_a_release_finish(attach_type);
     let replace = replace.map_or(0, RawFd::cast_unsigned);
     let relative = flags & (consts::BPF_F_BEFORE | consts::BPF_F_AFTER) != 0;
     let (replace, relative) = if relative { (0, replace) } else { (replace, 0) };
