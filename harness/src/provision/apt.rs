@@ -15,6 +15,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod stanzas;
+pub use stanzas::{Candidate, parse_stanzas};
+
 /// Lists younger than this are not fetched again as long as they know what is looked for.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 /// Wall-clock limit of fetching a suite's lists.
@@ -125,19 +128,6 @@ impl ExitCode for AptError {
     fn exit_code(&self) -> u8 {
         exit::INFRASTRUCTURE
     }
-}
-
-/// A package that the lists know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// The name, taken apart.
-    pub package: PackageName,
-    /// The version.
-    pub version: String,
-    /// Size of the file in bytes.
-    pub size: u64,
-    /// SHA-256 of the file as the signed lists have it.
-    pub sha256: String,
 }
 
 /// One suite's private apt root, locked for this run.
@@ -450,24 +440,6 @@ Acquire::https::Timeout "30";
     )
 }
 
-/// Reads the stanzas of `apt-cache show`; those that are no kernel packages or lack a field are left out.
-#[must_use]
-pub fn parse_stanzas(text: &str) -> Vec<Candidate> {
-    text.split("\n\n")
-        .filter_map(|stanza| {
-            let field = |name: &str| {
-                stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
-            };
-            Some(Candidate {
-                package: series_of_package(field("Package")?)?,
-                version: field("Version")?.to_owned(),
-                size: field("Size")?.parse().ok()?,
-                sha256: field("SHA256")?.to_ascii_lowercase(),
-            })
-        })
-        .collect()
-}
-
 /// The sizes of a folder's files together.
 fn size_of_files(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -486,15 +458,6 @@ fn only_deb(folder: &Path) -> Result<PathBuf, CacheError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stanzas_are_read_and_others_left_out() {
-        let text = "Package: linux-image-6.12.1+deb13-cloud-amd64\nVersion: 6.12.1-1\nDescription: a\n Size: 1\nSize: 42\nSHA256: AB\n\n\
-                    Package: linux-image-cloud-amd64\nVersion: 6.12.1-1\nSize: 1\nSHA256: cd\n";
-        let found = parse_stanzas(text);
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].size, found[0].sha256.as_str()), (42, "ab"));
-    }
 
     #[test]
     fn the_configuration_stays_in_its_root() {

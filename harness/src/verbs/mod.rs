@@ -19,6 +19,7 @@ mod resume;
 mod run;
 mod show;
 mod soak;
+mod teller;
 
 use crate::cli::{Cli, Verb};
 use crate::exit::{self, Failure};

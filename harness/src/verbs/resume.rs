@@ -5,7 +5,7 @@
 //! and a difference is an error that names it.
 
 use super::project::Project;
-use crate::cli::{HostOptions, MachineOptions, RunOptions, Selection};
+use crate::cli::{Cli, HostOptions, MachineOptions, RunOptions, Selection, Verb};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
 use crate::provision::{modules, sha256_file};
@@ -13,6 +13,7 @@ use crate::report::runs;
 use crate::run::shard::Shard;
 use crate::run::{Job, Setup};
 use crate::vmm::{AccelChoice, LauncherKind};
+use clap::Parser as _;
 use probes::record::Outcome;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -56,20 +57,18 @@ impl Options {
         }
     }
 
-    /// What stands here when nothing is given.
-    fn none() -> Self {
-        Self {
-            kernel: Vec::new(),
-            probe: Vec::new(),
-            shard: None,
-            vmm: LauncherKind::VirtmeNg,
-            accel: AccelChoice::Auto,
-            deadline: None,
-            lsm: None,
-            cold: false,
-            cpus: 1,
-            shuffle: None,
+    /// What stands here when nothing is given: what `conform run` alone is taken for, which is always something.
+    fn none() -> Option<Self> {
+        match Cli::try_parse_from(["conform", "run"]).ok()?.verb {
+            Verb::Run(given) => Some(Self::given(&given)),
+            _ => None,
         }
+    }
+
+    /// Those of `run`, whose share is no part of its selection.
+    fn given(options: &RunOptions) -> Self {
+        let selection = Selection { shard: options.shard, ..options.selection.clone() };
+        Self::of(&selection, &options.machine)
     }
 
     /// These options in place of those of `options`.
@@ -260,9 +259,8 @@ impl Resumed {
     /// # Errors
     /// Bad input, when others are given.
     pub(super) fn options(&self, given: &RunOptions) -> Result<RunOptions, Failure> {
-        let selection = Selection { shard: given.shard, ..given.selection.clone() };
-        let options = Options::of(&selection, &given.machine);
-        if options != Options::none() && options != self.was.options {
+        let options = Options::given(given);
+        if Options::none().as_ref() != Some(&options) && options != self.was.options {
             let fields = |options: &Options| match serde_json::to_value(options) {
                 Ok(serde_json::Value::Object(fields)) => fields,
                 Ok(_) | Err(_) => serde_json::Map::new(),
@@ -313,4 +311,15 @@ fn kept(mut run: KernelRun) -> KernelRun {
         run.records.retain(|record| !matches!(record.outcome, Outcome::NotRun { .. }));
     }
     run
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_given_is_what_clap_says() {
+        let none = Options::none().unwrap();
+        assert_eq!((none.cpus, none.vmm, none.cold), (1, LauncherKind::VirtmeNg, false));
+    }
 }

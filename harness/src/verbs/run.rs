@@ -4,17 +4,18 @@ use super::environment::{Environment, RunFolder, images, jobs};
 use super::newcomers;
 use super::project::{Project, Subject, check_releases, ids_in, known, probe_globs, probe_infos, subjects};
 use super::resume::{self, Manifest, Options, Resumed};
+use super::teller::Teller;
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::facts::Version;
 use crate::interrupt;
 use crate::matrix::{Matrix, Row, Source};
 use crate::model::{FORMAT, ImageFacts, KernelRun};
-use crate::progress::{Progress, Task, Unit};
+use crate::progress::Progress;
 use crate::provision::kernels::unbuilt;
-use crate::report::{Material, json, junit, runs, table};
+use crate::report::{Material, json, junit, table};
 use crate::run::schedule;
-use crate::run::setup::{Job, Observer};
+use crate::run::setup::Job;
 use crate::run::shard::Shard;
 use crate::snapshot::{Cell, Ci, Comparison, Verdict, compare};
 use nix::sys::signal::Signal;
@@ -23,7 +24,6 @@ use probes::record::Outcome;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A run that has come to its end.
@@ -335,55 +335,6 @@ fn in_short(run: &KernelRun) -> String {
         seconds(run.timing.boot_ms),
         seconds(run.timing.probes_ms),
     )
-}
-
-/// Tells what the machines do, a bar per kernel on a terminal, now and then a line elsewhere; and keeps their records.
-struct Teller<'a> {
-    progress: &'a Progress,
-    folder: &'a Path,
-    tasks: Mutex<BTreeMap<String, Task>>,
-    not_kept: Mutex<Vec<String>>,
-}
-
-impl<'a> Teller<'a> {
-    const fn new(progress: &'a Progress, folder: &'a Path) -> Self {
-        Self { progress, folder, tasks: Mutex::new(BTreeMap::new()), not_kept: Mutex::new(Vec::new()) }
-    }
-
-    fn over(&self, kernel: &str) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(kernel);
-    }
-
-    /// Writes a kernel's run to the folder; whether that was possible.
-    fn keep(&self, run: &KernelRun) -> bool {
-        let Err(error) = runs::write(self.folder, run) else { return true };
-        let sentence = format!("the records of {} could not be kept: {error}", run.kernel);
-        self.not_kept.lock().unwrap_or_else(PoisonError::into_inner).push(sentence);
-        false
-    }
-
-    /// What could not be kept, a sentence each.
-    fn not_kept(self) -> Vec<String> {
-        self.not_kept.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Observer for Teller<'_> {
-    fn note(&self, kernel: &str, text: &str) {
-        self.progress.say(kernel, text);
-    }
-
-    fn progress(&self, kernel: &str, done: usize, total: usize) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        let task =
-            tasks.entry(kernel.to_owned()).or_insert_with(|| self.progress.task(kernel, "running probes"));
-        task.reached(done as u64, total as u64, Unit::Things);
-    }
-
-    fn so_far(&self, run: &KernelRun) {
-        // What cannot be written now is written at the kernel's end, or said then.
-        let _ = runs::write(self.folder, run);
-    }
 }
 
 /// Compares runs with the snapshots. An image without a row is compared with the row of its series, or with the
