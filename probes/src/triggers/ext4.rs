@@ -111,7 +111,11 @@ pub fn mounted(
 ) -> Result<CString, Errno> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(image_at)?;
     file.write_all(&image(features))?;
-    let (name, device) = on_loop(&file)?;
+    let (name, writer) = on_loop(&file)?;
+    // Since 6.8 a kernel without CONFIG_BLK_DEV_WRITE_MOUNTED mounts no device that somebody has open for writing
+    // (6.8 block/bdev.c, bdev_may_open).
+    let device = File::open(&name)?;
+    drop(writer);
     std::fs::create_dir_all(path)?;
     let result = mount(Some(name.as_str()), path, Some("ext4"), MsFlags::empty(), options);
     release(&device)?;
