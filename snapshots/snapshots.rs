@@ -47,8 +47,9 @@ const MAY_NOT_CALL: [&str; 6] = [
 const MAY_NOT_SLEEP: [&str; 2] = [" is not sleepable", "Sleepable programs can only use "];
 
 /// Where a kernel has the helper and nothing that it could be used on: what has a place in a map comes from a kfunc, and
-/// for programs of type LSM 6.0 has no kfuncs at all (6.0 kernel/bpf/btf.c, `bpf_prog_type_to_kfunc_hook`).
-const NOTHING_TO_USE_IT_ON: [(&str, &str); 1] = [("6.0", "helpers/bpf_kptr_xchg")];
+/// for programs of type LSM these have no kfuncs at all (5.19 and 6.0 kernel/bpf/btf.c, `bpf_prog_type_to_kfunc_hook`).
+const NOTHING_TO_USE_IT_ON: [(&str, &str); 2] =
+    [("5.19", "helpers/bpf_kptr_xchg"), ("6.0", "helpers/bpf_kptr_xchg")];
 
 /// Why the normal use of a helper ended early, if that was for a reason of the probe's own making.
 fn own_fault(callable: &NormalCase, case: &NormalCase) -> Option<String> {
