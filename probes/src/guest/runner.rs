@@ -89,8 +89,10 @@ struct Nest {
 
 /// How a probe's process ended, or was left.
 enum Left {
-    /// It returned, and waits to be let go.
-    Returned { outcome: Outcome, links: Vec<RawFd> },
+    /// It has returned, and waits to be let go.
+    Returned { outcome: Outcome, links: Vec<RawFd>, pid: Pid },
+    /// It has ended, with what it noted as its outcome.
+    Ended { outcome: Outcome, report: Report },
     /// Anything else.
     Otherwise(Outcome),
 }
@@ -104,34 +106,29 @@ impl Runner<'_> {
         place: usize,
         lingers: bool,
     ) -> Result<(Outcome, bool), ChannelError> {
-        let cannot =
-            |what: &str| (Outcome::CouldNotTell { why: format!("no process for the probe: {what}") }, false);
         if let Err(errno) = self.ensure_worker(channel, kernel) {
-            return Ok(cannot(&errno.to_string()));
+            return Ok((no_process(&errno.to_string()), false));
         }
-        let Some(nest) = &mut self.nest else { return Ok(cannot("there is no worker")) };
+        let Some(nest) = &mut self.nest else { return Ok((no_process("there is no worker"), false)) };
         let kept = self.lingering.probes().get(nest.told..).unwrap_or_default().to_vec();
         nest.told += kept.len();
-        if let Err(error) = nest.worker.order(&Order { probe: place, kept }) {
-            return Ok(cannot(&error.to_string()));
+        if let Err(error) = nest.worker.order(&Order { probe: place, lingers, kept }) {
+            return Ok((no_process(&error.to_string()), false));
         }
-        let child = match nest.report(channel, REAP) {
-            Some(Report::Started(child)) => child,
-            Some(Report::Failed(errno)) => return Ok(cannot(&errno.to_string())),
-            Some(Report::Ended { .. }) | None => return Ok(cannot("the worker does not answer")),
-        };
         let patience = Duration::from_millis(self.plan.probe_ms);
-        let (outcome, links) = match supervise(channel, &self.probes[place], child, nest, patience)? {
-            Left::Returned { outcome, links } => (outcome, links),
+        let (outcome, report) = match supervise(channel, &self.probes[place], nest, patience)? {
+            Left::Returned { outcome, links, pid } => {
+                if lingers {
+                    self.lingering.take_from(pid, &links, place);
+                }
+                // Lets the process go.
+                let _ = nest.ears.take.write_all(&[1]);
+                (outcome, nest.report(channel, REAP))
+            }
+            Left::Ended { outcome, report } => (outcome, Some(report)),
             Left::Otherwise(outcome) => return Ok((outcome, false)),
         };
-        if lingers {
-            self.lingering.take_from(child, &links, place);
-        }
-        // Lets the process go.
-        let _ = nest.ears.take.write_all(&[1]);
-        let ended = nest.report(channel, REAP);
-        let clean = ended == Some(Report::Ended { status: 0, clean: true }) && !nest.worker.is_spent();
+        let clean = report == Some(Report::Ended { status: 0, clean: true }) && !nest.worker.is_spent();
         let whole = !matches!(outcome, Outcome::Crashed { .. });
         Ok((outcome, clean && whole))
     }
@@ -146,13 +143,17 @@ impl Runner<'_> {
         let (plan, probes, lingering) = (self.plan, self.probes, &mut self.lingering);
         let (crumb, notes) = (channel.crumb(), channel.notes());
         let (said, heard) = (writer.as_raw_fd(), taken.as_raw_fd());
-        let mut body = |place: usize, kept: &[usize]| {
+        let mut body = |order: &Order, kept: &[usize]| {
             session::forget_links();
             let held: Vec<String> = kept.iter().map(|&place| probes[place].id.clone()).collect();
             // SAFETY: the worker has both descriptors for as long as it lives, and this process its own copies, which
             // nothing else here owns.
             let (said, heard) = unsafe { (File::from_raw_fd(said), File::from_raw_fd(heard)) };
-            in_child(kernel, plan, &probes[place], crumb, Sink::new(said, heard, notes), &held)
+            let mut sink = Sink::new(said, heard, notes);
+            let outcome = in_child(kernel, plan, &probes[order.probe], crumb, &mut sink, &held);
+            let links = if order.lingers { session::links() } else { Vec::new() };
+            let pid = nix::unistd::getpid().as_raw();
+            i32::from(sink.say(&Said::Returned { outcome, links, pid }).is_err())
         };
         let own_memory = |place: usize| probes[place].own_memory || probes[place].aya;
         let ours = (reader.as_raw_fd(), take.as_raw_fd());
@@ -221,27 +222,26 @@ fn in_child(
     plan: &Plan,
     probe: &Probe,
     crumb: Crumb,
-    mut sink: Sink,
+    sink: &mut Sink,
     held: &[String],
-) -> i32 {
+) -> Outcome {
     let _ = nix::unistd::setsid();
     if !probe.no_files {
         let _ = unshare(CloneFlags::CLONE_NEWNS);
         private_tmp();
     }
     let result = {
-        let mut session = Session::new(kernel, crumb, plan.detail, &mut sink, held);
+        let mut session = Session::new(kernel, crumb, plan.detail, sink, held);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (probe.run)(&mut session)))
     };
-    let outcome = match result {
+    match result {
         Ok(Ok(())) => Outcome::Observed,
         Ok(Err(stop)) => Outcome::CouldNotTell { why: stop.0 },
         Err(panic) => Outcome::Crashed {
             what: format!("the probe panicked: {}", panic_text(panic.as_ref())),
             during: String::new(),
         },
-    };
-    i32::from(sink.say(&Said::Returned { outcome, links: session::links() }).is_err())
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -268,34 +268,56 @@ struct Ears {
     pending: Vec<u8>,
 }
 
-/// Passes on what the child says until it has returned, died, or run out of time.
+/// What there is to hear next, when it is no line.
+enum End {
+    /// The worker has reported, or gone.
+    Reported(Option<Report>),
+    /// What the process said through its pipe, or did not say in time.
+    Left(Left),
+}
+
+/// Passes on what the probe's process says until it has returned, died, or run out of time.
 fn supervise(
     channel: &mut GuestEnd,
     probe: &Probe,
-    child: Pid,
     nest: &mut Nest,
     patience: Duration,
 ) -> Result<Left, ChannelError> {
-    let left = listen(channel, probe, child, nest, patience)?;
+    let end = listen(channel, probe, nest, patience)?;
     // Whatever the end is, what was found before it counts.
-    Ok(pass_notes_on(channel, probe)?.map_or(left, Left::Otherwise))
+    let noted = pass_notes_on(channel, probe)?;
+    Ok(match (end, noted) {
+        (_, Noted::Nonsense(outcome)) => Left::Otherwise(outcome),
+        (End::Reported(Some(report @ Report::Ended { .. })), Noted::Returned(outcome)) => {
+            Left::Ended { outcome, report }
+        }
+        (End::Reported(Some(Report::Failed(errno))), _) => Left::Otherwise(no_process(&errno.to_string())),
+        (End::Reported(report), _) => Left::Otherwise(outcome_of_the_dead(channel, report)),
+        (End::Left(Left::Returned { .. }), Noted::Returned(_)) => {
+            Left::Otherwise(nonsense("it returned twice"))
+        }
+        (End::Left(left), _) => left,
+    })
+}
+
+fn no_process(why: &str) -> Outcome {
+    Outcome::CouldNotTell { why: format!("no process for the probe: {why}") }
 }
 
 fn listen(
     channel: &mut GuestEnd,
     probe: &Probe,
-    child: Pid,
     nest: &mut Nest,
     patience: Duration,
-) -> Result<Left, ChannelError> {
+) -> Result<End, ChannelError> {
     let deadline = Instant::now() + patience;
     // Small: the pages that this process writes are copied anew after each fork.
     let mut buffer = [0_u8; 4 << 10];
     loop {
         channel.beat();
         if Instant::now() >= deadline {
-            let _ = kill(child, Signal::SIGKILL);
-            return Ok(Left::Otherwise(Outcome::Hung { during: channel.read_crumb() }));
+            let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            return Ok(End::Left(Left::Otherwise(Outcome::Hung { during: channel.read_crumb() })));
         }
         let mut fds = [
             PollFd::new(nest.ears.reader.as_fd(), PollFlags::POLLIN),
@@ -306,20 +328,20 @@ fn listen(
         }
         // What was said before the end comes first.
         if fds[0].any() != Some(true) {
-            return Ok(Left::Otherwise(outcome_of_the_dead(channel, nest.worker.report().ok())));
+            return Ok(End::Reported(nest.worker.report().ok()));
         }
         let length = match nest.ears.reader.read(&mut buffer) {
-            Ok(0) => return Ok(Left::Otherwise(outcome_of_the_dead(channel, None))),
+            Ok(0) => return Ok(End::Reported(None)),
             Ok(length) => length,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => {
                 let why = format!("lost the probe's pipe: {error}");
-                return Ok(Left::Otherwise(Outcome::CouldNotTell { why }));
+                return Ok(End::Left(Left::Otherwise(Outcome::CouldNotTell { why })));
             }
         };
         nest.ears.pending.extend_from_slice(&buffer[..length]);
         if let Some(left) = pass_on(channel, probe, &mut nest.ears)? {
-            return Ok(left);
+            return Ok(End::Left(left));
         }
     }
 }
@@ -329,13 +351,17 @@ fn pass_on(channel: &mut GuestEnd, probe: &Probe, ears: &mut Ears) -> Result<Opt
     while let Some(end) = ears.pending.iter().position(|&byte| byte == b'\n') {
         let line: Vec<u8> = ears.pending.drain(..=end).collect();
         // The notes are older than any line.
-        if let Some(nonsense) = pass_notes_on(channel, probe)? {
-            return Ok(Some(Left::Otherwise(nonsense)));
+        match pass_notes_on(channel, probe)? {
+            Noted::Cases => {}
+            Noted::Returned(_) => return Ok(Some(Left::Otherwise(nonsense("more after its end")))),
+            Noted::Nonsense(outcome) => return Ok(Some(Left::Otherwise(outcome))),
         }
         match Heard::read(&line) {
             Ok(Heard::Case(case)) => channel.send_case(&probe.id, case)?,
             Ok(Heard::Full) => {}
-            Ok(Heard::Returned { outcome, links }) => return Ok(Some(Left::Returned { outcome, links })),
+            Ok(Heard::Returned { outcome, links, pid }) => {
+                return Ok(Some(Left::Returned { outcome, links, pid: Pid::from_raw(pid) }));
+            }
             Err(error) => return Ok(Some(Left::Otherwise(nonsense(&error)))),
         }
         // A probe that has died meanwhile hears nothing, which its worker will say.
@@ -344,17 +370,32 @@ fn pass_on(channel: &mut GuestEnd, probe: &Probe, ears: &mut Ears) -> Result<Opt
     Ok(None)
 }
 
-/// Passes on the cases among the notes; an outcome when there is anything else.
-fn pass_notes_on(channel: &mut GuestEnd, probe: &Probe) -> Result<Option<Outcome>, ChannelError> {
+/// What else was among the notes.
+enum Noted {
+    /// Nothing.
+    Cases,
+    /// The end, as their last line.
+    Returned(Outcome),
+    /// What does not belong there, and what that makes of the probe.
+    Nonsense(Outcome),
+}
+
+/// Passes on the cases among the notes.
+fn pass_notes_on(channel: &mut GuestEnd, probe: &Probe) -> Result<Noted, ChannelError> {
     let notes = channel.take_notes();
+    let mut noted = Noted::Cases;
     for line in notes.split_inclusive(|&byte| byte == b'\n') {
+        if let Noted::Returned(_) = noted {
+            return Ok(Noted::Nonsense(nonsense("more after its end")));
+        }
         match Heard::read(line) {
             Ok(Heard::Case(case)) => channel.send_case(&probe.id, case)?,
-            Ok(Heard::Full | Heard::Returned { .. }) => return Ok(Some(nonsense("no case among its notes"))),
-            Err(error) => return Ok(Some(nonsense(&error))),
+            Ok(Heard::Returned { outcome, .. }) => noted = Noted::Returned(outcome),
+            Ok(Heard::Full) => return Ok(Noted::Nonsense(nonsense("no case among its notes"))),
+            Err(error) => return Ok(Noted::Nonsense(nonsense(&error))),
         }
     }
-    Ok(None)
+    Ok(noted)
 }
 
 fn nonsense(error: &str) -> Outcome {
@@ -373,7 +414,7 @@ fn outcome_of_the_dead(channel: &GuestEnd, report: Option<Report>) -> Outcome {
         Some(Report::Ended { status, .. }) => {
             format!("the probe's process left with status {}", libc::WEXITSTATUS(status))
         }
-        Some(Report::Started(_) | Report::Failed(_)) | None => "the probe's process vanished".to_owned(),
+        Some(Report::Failed(_)) | None => "the probe's process vanished".to_owned(),
     };
     Outcome::Crashed { what, during: channel.read_crumb() }
 }

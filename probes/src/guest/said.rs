@@ -2,7 +2,8 @@
 //!
 //! A case is written once, by the process that found it, and goes among the notes of the channel, where it is safe. PID 1
 //! looks whether it is one and passes its bytes on when the probe is over: to read each and to write it anew, and to be
-//! woken for it, took a machine without KVM a sixth of a run. What does not fit goes through a pipe, as does the end.
+//! woken for it, took a machine without KVM a sixth of a run. What does not fit goes through a pipe, as does the end of a
+//! probe whose links PID 1 is to take over before its process ends.
 
 use crate::channel::Notes;
 use crate::protocol::CASE_LINE;
@@ -27,8 +28,10 @@ pub(crate) enum Said {
     Returned {
         /// How the probe ended.
         outcome: Outcome,
-        /// The descriptors that were links when they were made.
+        /// The links that PID 1 is to take over.
         links: Vec<RawFd>,
+        /// The process.
+        pid: i32,
     },
 }
 
@@ -37,6 +40,7 @@ pub(crate) enum Said {
 struct Last {
     outcome: Outcome,
     links: Vec<RawFd>,
+    pid: i32,
 }
 
 /// What PID 1 has heard.
@@ -51,6 +55,8 @@ pub(super) enum Heard<'a> {
         outcome: Outcome,
         /// Descriptors of the process that may be links.
         links: Vec<RawFd>,
+        /// The process, as it says.
+        pid: i32,
     },
 }
 
@@ -76,9 +82,10 @@ impl Said {
                 line = vec![CASE_LINE];
                 serde_json::to_writer(&mut line, case)?;
             }
-            Self::Returned { outcome, links } => {
+            Self::Returned { outcome, links, pid } => {
                 line = vec![RETURNED];
-                serde_json::to_writer(&mut line, &Last { outcome: outcome.clone(), links: links.clone() })?;
+                let last = Last { outcome: outcome.clone(), links: links.clone(), pid: *pid };
+                serde_json::to_writer(&mut line, &last)?;
             }
         }
         line.push(b'\n');
@@ -98,9 +105,9 @@ impl<'a> Heard<'a> {
                 Ok(Heard::Case(case.trim_ascii_end()))
             }
             Some((&RETURNED, last)) => {
-                let Last { outcome, links } =
+                let Last { outcome, links, pid } =
                     serde_json::from_slice(last).map_err(|error| error.to_string())?;
-                Ok(Heard::Returned { outcome, links })
+                Ok(Heard::Returned { outcome, links, pid })
             }
             Some(_) if line == TAKE => Ok(Heard::Full),
             Some(_) | None => Err("neither a case nor the end".to_owned()),
@@ -109,11 +116,12 @@ impl<'a> Heard<'a> {
 }
 
 impl Sink {
-    /// Says one thing to PID 1. A case is safe when this returns, and a process that has said its last word keeps its
-    /// descriptors until PID 1 has looked at them.
+    /// Says one thing to PID 1. A case is safe when this returns, and so is the end of a probe without links; a process
+    /// that has links keeps its descriptors until PID 1 has looked at them.
     pub(crate) fn say(&mut self, said: &Said) -> std::io::Result<()> {
         let line = said.line()?;
-        if matches!(said, Said::Case(_)) && self.note(&line)? {
+        let has_links = matches!(said, Said::Returned { links, .. } if !links.is_empty());
+        if !has_links && self.note(&line)? {
             return Ok(());
         }
         self.pipe().write_all(&line)?;
@@ -151,11 +159,11 @@ mod tests {
 
     #[test]
     fn the_end_is_heard() {
-        let said = Said::Returned { outcome: Outcome::Observed, links: vec![3, 9] };
+        let said = Said::Returned { outcome: Outcome::Observed, links: vec![3, 9], pid: 300 };
         let line = said.line().unwrap();
         let heard = Heard::read(&line);
         assert!(
-            matches!(heard, Ok(Heard::Returned { outcome: Outcome::Observed, links }) if links == [3, 9])
+            matches!(heard, Ok(Heard::Returned { outcome: Outcome::Observed, links, pid: 300 }) if links == [3, 9])
         );
     }
 

@@ -10,6 +10,9 @@
 //! - a probe that needs memory of its own, because the kernel asks whether it shares it, says so
 //!   ([`Probe::own_memory`](crate::spec::Probe::own_memory)) and gets a copy.
 //!
+//! PID 1 sleeps from its order to the worker's report, but for a probe whose links it takes over: between PID 1 and the
+//! others the processor changes its page table, after which an emulated one has to find everything anew.
+//!
 //! The worker is the reaper of everything that a probe leaves running, so it knows whether there is any.
 
 use nix::errno::Errno;
@@ -24,8 +27,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 const LIFE: u32 = 512;
 /// A probe's stack, in bytes; only what is used takes memory.
 const STACK: usize = 8 << 20;
-/// No process, so that the word cannot be mistaken for one.
-const NOBODY: u32 = 0;
+/// Bytes of a report.
+const REPORT: usize = 8;
+/// The second word of a report of a process that there is not.
+const NO_PROCESS: u32 = 2;
 
 /// PID 1's view of a worker.
 pub(super) struct Worker {
@@ -37,9 +42,7 @@ pub(super) struct Worker {
 /// What a worker reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// The probe's process runs.
-    Started(Pid),
-    /// It has ended.
+    /// The probe's process has ended.
     Ended {
         /// How, as `waitpid` has it.
         status: i32,
@@ -55,13 +58,15 @@ pub(super) enum Report {
 pub(super) struct Order {
     /// The probe.
     pub(super) probe: usize,
+    /// Whether PID 1 takes its links over.
+    pub(super) lingers: bool,
     /// The probes.
     pub(super) kept: Vec<usize>,
 }
 
-/// What runs a probe in its process: the order's probe, and the places of all whose links PID 1 keeps. Gives the status
+/// What runs a probe in its process: the order, and the places of all probes whose links PID 1 keeps. Gives the status
 /// to leave with.
-pub(super) type Body<'a> = &'a mut dyn FnMut(usize, &[usize]) -> i32;
+pub(super) type Body<'a> = &'a mut dyn FnMut(&Order, &[usize]) -> i32;
 
 impl Worker {
     /// Starts a worker. `own_memory` says of a probe whether its process gets a copy of the memory; `prepare` runs in the
@@ -111,7 +116,7 @@ impl Worker {
     /// # Errors
     /// When the worker has gone.
     pub(super) fn report(&mut self) -> io::Result<Report> {
-        let mut bytes = [0; 12];
+        let mut bytes = [0; REPORT];
         self.reports.read_exact(&mut bytes)?;
         Ok(Report::of(bytes))
     }
@@ -124,7 +129,9 @@ impl Worker {
 
 impl Order {
     fn bytes(&self) -> Vec<u8> {
-        let words = [self.probe, self.kept.len()].into_iter().chain(self.kept.iter().copied());
+        let words = [self.probe, usize::from(self.lingers), self.kept.len()]
+            .into_iter()
+            .chain(self.kept.iter().copied());
         words.flat_map(|word| (word as u64).to_le_bytes()).collect()
     }
 
@@ -134,34 +141,30 @@ impl Order {
             from.read_exact(&mut bytes)?;
             usize::try_from(u64::from_le_bytes(bytes)).map_err(io::Error::other)
         };
-        let (probe, count) = (word()?, word()?);
+        let (probe, lingers, count) = (word()?, word()? == 1, word()?);
         let kept = (0..count).map(|_| word()).collect::<io::Result<_>>()?;
-        Ok(Self { probe, kept })
+        Ok(Self { probe, lingers, kept })
     }
 }
 
 impl Report {
-    fn bytes(self) -> [u8; 12] {
-        let words = match self {
-            Self::Started(pid) => [pid.as_raw().cast_unsigned(), 0, 0],
-            Self::Ended { status, clean } => [NOBODY, status.cast_unsigned(), u32::from(clean)],
-            Self::Failed(errno) => [NOBODY, (errno as i32).cast_unsigned(), 2],
+    fn bytes(self) -> [u8; REPORT] {
+        let (number, kind) = match self {
+            Self::Ended { status, clean } => (status, u32::from(clean)),
+            Self::Failed(errno) => (errno as i32, NO_PROCESS),
         };
-        let mut bytes = [0; 12];
-        for (chunk, word) in bytes.chunks_exact_mut(4).zip(words) {
-            chunk.copy_from_slice(&word.to_le_bytes());
-        }
+        let mut bytes = [0; REPORT];
+        let (first, second) = bytes.split_at_mut(REPORT / 2);
+        first.copy_from_slice(&number.to_le_bytes());
+        second.copy_from_slice(&kind.to_le_bytes());
         bytes
     }
 
-    fn of(bytes: [u8; 12]) -> Self {
-        let word = |at: usize| {
-            i32::from_le_bytes([bytes[4 * at], bytes[4 * at + 1], bytes[4 * at + 2], bytes[4 * at + 3]])
-        };
-        match (word(0), word(2)) {
-            (0, 2) => Self::Failed(Errno::from_raw(word(1))),
-            (0, clean) => Self::Ended { status: word(1), clean: clean == 1 },
-            (pid, _) => Self::Started(Pid::from_raw(pid)),
+    fn of([a, b, c, d, kind @ ..]: [u8; REPORT]) -> Self {
+        let number = i32::from_le_bytes([a, b, c, d]);
+        match u32::from_le_bytes(kind) {
+            NO_PROCESS => Self::Failed(Errno::from_raw(number)),
+            clean => Self::Ended { status: number, clean: clean == 1 },
         }
     }
 }
@@ -180,9 +183,9 @@ fn serve(
     let mut stack = memmap2::MmapOptions::new().len(STACK).stack().map_anon()?;
     let mut kept = Vec::new();
     while let Ok(order) = Order::read(&mut heard) {
-        kept.extend(order.kept);
+        kept.extend(&order.kept);
         let mut begin = || {
-            let status = body(order.probe, &kept);
+            let status = body(&order, &kept);
             // Ends all threads, and leaves without destructors: the memory is the worker's.
             // SAFETY: _exit takes a plain number and does not return.
             unsafe { libc::_exit(status) }
@@ -209,7 +212,6 @@ fn serve(
                 continue;
             }
         };
-        say.write_all(&Report::Started(child).bytes())?;
         let status = wait_for(child);
         // SAFETY: prctl takes numbers.
         unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
@@ -266,11 +268,10 @@ mod tests {
 
     #[test]
     fn orders_and_reports_are_read_as_they_were_written() {
-        let order = Order { probe: 7, kept: vec![1, 6] };
+        let order = Order { probe: 7, lingers: true, kept: vec![1, 6] };
         assert_eq!(Order::read(&mut order.bytes().as_slice()).unwrap(), order);
         assert!(Order::read(&mut &order.bytes()[..20]).is_err());
         for report in [
-            Report::Started(Pid::from_raw(300)),
             Report::Ended { status: 9, clean: false },
             Report::Ended { status: 0, clean: true },
             Report::Failed(Errno::EAGAIN),
