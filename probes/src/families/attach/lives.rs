@@ -32,13 +32,21 @@ fn ask(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) -> bool {
 }
 
 /// Waits, a little, until the program no longer denies: what frees an inode of the BPF file system is a callback of RCU
-/// (7.3 kernel/bpf/inode.c, bpf_free_inode).
-fn ask_in_the_end(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) {
+/// (7.3 kernel/bpf/inode.c, bpf_free_inode). Whether it did until the end.
+///
+/// Also where that is not the question: the link is released by a worker, and on 6.4.0 and 6.6.17 a program that was
+/// attached to the hook before that was not called by some calls during it (seen, and not explained).
+fn wait_for_its_end(attempt: &mut Attempt<'_>, chain: &mut Chain) -> bool {
     let mut denied = true;
     until(|| {
         denied = chain.round(attempt, &[EPERM]).outcome == Err(Errno::EPERM);
         !denied
     });
+    denied
+}
+
+fn ask_in_the_end(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) {
+    let denied = wait_for_its_end(attempt, chain);
     attempt.see(key, if denied { "it still runs" } else { "it does not run, in the end" });
 }
 
@@ -129,7 +137,9 @@ pub(super) fn pinned_by_the_dead(session: &mut Session<'_>) -> Result<(), Stop> 
         drop(program);
         ask(attempt, &mut chain, "after the end of the process that pinned it");
         attempt.runs(chain.results.runs());
-        unpin()
+        unpin()?;
+        wait_for_its_end(attempt, &mut chain);
+        Ok(())
     })
 }
 
@@ -162,11 +172,13 @@ pub(super) fn opened_again(session: &mut Session<'_>) -> Result<(), Stop> {
         Ok(())
     })?;
     session.case("for-reading-only", |attempt| {
-        let (_chain, program) = start(attempt)?;
+        let (mut chain, program) = start(attempt)?;
         let link = attempt.attach(&program)?;
         attempt.calls(Phase::Attach, bpf::obj_pin(&link, PIN))?;
         let opened = bpf::obj_get(PIN, bpf::BPF_F_RDONLY);
         unpin()?;
+        drop(link);
+        wait_for_its_end(attempt, &mut chain);
         attempt.calls(Phase::Attach, opened).map(drop)
     })
 }

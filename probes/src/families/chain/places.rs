@@ -19,11 +19,10 @@ const MANY: usize = 48;
 const INT_HOOK: &str = "sb_pivotroot";
 /// The same, a void one.
 const VOID_HOOK: &str = "inet_csk_clone";
-/// An int hook for whoever takes the last place.
-const TAKEN: &str = "quota_on";
-/// An int hook that programs of a cgroup are taken for too. It is emptied again: the kernel gives back later what such a
-/// program takes of the hooks that cgroups may have, so that `cgroup/limit-of-hooks` has to ask about this one as well.
-const TAKEN_BY_CGROUP: &str = "task_getioprio";
+/// An int hook, which programs of a cgroup are taken for too, for whoever takes the last places. It is filled once, for
+/// both cases, and emptied again: the kernel gives back later what a program of a cgroup takes of the hooks that cgroups
+/// may have, so that `cgroup/limit-of-hooks` has to ask about this one as well.
+const TAKEN: &str = "task_getioprio";
 
 /// Attaches trivial programs until one is refused; gives those that are attached, and the refusal.
 fn fill(attempt: &mut Attempt<'_>, hook: &str, most: usize) -> Result<(Vec<OwnedFd>, Option<Ended>), Ended> {
@@ -85,11 +84,12 @@ fn first_of_eight(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Fills the hook but for one place, and sees who takes that one.
+/// Fills the hook but for one place, and sees who takes that one; then with one place more for programs of a cgroup.
 pub(super) fn takers(session: &mut Session<'_>) -> Result<(), Stop> {
+    let mut links = Vec::new();
     session.case("one-place-left", |attempt| {
         let results = attempt.results()?;
-        let (mut links, _refusal) = fill(attempt, TAKEN, MANY)?;
+        links = fill(attempt, TAKEN, MANY)?.0;
         drop(links.pop());
         let spare = attempt.load_lsm(&trivial(TAKEN))?;
         let function = format!("bpf_lsm_{TAKEN}");
@@ -101,15 +101,13 @@ pub(super) fn takers(session: &mut Session<'_>) -> Result<(), Stop> {
             attempt.outcome(&format!("an LSM program beside the {name}"), &attach_raw(&spare));
         }
         attempt.outcome("an LSM program in the place given back", &attach_raw(&spare));
-        std::mem::forget(links);
         Ok(())
     })?;
     session.case("two-left-programs-of-a-cgroup", |attempt| {
-        let (mut links, _refusal) = fill(attempt, TAKEN_BY_CGROUP, MANY)?;
-        links.truncate(links.len() - 2);
+        drop(links.pop()); // one is left from the case before
         let (first, second) = (of_root_cgroup(attempt)?, of_root_cgroup(attempt)?);
-        let spare = attempt.load_lsm(&trivial(TAKEN_BY_CGROUP))?;
-        let again = attempt.load_lsm(&trivial(TAKEN_BY_CGROUP))?;
+        let spare = attempt.load_lsm(&trivial(TAKEN))?;
+        let again = attempt.load_lsm(&trivial(TAKEN))?;
         attempt.at(Phase::Attach);
         let _both = (first.attach()?, second.attach()?);
         let one = attach_raw(&spare);
@@ -130,7 +128,7 @@ fn of_root_cgroup(attempt: &mut Attempt<'_>) -> Result<OfCgroup, Ended> {
         File::open("/sys/fs/cgroup").map_err(|error| Ended::could_not("open the root cgroup", error))?;
     let mut asm = Asm::new();
     asm.mov_imm(Reg::R0, 1).exit();
-    let mut program = LsmProgram::raw(TAKEN_BY_CGROUP, asm);
+    let mut program = LsmProgram::raw(TAKEN, asm);
     program.attach_type = BPF_LSM_CGROUP;
     Ok(OfCgroup { program: attempt.load_lsm(&program)?, cgroup })
 }

@@ -4,7 +4,7 @@
 //! What a body cannot find (a kfunc, a member) is kept and reported once it is complete, so that rows stay free of
 //! error handling.
 
-use super::own::Own;
+use super::own::{Own, node_words};
 use super::row::{GOT, Returns, Row};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_F_RDONLY_PROG, BPF_MAP_TYPE_ARRAY, FuncInfo, MapSpec, ProgSpec};
@@ -286,6 +286,11 @@ impl Body<'_> {
     pub(super) fn fresh(&mut self, stem: &str) -> String {
         self.labels += 1;
         format!("{stem}-{}", self.labels)
+    }
+
+    /// The size of a list's node in this kernel, in words.
+    pub(super) fn list_node_words(&self) -> u32 {
+        node_words(self.btf, "bpf_list_node")
     }
 
     /// The program's own types, which its BTF will hold.

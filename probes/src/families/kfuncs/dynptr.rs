@@ -90,13 +90,7 @@ fn slicing(name: &'static str) -> Row {
             results.set(BUFFER + 8, 4711);
             Ok(())
         })
-        .takes(|b| {
-            first(b);
-            b.st_imm(Size::DW, Reg::R10, -40, 0);
-            b.mov_imm(Reg::R2, 8);
-            b.stack_address(Reg::R3, -40);
-            b.mov_imm(Reg::R4, 8);
-        })
+        .takes(slice_arguments)
         .then(|b| {
             b.ldx(Size::DW, Reg::R1, GOT, 0);
             b.leave(0, Reg::R1);
@@ -115,7 +109,10 @@ fn slice() -> Row {
 
 fn slice_arguments(b: &mut Body<'_>) {
     first(b);
-    b.mov_imm(Reg::R2, 8).mov_imm(Reg::R3, 0).mov_imm(Reg::R4, 8);
+    b.st_imm(Size::DW, Reg::R10, -40, 0);
+    b.mov_imm(Reg::R2, 8);
+    b.stack_address(Reg::R3, -40); // may be left out since 6.5
+    b.mov_imm(Reg::R4, 8);
 }
 
 fn slice_rdwr() -> Row {

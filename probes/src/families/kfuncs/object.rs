@@ -40,22 +40,33 @@ fn item(b: &mut Body<'_>) -> u32 {
 /// An object that counts its references and can be an element of a list, without which the former is refused
 /// (6.12 kernel/bpf/btf.c, btf_parse_fields).
 fn counted(b: &mut Body<'_>) -> u32 {
+    let (word, node, behind) = value_and_node(b);
     let types = b.types();
-    let (word, half) = (types.int("word", 8, UNSIGNED), types.int("half", 4, UNSIGNED));
-    let three = types.array(word, half, 3);
-    let node = types.structure("bpf_list_node", 24, &[("__opaque", three, 0)]);
+    let half = types.int("half", 4, UNSIGNED);
     let one = types.array(half, half, 1);
     let refcount = types.structure("bpf_refcount", 4, &[("__opaque", one, 0)]);
-    types.structure("counted", 40, &[("value", word, 0), ("node", node, 8), ("ref", refcount, 32)])
+    types.structure(
+        "counted",
+        behind + 8,
+        &[("value", word, 0), ("node", node, 8), ("ref", refcount, behind)],
+    )
 }
 
 /// An object that can be an element of a list and does not count its references.
 fn uncounted(b: &mut Body<'_>) -> u32 {
+    let (word, node, behind) = value_and_node(b);
+    b.types().structure("uncounted", behind, &[("value", word, 0), ("node", node, 8)])
+}
+
+/// The types of a word and of a list's node, which kernels know by name and size, and where an object goes on that has one
+/// of each.
+fn value_and_node(b: &mut Body<'_>) -> (u32, u32, u32) {
+    let words = b.list_node_words();
     let types = b.types();
     let (word, half) = (types.int("word", 8, UNSIGNED), types.int("half", 4, UNSIGNED));
-    let three = types.array(word, half, 3);
-    let node = types.structure("bpf_list_node", 24, &[("__opaque", three, 0)]);
-    types.structure("uncounted", 32, &[("value", word, 0), ("node", node, 8)])
+    let opaque = types.array(word, half, words);
+    let node = types.structure("bpf_list_node", 8 * words, &[("__opaque", opaque, 0)]);
+    (word, node, 8 + 8 * words)
 }
 
 /// An object without any field that the kernel knows has no record of such fields at all, which the verifier did not

@@ -6,6 +6,7 @@
 
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_F_MMAPABLE, FuncInfo, MapSpec, ProgSpec};
+use crate::btf::Btf;
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::session::{Attempt, Ended};
 use memmap2::{MmapMut, MmapOptions};
@@ -84,11 +85,8 @@ impl Own {
             Holds::Value(value) => Some(value),
         };
         let btf = attempt.btf()?;
-        let words = |record: &str| {
-            let size = btf.record(record).and_then(|id| btf.size_of(id));
-            size.map_or(NODE_WORDS, |size| size / 8)
-        };
-        let (blob, types) = types(value, [words("bpf_list_node"), words("bpf_rb_node")]);
+        let nodes = ["bpf_list_node", "bpf_rb_node"].map(|record| node_words(btf, record));
+        let (blob, types) = types(value, nodes);
         let btf = bpf::btf_load(&blob)
             .map_err(|error| Ended::could_not("load the program's BTF", format!("{error}: {}", error.log)))?;
         let spec = match value {
@@ -132,6 +130,12 @@ impl Own {
         }
         Ok(Some(ProgSpec { prog_btf_fd: Some(self.btf.as_raw_fd()), func_info, ..ProgSpec::default() }))
     }
+}
+
+/// The size of a node of a list or tree in this kernel, in words of 64 bits.
+pub(super) fn node_words(btf: &Btf, record: &str) -> u32 {
+    let size = btf.record(record).and_then(|id| btf.size_of(id));
+    size.map_or(NODE_WORDS, |size| size / 8)
 }
 
 /// Maps an arena.
