@@ -59,10 +59,8 @@ impl Options {
 
     /// What stands here when nothing is given: what `conform run` alone is taken for, which is always something.
     fn none() -> Option<Self> {
-        match Cli::try_parse_from(["conform", "run"]).ok()?.verb {
-            Verb::Run(given) => Some(Self::given(&given)),
-            _ => None,
-        }
+        let Verb::Run(given) = Cli::try_parse_from(["conform", "run"]).ok()?.verb else { return None };
+        Some(Self::given(&given))
     }
 
     /// Those of `run`, whose share is no part of its selection.
