@@ -10,6 +10,7 @@ use crate::bpf::LoadError;
 use crate::helper;
 use crate::insn::{Insn, Reg};
 use crate::session::{Attempt, Ended};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a program leaves in R0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,13 @@ const VALUES: [(&str, Value); 9] = [
     ("unknown", Value::Unknown),
 ];
 
+/// The places of all values.
+const ALL: [usize; VALUES.len()] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+/// Whether this kernel has refused a program with all values for a function that returns something. As long as it has not,
+/// such a program is tried first; the probes of one worker share this, and it decides about no answer.
+static PARTICULAR: AtomicBool = AtomicBool::new(false);
+
 /// Whether a function that returns this seems to be made for the value. It decides only about which values are asked
 /// together, never about an answer.
 const fn is_usual(value: Value, returns: Returns) -> bool {
@@ -47,20 +55,19 @@ const fn is_usual(value: Value, returns: Returns) -> bool {
 
 /// Asks about each value and notes the answer.
 ///
-/// One program can have a branch for each of several values; a kernel that takes it takes them all. So the usual values
-/// are asked about together, and the others too once the first of them was taken alone. A refusal says nothing of
-/// the values that the verifier had not come to: then each is asked about alone.
+/// One program can have a branch for each of several values; a kernel that takes it takes them all. So all are asked about
+/// together, or the usual ones where a kernel has been seen to be particular. A refusal says nothing of the values that
+/// the verifier had not come to: then each is asked about alone.
 pub(super) fn ask(attempt: &mut Attempt<'_>, subject: &Subject<'_>) -> Result<(), Ended> {
     let mut answers: [Option<Result<(), LoadError>>; VALUES.len()] = [const { None }; VALUES.len()];
     let usual = |at: &usize| is_usual(VALUES[*at].1, subject.prototype.returns);
-    let (usual, others): (Vec<usize>, Vec<usize>) = (0..VALUES.len()).partition(usual);
-    ask_together(attempt, subject, &usual, &mut answers)?;
-    if let Some((first, rest)) = others.split_first() {
-        let alone = subject.ask(attempt, program(&[*first])?, 1).map(drop);
-        if alone.is_ok() {
-            ask_together(attempt, subject, rest, &mut answers)?;
+    let usual: Vec<usize> = (0..VALUES.len()).filter(usual).collect();
+    let is_particular = PARTICULAR.load(Ordering::Relaxed) && usual.len() < VALUES.len();
+    if is_particular || !ask_together(attempt, subject, &ALL, &mut answers)? {
+        if usual.len() < VALUES.len() {
+            PARTICULAR.store(true, Ordering::Relaxed);
         }
-        answers[*first] = Some(alone);
+        ask_together(attempt, subject, &usual, &mut answers)?;
     }
     for (at, answer) in answers.into_iter().enumerate() {
         let answer = match answer {
@@ -76,19 +83,20 @@ pub(super) fn ask(attempt: &mut Attempt<'_>, subject: &Subject<'_>) -> Result<()
     Ok(())
 }
 
-/// Sets the answers of these values if the kernel takes a program with all of them.
+/// Sets the answers of these values if the kernel takes a program with all of them; whether it does.
 fn ask_together(
     attempt: &mut Attempt<'_>,
     subject: &Subject<'_>,
     values: &[usize],
     answers: &mut [Option<Result<(), LoadError>>],
-) -> Result<(), Ended> {
-    if !values.is_empty() && subject.ask(attempt, program(values)?, 0).is_ok() {
+) -> Result<bool, Ended> {
+    let taken = !values.is_empty() && subject.ask(attempt, program(values)?, 0).is_ok();
+    if taken {
         for &at in values {
             answers[at] = Some(Ok(()));
         }
     }
-    Ok(())
+    Ok(taken)
 }
 
 /// A program that ends with each of the values, as a number decides that the verifier does not know.
