@@ -34,9 +34,6 @@ const VALUES: [(&str, Value); 9] = [
     ("unknown", Value::Unknown),
 ];
 
-/// The places of all values.
-const ALL: [usize; VALUES.len()] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
-
 /// Whether this kernel has refused a program with all values for a function that returns something. As long as it has not,
 /// such a program is tried first; the probes of one worker share this, and it decides about no answer.
 static PARTICULAR: AtomicBool = AtomicBool::new(false);
@@ -60,13 +57,12 @@ const fn is_usual(value: Value, returns: Returns) -> bool {
 /// the verifier had not come to: then each is asked about alone.
 pub(super) fn ask(attempt: &mut Attempt<'_>, subject: &Subject<'_>) -> Result<(), Ended> {
     let mut answers: [Option<Result<(), LoadError>>; VALUES.len()] = [const { None }; VALUES.len()];
-    let usual = |at: &usize| is_usual(VALUES[*at].1, subject.prototype.returns);
-    let usual: Vec<usize> = (0..VALUES.len()).filter(usual).collect();
-    let is_particular = PARTICULAR.load(Ordering::Relaxed) && usual.len() < VALUES.len();
-    if is_particular || !ask_together(attempt, subject, &ALL, &mut answers)? {
-        if usual.len() < VALUES.len() {
-            PARTICULAR.store(true, Ordering::Relaxed);
-        }
+    let all: Vec<usize> = (0..VALUES.len()).collect();
+    let is_usual = |at: &usize| is_usual(VALUES[*at].1, subject.prototype.returns);
+    let usual: Vec<usize> = all.iter().copied().filter(is_usual).collect();
+    let first = if PARTICULAR.load(Ordering::Relaxed) { &usual } else { &all };
+    if !ask_together(attempt, subject, first, &mut answers)? && first.len() > usual.len() {
+        PARTICULAR.store(true, Ordering::Relaxed);
         ask_together(attempt, subject, &usual, &mut answers)?;
     }
     for (at, answer) in answers.into_iter().enumerate() {

@@ -2,7 +2,7 @@
 //! the program passes and the verifier replaces, and one whose second argument the program does not see.
 
 use super::body::Body;
-use super::own::{Holds, Value};
+use super::own::{Holds, Value, opaque};
 use super::row::{GOT, Row, kfunc};
 use crate::btf_build::UNSIGNED;
 use crate::helper;
@@ -64,8 +64,7 @@ fn value_and_node(b: &mut Body<'_>) -> (u32, u32, u32) {
     let words = b.list_node_words();
     let types = b.types();
     let (word, half) = (types.int("word", 8, UNSIGNED), types.int("half", 4, UNSIGNED));
-    let opaque = types.array(word, half, words);
-    let node = types.structure("bpf_list_node", 8 * words, &[("__opaque", opaque, 0)]);
+    let node = opaque(types, (word, half), "bpf_list_node", words);
     (word, node, 8 + 8 * words)
 }
 

@@ -138,6 +138,13 @@ pub(super) fn node_words(btf: &Btf, record: &str) -> u32 {
     size.map_or(NODE_WORDS, |size| size / 8)
 }
 
+/// A type of the kernel's of which programs know the name and the size alone, in words of 64 bits; with the types of a word
+/// and of half a word.
+pub(super) fn opaque(b: &mut BtfBuilder, (word, half): (u32, u32), name: &str, words: u32) -> u32 {
+    let array = b.array(word, half, words);
+    b.structure(name, words * 8, &[("__opaque", array, 0)])
+}
+
 /// Maps an arena.
 fn mapped(arena: &OwnedFd) -> Result<MmapMut, Ended> {
     let length = ARENA_PAGES as usize * PAGE_BYTES;
@@ -154,12 +161,9 @@ fn types(value: Option<Value>, words: [u32; 2]) -> (Vec<u8>, BTreeMap<&'static s
     let mut b = BtfBuilder::new();
     let int = b.int("int", 4, SIGNED);
     let (word, half) = (b.int("word", 8, UNSIGNED), b.int("half", 4, UNSIGNED));
-    let mut opaque = |name: &str, words: u32| {
-        let array = b.array(word, half, words);
-        b.structure(name, words * 8, &[("__opaque", array, 0)])
-    };
     let [list_words, rb_words] = words;
-    let (list_node, rb_node) = (opaque("bpf_list_node", list_words), opaque("bpf_rb_node", rb_words));
+    let list_node = opaque(&mut b, (word, half), "bpf_list_node", list_words);
+    let rb_node = opaque(&mut b, (word, half), "bpf_rb_node", rb_words);
     let item = b.structure("item", 16, &[("value", word, 0), ("more", word, 8)]);
     let node = b.structure("node", 8 + 8 * list_words, &[("value", word, 0), ("link", list_node, 8)]);
     let knot = b.structure("knot", 8 + 8 * rb_words, &[("value", word, 0), ("link", rb_node, 8)]);
@@ -177,10 +181,7 @@ fn types(value: Option<Value>, words: [u32; 2]) -> (Vec<u8>, BTreeMap<&'static s
 /// The type of the map's value.
 fn value_type(b: &mut BtfBuilder, value: Value, types: &BTreeMap<&'static str, u32>) -> u32 {
     let (word, half) = (b.int("word", 8, UNSIGNED), b.int("half", 4, UNSIGNED));
-    let opaque = |b: &mut BtfBuilder, name: &str, words: u32| {
-        let array = b.array(word, half, words);
-        b.structure(name, words * 8, &[("__opaque", array, 0)])
-    };
+    let opaque = |b: &mut BtfBuilder, name: &str, words: u32| opaque(b, (word, half), name, words);
     let small = |b: &mut BtfBuilder, name: &str| b.structure(name, 4, &[("val", half, 0)]);
     let first = match value {
         Value::List | Value::Tree => small(b, "bpf_spin_lock"),
