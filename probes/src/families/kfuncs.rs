@@ -16,6 +16,7 @@ mod cgroup;
 mod cpumask;
 mod dynptr;
 mod fs;
+mod hid;
 mod inventory;
 mod iter;
 mod key;
@@ -62,6 +63,7 @@ pub fn probes() -> Vec<Probe> {
         memcg::rows(),
         net::rows(),
         other::rows(),
+        hid::rows(),
         string::rows(),
         user::rows(),
     ];

@@ -34,6 +34,7 @@ pub mod sockets;
 pub mod system;
 pub mod tasks;
 pub mod token;
+pub(crate) mod uhid;
 pub mod uring;
 pub mod verity;
 pub mod xattrs;

@@ -39,11 +39,11 @@ pub(super) fn probe(row: Row) -> Probe {
 fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
     let shared = Shared::default();
     session.case("exists", |attempt| exists(attempt, row))?;
-    if row.sleep != Sleep::Must {
+    if !matches!(row.sleep, Sleep::Must | Sleep::ForArguments) {
         session.case("canonical", |attempt| run(attempt, &shared, row, (0, None)))?;
     }
     match row.sleep {
-        Sleep::Must | Sleep::Both => {
+        Sleep::Must | Sleep::ForArguments | Sleep::Both => {
             session
                 .case("canonical-sleepable", |attempt| run(attempt, &shared, row, (BPF_F_SLEEPABLE, None)))?;
         }
@@ -298,6 +298,10 @@ pub(super) fn run(
     let (returned, null) = (results.get(RETURNED) == 1, results.get(WAS_NULL) == 1);
     match row.returns {
         Returns::Never => attempt.holds("the call does not come back", results.runs() > 0 && !returned),
+        Returns::Nullable | Returns::Owned(_, true) if row.null.is_some() => {
+            attempt.holds("the result is NULL", null);
+            attempt.see("why", row.null.unwrap_or_default());
+        }
         Returns::Nullable | Returns::Owned(_, true) => {
             // Both marks are the program's own, so that one that never came to the call is neither.
             attempt.holds("the result is not NULL", returned && !null);

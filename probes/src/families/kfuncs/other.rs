@@ -1,5 +1,4 @@
-//! Kfuncs that are documented for LSM programs and had another life: renamed, destructive, in no kernel of the matrix,
-//! or not for calling. A name that ended shows the kernel where it did.
+//! Kfuncs that are documented for LSM programs and had another life: renamed, destructive, or not for calling. A name that ended shows the kernel where it did.
 
 use super::body::Body;
 use super::row::{KEPT, Row, kfunc};
@@ -8,11 +7,10 @@ use crate::insn::{Reg, Size};
 use crate::spec::source;
 
 const RSTAT: &str = "kernel/cgroup/rstat.c";
-const HID: &str = "drivers/hid/bpf/hid_bpf_dispatch.c";
 
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
-    let mut rows = vec![
+    vec![
         updated("cgroup_rstat_updated", "6.12", false),
         updated("css_rstat_updated", "7.3", true),
         flush("cgroup_rstat_flush", "6.12", false),
@@ -20,9 +18,7 @@ pub(super) fn rows() -> Vec<Row> {
         crash(),
         trap(),
         slab(),
-    ];
-    rows.extend(HID_NAMES.iter().map(|name| hid(name)));
-    rows
+    ]
 }
 
 /// `R1 = the cgroup of every process`, or its state. Where a cgroup cannot be acquired yet (6.1), every pointer to one
@@ -113,25 +109,4 @@ fn slab() -> Row {
             b.kfunc("bpf_get_kmem_cache");
             b.jeq_imm(Reg::R0, 0, "pass").st_imm(Size::DW, Reg::R0, 0, 0);
         })
-}
-
-/// Kfuncs for programs about HID devices. They need `CONFIG_HID_BPF`, which no kernel of the matrix has.
-const HID_NAMES: &[&str] = &[
-    "hid_bpf_allocate_context",
-    "hid_bpf_get_data",
-    "hid_bpf_hw_output_report",
-    "hid_bpf_hw_request",
-    "hid_bpf_input_report",
-    "hid_bpf_release_context",
-    "hid_bpf_try_input_report",
-];
-
-fn hid(name: &'static str) -> Row {
-    kfunc(name, "6.14", HID)
-        .takes(|b| {
-            for register in [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5] {
-                b.mov_imm(register, 0);
-            }
-        })
-        .not_run("no HID device is there")
 }

@@ -54,13 +54,15 @@ pub(super) enum Sleep {
     Never,
     /// `KF_SLEEPABLE`.
     Must,
+    /// What makes its arguments is `KF_SLEEPABLE`; of itself it is not known.
+    ForArguments,
 }
 
 impl Sleep {
     /// The flags of the programs whose kind makes no difference to what they show.
     pub(super) const fn flags(self) -> u32 {
         match self {
-            Self::Must | Self::Both => BPF_F_SLEEPABLE,
+            Self::Must | Self::ForArguments | Self::Both => BPF_F_SLEEPABLE,
             Self::Either | Self::Never => 0,
         }
     }
@@ -119,6 +121,8 @@ pub(super) struct Row {
     pub(super) holds: Holds,
     /// Why the canonical program is loaded and not run.
     pub(super) not_run: Option<&'static str>,
+    /// Why the canonical call gives NULL.
+    pub(super) null: Option<&'static str>,
     /// What the pointer that comes back must be moved by before it is what is given back: it points to a node in an
     /// object of the program's own.
     pub(super) node: i32,
@@ -149,6 +153,7 @@ pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static st
         machine: Machine::Shared,
         holds: Holds::Nothing,
         not_run: None,
+        null: None,
         node: 0,
         releases: false,
         sources: vec![source(version, file, name)],
@@ -273,6 +278,12 @@ impl Row {
         self
     }
 
+    /// The canonical call gives NULL, for this reason.
+    pub(super) fn gives_null(mut self, why: &'static str) -> Self {
+        self.null = Some(why);
+        self
+    }
+
     /// It does not return.
     pub(super) fn never_returns(mut self) -> Self {
         self.returns = Returns::Never;
@@ -282,6 +293,12 @@ impl Row {
     /// It needs a sleepable program.
     pub(super) fn sleepable(mut self) -> Self {
         self.sleep = Sleep::Must;
+        self
+    }
+
+    /// Its arguments come from kfuncs that need a sleepable program, whatever it needs itself.
+    pub(super) fn sleepable_for_its_arguments(mut self) -> Self {
+        self.sleep = Sleep::ForArguments;
         self
     }
 
