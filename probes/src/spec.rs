@@ -22,6 +22,10 @@ pub const fn source(version: &'static str, file: &'static str, symbol: &'static 
     Source { version, file, symbol }
 }
 
+/// The one file that a probe without a `/tmp` of its own may make and open. It stays for the next, and nobody changes what
+/// it is.
+pub const ANYBODYS: &str = "/tmp/opened";
+
 /// The function of a probe. It reports through the [`Session`]; an `Err` means the probe could not tell.
 pub type Run = Box<dyn Fn(&mut Session<'_>) -> Result<(), Stop> + Send + Sync>;
 
@@ -91,7 +95,7 @@ impl Probe {
         self
     }
 
-    /// The same probe, which only talks to bpf(2).
+    /// The same probe, which makes no file but [`ANYBODYS`], and no mount: it has no `/tmp` of its own.
     #[must_use]
     pub const fn without_files(mut self) -> Self {
         self.no_files = true;

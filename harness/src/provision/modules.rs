@@ -121,19 +121,51 @@ fn pack_all(modules: &BTreeMap<String, Vec<u8>>, folder: &Path) -> io::Result<us
     Ok(modules.len())
 }
 
-/// The initramfs `first` followed by `second`, as the kernel unpacks several: one after the other, from a multiple of
-/// four bytes on. Written under its name all at once.
+/// The initramfs `first` followed by the modules of `second`, as the kernel unpacks several: one after the other, from a
+/// multiple of four bytes on. Written under its name all at once.
+///
+/// The modules go without their signatures. To check them is to hash 6 MB, which takes an emulated processor half a
+/// second for each kernel; a kernel that is not locked down takes a module without one, and notes that it is tainted by it
+/// (6.12 kernel/module/signing.c, `module_sig_check`).
 ///
 /// # Errors
-/// The system's error while reading or writing.
+/// The system's error while reading or writing; an archive that is none.
 pub fn join(first: &Path, second: &Path, target: &Path) -> io::Result<()> {
     let mut bytes = std::fs::read(first)?;
     bytes.resize(bytes.len().next_multiple_of(512), 0);
-    bytes.extend(std::fs::read(second)?);
+    let mut left = File::open(second)?;
+    loop {
+        let mut entry = newc::Reader::new(left)?;
+        if entry.entry().is_trailer() {
+            break;
+        }
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content)?;
+        let unsigned = without_signature(&content);
+        let size = u32::try_from(unsigned.len()).map_err(io::Error::other)?;
+        let head = newc::Builder::new(entry.entry().name()).mode(entry.entry().mode());
+        let mut copy = head.write(&mut bytes, size);
+        copy.write_all(unsigned)?;
+        copy.finish()?;
+        left = entry.finish()?;
+    }
+    newc::trailer(&mut bytes)?;
     let mut file = tempfile::NamedTempFile::new_in(target.parent().unwrap_or(Path::new(".")))?;
     file.write_all(&bytes)?;
     file.persist(target).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// A module without the signature that may follow it: its bytes, twelve that say at their end how many those are, and a
+/// marker (6.12 include/linux/module_signature.h).
+fn without_signature(module: &[u8]) -> &[u8] {
+    let signed = module.strip_suffix(b"~Module signature appended~\n").and_then(|rest| {
+        let (rest, length) = rest.split_last_chunk()?;
+        let end = rest.len().checked_sub(8)?;
+        let signature = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        rest.get(..end.checked_sub(signature)?)
+    });
+    signed.unwrap_or(module)
 }
 
 /// Name and content of the wanted modules of a package.
@@ -165,6 +197,7 @@ fn read(deb: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
 mod tests {
     use super::*;
     use crate::provision::deb::tests::deb_of;
+    use rstest::rstest;
 
     fn deb_of_files(path: &Path, files: &[(&str, &[u8])]) {
         let mut builder = tar::Builder::new(Vec::new());
@@ -244,8 +277,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("one"), b"12345").unwrap();
-        std::fs::write(path("two"), b"second").unwrap();
-        join(&path("one"), &path("two"), &path("both")).unwrap();
-        assert_eq!(&std::fs::read(path("both")).unwrap()[512..], b"second");
+        let modules = BTreeMap::from([("tun".to_owned(), b"a tunnel".to_vec())]);
+        assert_eq!(pack_all(&modules, folder.path()).unwrap(), 1);
+        join(&path("one"), &path(ARCHIVE), &path("both")).unwrap();
+        assert_eq!(std::fs::read(path("both")).unwrap()[512..], std::fs::read(path(ARCHIVE)).unwrap());
+        std::fs::write(path("none"), b"second").unwrap();
+        assert!(join(&path("one"), &path("none"), &path("both")).is_err());
+    }
+
+    #[rstest]
+    #[case(b"code", b"code")]
+    #[case(b"codesign\0\0\0\0\0\0\0\0\0\0\0\x04~Module signature appended~\n", b"code")]
+    #[case(b"\0\0\0\x04~Module signature appended~\n", b"\0\0\0\x04~Module signature appended~\n")]
+    #[case(
+        b"\0\0\0\0\0\0\0\0\xff\xff\xff\xff~Module signature appended~\n",
+        b"\0\0\0\0\0\0\0\0\xff\xff\xff\xff~Module signature appended~\n"
+    )]
+    fn signatures(#[case] module: &[u8], #[case] bare: &[u8]) {
+        assert_eq!(without_signature(module), bare);
     }
 }

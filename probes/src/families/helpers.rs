@@ -118,8 +118,8 @@ const WITHOUT_OTHERS: &str = "bpf";
 /// What an event of a ring buffer says.
 const WORDS: [i32; 2] = [0x0102_0304, 0x0506_0708];
 
+/// Rows that take no file but the one that anybody may open.
 const TABLES: &[&[Row]] = &[
-    identity::ROWS,
     time::ROWS,
     memory::ROWS,
     maps::ROWS,
@@ -128,29 +128,34 @@ const TABLES: &[&[Row]] = &[
     queues::ROWS,
     task::ROWS,
     stacks::ROWS,
-    sockets::ROWS,
     fields::ROWS,
     user_ringbuf::ROWS,
-    storage::ROWS,
     text::ROWS,
     signals::ROWS,
-    kernel_objects::ROWS,
     kptr::ROWS,
     perf::ROWS,
-    packets::ROWS,
-    cgroup::ROWS,
 ];
+
+/// Rows that make files of their own, or mounts, or change what the file is.
+const TABLES_WITH_FILES: &[&[Row]] =
+    &[identity::ROWS, sockets::ROWS, storage::ROWS, kernel_objects::ROWS, packets::ROWS, cgroup::ROWS];
 
 /// Helpers whose probes stay away from the shared machine: they give IMA a policy, which cannot be taken back and has
 /// every later opening measured. Before 6.9 IMA keeps what it knows of a file with the LSM `integrity` and panics when
 /// `lsm=` does not name that one (6.0 security/integrity/iint.c, integrity_inode_get); the matrix names it.
 const APART: &[u32] = &[helper::IMA_INODE_HASH, helper::IMA_FILE_HASH];
 
+/// Every row.
+fn rows() -> impl Iterator<Item = &'static Row> {
+    TABLES.iter().chain(TABLES_WITH_FILES).copied().flatten()
+}
+
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    let rows = || TABLES.iter().copied().flatten();
-    let mut probes: Vec<Probe> = rows().map(|&row| probe(row)).collect();
+    let mut probes: Vec<Probe> =
+        TABLES.iter().copied().flatten().map(|&row| probe(row).without_files()).collect();
+    probes.extend(TABLES_WITH_FILES.iter().copied().flatten().map(|&row| probe(row)));
     probes.push(kernel_objects::probe_without_ima());
     probes.push(lockdown::probe());
     probes.append(&mut callable::probes(|number| rows().any(|row| row.helper == number)));
@@ -169,10 +174,11 @@ fn probe(row: Row) -> Probe {
 
 fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
     session.case("callable", |attempt| callable::callable(attempt, row.helper))?;
+    let mut unknown = None;
     row.cases.iter().try_for_each(|case| {
         session.case(case.name, |attempt| {
             let mut bench = Bench::new(attempt, row.helper, case.kind);
-            if bench.known()? { (case.body)(&mut bench) } else { bench.bare_call() }
+            if bench.known()? { (case.body)(&mut bench) } else { bench.bare_call(&mut unknown) }
         })
     })
 }
@@ -207,7 +213,7 @@ mod tests {
 
     #[test]
     fn rows_have_two_misuses_where_anything_can_be_misused() {
-        for row in TABLES.iter().copied().flatten() {
+        for row in rows() {
             let misuses = row.cases.iter().filter(|case| case.name.starts_with("misuse-")).count();
             let name = helper::name(row.helper).unwrap();
             assert!(misuses >= 2 || NUMBERS_ONLY.contains(&row.helper), "{name} has {misuses}");
@@ -216,7 +222,7 @@ mod tests {
 
     #[test]
     fn rows_name_a_helper_and_begin_with_its_normal_use() {
-        for row in TABLES.iter().copied().flatten() {
+        for row in rows() {
             let name = helper::name(row.helper).unwrap();
             assert_eq!(row.cases.first().map(|case| case.name), Some("canonical"), "{name}");
             for case in row.cases {

@@ -87,6 +87,7 @@ fn with_trigger(hook: Hook) -> Probe {
             None => Ok(()),
         },
     );
+    let probe = if hook.files { probe } else { probe.without_files() };
     match hook.order {
         Some(order) => probe.with_lsm(order),
         None if hook.crashes => probe.crashing(),

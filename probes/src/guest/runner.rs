@@ -10,7 +10,7 @@ use crate::families;
 use crate::protocol::{Message, Plan};
 use crate::record::Outcome;
 use crate::session::{self, Kernel, Session, Sink};
-use crate::spec::Probe;
+use crate::spec::{ANYBODYS, Probe};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often the supervisor looks up while it waits, which is also how often it beats.
@@ -234,6 +235,13 @@ fn in_child(
         let mut session = Session::new(kernel, crumb, plan.detail, sink, held);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (probe.run)(&mut session)))
     };
+    if probe.no_files
+        && let Some(left) = left_behind()
+    {
+        return Outcome::CouldNotTell {
+            why: format!("it was said to make no files, and left {}", left.display()),
+        };
+    }
     match result {
         Ok(Ok(())) => Outcome::Observed,
         Ok(Err(stop)) => Outcome::CouldNotTell { why: stop.0 },
@@ -250,6 +258,12 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message")
+}
+
+/// A file in the machine's `/tmp`, in which probes that make files have one of their own, but for [`ANYBODYS`].
+fn left_behind() -> Option<PathBuf> {
+    let files = std::fs::read_dir("/tmp").ok()?;
+    files.filter_map(|entry| Some(entry.ok()?.path())).find(|path| path != Path::new(ANYBODYS))
 }
 
 fn private_tmp() {

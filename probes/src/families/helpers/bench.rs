@@ -2,7 +2,7 @@
 
 use super::exec;
 use crate::asm::Asm;
-use crate::bpf::{BPF_LSM_CGROUP, FuncInfo, ProgSpec, btf_load};
+use crate::bpf::{BPF_LSM_CGROUP, FuncInfo, LoadError, ProgSpec, btf_load};
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
@@ -10,12 +10,14 @@ use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::results::{FREE, Results};
 use crate::rules::cgroup_frame;
 use crate::session::{Attempt, Ended};
+use crate::spec::ANYBODYS;
 use crate::triggers::Arm;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
 
-/// The file that the usual trigger opens, in the probe's own `/tmp`.
-pub(super) const FILE: &str = "/tmp/opened";
+/// The file that the usual trigger opens.
+pub(super) const FILE: &str = ANYBODYS;
 /// What is in it.
 pub(super) const CONTENT: &str = "content\n";
 
@@ -49,10 +51,21 @@ impl<'c, 'k> Bench<'c, 'k> {
 
     /// Loads a program that is nothing but a call of the helper, for what the kernel says of one that it does not
     /// have. A real use would be refused for other things that such a kernel lacks: a type of map, callbacks.
-    pub(super) fn bare_call(&mut self) -> Result<(), Ended> {
-        let mut asm = Asm::new();
-        asm.call(self.helper).mov_imm(Reg::R0, 0).exit();
-        self.attempt.load_lsm(&LsmProgram::raw("file_open", asm)).map(drop)
+    ///
+    /// It is the same program in every case, so that what the kernel said of it in an `earlier` one is the answer here.
+    pub(super) fn bare_call(&mut self, earlier: &mut Option<LoadError>) -> Result<(), Ended> {
+        let answer = match earlier.take() {
+            Some(refused) => Err(refused),
+            None => {
+                let mut asm = Asm::new();
+                asm.call(self.helper).mov_imm(Reg::R0, 0).exit();
+                let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
+                let spec = ProgSpec::lsm("bare_call", self.attempt.hook("file_open")?, insns);
+                self.attempt.ask(&spec, 1)
+            }
+        };
+        *earlier = answer.as_ref().err().cloned();
+        self.attempt.answered(answer).map(drop)
     }
 
     /// The offset of a member of a kernel structure.
@@ -81,22 +94,31 @@ impl<'c, 'k> Bench<'c, 'k> {
     /// As [`Bench::open`], for a body that takes nothing from its hook. Where no program on `file_open` may sleep, one
     /// that is to runs when a child executes a program (5.10 kernel/bpf/verifier.c, btf_sleepable_lsm_hooks).
     pub(super) fn open_or_execute(&mut self, body: impl FnOnce(&mut Asm)) -> Result<Results, Ended> {
-        if self.kind == super::Kind::Sleepable && !self.may_sleep("file_open")? {
+        if self.kind == super::Kind::Sleepable && !self.may_sleep()? {
             return self.run("bprm_committed_creds", exec::at_secure, body).map(|(results, _)| results);
         }
         self.open(body)
     }
 
-    /// Whether programs on the hook may sleep.
-    fn may_sleep(&mut self, hook: &str) -> Result<bool, Ended> {
+    /// Whether programs on the usual hook may sleep. The kernel is asked once: what its set of such hooks is does not
+    /// change.
+    fn may_sleep(&mut self) -> Result<bool, Ended> {
+        static KNOWN: OnceLock<bool> = OnceLock::new();
+        if let Some(known) = KNOWN.get() {
+            return Ok(*known);
+        }
+        let hook = "file_open";
         let mut asm = Asm::new();
         let insns = asm.mov_imm(Reg::R0, 0).exit().finish();
         let insns = insns.map_err(|error| Ended::could_not("assemble the program", error))?;
         let spec = ProgSpec::lsm(hook, self.attempt.hook(hook)?, insns).sleepable();
-        Ok(match self.attempt.ask(&spec, 1) {
+        let answer = match self.attempt.ask(&spec, 1) {
             Ok(_) => true,
-            Err(refused) => !refused.log.contains("is not sleepable"),
-        })
+            // What is refused for another reason says nothing of the next.
+            Err(refused) if !refused.log.contains("is not sleepable") => return Ok(true),
+            Err(_) => false,
+        };
+        Ok(*KNOWN.get_or_init(|| answer))
     }
 
     /// As [`Bench::open`], for a helper without arguments: its result is in the first slot.
@@ -168,7 +190,7 @@ impl<'c, 'k> Bench<'c, 'k> {
     /// Loads a program on `file_open` that is expected to be refused, and only that; where no program on that hook may
     /// sleep and it is to, on one where it may.
     pub(super) fn load(&mut self, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
-        let elsewhere = self.kind == super::Kind::Sleepable && !self.may_sleep("file_open")?;
+        let elsewhere = self.kind == super::Kind::Sleepable && !self.may_sleep()?;
         self.load_on(if elsewhere { "bprm_committed_creds" } else { "file_open" }, body)
     }
 

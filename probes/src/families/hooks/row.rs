@@ -27,6 +27,8 @@ pub(super) struct Hook {
     pub(super) order: Option<&'static str>,
     /// Whether denying it takes the kernel down.
     pub(super) crashes: bool,
+    /// Whether the trigger has to do with files in `/tmp` or with mounts, for which the probe gets a folder of its own.
+    pub(super) files: bool,
 }
 
 /// How the calls that one trigger causes are recorded.

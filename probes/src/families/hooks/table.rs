@@ -62,6 +62,7 @@ const fn int(name: &'static str, recipe: Recipe, file: &'static str, symbol: &'s
         source: source(READ_IN, file, symbol),
         order: None,
         crashes: false,
+        files: true,
     }
 }
 
@@ -70,7 +71,37 @@ const fn void(name: &'static str, recipe: Recipe, file: &'static str, symbol: &'
     Hook { verdict: Verdict::Nothing, ..int(name, recipe, file, symbol) }
 }
 
+/// Rows whose trigger has nothing to do with files: a folder of a probe's own costs a mount namespace.
+mod bare {
+    use super::{Hook, Recipe};
+
+    /// As [`super::int`].
+    pub(super) const fn int(
+        name: &'static str,
+        recipe: Recipe,
+        file: &'static str,
+        symbol: &'static str,
+    ) -> Hook {
+        Hook { files: false, ..super::int(name, recipe, file, symbol) }
+    }
+
+    /// As [`super::void`].
+    pub(super) const fn void(
+        name: &'static str,
+        recipe: Recipe,
+        file: &'static str,
+        symbol: &'static str,
+    ) -> Hook {
+        Hook { files: false, ..super::void(name, recipe, file, symbol) }
+    }
+}
+
 impl Hook {
+    /// The same row, with a folder of its own for the trigger's files.
+    const fn with_files(self) -> Self {
+        Self { files: true, ..self }
+    }
+
     /// The same row, its calls not counted.
     const fn uncounted(self) -> Self {
         Self { calls: Calls::Some, ..self }

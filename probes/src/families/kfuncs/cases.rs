@@ -317,11 +317,27 @@ pub(super) fn run(
     if let Some(expected) = expected {
         compare(attempt, row.name, &results, expected)?;
     }
+    if row.shown && returned {
+        attempt.see("result", errno_text(results.get(RESULT)));
+    }
     if also.is_none() && returned {
         row.checks.iter().for_each(|check| check(attempt, &results));
         row.inspections.iter().for_each(|inspection| inspection(attempt, running.program()));
     }
     Ok(())
+}
+
+/// A result of 32 bits that may be an errno.
+fn errno_text(result: u64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kfunc returns an int, what is above is not its own"
+    )]
+    let number = result as u32;
+    match number.cast_signed() {
+        errno @ -4095..0 => format!("-{}", Errno::from_raw(errno).name()),
+        other => other.to_string(),
+    }
 }
 
 /// Compares a number that a kfunc returned, of which only as many bits count as its type has.

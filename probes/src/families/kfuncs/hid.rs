@@ -1,9 +1,9 @@
 //! Kfuncs about HID devices, for which the probe's user space is a device (uhid).
 //!
-//! They are meant for programs in the path of a device's reports (`CONFIG_HID_BPF`) and registered for tracing
-//! programs, which LSM programs are to this (6.10 kernel/bpf/btf.c, `bpf_prog_type_to_kfunc_hook`). Up to 6.9 that is
-//! `hid_bpf_get_data` alone, and what makes its argument is for syscall programs (6.9
-//! drivers/hid/bpf/hid_bpf_dispatch.c, `hid_bpf_kfunc_ids`).
+//! They are meant for programs in the path of a device's reports (`CONFIG_HID_BPF`). LSM programs may call what is
+//! registered for tracing programs (6.10 kernel/bpf/btf.c, `bpf_prog_type_to_kfunc_hook`), which up to 6.9 is
+//! `hid_bpf_get_data` alone, for which such a program gets no argument; on 6.10 all of them; and from 6.11 on none, since
+//! they are for struct_ops (`hid_bpf_init` of each version).
 
 use super::body::{BUFFER, Body, IN};
 use super::row::{GOT, KEPT, OPENED, Row, kfunc};

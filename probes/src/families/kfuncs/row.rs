@@ -8,7 +8,7 @@ use crate::insn::{Reg, Size};
 use crate::lsm::PAGE;
 use crate::results::Results;
 use crate::session::{Attempt, Ended};
-use crate::spec::{Source, source};
+use crate::spec::{ANYBODYS, Source, source};
 use std::fs::{self, File};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
@@ -28,7 +28,7 @@ pub(super) const GOT: Reg = Reg::R8;
 /// Holds whatever a row keeps across its call.
 pub(super) const KEPT: Reg = Reg::R9;
 /// The file that the usual trigger opens.
-pub(super) const OPENED: &str = "/tmp/opened";
+pub(super) const OPENED: &str = ANYBODYS;
 
 /// What a kfunc returns.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,8 @@ pub(super) struct Row {
     pub(super) holds: Holds,
     /// Why the canonical program is loaded and not run.
     pub(super) not_run: Option<&'static str>,
+    /// The result is an errno for which user space has no source, and the record shows it.
+    pub(super) shown: bool,
     /// Why the canonical call gives NULL.
     pub(super) null: Option<&'static str>,
     /// What the pointer that comes back must be moved by before it is what is given back: it points to a node in an
@@ -153,6 +155,7 @@ pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static st
         machine: Machine::Shared,
         holds: Holds::Nothing,
         not_run: None,
+        shown: false,
         null: None,
         node: 0,
         releases: false,
@@ -339,6 +342,12 @@ impl Row {
     /// It returns this number.
     pub(super) fn gives(self, expected: i64) -> Self {
         self.gives_as_known(move || Some(expected))
+    }
+
+    /// It returns an errno, which the record shows: which one is the kernel's business.
+    pub(super) fn gives_errno(mut self) -> Self {
+        self.shown = true;
+        self
     }
 
     /// It returns the number that user space finds elsewhere; `None` when it cannot find it.

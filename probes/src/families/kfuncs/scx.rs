@@ -62,7 +62,6 @@ const NUMBERS: &[(&str, [i64; 3], Option<i64>)] = &[
     ("scx_bpf_cpuperf_cap", [0; 3], Some(PERFORMANCE)),
     ("scx_bpf_cpuperf_cur", [0; 3], Some(PERFORMANCE)),
     ("scx_bpf_cpu_rq", [0; 3], None),
-    ("scx_bpf_dsq_nr_queued", [0; 3], Some(-(libc::ENODEV as i64))),
     ("scx_bpf_now", [0; 3], None),
     ("scx_bpf_nr_node_ids", [0; 3], Some(1)),
     ("scx_bpf_test_and_clear_cpu_idle", [0; 3], Some(0)),
@@ -140,7 +139,7 @@ fn rows() -> Vec<Row> {
     rows.extend(FORMATTING.iter().map(|&(name, before)| format(name, before)));
     rows.extend(OF_TASKS.iter().map(|&(name, gives)| of_task(name, gives)));
     rows.extend(OF_ARENAS.iter().map(|&(name, numbers)| of_arena(name, numbers)));
-    rows.extend([topology(), events(), cgroup(), queue()]);
+    rows.extend([topology(), events(), cgroup(), queued(), queue()]);
     rows
 }
 
@@ -290,14 +289,20 @@ fn cgroup() -> Row {
         .leaves("cgroup id", 0, || super::row::inode("/sys/fs/cgroup"))
 }
 
-/// The three kfuncs of the iterator over a queue.
+/// How long a queue is. What is missing is the queue, or where there may be several schedulers the scheduler (6.13
+/// kernel/sched/ext.c and 7.3, `scx_bpf_dsq_nr_queued`).
+fn queued() -> Row {
+    row("scx_bpf_dsq_nr_queued").takes(|b| numbers(b, &[0])).gives_errno()
+}
+
+/// The three kfuncs of the iterator over a queue; as for [`queued`].
 fn queue() -> Row {
     row("bpf_iter_scx_dsq_new")
         .takes(|b| {
             b.stack_address(Reg::R1, ITER);
             b.mov_imm(Reg::R2, 1).mov_imm(Reg::R3, 0);
         })
-        .gives(-i64::from(libc::ENODEV))
+        .gives_errno()
         .finally(|b| {
             b.stack_address(Reg::R1, ITER);
             b.kfunc("bpf_iter_scx_dsq_next");

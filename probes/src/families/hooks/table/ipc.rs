@@ -1,6 +1,7 @@
 //! System V objects and keys.
 
-use super::{Expect, Hook, Read, int, void};
+use super::bare::{int, void};
+use super::{Expect, Hook, Read};
 use crate::triggers::{ipc, keys};
 
 /// The key of the recipes that make an object with one.

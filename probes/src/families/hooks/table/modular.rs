@@ -3,7 +3,8 @@
 //!
 //! Debian's packages of 6.19, 7.0 and 7.1 that hold modules have left the archive, so nothing here fires there.
 
-use super::{Expect, Hook, Read, int, void};
+use super::bare::{int, void};
+use super::{Expect, Hook, Read};
 use crate::triggers::{cachefiles, devices, known, mapper, nftables, overlay, quota, sockets, verity, xfrm};
 
 const INET: u64 = libc::AF_INET.cast_unsigned() as u64;
@@ -13,22 +14,29 @@ const ESP: u64 = 50;
 const AH: u64 = 51;
 
 pub(super) const HOOKS: &[Hook] = &[
-    int("inode_copy_up", overlay::copy_up, "fs/overlayfs/copy_up.c", "ovl_prep_cu_creds").read_in("6.12"),
+    int("inode_copy_up", overlay::copy_up, "fs/overlayfs/copy_up.c", "ovl_prep_cu_creds")
+        .with_files()
+        .read_in("6.12"),
     int("inode_copy_up_xattr", overlay::copy_up_attribute, "fs/overlayfs/copy_up.c", "ovl_copy_xattr")
+        .with_files()
         .read_in("6.1")
         .passing(-libc::EOPNOTSUPP)
         .text("name", "trusted.conform"),
     int("dentry_create_files_as", overlay::create, "fs/overlayfs/dir.c", "ovl_setup_cred_for_create")
+        .with_files()
         .read_in("6.12")
         .text_at("name", "qstr.name", "created"),
     // 7.0, and 6.12 by a later addition.
-    int("backing_file_alloc", overlay::open_and_read, "fs/file_table.c", "init_backing_file").read_in("7.3"),
-    void("backing_file_free", overlay::close, "fs/file_table.c", "backing_file_free").read_in("7.3"),
-    int("mmap_backing_file", overlay::map, "fs/backing-file.c", "backing_file_mmap").read_in("7.3").known(
-        "user_file",
-        super::OF_FILE,
-        || known::inode("/tmp/merged/read"),
-    ),
+    int("backing_file_alloc", overlay::open_and_read, "fs/file_table.c", "init_backing_file")
+        .with_files()
+        .read_in("7.3"),
+    void("backing_file_free", overlay::close, "fs/file_table.c", "backing_file_free")
+        .with_files()
+        .read_in("7.3"),
+    int("mmap_backing_file", overlay::map, "fs/backing-file.c", "backing_file_mmap")
+        .with_files()
+        .read_in("7.3")
+        .known("user_file", super::OF_FILE, || known::inode("/tmp/merged/read")),
     int("sctp_assoc_request", sockets::ask_sctp, "net/sctp/sm_statefuns.c", "sctp_sf_do_5_1B_init")
         .object(1, "sk_buff.protocol"),
     int("sctp_assoc_established", sockets::ask_sctp, "net/sctp/sm_statefuns.c", "sctp_sf_do_5_1E_ca")
@@ -43,16 +51,19 @@ pub(super) const HOOKS: &[Hook] = &[
     int("tun_dev_attach", devices::second_queue, "drivers/net/tun.c", "tun_attach"),
     int("tun_dev_open", devices::second_queue, "drivers/net/tun.c", "tun_set_iff"),
     int("tun_dev_attach_queue", devices::queue_again, "drivers/net/tun.c", "tun_set_queue"),
-    int("bdev_alloc_security", devices::new_loop, "block/bdev.c", "bdev_alloc_inode"),
+    int("bdev_alloc_security", devices::new_loop, "block/bdev.c", "bdev_alloc_inode").with_files(),
     // Called for a device with which a module keeps something, as IPE does.
     void("bdev_free_security", devices::end_loop, "security/security.c", "security_bdev_free")
+        .with_files()
         .asked_first()
         .object(0, "block_device.bd_dev"),
     int("bdev_setintegrity", mapper::begin_verity, "drivers/md/dm-verity-target.c", "verity_preresume")
+        .with_files()
         .number("type", 1),
     // From 7.3 on it is told when the file is sealed already, and what it says is logged (fs/verity/signature.c,
     // fsverity_report_valid_sig).
     int("inode_setintegrity", verity::seal_signed, "fs/verity/signature.c", "fsverity_verify_signature")
+        .with_files()
         .number("size", verity::SIGNATURE_SIZE),
     int(
         "kernel_create_files_as",
@@ -60,9 +71,11 @@ pub(super) const HOOKS: &[Hook] = &[
         "fs/cachefiles/security.c",
         "cachefiles_determine_cache_security",
     )
+    .with_files()
     .known("inode", "inode.i_ino", || known::inode(cachefiles::FOLDER)),
-    int("kernel_act_as", cachefiles::bind_labelled, "fs/cachefiles/security.c", "cachefiles_get_security_ID"),
-    int("quota_on", quota::switch_on, "fs/quota/dquot.c", "dquot_quota_on").text_at(
+    int("kernel_act_as", cachefiles::bind_labelled, "fs/cachefiles/security.c", "cachefiles_get_security_ID")
+        .with_files(),
+    int("quota_on", quota::switch_on, "fs/quota/dquot.c", "dquot_quota_on").with_files().text_at(
         "dentry",
         super::NAME,
         "aquota.user",

@@ -1,6 +1,7 @@
 //! Sockets.
 
-use super::{Hook, int, void};
+use super::Hook;
+use super::bare::{int, void};
 use crate::triggers::{audit, known, labels, sockets};
 
 const UNIX: u64 = libc::AF_UNIX.cast_unsigned() as u64;
@@ -22,8 +23,11 @@ pub(super) const HOOKS: &[Hook] = &[
     int("socket_bind", sockets::bind_udp, "net/socket.c", "__sys_bind_socket").number("addrlen", 16),
     int("socket_connect", sockets::connect_udp, "net/socket.c", "__sys_connect_file").number("addrlen", 16),
     int("socket_listen", sockets::start_listening, "net/socket.c", "__sys_listen_socket")
+        .with_files()
         .number("backlog", 1),
-    int("socket_accept", sockets::accept, "net/socket.c", "do_accept").member("sock", FAMILY, UNIX),
+    int("socket_accept", sockets::accept, "net/socket.c", "do_accept")
+        .with_files()
+        .member("sock", FAMILY, UNIX),
     int("socket_sendmsg", sockets::send_datagram, "net/socket.c", "__sock_sendmsg").number("size", 1),
     int("socket_recvmsg", sockets::receive_datagram, "net/socket.c", "sock_recvmsg")
         .number("flags", libc::MSG_DONTWAIT),
@@ -54,14 +58,14 @@ pub(super) const HOOKS: &[Hook] = &[
         .asked_first()
         .member("sock", FAMILY, UNIX),
     int("unix_stream_connect", sockets::connect_stream, "net/unix/af_unix.c", "unix_stream_connect")
+        .with_files()
         .member("sock", OF_SOCK, UNIX),
     int("unix_may_send", sockets::send_datagram, "net/unix/af_unix.c", "unix_dgram_sendmsg")
         .member("other", FAMILY, UNIX),
-    int("unix_find", sockets::connect_stream, "net/unix/af_unix.c", "unix_find_bsd").read_in("7.1").known(
-        "path",
-        super::OF_PATH,
-        || known::inode("/tmp/connected"),
-    ),
+    int("unix_find", sockets::connect_stream, "net/unix/af_unix.c", "unix_find_bsd")
+        .with_files()
+        .read_in("7.1")
+        .known("path", super::OF_PATH, || known::inode("/tmp/connected")),
     int("sk_alloc_security", sockets::create, "net/core/sock.c", "sk_prot_alloc")
         .number("family", libc::AF_UNIX),
     void("sk_free_security", sockets::close, "net/core/sock.c", "sk_prot_free").member("sk", OF_SOCK, UNIX),
@@ -71,7 +75,9 @@ pub(super) const HOOKS: &[Hook] = &[
     void("sk_getsecid", sockets::connect_tcp, "security/security.c", "security_sk_classify_flow")
         .uncounted()
         .member("sk", OF_SOCK, INET),
-    void("sock_graft", sockets::accept, "include/net/sock.h", "sock_graft").member("sk", OF_SOCK, UNIX),
+    void("sock_graft", sockets::accept, "include/net/sock.h", "sock_graft")
+        .with_files()
+        .member("sk", OF_SOCK, UNIX),
     // The other end is not told: it tries again after a second.
     int("inet_conn_request", sockets::ask_listener, "net/ipv4/tcp_ipv4.c", "tcp_v4_route_req")
         .object(0, PORT)

@@ -1,6 +1,7 @@
 //! The kernel itself: bpf(2), events, rings, the clock, the log, modules, lockdown, audit.
 
-use super::{Expect, Hook, Read, int, void};
+use super::bare::{int, void};
+use super::{Expect, Hook, Read};
 use crate::triggers::{audit, files, known, memory, sockets, system, token, uring};
 
 /// include/uapi/linux/bpf.h: BPF_MAP_TYPE_ARRAY, BPF_PROG_TYPE_SOCKET_FILTER.
@@ -48,15 +49,20 @@ pub(super) const HOOKS: &[Hook] = &[
     void("bpf_prog_free_security", system::free_program, "kernel/bpf/syscall.c", "__bpf_prog_put_rcu")
         .read_in("6.1")
         .object(0, "bpf_prog_aux.prog bpf_prog.len"),
-    int("bpf_token_create", token::create, "kernel/bpf/token.c", "bpf_token_create").member(
+    int("bpf_token_create", token::create, "kernel/bpf/token.c", "bpf_token_create").with_files().member(
         "token",
         "bpf_token.allowed_cmds",
         1,
     ),
-    int("bpf_token_cmd", token::use_it, "kernel/bpf/token.c", "bpf_token_allow_cmd").number("cmd", 0),
+    int("bpf_token_cmd", token::use_it, "kernel/bpf/token.c", "bpf_token_allow_cmd")
+        .with_files()
+        .number("cmd", 0),
     // CAP_BPF, of which the token is to stand in for the lack.
-    int("bpf_token_capable", token::use_it, "kernel/bpf/token.c", "bpf_token_capable").number("cap", 39),
+    int("bpf_token_capable", token::use_it, "kernel/bpf/token.c", "bpf_token_capable")
+        .with_files()
+        .number("cap", 39),
     void("bpf_token_free", token::end, "kernel/bpf/token.c", "bpf_token_free")
+        .with_files()
         .object(0, "bpf_token.allowed_cmds"),
     int("perf_event_open", system::new_event, "kernel/events/core.c", "SYSCALL_DEFINE5(perf_event_open)"),
     int("perf_event_alloc", system::new_event, "kernel/events/core.c", "perf_event_alloc")
@@ -80,16 +86,12 @@ pub(super) const HOOKS: &[Hook] = &[
     int("settime", system::set_time, "kernel/time/time.c", "do_sys_settimeofday64"),
     int("syslog", system::log_size, "kernel/printk/printk.c", "check_syslog_permissions").number("type", 10),
     // READING_MODULE and LOADING_MODULE are 2 (include/linux/kernel_read_file.h).
-    int("kernel_read_file", system::load_module, "fs/kernel_read_file.c", "kernel_read_file").known(
-        "file",
-        super::OF_FILE,
-        || known::inode("/tmp/no-module"),
-    ),
-    int("kernel_post_read_file", system::load_module, "fs/kernel_read_file.c", "kernel_read_file").argument(
-        "size",
-        Read::Int,
-        Expect::Is(4096),
-    ),
+    int("kernel_read_file", system::load_module, "fs/kernel_read_file.c", "kernel_read_file")
+        .with_files()
+        .known("file", super::OF_FILE, || known::inode("/tmp/no-module")),
+    int("kernel_post_read_file", system::load_module, "fs/kernel_read_file.c", "kernel_read_file")
+        .with_files()
+        .argument("size", Read::Int, Expect::Is(4096)),
     int("kernel_load_data", system::load_module_from_memory, "kernel/module/main.c", "copy_module_from_user")
         .number("contents", 1),
     int(
@@ -127,7 +129,8 @@ pub(super) const HOOKS: &[Hook] = &[
     void("ipc_getsecid", audit::change_segment, "kernel/auditsc.c", "__audit_ipc_obj").read_in("6.12"),
     void("ipc_getlsmprop", audit::change_segment, "kernel/auditsc.c", "__audit_ipc_obj"),
     void("inode_getsecid", audit::look_up, "kernel/auditsc.c", "audit_copy_inode")
+        .with_files()
         .read_in("6.12")
         .uncounted(),
-    void("inode_getlsmprop", audit::look_up, "kernel/auditsc.c", "audit_copy_inode").uncounted(),
+    void("inode_getlsmprop", audit::look_up, "kernel/auditsc.c", "audit_copy_inode").with_files().uncounted(),
 ];

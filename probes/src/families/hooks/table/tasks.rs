@@ -1,6 +1,7 @@
 //! Processes, credentials, capabilities, executing programs.
 
-use super::{Expect, Hook, Read, int, void};
+use super::bare::{int, void};
+use super::{Expect, Hook, Read};
 use crate::triggers::{audit, creds, exec, files, known, labels, tasks};
 
 /// From a task to its process.
@@ -11,21 +12,27 @@ const LEAVES: &str = "/tmp/leaves";
 const SYS_ADMIN: i32 = 21;
 
 pub(super) const HOOKS: &[Hook] = &[
-    int("bprm_creds_for_exec", exec::execve, "fs/exec.c", "bprm_execve").text_at("bprm", PROGRAM, LEAVES),
+    int("bprm_creds_for_exec", exec::execve, "fs/exec.c", "bprm_execve")
+        .with_files()
+        .text_at("bprm", PROGRAM, LEAVES),
     // 5.7 alone: from 5.8 on the row above and bprm_creds_from_file share its work.
     int("bprm_set_creds", exec::execve, "fs/exec.c", "prepare_binprm")
+        .with_files()
         .read_in("5.7")
         .text_at("bprm", PROGRAM, LEAVES),
     int("bprm_check_security", exec::execve, "fs/exec.c", "search_binary_handler")
+        .with_files()
         .text_at("bprm", PROGRAM, LEAVES),
-    int("bprm_creds_from_file", exec::execve, "fs/exec.c", "bprm_creds_from_file").known(
+    int("bprm_creds_from_file", exec::execve, "fs/exec.c", "bprm_creds_from_file").with_files().known(
         "file",
         super::OF_FILE,
         || known::inode(LEAVES),
     ),
     void("bprm_committing_creds", exec::execve, "fs/exec.c", "begin_new_exec")
+        .with_files()
         .text_at("bprm", PROGRAM, LEAVES),
     void("bprm_committed_creds", exec::execve, "fs/exec.c", "begin_new_exec")
+        .with_files()
         .text_at("bprm", PROGRAM, LEAVES),
     int("getprocattr", labels::read_attribute, "fs/proc/base.c", "proc_pid_attr_read")
         .read_in("6.1")
@@ -42,13 +49,18 @@ pub(super) const HOOKS: &[Hook] = &[
     void("cred_free", creds::end, "kernel/cred.c", "put_cred_rcu").object(0, "cred.uid").uncounted(),
     // Asked by the measuring of what is opened, whether anything is measured or not (security/integrity/ima).
     void("cred_getsecid", exec::execve, "security/integrity/ima/ima_main.c", "ima_bprm_check")
+        .with_files()
         .read_in("6.12")
         .uncounted(),
-    void("cred_getlsmprop", exec::execve, "security/integrity/ima/ima_main.c", "ima_bprm_check").uncounted(),
+    void("cred_getlsmprop", exec::execve, "security/integrity/ima/ima_main.c", "ima_bprm_check")
+        .with_files()
+        .uncounted(),
     void("current_getsecid_subj", files::open, "security/integrity/ima/ima_main.c", "ima_file_check")
+        .with_files()
         .read_in("6.12")
         .uncounted(),
     void("current_getlsmprop_subj", files::open, "security/integrity/ima/ima_main.c", "ima_file_check")
+        .with_files()
         .uncounted(),
     int("capget", creds::capget, "kernel/capability.c", "cap_get_target_pid").known(
         "target",
