@@ -140,7 +140,9 @@ pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) ->
         item.answers.by_version().into_iter().map(|(version, answer)| (version, answer.known())).collect();
     let tagged = entry.since.as_deref().map(|tag| (Version::parse(tag), of_version(tag, &states)));
     if let Some((_, (Verdict::Contradicted, why))) = &tagged {
-        return (Verdict::Contradicted, format!("the tag is wrong: {why}"));
+        let ended = item.answers.spans().iter().any(|span| span.removed.is_some());
+        let history = if ended { format!("; callable {}", history(&item.answers)) } else { String::new() };
+        return (Verdict::Contradicted, format!("the tag is wrong: {why}{history}"));
     }
     let since = match &tagged {
         Some((since, _)) => *since,
