@@ -31,6 +31,11 @@ enum Lost {
     Machine(#[from] MachineError),
     #[error("no boot said hello, {boots} tried; the console ends with:\n{tail}")]
     NoHello { boots: u32, tail: String },
+    #[error(
+        "the kernel image {} is gone, which was there when the run began; run again, which fetches what the cache lacks",
+        .0.display()
+    )]
+    ImageGone(PathBuf),
     #[error("the guest cannot go on: {0}")]
     Guest(String),
     #[error(
@@ -235,6 +240,10 @@ impl Collector<'_> {
         self.run.boots += 1;
         self.ended_in_boot = 0;
         let setup = self.setup;
+        let image = &self.job.image.path;
+        if !image.exists() {
+            return Err(Lost::ImageGone(image.clone()));
+        }
         let started = Instant::now();
         let Some(mut machine) = self.starter.start(&self.spec(plan), &self.console_path())? else {
             self.run.timing.boot_ms += millis(started.elapsed());

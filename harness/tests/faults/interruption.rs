@@ -243,6 +243,49 @@ fn refuses_what_is_different(part: &str) {
     std::fs::write(&manifest, text).unwrap();
 }
 
+/// A cache that somebody deletes costs the kernels that have not been booted; the next run has it again.
+#[test]
+fn a_cache_deleted_underneath_loses_nothing_that_was_gathered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cache, records) = (folder.path().join("cache"), folder.path().join("run"));
+    for kernel in [OLD, NEW] {
+        let from = image_of(kernel);
+        let entry = from.parent().unwrap();
+        let to = cache.join("kernels").join(entry.file_name().unwrap());
+        std::fs::create_dir_all(&to).unwrap();
+        for file in entry.read_dir().unwrap().flatten() {
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    }
+    let kernels = format!("{OLD},{NEW}");
+    let mut harness = conform()
+        .env("CONFORM_CACHE", &cache)
+        .args(["run", "--kernel", &kernels, "--probe", "selftest/before,selftest/hang,selftest/after"])
+        .args(["--deadline", "4", "--vmm", "qemu", "--jobs", "1", "--run-dir"])
+        .arg(&records)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(harness.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        if line.contains(&format!("[{NEW}] up:")) {
+            std::fs::remove_dir_all(&cache).unwrap();
+        }
+        said += &line;
+        said.push('\n');
+    }
+    assert_eq!(harness.wait().unwrap().code(), Some(3), "{said}");
+    let gone = format!("[{OLD}] failed: the kernel image");
+    assert!(said.contains(&gone) && said.contains("run again"), "{said}");
+    let kept = std::fs::read_to_string(records.join(NEW).join("kernel.json")).unwrap();
+    let kept: Value = serde_json::from_str(&kept).unwrap();
+    // The probe that hangs ends its process; the machine goes on.
+    let outcomes: Vec<&str> =
+        kept["records"].as_array().unwrap().iter().filter_map(|it| it["outcome"].as_str()).collect();
+    assert_eq!(outcomes, ["observed", "hung", "observed"], "{kept:#}");
+}
+
 /// Whoever ends QEMU, the machine's probe has not crashed: it is asked again.
 #[rstest]
 fn a_machine_that_somebody_kills_is_not_the_probes_fault(

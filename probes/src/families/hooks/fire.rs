@@ -53,11 +53,11 @@ impl Ready {
         Ok(Self { results, act, control, _attached: attached })
     }
 
-    /// What an earlier case has left, after trying that its program lets pass whom it is not for; else a new one.
+    /// What an earlier case has left, else a new one. What that case did last was let pass, by a verdict or for nobody
+    /// ([`Ready::see`]), so that the trigger is known to work with the program attached.
     fn again(attempt: &mut Attempt<'_>, hook: Hook, ready: &mut Option<Self>) -> Result<Self, Ended> {
-        let Some(mut ready) = ready.take() else { return Self::new(attempt, hook) };
+        let Some(ready) = ready.take() else { return Self::new(attempt, hook) };
         attempt.loaded(true, "");
-        (ready.act)(Arm::idle()).map_err(|errno| Ended::could_not("do the trigger for nobody", errno))?;
         Ok(ready)
     }
 
