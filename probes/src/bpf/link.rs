@@ -49,20 +49,6 @@ pub(super) struct LinkUpdateAttr {
 // SAFETY: integers in an order that leaves no padding (16 bytes, checked by a test).
 unsafe impl Attr for LinkUpdateAttr {}
 
-/// `struct { .. }` of `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-pub(super) struct AttachAttr {
-    pub(super) target_fd: u32,
-    pub(super) attach_bpf_fd: u32,
-    pub(super) attach_type: u32,
-    pub(super) attach_flags: u32,
-    pub(super) replace_bpf_fd: u32,
-}
-
-// SAFETY: integers in an order that leaves no padding (20 bytes, checked by a test).
-unsafe impl Attr for AttachAttr {}
-
 /// `struct { .. }` of `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
@@ -145,41 +131,6 @@ pub fn link_update(link: impl AsFd, new: impl AsFd, old: Option<BorrowedFd<'_>>)
     };
     // SAFETY: the attribute holds no addresses.
     unsafe { bpf(consts::BPF_LINK_UPDATE, &mut attr) }.map(drop)
-}
-
-/// `BPF_PROG_ATTACH` to a cgroup or another target that is a file.
-///
-/// # Errors
-/// What the kernel answers.
-pub fn prog_attach(prog: impl AsFd, target: impl AsFd, attach_type: u32, flags: u32) -> Result<(), Errno> {
-    shim::let_a_release_finish(attach_type);
-    attach(consts::BPF_PROG_ATTACH, &prog, &target, attach_type, flags)
-}
-
-/// `BPF_PROG_DETACH` from a cgroup or another target that is a file.
-///
-/// # Errors
-/// What the kernel answers.
-pub fn prog_detach(prog: impl AsFd, target: impl AsFd, attach_type: u32) -> Result<(), Errno> {
-    attach(consts::BPF_PROG_DETACH, &prog, &target, attach_type, 0)
-}
-
-fn attach(
-    command: u32,
-    prog: &impl AsFd,
-    target: &impl AsFd,
-    attach_type: u32,
-    flags: u32,
-) -> Result<(), Errno> {
-    let mut attr = AttachAttr {
-        target_fd: number(target),
-        attach_bpf_fd: number(prog),
-        attach_type,
-        attach_flags: flags,
-        replace_bpf_fd: 0,
-    };
-    // SAFETY: the attribute holds no addresses.
-    unsafe { bpf(command, &mut attr) }.map(drop)
 }
 
 /// `BPF_OBJ_PIN`: gives a program, map or link a name in a BPF file system.

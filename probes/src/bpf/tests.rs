@@ -5,7 +5,7 @@
 use std::mem::offset_of;
 
 use super::info::{IdAttr, InfoAttr, RawBtfInfo, RawLinkInfo, RawMapInfo, RawProgInfo};
-use super::link::{AttachAttr, LinkCreateAttr, LinkUpdateAttr, PinAttr, RawTracepointAttr};
+use super::link::{LinkCreateAttr, LinkUpdateAttr, PinAttr, RawTracepointAttr};
 use super::map::{CreateAttr, ElementAttr};
 use super::prog::{BtfLoadAttr, LoadAttr, TestAttr};
 use super::*;
@@ -24,7 +24,7 @@ fn layouts_are_the_headers() {
     assert_eq!((size_of::<TestAttr>(), offset_of!(TestAttr, ctx_in)), (80, 48));
     assert_eq!((size_of::<RawTracepointAttr>(), offset_of!(RawTracepointAttr, cookie)), (24, 16));
     assert_eq!((size_of::<LinkCreateAttr>(), offset_of!(LinkCreateAttr, cookie)), (32, 24));
-    assert_eq!((size_of::<LinkUpdateAttr>(), size_of::<AttachAttr>(), size_of::<PinAttr>()), (16, 20, 16));
+    assert_eq!((size_of::<LinkUpdateAttr>(), size_of::<PinAttr>()), (16, 16));
     assert_eq!((size_of::<InfoAttr>(), size_of::<IdAttr>()), (16, 12));
 }
 
