@@ -121,6 +121,11 @@ impl MachineSpec {
             "rcupdate.rcu_expedited=1".into(),
             // A host that stops the machine for half a minute is no fault of the kernel's (seen as "soft lockup").
             "nowatchdog".into(),
+            // Guards against speculation, which TCG does not do, and a second look at what is copied from and to user
+            // space take two in a hundred of all time. The verifier's own guards depend on `mitigations=` alone (6.8
+            // include/linux/bpf.h, `bpf_bypass_spec_v1`).
+            "spectre_v2=off".into(),
+            "hardened_usercopy=off".into(),
             // As kernels come from their sources; distributions zero whatever is allocated.
             "init_on_alloc=0".into(),
         ];
