@@ -273,6 +273,9 @@ pub struct MachineOptions {
     /// Run the probes of each family in another order, the same for the same number
     #[arg(long, value_name = "SEED")]
     pub shuffle: Option<u64>,
+    /// An archive (cpio, newc) that the guest unpacks besides its own: what `bench` compares with
+    #[arg(long, value_name = "ARCHIVE", hide = true)]
+    pub bring: Option<PathBuf>,
 }
 
 /// Options of `run`.

@@ -118,6 +118,7 @@ fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {
         cold: false,
         cpus: 1,
         shuffle: None,
+        bring: None,
     };
     let folder = project().work_folder().join("tests").join(family.unwrap_or("all"));
     let progress = Progress::stderr();

@@ -229,11 +229,18 @@ impl Collector<'_> {
     /// The guest's initramfs, followed by that of the kernel's modules, if it has one. A joined file that cannot be
     /// written leaves the guest alone: its probes say which module they miss.
     fn initramfs(&self) -> PathBuf {
-        let own = self.setup.initramfs.clone();
-        let Some(modules) = modules::beside(&self.job.image.path) else { return own };
-        let name = format!("initramfs-{}.cpio", self.job.image.sha256.get(..16).unwrap_or_default());
-        let joined = own.with_file_name(name);
-        if modules::join(&own, &modules, &joined).is_ok() { joined } else { own }
+        let mut whole = self.setup.initramfs.clone();
+        let image = self.job.image.sha256.get(..16).unwrap_or_default();
+        let more =
+            [("modules", modules::beside(&self.job.image.path)), ("brought", self.setup.bring.clone())];
+        for (word, archive) in more {
+            let Some(archive) = archive else { continue };
+            let joined = whole.with_file_name(format!("initramfs-{image}-{word}.cpio"));
+            if modules::join(&whole, &archive, &joined).is_ok() {
+                whole = joined;
+            }
+        }
+        whole
     }
 
     fn boot(&mut self, plan: &Plan) -> Result<Boot, Lost> {

@@ -72,6 +72,8 @@ pub struct Setup {
     pub cpus: u32,
     /// Another order of the probes ([`probes::protocol::Plan::shuffle`]).
     pub shuffle: Option<u64>,
+    /// An archive that is unpacked after the others.
+    pub bring: Option<PathBuf>,
 }
 
 /// One kernel to run.

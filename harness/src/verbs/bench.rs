@@ -3,6 +3,8 @@
 //! Nothing asserts a time: the figures are for comparing two states of the project, or two machines. What is compared is
 //! measured one after the other in the same call, and ratios are printed beside it.
 
+mod compared;
+
 use super::project::Project;
 use crate::cli::{BenchOptions, Format};
 use crate::exit::{self, Failure};
@@ -88,6 +90,7 @@ pub(super) fn bench(project: &Project, options: &BenchOptions, progress: &Progre
     bench.families(newest)?;
     bench.growth_by_kernels(&kernels)?;
     bench.growth_by_probes(newest)?;
+    bench.compared(newest)?;
     if options.whole {
         bench.whole(&kernels)?;
     }
@@ -115,6 +118,11 @@ impl Bench<'_> {
         let name = name.into();
         self.progress.say("bench", &format!("{name}: {value:.2} {unit}"));
         self.figures.push(Figure { name, value, unit });
+    }
+
+    /// A figure that has been taken.
+    fn value(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
     }
 
     /// Runs `conform run` with QEMU alone, which adds nothing of its own to what is measured.

@@ -64,6 +64,7 @@ fn accelerator(project: &Project, matrix: &Matrix, cache: &Cache, progress: &Pro
         cold: false,
         cpus: 1,
         shuffle: None,
+        bring: None,
     };
     let prepared = Environment::prepare(project, &options, progress).and_then(|environment| {
         let folder = RunFolder::make(project, Some(&project.work_folder().join("doctor")))?;

@@ -169,6 +169,7 @@ impl Environment {
             // itself.
             cpus: options.cpus,
             shuffle: options.shuffle,
+            bring: options.bring.clone(),
         };
         Ok(Self { cache, setup })
     }

@@ -79,6 +79,7 @@ impl Options {
             cold: self.cold,
             cpus: self.cpus,
             shuffle: self.shuffle,
+            bring: options.machine.bring.clone(),
         };
         RunOptions { selection, machine, shard: self.shard, ..options.clone() }
     }

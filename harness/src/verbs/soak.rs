@@ -132,6 +132,7 @@ fn round(
         lsm: None,
         cpus: round.cpus,
         shuffle: Some(round.order),
+        bring: None,
     };
     progress.say("soak", &format!("run {}: {}", round.number, conditions(&round)));
     let folder = project.work_folder().join("soak").join(round.number.to_string());

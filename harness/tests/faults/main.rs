@@ -148,6 +148,7 @@ fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
         ("cut", "could-not-tell", "the guest's stream is corrupt"),
         ("lie", "could-not-tell", "the end of selftest/after where selftest/lie is under way"),
         ("rust-panic", "crashed", "on purpose"),
+        ("bpftool", "observed", ""),
         ("after", "observed", ""),
     ];
     assert_eq!(records.len(), expected.len());

@@ -14,6 +14,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::{Uid, getppid, setuid};
 use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How many processes the one that multiplies may become.
@@ -52,6 +53,11 @@ pub fn probes() -> Vec<Probe> {
         probe("cut", "Is a stream that is cut blamed on the probe that cut it?", cut_the_stream),
         probe("lie", "Is a record in another probe's name refused, and blamed on the liar?", lie),
         probe("rust-panic", "Is a mistake in a probe's own code reported as such?", rust_panic),
+        probe(
+            "bpftool",
+            "How does `bpftool feature probe` end here, if bpftool has been brought along?",
+            bpftool,
+        ),
         probe("after", "Is a probe after the misbehaving ones left alone?", well_behaved),
     ]
 }
@@ -59,6 +65,18 @@ pub fn probes() -> Vec<Probe> {
 fn well_behaved(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("one", |attempt| {
         attempt.see("answer", 42);
+        Ok(())
+    })
+}
+
+/// What `conform bench` compares the suite with; the record's time is what counts.
+fn bpftool(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("feature-probe", |attempt| {
+        let ended = attempt.trigger(|| {
+            Command::new("/usr/sbin/bpftool").args(["feature", "probe"]).stdout(Stdio::null()).status()
+        });
+        let ended = ended.map_err(|error| Ended::could_not("run /usr/sbin/bpftool", error))?;
+        attempt.holds("it ends well", ended.success());
         Ok(())
     })
 }

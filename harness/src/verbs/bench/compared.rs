@@ -1,0 +1,111 @@
+//! What the suite is compared with, where it is installed: the same kernel booted by virtme-ng's own init to run one
+//! command, and `bpftool feature probe` in our guest.
+
+use super::{Bench, ONE, wait};
+use crate::cache::Cache;
+use crate::exit::{self, Failure};
+use crate::provision::tools;
+use cpio::newc;
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// The program in the guest (`probes/src/families/selftest.rs`).
+const BPFTOOL: &str = "/usr/sbin/bpftool";
+
+impl Bench<'_> {
+    /// Everything that there is to compare with. What is missing or does not work here is said, and no figure.
+    pub(super) fn compared(&mut self, kernel: &str) -> Result<(), Failure> {
+        if let Err(why) = self.bpftool(kernel)? {
+            self.progress.say("bench", &format!("compared/bpftool: not taken: {why}"));
+        }
+        if let Err(why) = self.virtme_ng(kernel)? {
+            self.progress.say("bench", &format!("compared/virtme-ng: not taken: {why}"));
+        }
+        Ok(())
+    }
+
+    /// `bpftool feature probe` beside our helpers, which it does not ask about for LSM programs.
+    fn bpftool(&mut self, kernel: &str) -> Result<Result<(), String>, Failure> {
+        let Some(program) = tools::find_in_path(BPFTOOL) else {
+            return Ok(Err(format!("{BPFTOOL} is not there; install the package bpftool")));
+        };
+        let failed = |error: io::Error| Failure::new(exit::INFRASTRUCTURE, error);
+        let mut archive = tempfile::NamedTempFile::new().map_err(failed)?;
+        pack(&program, &mut archive).map_err(failed)?;
+        let path = archive.path().to_string_lossy().into_owned();
+        let took =
+            self.run(&["--kernel", kernel, "--probe", "selftest/bpftool", "--cold", "--bring", &path])?;
+        let record = took.runs.first().and_then(|run| run.records.first());
+        let well = record.and_then(|record| record.cases.first()?.seen.get("it ends well"));
+        let (Some(record), Some("yes")) = (record, well.and_then(serde_json::Value::as_str)) else {
+            return Ok(Err("it did not end well in the guest".to_owned()));
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a figure of a few digits")]
+        let theirs = record.micros as f64 / 1e6;
+        self.figure("compared/bpftool/feature-probe", theirs, "s");
+        if let Some(ours) = self.value("kernel/family/helpers") {
+            self.figure("compared/bpftool/helpers-to-it", ours / theirs.max(0.001), "x");
+        }
+        Ok(Ok(()))
+    }
+
+    /// The machine of virtme-ng as its users start it, running `true`.
+    fn virtme_ng(&mut self, kernel: &str) -> Result<Result<(), String>, Failure> {
+        let cache = Cache::from_env()?;
+        let Some(vng) = tools::find_vng(&cache) else {
+            return Ok(Err("virtme-ng is not installed; any run with it installs it".to_owned()));
+        };
+        let took = self.run(&["--kernel", kernel, "--probe", ONE, "--cold"])?;
+        let Some(run) = took.runs.first() else { return Ok(Err("there was no run".to_owned())) };
+        let mut command = Command::new(vng.path);
+        if run.accel != "kvm" {
+            command.arg("--disable-kvm");
+        }
+        command.args(["--cpus", "1", "--memory", "512M", "--run"]).arg(&run.image.path).args(["--", "true"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let started = Instant::now();
+        let (status, _) = wait(command)?;
+        let theirs = started.elapsed().as_secs_f64();
+        if status != 0 {
+            let why = "its init did not come up on this kernel, which may lack 9p, or this system a virtiofsd that it takes";
+            return Ok(Err(why.to_owned()));
+        }
+        self.figure("compared/virtme-ng/one-command", theirs, "s");
+        let (cold, warm) = (took.wall.as_secs_f64(), self.value("one-probe/one-kernel"));
+        self.figure("compared/virtme-ng/one-probe-cold-to-it", cold / theirs, "x");
+        if let Some(warm) = warm {
+            self.figure("compared/virtme-ng/one-probe-warm-to-it", warm / theirs, "x");
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Packs a program and the libraries that `ldd` names for it, where they are.
+fn pack(program: &Path, mut archive: impl Write) -> io::Result<()> {
+    let listed = Command::new("ldd").arg(program).stdin(Stdio::null()).output()?;
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let libraries = text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    let mut folders = BTreeSet::new();
+    for file in std::iter::once(PathBuf::from(BPFTOOL)).chain(libraries) {
+        let name = file.strip_prefix("/").map_err(io::Error::other)?;
+        let parents: Vec<&Path> = name.ancestors().skip(1).filter(|it| !it.as_os_str().is_empty()).collect();
+        for folder in parents.into_iter().rev() {
+            if folders.insert(folder.to_owned()) {
+                let head = newc::Builder::new(&folder.to_string_lossy());
+                let head = head.set_mode_file_type(newc::ModeFileType::Directory).mode(0o040_755);
+                head.write(&mut archive, 0).finish()?;
+            }
+        }
+        let from = if file == Path::new(BPFTOOL) { program } else { &file };
+        let content = std::fs::read(from)?;
+        let size = u32::try_from(content.len()).map_err(io::Error::other)?;
+        let mut entry = newc::Builder::new(&name.to_string_lossy()).mode(0o100_755).write(&mut archive, size);
+        entry.write_all(&content)?;
+        entry.finish()?;
+    }
+    newc::trailer(&mut archive)?;
+    archive.flush()
+}
