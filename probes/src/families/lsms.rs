@@ -114,8 +114,8 @@ fn beside_others(suffix: &str, words: &str, order: Option<&str>) -> Vec<Probe> {
         ),
         order,
     );
-    // Lockdown cannot be taken back.
-    let lockdown = if order.is_none() { lockdown.own_machine() } else { lockdown };
+    // Lockdown cannot be taken back, and takes from those that follow, as modules without a signature.
+    let lockdown = if order.is_none() { lockdown.own_machine() } else { lockdown.coming_last() };
     vec![
         on(
             Probe::new(
