@@ -145,19 +145,27 @@ fn harness_and_guard_killed_at_once_leave_no_process_behind(#[values("virtme-ng"
     std::fs::remove_dir_all(&run.machine).unwrap();
 }
 
-/// A run of `arguments`, to be interrupted when it has said `word`; what it said.
-fn run_until(arguments: &[&str], word: &str, signal: Signal) -> (Option<i32>, String) {
-    let mut harness = conform().args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+/// What a run says, to its end; `act` is done with the run's process id when it has said `word`.
+fn listen(harness: &mut Child, word: &str, mut act: impl FnMut(u32)) -> String {
     let mut said = String::new();
     for line in BufReader::new(harness.stderr.take().unwrap()).lines().map_while(Result::ok) {
         if line.contains(word) {
-            // Far enough into the probe that hangs, and far from its end.
-            std::thread::sleep(Duration::from_millis(1500));
-            kill(Pid::from_raw(harness.id().cast_signed()), signal).unwrap();
+            act(harness.id());
         }
         said += &line;
         said.push('\n');
     }
+    said
+}
+
+/// A run of `arguments`, to be interrupted when it has said `word`; what it said.
+fn run_until(arguments: &[&str], word: &str, signal: Signal) -> (Option<i32>, String) {
+    let mut harness = conform().args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let said = listen(&mut harness, word, |id| {
+        // Far enough into the probe that hangs, and far from its end.
+        std::thread::sleep(Duration::from_millis(1500));
+        kill(Pid::from_raw(id.cast_signed()), signal).unwrap();
+    });
     (harness.wait().unwrap().code(), said)
 }
 
@@ -267,14 +275,9 @@ fn a_cache_deleted_underneath_loses_nothing_that_was_gathered() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = String::new();
-    for line in BufReader::new(harness.stderr.take().unwrap()).lines().map_while(Result::ok) {
-        if line.contains(&format!("[{NEW}] up:")) {
-            std::fs::remove_dir_all(&cache).unwrap();
-        }
-        said += &line;
-        said.push('\n');
-    }
+    let said = listen(&mut harness, &format!("[{NEW}] up:"), |_| {
+        std::fs::remove_dir_all(&cache).unwrap();
+    });
     assert_eq!(harness.wait().unwrap().code(), Some(3), "{said}");
     let gone = format!("[{OLD}] failed: the kernel image");
     assert!(said.contains(&gone) && said.contains("run again"), "{said}");
@@ -301,17 +304,12 @@ fn a_machine_that_somebody_kills_is_not_the_probes_fault(
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = String::new();
-    for line in BufReader::new(harness.stderr.take().unwrap()).lines().map_while(Result::ok) {
-        if line.contains(&format!("[{NEW}] up:")) {
-            std::thread::sleep(Duration::from_millis(1000));
-            let (guard, machine) = guard_of(harness.id()).unwrap();
-            let qemu = qemus_with(&format!("mem-path={machine}/channel"))[0];
-            kill(Pid::from_raw(if the_guard { guard } else { qemu }), Signal::SIGKILL).unwrap();
-        }
-        said += &line;
-        said.push('\n');
-    }
+    let said = listen(&mut harness, &format!("[{NEW}] up:"), |id| {
+        std::thread::sleep(Duration::from_millis(1000));
+        let (guard, machine) = guard_of(id).unwrap();
+        let qemu = qemus_with(&format!("mem-path={machine}/channel"))[0];
+        kill(Pid::from_raw(if the_guard { guard } else { qemu }), Signal::SIGKILL).unwrap();
+    });
     let output = harness.wait_with_output().unwrap();
     assert!(said.contains("the machine was ended from outside during selftest/hang"), "{said}");
     let document: Value =

@@ -44,17 +44,11 @@ fn row(name: &'static str, version: &'static str) -> Row {
     kfunc(name, version, HID).sleepable().given(give_device)
 }
 
-/// `R0 = a context of the device`; passes where there is none.
-fn context(b: &mut Body<'_>) {
+/// `R1 = KEPT = a context of the device`; passes where there is none.
+fn first_argument(b: &mut Body<'_>) {
     b.input(Reg::R1, 0);
     b.kfunc("hid_bpf_allocate_context");
-    b.jeq_imm(Reg::R0, 0, "pass");
-}
-
-/// `R1 = KEPT = a context of the device`.
-fn first_argument(b: &mut Body<'_>) {
-    context(b);
-    b.mov_reg(KEPT, Reg::R0).mov_reg(Reg::R1, KEPT);
+    b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0).mov_reg(Reg::R1, KEPT);
 }
 
 /// Gives back the context of [`first_argument`].
@@ -155,7 +149,19 @@ fn get_data() -> Row {
         .spoilt("misuse-another-type", |b| b.context_argument(Reg::R1, 0))
 }
 
-/// `R2, R3 = the report, and its size`.
+/// What else is asked of a kfunc that takes the context and a buffer with its size.
+fn of_memory(row: Row, pointer: Reg, size: Reg) -> Row {
+    row.also("empty", EINVAL, move |b| {
+        b.mov_imm(size, 0);
+    })
+    .not_null(Reg::R1)
+    .not_null(pointer)
+    .spoilt("misuse-buffer-beyond-the-map", move |b| {
+        b.mov_imm(size, 8192);
+    })
+}
+
+/// `pointer, size = the report, and how much of it`.
 fn report(b: &mut Body<'_>, pointer: Reg, size: Reg, bytes: i32) {
     b.page_address(pointer, BUFFER);
     b.mov_imm(size, bytes);
@@ -163,7 +169,7 @@ fn report(b: &mut Body<'_>, pointer: Reg, size: Reg, bytes: i32) {
 
 /// The device is asked for a report, and answers.
 fn request() -> Row {
-    row("hid_bpf_hw_request", "6.10")
+    let row = row("hid_bpf_hw_request", "6.10")
         .on("file_open", || uhid::answering(|| File::open(OPENED).map(drop).map_err(Into::into)))
         .takes(|b| {
             first_argument(b);
@@ -182,20 +188,13 @@ fn request() -> Row {
         .also("no-such-request", EINVAL, |b| {
             b.mov_imm(Reg::R5, 7);
         })
-        .also("empty", EINVAL, |b| {
-            b.mov_imm(Reg::R3, 0);
-        })
-        .not_null(Reg::R1)
-        .not_null(Reg::R2)
-        .spoilt("misuse-buffer-beyond-the-map", |b| {
-            b.mov_imm(Reg::R3, 8192);
-        })
-        .cites(source("6.10", "drivers/hid/uhid.c", "uhid_hid_get_report"))
+        .cites(source("6.10", "drivers/hid/uhid.c", "uhid_hid_get_report"));
+    of_memory(row, Reg::R2, Reg::R3)
 }
 
 /// The device is sent a report.
 fn output() -> Row {
-    row("hid_bpf_hw_output_report", "6.10")
+    let row = row("hid_bpf_hw_output_report", "6.10")
         .takes(|b| {
             first_argument(b);
             report(b, Reg::R2, Reg::R3, OUTPUT_BYTES);
@@ -206,20 +205,13 @@ fn output() -> Row {
             Ok(sent) => attempt.same("what the device gets", sent, REPORT.to_vec()),
             Err(errno) => attempt.see("what the device gets", errno.name()),
         })
-        .also("empty", EINVAL, |b| {
-            b.mov_imm(Reg::R3, 0);
-        })
-        .not_null(Reg::R1)
-        .not_null(Reg::R2)
-        .spoilt("misuse-buffer-beyond-the-map", |b| {
-            b.mov_imm(Reg::R3, 8192);
-        })
-        .cites(source("6.10", "drivers/hid/uhid.c", "uhid_hid_output_raw"))
+        .cites(source("6.10", "drivers/hid/uhid.c", "uhid_hid_output_raw"));
+    of_memory(row, Reg::R2, Reg::R3)
 }
 
 /// The kernel takes a report as if the device had sent it.
 fn input(name: &'static str, version: &'static str) -> Row {
-    row(name, version)
+    let row = row(name, version)
         .given(|_| uhid::listen().map_err(|errno| Ended::could_not("listen to the device's reports", errno)))
         .takes(|b| {
             first_argument(b);
@@ -239,13 +231,6 @@ fn input(name: &'static str, version: &'static str) -> Row {
         .also("no-such-report", EINVAL, |b| {
             b.mov_imm(Reg::R2, 7);
         })
-        .also("empty", EINVAL, |b| {
-            b.mov_imm(Reg::R4, 0);
-        })
-        .not_null(Reg::R1)
-        .not_null(Reg::R3)
-        .spoilt("misuse-buffer-beyond-the-map", |b| {
-            b.mov_imm(Reg::R4, 8192);
-        })
-        .cites(source("6.10", "drivers/hid/hid-debug.c", "hid_dump_report"))
+        .cites(source("6.10", "drivers/hid/hid-debug.c", "hid_dump_report"));
+    of_memory(row, Reg::R3, Reg::R4)
 }
