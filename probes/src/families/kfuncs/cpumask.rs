@@ -12,6 +12,7 @@ const CPUMASK: &str = "kernel/bpf/cpumask.c";
 const COUNTED: u32 = 8;
 /// A kfunc that may give more than one number for the same thing.
 const FIRST_AND: &str = "bpf_cpumask_first_and";
+const ANY_AND: &str = "bpf_cpumask_any_and_distribute";
 /// Where programs with two masks keep the second.
 const OTHER: i32 = -32;
 
@@ -216,8 +217,8 @@ fn release_two(b: &mut Body<'_>) {
     release_kept(b);
 }
 
-/// Where there is no CPU in both it gives the number of CPU ids, or of the bits of a mask where these are few (6.6
-/// include/linux/cpumask.h, `cpumask_first_and`: at least `nr_cpu_ids`).
+/// Where there is no CPU in both they give the number of CPU ids, or of the bits of a mask where these are few: at least
+/// `nr_cpu_ids` (6.6 include/linux/cpumask.h, `cpumask_first_and`; 7.3 lib/cpumask.c, `cpumask_any_and_distribute`).
 fn names_no_cpu(attempt: &mut Attempt<'_>, results: &Results) {
     let given = results.get(RESULT) & u64::from(u32::MAX);
     match cpu_ids().and_then(|ids| u64::try_from(ids).ok()) {
@@ -233,7 +234,7 @@ fn of_two_masks() -> Vec<Row> {
         ("bpf_cpumask_intersects", || Some(0)),
         ("bpf_cpumask_subset", || Some(0)),
         (FIRST_AND, cpu_ids),
-        ("bpf_cpumask_any_and_distribute", cpu_ids),
+        (ANY_AND, cpu_ids),
     ];
     let row = |&(name, known): &Known<i64>| {
         let row = kfunc(name, "6.12", CPUMASK)
@@ -243,7 +244,11 @@ fn of_two_masks() -> Vec<Row> {
             })
             .finally(release_two)
             .not_null(Reg::R2);
-        let row = if name == FIRST_AND { row.checks(names_no_cpu) } else { row.gives_as_known(known) };
+        let row = if [FIRST_AND, ANY_AND].contains(&name) {
+            row.checks(names_no_cpu)
+        } else {
+            row.gives_as_known(known)
+        };
         let same: i64 = i64::from(!name.contains("_and"));
         row.also("with-itself", same, |b| {
             b.mov_reg(Reg::R2, KEPT);
