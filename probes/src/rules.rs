@@ -380,6 +380,28 @@ impl Drop for Cgroup {
     }
 }
 
+/// Waits until the cgroups that were removed are freed. A worker frees them, some grace periods later, and takes their
+/// storage apart with the processor's `bpf_cgrp_storage_busy` raised: a program that the same processor runs just then
+/// gets no value (6.3 kernel/cgroup/cgroup.c, `css_free_rwork_fn`; kernel/bpf/bpf_cgrp_storage.c,
+/// `bpf_cgrp_storage_trylock`; seen once in 37,000 records).
+pub(crate) fn let_cgroups_be_freed() {
+    const DYING: &str = "nr_dying_descendants ";
+    until(|| {
+        let stat = fs::read_to_string(Path::new(ROOT_CGROUP).join("cgroup.stat")).unwrap_or_default();
+        stat.lines().find_map(|line| line.strip_prefix(DYING)).is_none_or(|number| number == "0")
+    });
+    // From here the worker has one grace period to wait for; then it comes before a process that only runs when nobody
+    // else would.
+    let idle = libc::sched_param { sched_priority: 0 };
+    // SAFETY: plain numbers, and a structure that outlives the calls. What a kernel refuses is left as it is.
+    unsafe {
+        libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0);
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const idle);
+        libc::sched_yield();
+        libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const idle);
+    }
+}
+
 /// Does `body` in a child process, and waits for its end. The child must not attach what is to last, nor panic.
 pub(crate) fn in_child(body: impl FnOnce()) -> Result<(), Ended> {
     let child = start_child(body)?;

@@ -15,6 +15,7 @@ use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::objects::layout::Storage;
 use crate::objects::{INODE_STORAGE, Object, TASK_STORAGE};
+use crate::rules::let_cgroups_be_freed;
 use crate::session::Ended;
 use crate::spec::{Source, source};
 use std::fs::File;
@@ -215,6 +216,9 @@ fn map(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<OwnedFd, Ended> {
     let mut types = BtfBuilder::new();
     let (key, value) = (types.int("int", 4, SIGNED), types.int("u64", 8, UNSIGNED));
     let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the map's BTF", error))?;
+    if owner.map_type == BPF_MAP_TYPE_CGRP_STORAGE {
+        let_cgroups_be_freed();
+    }
     bench.attempt.map(&MapSpec {
         flags: BPF_F_NO_PREALLOC,
         btf_fd: Some(btf.as_raw_fd()),

@@ -12,7 +12,7 @@ use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE, Running};
 use crate::results::{FREE, Results};
-use crate::rules::{Cgroup, start_child, until};
+use crate::rules::{Cgroup, let_cgroups_be_freed, start_child, until};
 use crate::session::{Attempt, Ended};
 use crate::spec::{Source, source};
 use crate::triggers::Arm;
@@ -152,6 +152,7 @@ pub(super) const KINDS: &[Kind] = &[
         },
         object: || {
             std::fs::write(FILE, b"x").map_err(|error| Ended::could_not("make a file", error))?;
+            let_cgroups_be_freed();
             let cgroup = Cgroup::new("stored")?;
             cgroup.enter()?;
             let fd = cgroup
