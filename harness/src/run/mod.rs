@@ -8,6 +8,7 @@ pub mod schedule;
 pub mod setup;
 pub mod shard;
 mod start;
+pub mod took;
 
 pub use collect::run_kernel;
 pub use setup::{Deadlines, Job, Setup};

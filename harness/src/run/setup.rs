@@ -91,6 +91,8 @@ pub struct Job {
     pub folder: PathBuf,
     /// The part of the probes that is run.
     pub part: Part,
+    /// What all probes took on this kernel in an earlier run, if that is known.
+    pub expected: Option<Duration>,
     /// What an earlier run, which was interrupted, has of this kernel: all of it, or with [`KernelRun::failure`] a part,
     /// which is completed.
     pub before: Option<KernelRun>,

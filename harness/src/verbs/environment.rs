@@ -128,6 +128,7 @@ pub(super) fn jobs(
                 release_prefix: subject.release_prefix(),
                 folder: console,
                 part: *part,
+                expected: None,
                 before: None,
             })
         })

@@ -17,6 +17,7 @@ use crate::report::{Material, json, junit, table};
 use crate::run::schedule;
 use crate::run::setup::Job;
 use crate::run::shard::Shard;
+use crate::run::took::Took;
 use crate::snapshot::{Cell, Ci, Comparison, Verdict, compare};
 use nix::sys::signal::Signal;
 use probes::protocol::Part;
@@ -136,11 +137,17 @@ pub(super) fn run_in(
         return Err(Failure::new(exit::NOTHING_SELECTED, why));
     }
     let ready = get_ready(&mut environment, &matrix, &share, options, &folder, progress)?;
-    let ready = begin(&environment, Options::of(selection, options), ready, place, &folder)?;
+    let mut ready = begin(&environment, Options::of(selection, options), ready, place, &folder)?;
     if matches!(place, Place::New(_) | Place::Resumed(_)) {
         folder.is_unfinished(project);
     }
+    let mut took = Took::read(project.work_folder().join("took.json"));
+    ready.jobs.iter_mut().for_each(|job| job.expected = took.of(&job.kernel));
     let (runs, not_kept) = run_jobs(&environment, ready, options, &folder, progress)?;
+    if matches!(place, Place::New(_)) && selection.probes.is_empty() && selection.shard.is_none() {
+        // Nothing but the order of the next run is worse without it.
+        let _ = took.note(&runs);
+    }
     if !environment.setup.select.is_empty() && nothing_ran(&runs) {
         let why = anyhow::anyhow!(
             "no probe matches {} on any of these kernels; cargo conform list shows all",
