@@ -48,7 +48,7 @@ fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
                 .case("canonical-sleepable", |attempt| run(attempt, &shared, row, (BPF_F_SLEEPABLE, None)))?;
         }
         Sleep::Either => {
-            loaded(session, row, "canonical-sleepable", |it| load(it, &shared, row, BPF_F_SLEEPABLE))?;
+            session.case("canonical-sleepable", |it| load(it, &shared, row, BPF_F_SLEEPABLE))?;
         }
         Sleep::Never => {}
     }
@@ -59,22 +59,9 @@ fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
         })?;
     }
     for wrong in implied(row, flags).iter().chain(&row.wrong) {
-        loaded(session, row, &wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
+        session.case(&wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
     }
     Ok(())
-}
-
-/// A case that only loads a program: it travels with the next one, unless the next may be the last.
-fn loaded(
-    session: &mut Session<'_>,
-    row: &Row,
-    name: &str,
-    body: impl FnOnce(&mut Attempt<'_>) -> Result<(), Ended>,
-) -> Result<(), Stop> {
-    match row.machine {
-        Machine::Doomed => session.case(name, body),
-        Machine::Shared | Machine::Own => session.case(name, body),
-    }
 }
 
 /// Ends the case where the kernel does not have the kfunc, or has a function of that name and knows no calls of kfuncs
