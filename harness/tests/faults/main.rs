@@ -149,6 +149,7 @@ fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
         ("lie", "could-not-tell", "the end of selftest/after where selftest/lie is under way"),
         ("rust-panic", "crashed", "on purpose"),
         ("bpftool", "observed", ""),
+        ("reach", "observed", ""),
         ("after", "observed", ""),
     ];
     assert_eq!(records.len(), expected.len());
@@ -182,6 +183,20 @@ fn a_probe_that_takes_all_memory_loses_its_own_process_only(#[values(OLD, NEW)] 
         assert_eq!(record["cases"][0]["seen"]["answer"], 42, "{record:#}");
     }
     assert_eq!((&before["outcome"], &after["outcome"]), (&"observed".into(), &"observed".into()));
+}
+
+#[rstest]
+fn nothing_of_the_host_is_within_reach(
+    #[values(OLD, NEW)] kernel: &str,
+    #[values("virtme-ng", "qemu")] vmm: &str,
+) {
+    let (_, document) = records(&["--kernel", kernel, "--probe", "selftest/reach", "--vmm", vmm]);
+    let case = &document["kernels"][0]["records"][0]["cases"][0];
+    for what in ["network devices", "disks", "folders of the host"] {
+        assert_eq!(case["seen"][what], Value::Array(Vec::new()), "{case:#}");
+    }
+    // What there is would have been found.
+    assert!(case["seen"]["made-up network devices"].as_array().unwrap().contains(&"lo".into()), "{case:#}");
 }
 
 /// One of them boots its machines, the other restores them from what was saved.

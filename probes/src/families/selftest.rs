@@ -14,6 +14,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::{Uid, getppid, setuid};
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -58,6 +59,7 @@ pub fn probes() -> Vec<Probe> {
             "How does `bpftool feature probe` end here, if bpftool has been brought along?",
             bpftool,
         ),
+        probe("reach", "Is anything of the host within a probe's reach?", reach),
         probe("after", "Is a probe after the misbehaving ones left alone?", well_behaved),
     ]
 }
@@ -67,6 +69,32 @@ fn well_behaved(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt.see("answer", 42);
         Ok(())
     })
+}
+
+/// What a machine could reach the outside with: none of it is expected.
+fn reach(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("outside", |attempt| {
+        // What stands for a device, and not for something that the kernel makes up, names it.
+        let (with, without) = by_device("/sys/class/net")?;
+        attempt.see("network devices", with);
+        attempt.see("made-up network devices", without);
+        attempt.see("disks", by_device("/sys/block")?.0);
+        let mounts = std::fs::read_to_string("/proc/mounts")
+            .map_err(|error| Ended::could_not("read /proc/mounts", error))?;
+        let kinds = mounts.lines().filter_map(|line| line.split(' ').nth(2));
+        let shared: Vec<&str> =
+            kinds.filter(|kind| ["9p", "virtiofs", "nfs", "nfs4", "cifs"].contains(kind)).collect();
+        attempt.see("folders of the host", shared);
+        Ok(())
+    })
+}
+
+/// The entries of a folder of sysfs that have a device, and those that have none.
+fn by_device(folder: &str) -> Result<(Vec<String>, Vec<String>), Ended> {
+    let entries =
+        std::fs::read_dir(folder).map_err(|error| Ended::could_not(&format!("read {folder}"), error))?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    Ok(names.partition(|name| Path::new(folder).join(name).join("device").exists()))
 }
 
 /// What `conform bench` compares the suite with; the record's time is what counts.
