@@ -230,12 +230,13 @@ fn read_back(row: &Row, map: &Made) -> Option<String> {
     Some(read.map_or_else(Errno::name, |read| read.to_string()))
 }
 
-/// The first number of an element; of a map per CPU, that of the machine's only one.
+/// The first number of an element; of a map per CPU, that of the one which the program ran on: the others have 0.
 fn value(map: &OwnedFd, key: &[u8]) -> Result<u64, Errno> {
-    let length = bpf::map_info(map)?.value_bytes()?;
-    let mut value = vec![0; usize::try_from(length).unwrap_or(0)];
+    let info = bpf::map_info(map)?;
+    let mut value = vec![0; usize::try_from(info.value_bytes()?).unwrap_or(0)];
     bpf::map_lookup(map, key, &mut value)?;
-    Ok(value.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first)))
+    let each = usize::try_from(info.value_size.next_multiple_of(8)).unwrap_or(8).max(8);
+    Ok(value.chunks(each).map(|cpu| cpu.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first))).sum())
 }
 
 /// The first record of a ring buffer: behind the producer's page, a header of 8 bytes and then 8 of data.
