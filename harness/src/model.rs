@@ -41,6 +41,14 @@ pub struct Timing {
     pub rest_ms: u64,
 }
 
+impl Timing {
+    /// All of it, in milliseconds.
+    #[must_use]
+    pub const fn all_ms(&self) -> u64 {
+        self.boot_ms + self.probes_ms + self.rest_ms
+    }
+}
+
 /// One kernel's part of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KernelRun {

@@ -9,6 +9,7 @@ use crate::lsm::{Attached, CTX, LsmProgram, PAGE, frame};
 use crate::results::{FREE, RUNS, Results};
 use crate::session::{Attempt, Ended};
 use crate::triggers::{Act, Arm, Recipe, Seen, files, tasks};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use std::fs::{self, File};
@@ -380,6 +381,13 @@ impl Drop for Cgroup {
     }
 }
 
+/// Keeps this process on the first processor.
+pub(crate) fn stay_on_the_first_processor() -> nix::Result<()> {
+    let mut first = CpuSet::new();
+    first.set(0)?;
+    sched_setaffinity(Pid::from_raw(0), &first)
+}
+
 /// Waits until the cgroups that were removed are freed. A worker frees them, some grace periods later, and takes their
 /// storage apart with the processor's `bpf_cgrp_storage_busy` raised: a program that the same processor runs just then
 /// gets no value (6.3 kernel/cgroup/cgroup.c, `css_free_rwork_fn`; kernel/bpf/bpf_cgrp_storage.c,
@@ -390,8 +398,8 @@ pub(crate) fn let_cgroups_be_freed() {
         let stat = fs::read_to_string(Path::new(ROOT_CGROUP).join("cgroup.stat")).unwrap_or_default();
         stat.lines().find_map(|line| line.strip_prefix(DYING)).is_none_or(|number| number == "0")
     });
-    // From here the worker has one grace period to wait for; then it comes before a process that only runs when nobody
-    // else would.
+    // From here the worker has one grace period to wait for; then it comes before a process with next to no share of the
+    // processor.
     let idle = libc::sched_param { sched_priority: 0 };
     // SAFETY: plain numbers, and a structure that outlives the calls. What a kernel refuses is left as it is.
     unsafe {

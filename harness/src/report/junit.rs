@@ -37,7 +37,7 @@ fn kernel_suite(run: &KernelRun, comparison: &Comparison) -> TestSuite {
     let verdicts = comparison.of_kernel(&run.kernel);
     let mut suite = TestSuite::new(&run.kernel);
     let timing = run.timing;
-    suite.set_time(Duration::from_millis(timing.boot_ms + timing.probes_ms + timing.rest_ms));
+    suite.set_time(Duration::from_millis(timing.all_ms()));
     let release = run.facts.as_ref().map(|facts| facts.release.as_str());
     let properties = [
         ("release", release),

@@ -112,7 +112,7 @@ fn time_rows(runs: &[&KernelRun]) -> Vec<Row> {
         ("boot", |timing| timing.boot_ms),
         ("probes", |timing| timing.probes_ms),
         ("rest", |timing| timing.rest_ms),
-        ("all", |timing| timing.boot_ms + timing.probes_ms + timing.rest_ms),
+        ("all", |timing| timing.all_ms()),
     ];
     let row = |(title, part): (&str, TimePart)| {
         let spent: Vec<u64> = runs.iter().map(|run| part(&run.timing)).collect();

@@ -34,8 +34,7 @@ impl Took {
     /// When the file cannot be written; it is then what it was.
     pub fn note(&mut self, runs: &[KernelRun]) -> io::Result<()> {
         for run in runs.iter().filter(|run| run.failure.is_none()) {
-            let timing = run.timing;
-            self.millis.insert(run.kernel.clone(), timing.boot_ms + timing.probes_ms + timing.rest_ms);
+            self.millis.insert(run.kernel.clone(), run.timing.all_ms());
         }
         let folder = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
         let file = tempfile::NamedTempFile::new_in(folder)?;

@@ -338,7 +338,7 @@ fn in_short(run: &KernelRun) -> String {
     format!(
         "{} records in {:.1} s (boot {:.1}, probes {:.1}{retries})",
         run.records.len(),
-        seconds(run.timing.boot_ms + run.timing.probes_ms + run.timing.rest_ms),
+        seconds(run.timing.all_ms()),
         seconds(run.timing.boot_ms),
         seconds(run.timing.probes_ms),
     )

@@ -8,6 +8,7 @@ use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, PAGE};
+use crate::rules::stay_on_the_first_processor;
 use crate::session::Ended;
 use crate::spec::{Source, source};
 use memmap2::{MmapMut, MmapOptions};
@@ -163,14 +164,6 @@ fn put(map: &OwnedFd, event: &OwnedFd) -> Result<(), Ended> {
         .map_err(|errno| Ended::could_not("store a perf event", errno))
 }
 
-/// Keeps this process on the first processor, whose event it is that programs send through.
-fn stay() -> Result<(), Ended> {
-    let mut set = nix::sched::CpuSet::new();
-    set.set(0)
-        .and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set))
-        .map_err(|errno| Ended::could_not("stay on a processor", errno))
-}
-
 /// A map, and the buffer of the event that stands in its first place.
 pub(super) struct Buffer {
     /// The map.
@@ -181,7 +174,8 @@ pub(super) struct Buffer {
 
 impl Buffer {
     pub(super) fn new() -> Result<Self, Ended> {
-        stay()?;
+        // The first processor's event is what programs send through.
+        stay_on_the_first_processor().map_err(|errno| Ended::could_not("stay on a processor", errno))?;
         let (map, event) = (events()?, open_event(BPF_OUTPUT, -1, 0)?);
         put(&map, &event)?;
         // SAFETY: the mapping is of a perf event, which nobody truncates; the kernel writes records beyond the

@@ -10,9 +10,6 @@ use std::fs;
 const CPUMASK: &str = "kernel/bpf/cpumask.c";
 /// How many CPUs a program counts by itself.
 const COUNTED: u32 = 8;
-/// A kfunc that may give more than one number for the same thing.
-const FIRST_AND: &str = "bpf_cpumask_first_and";
-const ANY_AND: &str = "bpf_cpumask_any_and_distribute";
 /// Where programs with two masks keep the second.
 const OTHER: i32 = -32;
 
@@ -227,16 +224,16 @@ fn names_no_cpu(attempt: &mut Attempt<'_>, results: &Results) {
     }
 }
 
-/// Kfuncs that compare two masks: what they give for `{0}` and the empty one.
+/// Kfuncs that compare two masks: what they give for `{0}` and the empty one; `None` for those that give a CPU's number.
 fn of_two_masks() -> Vec<Row> {
-    const TABLE: &[Known<i64>] = &[
-        ("bpf_cpumask_equal", || Some(0)),
-        ("bpf_cpumask_intersects", || Some(0)),
-        ("bpf_cpumask_subset", || Some(0)),
-        (FIRST_AND, cpu_ids),
-        (ANY_AND, cpu_ids),
+    const TABLE: &[(&str, Option<i64>)] = &[
+        ("bpf_cpumask_equal", Some(0)),
+        ("bpf_cpumask_intersects", Some(0)),
+        ("bpf_cpumask_subset", Some(0)),
+        ("bpf_cpumask_first_and", None),
+        ("bpf_cpumask_any_and_distribute", None),
     ];
-    let row = |&(name, known): &Known<i64>| {
+    let row = |&(name, gives): &(&'static str, Option<i64>)| {
         let row = kfunc(name, "6.12", CPUMASK)
             .takes(|b| {
                 two_masks(b);
@@ -244,10 +241,9 @@ fn of_two_masks() -> Vec<Row> {
             })
             .finally(release_two)
             .not_null(Reg::R2);
-        let row = if [FIRST_AND, ANY_AND].contains(&name) {
-            row.checks(names_no_cpu)
-        } else {
-            row.gives_as_known(known)
+        let row = match gives {
+            Some(gives) => row.gives_as_known(move || Some(gives)),
+            None => row.checks(names_no_cpu),
         };
         let same: i64 = i64::from(!name.contains("_and"));
         row.also("with-itself", same, |b| {

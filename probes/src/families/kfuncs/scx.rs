@@ -7,10 +7,9 @@ use super::cases::{Shared, misuse, run};
 use super::own::Holds;
 use super::row::{GOT, KEPT, Row, kfunc};
 use crate::insn::{Reg, Size};
+use crate::rules::stay_on_the_first_processor;
 use crate::session::{Session, Stop};
 use crate::spec::{Probe, source};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use std::fs;
 
 const EXT: &str = "kernel/sched/ext/ext.c";
@@ -38,11 +37,7 @@ pub(super) fn probe() -> Probe {
 
 fn cases(session: &mut Session<'_>) -> Result<(), Stop> {
     // What is told of this task is told of the first processor.
-    let mut first = CpuSet::new();
-    first
-        .set(0)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &first))
-        .map_err(|errno| Stop(format!("cannot stay on a processor: {errno}")))?;
+    stay_on_the_first_processor().map_err(|errno| Stop(format!("cannot stay on a processor: {errno}")))?;
     let (plain, arena) = (Shared::default(), Shared::default());
     for row in rows() {
         let shared = if row.holds == Holds::Arena { &arena } else { &plain };
