@@ -9,17 +9,22 @@ use crate::protocol::Message;
 use crate::record::Outcome;
 use crate::session::{Ended, Session, Stop};
 use crate::spec::{Probe, source};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, raise};
-use nix::unistd::{Uid, getppid, setuid};
+use nix::unistd::{Pid, Uid, getppid, setuid};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 /// How many processes the one that multiplies may become.
 const PROCESSES: u64 = 300;
+/// How often code is rewritten, which is twice for each: a breakpoint set, a breakpoint taken away.
+const TURNS: u32 = 400;
 /// A user without processes of its own.
 const NOBODY: Uid = Uid::from_raw(65534);
 
@@ -60,6 +65,11 @@ pub fn probes() -> Vec<Probe> {
             bpftool,
         ),
         probe("reach", "Is anything of the host within a probe's reach?", reach),
+        probe(
+            "rewritten-code",
+            "Does a second processor run the code that the first one has just rewritten?",
+            rewrite_code,
+        ),
         probe("after", "Is a probe after the misbehaving ones left alone?", well_behaved),
     ]
 }
@@ -95,6 +105,47 @@ fn by_device(folder: &str) -> Result<(Vec<String>, Vec<String>), Ended> {
         std::fs::read_dir(folder).map_err(|error| Ended::could_not(&format!("read {folder}"), error))?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     Ok(names.partition(|name| Path::new(folder).join(name).join("device").exists()))
+}
+
+/// The first processor turns a static key of the scheduler on and off, for which the kernel puts breakpoints into its
+/// code and takes them away (6.19 arch/x86/kernel/alternative.c, `smp_text_poke_batch_finish`), while the second goes
+/// through that code. A processor that meets a breakpoint after it was taken away ends the machine with `Oops: int3`.
+fn rewrite_code(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("schedstats", |attempt| {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let yielding = || {
+                stay_on(1)?;
+                while !over.load(Ordering::Relaxed) {
+                    std::thread::yield_now();
+                }
+                Ok(())
+            };
+            let others = [scope.spawn(yielding), scope.spawn(yielding)];
+            let turned = attempt.trigger(|| {
+                stay_on(0)?;
+                (0..TURNS).try_for_each(|turn| {
+                    let value = if turn % 2 == 0 { "1" } else { "0" };
+                    std::fs::write("/proc/sys/kernel/sched_schedstats", value)
+                })
+            });
+            over.store(true, Ordering::Relaxed);
+            let joined = others.into_iter().flat_map(ScopedJoinHandle::join);
+            joined
+                .chain([turned])
+                .collect::<std::io::Result<()>>()
+                .map_err(|error| Ended::could_not("rewrite the scheduler under a second processor", error))
+        })?;
+        attempt.holds("the machine goes on", true);
+        Ok(())
+    })
+}
+
+/// Keeps the calling thread on one processor.
+fn stay_on(processor: usize) -> std::io::Result<()> {
+    let mut one = CpuSet::new();
+    one.set(processor)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
 }
 
 /// What `conform bench` compares the suite with; the record's time is what counts.
