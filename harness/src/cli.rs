@@ -264,10 +264,13 @@ pub struct MachineOptions {
     /// Seconds that one probe may take [default: 90 under TCG, 20 under KVM]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub deadline: Option<u64>,
+    /// How long to wait for a machine to come up and to say something, in percent of the usual: more on a slow host
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub patience: u32,
     /// Value of lsm= on the kernel's command line, instead of the row's
     #[arg(long, value_name = "ORDER")]
     pub lsm: Option<String>,
-    /// Virtual processors of each machine; under TCG two are slower, and lose a boot now and then
+    /// Virtual processors of each machine; under TCG they take turns in one thread of the host
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub cpus: u32,
     /// Run the probes of each family in another order, the same for the same number

@@ -114,6 +114,7 @@ fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {
             offline: false,
         },
         deadline: None,
+        patience: 100,
         lsm: None,
         cold: false,
         cpus: 1,

@@ -174,6 +174,8 @@ fn seed() -> Result<[u8; SEED_BYTES], ChannelError> {
 /// The guest's end: reads the plan, writes messages.
 pub struct GuestEnd {
     region: Region,
+    /// How long room is waited for.
+    patience: Duration,
 }
 
 impl GuestEnd {
@@ -187,7 +189,7 @@ impl GuestEnd {
         if magic != MAGIC || found != PROTOCOL {
             return Err(ChannelError::Version { found });
         }
-        Ok(Self { region })
+        Ok(Self { region, patience: Duration::from_secs(30) })
     }
 
     /// The plan.
@@ -230,11 +232,10 @@ impl GuestEnd {
         }
         let whole = (FRAME_HEAD + payload.len()) as u64;
         let head = self.region.head().load(Ordering::Relaxed);
-        let patience = Duration::from_secs(30);
         let started = Instant::now();
         while head + whole - self.region.tail().load(Ordering::Acquire) > RING_BYTES as u64 {
-            if started.elapsed() > patience {
-                return Err(ChannelError::Stalled(patience));
+            if started.elapsed() > self.patience {
+                return Err(ChannelError::Stalled(self.patience));
             }
             std::thread::sleep(Duration::from_millis(1));
         }

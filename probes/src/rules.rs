@@ -302,8 +302,12 @@ pub(crate) fn cgroup_frame(results: &Results, body: impl FnOnce(&mut Asm)) -> As
 }
 
 /// Tries again and again until `done`, at most five seconds: for what the kernel does after a grace period.
-pub(crate) fn until(mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
+pub(crate) fn until(done: impl FnMut() -> bool) {
+    until_within(Duration::from_secs(5), done);
+}
+
+fn until_within(patience: Duration, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + patience;
     while !done() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -451,6 +455,16 @@ mod tests {
     fn sequences_are_all_there_in_order() {
         assert_eq!(sequences(2, &[0, -1]), [[0, 0], [0, -1], [-1, 0], [-1, -1]]);
         assert_eq!(sequences(4, &[0, -1, -13]).len(), 81);
+    }
+
+    #[test]
+    fn what_never_comes_is_not_waited_for_for_ever() {
+        let mut asked = 0;
+        until_within(Duration::from_millis(20), || {
+            asked += 1;
+            false
+        });
+        assert!(asked > 1);
     }
 
     #[test]

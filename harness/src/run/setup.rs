@@ -39,6 +39,14 @@ impl Deadlines {
             power_off: Duration::from_secs(5),
         }
     }
+
+    /// These, with so many hundredths of what is waited for from outside: all but a probe's own time.
+    #[must_use]
+    pub fn percent(self, percent: u32) -> Self {
+        let [hello, silence, power_off] =
+            [self.hello, self.silence, self.power_off].map(|it| it * percent / 100);
+        Self { hello, silence, power_off, ..self }
+    }
 }
 
 /// What all kernels of a run share.

@@ -60,6 +60,7 @@ fn accelerator(project: &Project, matrix: &Matrix, cache: &Cache, progress: &Pro
     let options = MachineOptions {
         host: HostOptions { jobs: None, vmm: LauncherKind::Qemu, accel: AccelChoice::Auto, offline: true },
         deadline: None,
+        patience: 100,
         lsm: None,
         cold: false,
         cpus: 1,

@@ -166,8 +166,7 @@ impl Environment {
             known: Vec::new(),
             detail: false,
             memory_mib: MEMORY_MIB,
-            // Usually one: two virtual processors under TCG are slower and now and then lose a boot while a kernel patches
-            // itself.
+            // Usually one: two virtual processors under TCG are slower.
             cpus: options.cpus,
             shuffle: options.shuffle,
             bring: options.bring.clone(),
@@ -188,7 +187,7 @@ impl Environment {
         });
         progress.say("accel", &reason);
         self.setup.accel = accel;
-        self.setup.deadlines = Deadlines::for_accel(accel);
+        self.setup.deadlines = Deadlines::for_accel(accel).percent(options.patience);
         if let Some(seconds) = options.deadline {
             self.setup.deadlines.probe = Duration::from_secs(seconds);
         }

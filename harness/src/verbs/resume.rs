@@ -35,6 +35,7 @@ pub(super) struct Options {
     vmm: LauncherKind,
     accel: AccelChoice,
     deadline: Option<u64>,
+    patience: u32,
     lsm: Option<String>,
     cold: bool,
     cpus: u32,
@@ -50,6 +51,7 @@ impl Options {
             vmm: machine.host.vmm,
             accel: machine.host.accel,
             deadline: machine.deadline,
+            patience: machine.patience,
             lsm: machine.lsm.clone(),
             cold: machine.cold,
             cpus: machine.cpus,
@@ -75,6 +77,7 @@ impl Options {
         let machine = MachineOptions {
             host: HostOptions { vmm: self.vmm, accel: self.accel, ..options.machine.host.clone() },
             deadline: self.deadline,
+            patience: self.patience,
             lsm: self.lsm,
             cold: self.cold,
             cpus: self.cpus,

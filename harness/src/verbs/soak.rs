@@ -129,6 +129,7 @@ fn round(
         host: options.host.clone(),
         cold: round.cold,
         deadline: None,
+        patience: 100,
         lsm: None,
         cpus: round.cpus,
         shuffle: Some(round.order),

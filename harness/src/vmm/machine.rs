@@ -1,5 +1,6 @@
 //! One running virtual machine: started under guard, its console kept, ended for certain.
 
+use super::folder::Folder;
 use super::guard;
 use super::launch::{BootFiles, Launcher, MachineSpec};
 use super::qmp::{Qmp, QmpError};
@@ -13,7 +14,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// The most of a console that is looked at, in bytes from its end.
 const CONSOLE_TAIL: usize = 256 << 10;
@@ -45,13 +45,16 @@ pub enum MachineError {
     Monitor(#[from] QmpError),
 }
 
+/// How long a guard may take to end what it has started, once it is told to.
+const GUARD_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A running machine. Dropping it kills it.
 pub struct Machine {
     guard: Child,
     channel: HostEnd,
     console: PathBuf,
     /// Holds the channel's file; removed with the machine.
-    pub(super) files: TempDir,
+    pub(super) files: Folder,
     /// Of a machine that stands still until [`Machine::go`].
     pub(super) monitor: Option<Qmp>,
     /// Whether it was restored, not booted.
@@ -80,7 +83,8 @@ impl Machine {
         guard_program: &Path,
         command: impl FnOnce(&Path) -> (PathBuf, Vec<OsString>),
     ) -> Result<Self, MachineError> {
-        let files = private_folder()?;
+        let files =
+            Folder::new().map_err(|source| MachineError::Prepare { path: std::env::temp_dir(), source })?;
         let prepare = |source| MachineError::Prepare { path: files.path().to_owned(), source };
         let paths = BootFiles::within(files.path());
         fs::create_dir(&paths.empty).map_err(prepare)?;
@@ -181,7 +185,7 @@ impl Machine {
     /// Kills the machine and waits until it is gone. Closing the pipe tells the guard, which kills what it started.
     pub fn kill(&mut self) {
         drop(self.guard.stdin.take());
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + GUARD_PATIENCE;
         while self.is_running() {
             if Instant::now() > deadline {
                 let _ = self.guard.kill();
@@ -205,20 +209,6 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// A folder only this user can enter: in memory where there is such a place, because the channel is.
-fn private_folder() -> Result<TempDir, MachineError> {
-    let in_memory = Path::new("/dev/shm");
-    let builder = || {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("conform-");
-        builder
-    };
-    builder()
-        .tempdir_in(in_memory)
-        .or_else(|_| builder().tempdir())
-        .map_err(|source| MachineError::Prepare { path: std::env::temp_dir(), source })
 }
 
 fn path_with(folder: &Path) -> OsString {
@@ -274,7 +264,23 @@ fn without_time(line: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::first_alarm;
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// It neither powers off nor minds that its guard is told to end it; the guard does not either.
+    #[test]
+    fn a_machine_that_does_not_go_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let stubborn = folder.path().join("guard");
+        fs::write(&stubborn, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        fs::set_permissions(&stubborn, fs::Permissions::from_mode(0o700)).unwrap();
+        let console = folder.path().join("console");
+        let machine = Machine::launch(&console, &stubborn, |_| (PathBuf::from("qemu"), Vec::new())).unwrap();
+        let (guard, files) = (machine.guard.id(), machine.files.path().to_owned());
+        machine.finish(Duration::from_millis(20));
+        assert!(!Path::new(&format!("/proc/{guard}")).exists());
+        assert!(!files.exists());
+    }
 
     #[test]
     fn the_first_alarm_of_a_console_is_found_without_its_time() {

@@ -55,9 +55,14 @@ impl Qmp {
     /// # Errors
     /// [`QmpError`], among them when there is no socket by `deadline`.
     pub fn connect(socket: &Path, deadline: Instant) -> Result<Self, QmpError> {
+        Self::answering(socket, deadline, ANSWER)
+    }
+
+    /// The same with a monitor that must answer within `patience`.
+    fn answering(socket: &Path, deadline: Instant, patience: Duration) -> Result<Self, QmpError> {
         let stream = connect(socket, deadline)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        stream.set_write_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         let mut qmp = Self { stream: BufReader::new(stream) };
         qmp.line()?; // the greeting
         qmp.command("qmp_capabilities", json!({}))?;
@@ -184,6 +189,18 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(20);
         let error = qmp.until("query-status", deadline, |status| Ok(status == "paused")).unwrap_err();
         assert!(error.to_string().contains("inmigrate"), "{error}");
+    }
+
+    #[test]
+    fn a_monitor_that_never_comes_and_one_that_never_answers_are_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("qmp");
+        let patience = Duration::from_millis(20);
+        assert!(Qmp::answering(&socket, Instant::now() + patience, ANSWER).is_err());
+        let _silent = UnixListener::bind(&socket).unwrap();
+        let started = Instant::now();
+        assert!(Qmp::answering(&socket, Instant::now() + ANSWER, patience).is_err());
+        assert!(started.elapsed() < ANSWER);
     }
 
     #[test]

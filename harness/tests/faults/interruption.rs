@@ -66,7 +66,7 @@ struct Hanging {
     harness: Child,
     guard: i32,
     machine: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Hanging {
@@ -89,7 +89,7 @@ impl Hanging {
         let (guard, machine) = found.unwrap();
         let channel = format!("mem-path={machine}/channel");
         wait_for("QEMU", Duration::from_secs(60), || !qemus_with(&channel).is_empty());
-        Self { harness, guard, machine, _folder: folder }
+        Self { harness, guard, machine, folder }
     }
 
     fn send(&self, to_guard: Option<Signal>, to_harness: Option<Signal>) {
@@ -136,13 +136,30 @@ fn harness_and_guard_asked_to_end_leave_no_machine_behind(
     assert_eq!(run.harness.wait().unwrap().code(), Some(6));
 }
 
-/// Nobody is left then to remove the machine's files.
+/// Nobody is left then to remove the machine's files: the next run does.
 #[rstest]
 fn harness_and_guard_killed_at_once_leave_no_process_behind(#[values("virtme-ng", "qemu")] vmm: &str) {
     let run = Hanging::start(vmm);
     run.send(Some(Signal::SIGKILL), Some(Signal::SIGKILL));
     run.nothing_is_left();
-    std::fs::remove_dir_all(&run.machine).unwrap();
+    assert!(Path::new(&run.machine).exists());
+    let arguments = ["run", "--kernel", NEW, "--probe", "program/type", "--vmm", "qemu", "--run-dir"];
+    let next = conform().args(arguments).arg(run.folder.path().join("next")).output().unwrap();
+    must_end(&next, 0, &["1 matched"]);
+    assert!(!Path::new(&run.machine).exists());
+}
+
+/// As `kill -STOP` does it, or a debugger.
+#[rstest]
+fn a_guard_or_a_machine_that_stands_still_is_ended_with_the_run(#[values(true, false)] is_guard: bool) {
+    let mut run = Hanging::start("qemu");
+    let channel = format!("mem-path={}/channel", run.machine);
+    let stopped = if is_guard { run.guard } else { qemus_with(&channel)[0] };
+    kill(Pid::from_raw(stopped), Signal::SIGSTOP).unwrap();
+    run.send(None, Some(Signal::SIGTERM));
+    run.nothing_is_left();
+    assert_eq!(run.harness.wait().unwrap().code(), Some(6));
+    assert!(!Path::new(&run.machine).exists());
 }
 
 /// What a run says, to its end; `act` is done with the run's process id when it has said `word`.

@@ -8,12 +8,15 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the second stage is put. The kernel names the process after it, in warnings for instance: PID 1 stays `init`.
 const GUEST: &str = "/run/init";
-/// How often the guest looks for go. The harness bounds the wait: it kills a machine that it has no use for.
+/// How often the guest looks for go.
 const LOOK: Duration = Duration::from_millis(1);
+/// How long it does. The harness kills a machine that it has no use for; this one has lost its harness, and all that
+/// would have ended it. The time that a saved machine lies in its file does not count: its clock stands still.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Makes the machine ready, waits for go, and becomes the second stage.
 ///
@@ -31,9 +34,7 @@ pub fn run() -> Result<(), String> {
     // SAFETY: both lie in the mapping, are 8-byte aligned, and are accessed as atomics only from here on.
     let (stage, go) = unsafe { (AtomicU64::from_ptr(stage), AtomicU64::from_ptr(go)) };
     stage.store(WAITING, Ordering::Release);
-    while go.load(Ordering::Acquire) == 0 {
-        std::thread::sleep(LOOK);
-    }
+    wait_for(go, PATIENCE)?;
     // SAFETY: the harness wrote these fields before it said go, and nobody writes them again.
     let (bytes, nanos, seed) = unsafe { ((*header).guest_bytes, (*header).unix_nanos, (*header).seed) };
     set_clock(nanos);
@@ -41,6 +42,17 @@ pub fn run() -> Result<(), String> {
     take_guest(&map, bytes)?;
     stage.store(TAKEN, Ordering::Release);
     become_guest(&failed)
+}
+
+fn wait_for(go: &AtomicU64, patience: Duration) -> Result<(), String> {
+    let started = Instant::now();
+    while go.load(Ordering::Acquire) == 0 {
+        if started.elapsed() > patience {
+            return Err(format!("nobody has said go for {patience:?}: the harness is gone"));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 /// Copies the second stage out of the region, so that the ring may have its place.
@@ -76,5 +88,17 @@ fn stir(seed: &[u8]) {
         let _ = random.write_all(seed);
         // SAFETY: the command takes no argument.
         let _ = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&random), RNDRESEEDCRNG as _) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_nobody_sends_on_ends() {
+        let why = wait_for(&AtomicU64::new(0), Duration::from_millis(20)).unwrap_err();
+        assert!(why.contains("nobody has said go for 20ms"), "{why}");
+        assert_eq!(wait_for(&AtomicU64::new(1), Duration::ZERO), Ok(()));
     }
 }

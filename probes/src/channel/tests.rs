@@ -117,6 +117,19 @@ fn the_ring_wraps() {
 }
 
 #[test]
+fn a_guest_that_nobody_listens_to_gives_up_and_what_it_said_stays() {
+    let (mut host, mut guest, _file) = pair();
+    guest.patience = Duration::from_millis(20);
+    let fits = RING_BYTES / 1_000_000 - 1;
+    for _ in 0..fits {
+        guest.send(&failed(1_000_000)).unwrap();
+    }
+    assert!(matches!(guest.send(&failed(2_000_000)), Err(ChannelError::Stalled(_))));
+    let said = std::iter::from_fn(|| host.receive().unwrap()).count();
+    assert_eq!(said, fits);
+}
+
+#[test]
 fn a_flipped_bit_is_found_and_placed() {
     let (mut host, mut guest, file) = pair();
     guest.send(&failed(10)).unwrap();

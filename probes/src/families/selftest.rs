@@ -7,13 +7,15 @@ use crate::channel::{GuestEnd, Region};
 use crate::errno::Errno;
 use crate::protocol::Message;
 use crate::record::Outcome;
+use crate::rules::ROOT_CGROUP;
 use crate::session::{Ended, Session, Stop};
 use crate::spec::{Probe, source};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, raise};
-use nix::unistd::{Pid, Uid, getppid, setuid};
+use nix::unistd::{ForkResult, Pid, Uid, fork, getppid, setuid};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -46,6 +48,11 @@ pub fn probes() -> Vec<Probe> {
         probe("spin", "Is a probe that uses the processor without end stopped at its deadline?", spin),
         probe("forks", "Is a probe whose processes multiply stopped, and every one of them?", multiply),
         probe("memory", "Does a probe that takes all memory lose its own process only?", take_all_memory),
+        probe(
+            "unkillable",
+            "Is a process that heeds no signal left to its machine, and the next probe to another?",
+            leave_frozen,
+        ),
         probe("killed", "Is a probe whose process is killed told from one that hangs?", killed),
         probe(
             "reboot",
@@ -63,6 +70,11 @@ pub fn probes() -> Vec<Probe> {
             "bpftool",
             "How does `bpftool feature probe` end here, if bpftool has been brought along?",
             bpftool,
+        ),
+        probe(
+            "silent",
+            "Is a machine given up that neither ends nor says anything, its PID 1 being frozen?",
+            freeze,
         ),
         probe("reach", "Is anything of the host within a probe's reach?", reach),
         probe(
@@ -257,6 +269,51 @@ fn power_off(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt
             .trigger(|| reboot(RebootMode::RB_POWER_OFF).map(drop))
             .map_err(|errno| Ended::Refused(Errno::from(errno)))
+    })
+}
+
+/// Freezes PID 1: nobody is left to end this probe at its deadline, or to show that the machine lives.
+fn freeze(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
+    session.case("forever", |attempt| {
+        let frozen = Path::new(ROOT_CGROUP).join("frozen");
+        let pid_1 = [("cgroup.procs", "1"), ("cgroup.freeze", "1")];
+        std::fs::create_dir(&frozen)
+            .and_then(|()| pid_1.iter().try_for_each(|(file, text)| std::fs::write(frozen.join(file), text)))
+            .map_err(|error| Ended::could_not("freeze PID 1", error))?;
+        attempt.trigger(|| {
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        })
+    })
+}
+
+/// Leaves a process in the first version's freezer, where SIGKILL waits for the thaw (5.10 kernel/freezer.c,
+/// `__refrigerator`).
+fn leave_frozen(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
+    session.case("freeze", |attempt| {
+        let cannot = |error: std::io::Error| Ended::could_not("freeze a process", error);
+        let hierarchy = Path::new("/tmp/freezer");
+        let frozen = hierarchy.join("frozen");
+        std::fs::create_dir(hierarchy).map_err(cannot)?;
+        mount(Some("freezer"), hierarchy, Some("cgroup"), MsFlags::empty(), Some("freezer"))
+            .map_err(|errno| cannot(errno.into()))?;
+        std::fs::create_dir(&frozen).map_err(cannot)?;
+        // SAFETY: the child only waits.
+        let child = match unsafe { fork() }.map_err(|errno| cannot(errno.into()))? {
+            ForkResult::Child => loop {
+                std::thread::sleep(Duration::from_secs(1));
+            },
+            ForkResult::Parent { child } => child,
+        };
+        attempt
+            .trigger(|| {
+                std::fs::write(frozen.join("cgroup.procs"), child.to_string())?;
+                std::fs::write(frozen.join("freezer.state"), "FROZEN")
+            })
+            .map_err(cannot)
     })
 }
 

@@ -28,13 +28,24 @@ const TICK_MS: u16 = 100;
 /// How long a killed process may take to go; attached programs are detached on the way, a grace period each.
 const REAP: Duration = Duration::from_secs(20);
 
+/// Why a machine cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    /// The channel failed.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// Something of a probe is left that the next would have to live with.
+    #[error("processes of a probe were killed and are still there after {REAP:?}; the machine ends")]
+    Left,
+}
+
 /// Runs every probe of the plan and returns how many end records were sent.
 pub(super) fn run_all(
     channel: &mut GuestEnd,
     kernel: &mut Kernel,
     plan: &Plan,
     probes: &[Probe],
-) -> Result<u64, ChannelError> {
+) -> Result<u64, RunError> {
     let mut kmsg = Kmsg::open();
     kmsg.drain();
     let mut keeper = Keeper::default();
@@ -44,13 +55,13 @@ pub(super) fn run_all(
         channel.beat();
         channel.clear();
         if !probe.aya && kernel.has_aya() {
-            runner.end_worker(channel);
+            runner.end_worker(channel)?;
             kernel.drop_aya();
         }
         let family = families::family(probe.family());
         let kept = family.map_or(&[][..], |family| family.kept);
         if !keeper.keeps(kept) {
-            runner.end_worker(channel); // it has the links that go
+            runner.end_worker(channel)?; // it has the links that go
             keeper.keep(kernel, kept);
             kmsg.drain(); // what is said from here on is the probe's
         }
@@ -59,13 +70,12 @@ pub(super) fn run_all(
         let lingers = probe.lingers || family.is_some_and(|family| family.lingers);
         let (outcome, clean) = runner.run(channel, kernel, place, lingers)?;
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        if !clean {
-            runner.clear_the_field(channel);
-        }
+        let cleared = if clean { Ok(()) } else { runner.clear_the_field(channel) };
         kernel.clear_dispatchers();
         let warnings = kmsg.drain();
         channel.send(&Message::End { probe: probe.id.clone(), outcome, warnings, micros })?;
         records += 1;
+        cleared?;
     }
     // The power-off cleans up: detaching here would cost a grace period per link, and the harness waits.
     std::mem::forget((keeper, runner.lingering));
@@ -174,21 +184,19 @@ impl Runner<'_> {
     }
 
     /// Ends the worker, if there is one.
-    fn end_worker(&mut self, channel: &GuestEnd) {
-        if self.nest.is_some() {
-            self.clear_the_field(channel);
-        }
+    fn end_worker(&mut self, channel: &GuestEnd) -> Result<(), RunError> {
+        if self.nest.is_some() { self.clear_the_field(channel) } else { Ok(()) }
     }
 
     /// Kills and reaps every process but PID 1, so that nothing of one probe is left for the next.
-    fn clear_the_field(&mut self, channel: &GuestEnd) {
+    fn clear_the_field(&mut self, channel: &GuestEnd) -> Result<(), RunError> {
         self.nest = None;
         let deadline = Instant::now() + REAP;
         let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
         let mut nap = Duration::from_micros(200);
         while Instant::now() < deadline {
             match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-                Err(_) => return,
+                Err(_) => return Ok(()),
                 Ok(WaitStatus::StillAlive) => {
                     channel.beat();
                     std::thread::sleep(nap);
@@ -197,6 +205,7 @@ impl Runner<'_> {
                 Ok(_) => {}
             }
         }
+        Err(RunError::Left)
     }
 }
 
