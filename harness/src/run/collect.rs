@@ -29,7 +29,9 @@ const POLL: Duration = Duration::from_millis(3);
 enum Lost {
     #[error("{0}")]
     Machine(#[from] MachineError),
-    #[error("no boot said hello, {boots} tried (on a slow host --patience waits longer); the console ends with:\n{tail}")]
+    #[error(
+        "no boot said hello, {boots} tried (on a slow host --patience waits longer); the console ends with:\n{tail}"
+    )]
     NoHello { boots: u32, tail: String },
     #[error(
         "the kernel image {} is gone, which was there when the run began; run again, which fetches what the cache lacks",

@@ -80,9 +80,10 @@ fn selected(plan: &Plan, kernel: &Kernel) -> Result<Vec<Probe>, String> {
         plan.select.iter().map(|glob| families::family_of_glob(glob)).collect();
     let named = named.filter(|families| !families.is_empty());
     let mut probes = families::all_of(|family| named.as_ref().is_none_or(|it| it.contains(family)), ids);
-    // A hidden probe runs only when its family is named, so that `*` does not mean it.
+    // A hidden probe runs only when its family is named, so that `*` does not mean it; and first, because what it does to
+    // others is its question.
     if plan.select.iter().any(|glob| glob.starts_with(families::HIDDEN.name)) {
-        probes.extend((families::HIDDEN.probes)());
+        probes.splice(..0, (families::HIDDEN.probes)());
     }
     probes.retain(|probe| plan.part.has(&probe.id) && !done.contains(probe.id.as_str()));
     if !plan.select.is_empty() {
