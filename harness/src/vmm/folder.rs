@@ -2,17 +2,16 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 /// What the names of such folders begin with.
 const PREFIX: &str = "conform-";
-/// In each such folder: locked for as long as its harness lives, and there only once it is locked.
+/// In each such folder: locked for as long as its harness lives, and there only once it is locked. A folder without one
+/// is somebody else's, or just being made.
 const HELD: &str = "held";
-/// Folders without such a file are under way, or of a harness that was killed there; these are old enough.
-const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// A folder that only this user can enter; removed when dropped, with all that it holds.
 #[derive(Debug)]
@@ -46,27 +45,25 @@ impl Folder {
     }
 }
 
-/// Removes the folders in `place` that no harness has any more. What cannot be removed is left to the next run: it may
-/// be another user's.
+/// Removes this user's folders in `place` that no harness has any more. What cannot be removed is left to the next run.
 fn sweep(place: &Path) {
+    let user = nix::unistd::geteuid().as_raw();
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_folder && entry.file_name().to_string_lossy().starts_with(PREFIX) && is_left(&entry.path()) {
+        let is_named = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        // Of the entry itself: a link to a folder is none.
+        let is_own = entry.metadata().is_ok_and(|facts| facts.is_dir() && facts.uid() == user);
+        if is_named && is_own && is_left(&entry.path()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Whether nobody has `folder` any more.
+/// Whether a harness had `folder`, and has it no more.
 fn is_left(folder: &Path) -> bool {
-    match File::open(folder.join(HELD)) {
-        Ok(held) => held.try_lock().is_ok(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let changed = fs::metadata(folder).and_then(|facts| facts.modified());
-            changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > ABANDONED))
-        }
-        Err(_) => false,
-    }
+    // Anybody may call a folder so, and a pipe in it so: to open one would wait for its other end.
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let held = File::options().read(true).custom_flags(flags).open(folder.join(HELD));
+    held.is_ok_and(|held| held.try_lock().is_ok())
 }
 
 #[cfg(test)]
@@ -77,17 +74,16 @@ mod tests {
     fn what_nobody_holds_is_removed_and_nothing_else() {
         let place = tempfile::tempdir().unwrap();
         let lives = Folder::within(place.path()).unwrap();
-        let killed = place.path().join("conform-killed");
-        let old = place.path().join("conform-old");
-        let young = place.path().join("conform-young");
-        let others = place.path().join("others");
-        for folder in [&killed, &old, &young, &others] {
+        let [killed, under_way, others] =
+            ["conform-killed", "conform-under-way", "others"].map(|name| place.path().join(name));
+        for folder in [&killed, &under_way, &others] {
             fs::create_dir(folder).unwrap();
         }
-        File::create(killed.join(HELD)).unwrap();
-        File::open(&old).unwrap().set_modified(SystemTime::now() - 2 * ABANDONED).unwrap();
+        for folder in [&killed, &others] {
+            File::create(folder.join(HELD)).unwrap();
+        }
         sweep(place.path());
-        let there = [lives.path(), &killed, &old, &young, &others].map(Path::exists);
-        assert_eq!(there, [true, false, false, true, true]);
+        let there = [lives.path(), &killed, &under_way, &others].map(Path::exists);
+        assert_eq!(there, [true, false, true, true]);
     }
 }

@@ -190,6 +190,7 @@ fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
         "panic",
         "forks",
         "silent",
+        "unkillable",
         "killed",
         "worker",
         "forge",
