@@ -1,5 +1,6 @@
 //! The kernel's own warnings while a probe runs, read from `/dev/kmsg`.
 
+use nix::mount::{MsFlags, mount, umount};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -63,6 +64,24 @@ impl Kmsg {
         }
         found
     }
+}
+
+/// Has the kernel give those warnings again that it gives once and has given, so that a probe that causes one which
+/// another has caused before it is told so too (5.7 kernel/panic.c, `clear_warn_once_set`). `debugfs` is mounted for no
+/// longer than that takes: probes find the mounts that there always are.
+///
+/// # Errors
+/// When a folder cannot be made, or `debugfs` be mounted or written to.
+pub(super) fn forget_given_warnings() -> std::io::Result<()> {
+    const FOLDER: &str = "/run/debugfs";
+    match std::fs::create_dir(FOLDER) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    mount(Some("debugfs"), FOLDER, Some("debugfs"), MsFlags::empty(), None::<&str>)?;
+    let written = std::fs::write(format!("{FOLDER}/clear_warn_once"), "1");
+    umount(FOLDER)?;
+    written
 }
 
 /// The text of one `/dev/kmsg` record (`prio,seq,time,flags;text`) if it is a warning.
