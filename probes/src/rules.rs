@@ -385,11 +385,11 @@ impl Drop for Cgroup {
     }
 }
 
-/// Keeps this process on the first processor.
-pub(crate) fn stay_on_the_first_processor() -> nix::Result<()> {
-    let mut first = CpuSet::new();
-    first.set(0)?;
-    sched_setaffinity(Pid::from_raw(0), &first)
+/// Keeps the calling thread on one processor, counted from 0.
+pub(crate) fn stay_on(processor: usize) -> nix::Result<()> {
+    let mut one = CpuSet::new();
+    one.set(processor)?;
+    sched_setaffinity(Pid::from_raw(0), &one)
 }
 
 /// Waits until the cgroups that were removed are freed. A worker frees them, some grace periods later, and takes their

@@ -7,15 +7,14 @@ use crate::channel::{GuestEnd, Region};
 use crate::errno::Errno;
 use crate::protocol::Message;
 use crate::record::Outcome;
-use crate::rules::ROOT_CGROUP;
+use crate::rules::{ROOT_CGROUP, stay_on};
 use crate::session::{Ended, Session, Stop};
 use crate::spec::{Probe, source};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, raise};
-use nix::unistd::{ForkResult, Pid, Uid, fork, getppid, setuid};
+use nix::unistd::{ForkResult, Uid, fork, getppid, setuid};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -153,13 +152,6 @@ fn rewrite_code(session: &mut Session<'_>) -> Result<(), Stop> {
     })
 }
 
-/// Keeps the calling thread on one processor.
-fn stay_on(processor: usize) -> std::io::Result<()> {
-    let mut one = CpuSet::new();
-    one.set(processor)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
-}
-
 /// What `conform bench` compares the suite with; the record's time is what counts.
 fn bpftool(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("feature-probe", |attempt| {
@@ -182,13 +174,7 @@ fn panic_the_kernel(session: &mut Session<'_>) -> Result<(), Stop> {
 }
 
 fn hang(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("forever", |attempt| {
-        attempt.trigger(|| {
-            loop {
-                std::thread::sleep(Duration::from_secs(1));
-            }
-        })
-    })
+    session.case("forever", |attempt| attempt.trigger(|| wait_to_be_ended()))
 }
 
 fn spin(session: &mut Session<'_>) -> Result<(), Stop> {
@@ -281,11 +267,7 @@ fn freeze(session: &mut Session<'_>) -> Result<(), Stop> {
         std::fs::create_dir(&frozen)
             .and_then(|()| pid_1.iter().try_for_each(|(file, text)| std::fs::write(frozen.join(file), text)))
             .map_err(|error| Ended::could_not("freeze PID 1", error))?;
-        attempt.trigger(|| {
-            loop {
-                std::thread::sleep(Duration::from_secs(1));
-            }
-        })
+        attempt.trigger(|| wait_to_be_ended())
     })
 }
 
@@ -303,9 +285,7 @@ fn leave_frozen(session: &mut Session<'_>) -> Result<(), Stop> {
         std::fs::create_dir(&frozen).map_err(cannot)?;
         // SAFETY: the child only waits.
         let child = match unsafe { fork() }.map_err(|errno| cannot(errno.into()))? {
-            ForkResult::Child => loop {
-                std::thread::sleep(Duration::from_secs(1));
-            },
+            ForkResult::Child => wait_to_be_ended(),
             ForkResult::Parent { child } => child,
         };
         attempt
@@ -345,7 +325,7 @@ fn channel() -> Result<GuestEnd, Stop> {
 fn cut_the_stream(session: &mut Session<'_>) -> Result<(), Stop> {
     well_behaved(session)?;
     channel()?.cut();
-    be_found_out()
+    wait_to_be_ended()
 }
 
 fn lie(session: &mut Session<'_>) -> Result<(), Stop> {
@@ -353,11 +333,12 @@ fn lie(session: &mut Session<'_>) -> Result<(), Stop> {
     let probe = "selftest/after".to_owned();
     let end = Message::End { probe, outcome: Outcome::Observed, warnings: Vec::new(), micros: 0 };
     channel()?.send(&end).map_err(|error| Stop(error.to_string()))?;
-    be_found_out()
+    wait_to_be_ended()
 }
 
-/// The harness reads the stream at once; what a process says after it has spoilt that is nobody's concern.
-fn be_found_out() -> ! {
+/// For a probe that has nothing more to do or say: its deadline, the end of its machine or whoever reads what it has
+/// spoilt ends it.
+fn wait_to_be_ended() -> ! {
     loop {
         std::thread::sleep(Duration::from_secs(1));
     }

@@ -42,7 +42,8 @@ impl Kmsg {
         kmsg
     }
 
-    /// The warnings since the last call, first lines only, and a change of the taint flags.
+    /// The warnings since the last call, first lines only, and a change of the taint flags. The kernel will give them
+    /// again, also those that it gives once.
     pub(super) fn drain(&mut self) -> Vec<String> {
         let mut found = Vec::new();
         let mut buffer = vec![0_u8; 8192];
@@ -62,6 +63,11 @@ impl Kmsg {
             found.push(format!("tainted: {:#x} -> {now:#x}", self.tainted));
             self.tainted = now;
         }
+        if !found.is_empty()
+            && let Err(error) = forget_given_warnings()
+        {
+            eprintln!("conform-guest: the kernel will not give warnings again: {error}");
+        }
         found
     }
 }
@@ -72,7 +78,7 @@ impl Kmsg {
 ///
 /// # Errors
 /// When a folder cannot be made, or `debugfs` be mounted or written to.
-pub(super) fn forget_given_warnings() -> std::io::Result<()> {
+fn forget_given_warnings() -> std::io::Result<()> {
     const FOLDER: &str = "/run/debugfs";
     match std::fs::create_dir(FOLDER) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),

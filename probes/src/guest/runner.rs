@@ -1,7 +1,7 @@
 //! Running probes: a process each, with a deadline, its cases passed on as they end.
 
 use super::keeper::Keeper;
-use super::kmsg::{Kmsg, forget_given_warnings};
+use super::kmsg::Kmsg;
 use super::lingering::Lingering;
 use super::said::{Heard, Said};
 use super::worker::{Order, Report, Worker};
@@ -73,12 +73,8 @@ pub(super) fn run_all(
         let cleared = if clean { Ok(()) } else { runner.clear_the_field(channel) };
         kernel.clear_dispatchers();
         let warnings = kmsg.drain();
-        let warned = !warnings.is_empty();
         channel.send(&Message::End { probe: probe.id.clone(), outcome, warnings, micros })?;
         records += 1;
-        if warned && let Err(error) = forget_given_warnings() {
-            eprintln!("conform-guest: the kernel will not give warnings again: {error}");
-        }
         cleared?;
     }
     // The power-off cleans up: detaching here would cost a grace period per link, and the harness waits.

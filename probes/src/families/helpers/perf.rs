@@ -8,7 +8,7 @@ use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, PAGE};
-use crate::rules::stay_on_the_first_processor;
+use crate::rules::stay_on;
 use crate::session::Ended;
 use crate::spec::{Source, source};
 use memmap2::{MmapMut, MmapOptions};
@@ -175,7 +175,7 @@ pub(super) struct Buffer {
 impl Buffer {
     pub(super) fn new() -> Result<Self, Ended> {
         // The first processor's event is what programs send through.
-        stay_on_the_first_processor().map_err(|errno| Ended::could_not("stay on a processor", errno))?;
+        stay_on(0).map_err(|errno| Ended::could_not("stay on a processor", errno))?;
         let (map, event) = (events()?, open_event(BPF_OUTPUT, -1, 0)?);
         put(&map, &event)?;
         // SAFETY: the mapping is of a perf event, which nobody truncates; the kernel writes records beyond the

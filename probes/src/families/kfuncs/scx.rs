@@ -7,7 +7,7 @@ use super::cases::{Shared, misuse, run};
 use super::own::Holds;
 use super::row::{GOT, KEPT, Row, kfunc};
 use crate::insn::{Reg, Size};
-use crate::rules::stay_on_the_first_processor;
+use crate::rules::stay_on;
 use crate::session::{Session, Stop};
 use crate::spec::{Probe, source};
 use std::fs;
@@ -37,7 +37,7 @@ pub(super) fn probe() -> Probe {
 
 fn cases(session: &mut Session<'_>) -> Result<(), Stop> {
     // What is told of this task is told of the first processor.
-    stay_on_the_first_processor().map_err(|errno| Stop(format!("cannot stay on a processor: {errno}")))?;
+    stay_on(0).map_err(|errno| Stop(format!("cannot stay on a processor: {errno}")))?;
     let (plain, arena) = (Shared::default(), Shared::default());
     for row in rows() {
         let shared = if row.holds == Holds::Arena { &arena } else { &plain };
