@@ -110,6 +110,8 @@ pub struct Archive {
     pub origin: Origin,
     /// Configuration fragments, absolute or as resolved against the matrix's folder.
     pub fragments: Vec<PathBuf>,
+    /// The release that the row's records are of, where that is not the archive's: another tree was built.
+    pub measured: Option<String>,
 }
 
 /// Where kernel sources are.
@@ -127,6 +129,12 @@ pub enum Origin {
 }
 
 impl Archive {
+    /// The release that the row's records are of, such as `5.15.100`.
+    #[must_use]
+    pub fn measured(&self) -> &str {
+        self.measured.as_deref().unwrap_or_else(|| self.release())
+    }
+
     /// The release that the archive's name or the package's version gives, such as `5.7.14`; the whole name when it
     /// gives none.
     #[must_use]

@@ -97,9 +97,13 @@ fn support(answers: &Answers) -> Vec<Support> {
         };
         let states: Vec<_> =
             answers.by_version().into_iter().map(|(version, answer)| (version, state(answer))).collect();
+        let so = answers.0.iter().filter(|(_, answer)| state(answer) == Known::Yes);
+        let so: Vec<&str> = so.map(|(kernel, _)| kernel.as_str()).collect();
         let condition = Some(wanted.to_owned()).filter(|condition| !condition.is_empty());
         found.extend(
-            spans(&states).iter().map(|span| Support { range: span.into(), condition: condition.clone() }),
+            spans(&states)
+                .iter()
+                .map(|span| Support { range: Range::of(span, &so), condition: condition.clone() }),
         );
     }
     found

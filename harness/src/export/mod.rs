@@ -7,7 +7,7 @@
 mod items;
 mod rules;
 
-use crate::facts::{Answers, Item, Kind, Span};
+use crate::facts::{Answers, Item, Kind, Known, Span, Version};
 use crate::matrix::{Archive, Matrix, Origin, Source};
 use crate::report::list::ProbeInfo;
 use crate::snapshot::Snapshot;
@@ -51,18 +51,26 @@ struct Range {
     kernels: Vec<String>,
 }
 
-impl From<&Span> for Range {
-    fn from(span: &Span) -> Self {
+impl Range {
+    /// `span`, with the rows that are `so`: a version's own, or, where that is not, the other builds of it.
+    fn of(span: &Span, so: &[&str]) -> Self {
+        let rows = |version: &Version| {
+            let own = version.to_string();
+            let builds = so.iter().filter(|row| Version::of_row(row) == Some(*version));
+            let all: Vec<String> = builds.map(|row| (*row).to_owned()).collect();
+            if all.contains(&own) { vec![own] } else { all }
+        };
         Self {
             version_added: span.added.to_string(),
             version_removed: span.removed.map(|removed| removed.to_string()),
-            kernels: span.kernels.iter().map(ToString::to_string).collect(),
+            kernels: span.kernels.iter().flat_map(rows).collect(),
         }
     }
 }
 
 fn ranges(answers: &Answers) -> Vec<Range> {
-    answers.spans().iter().map(Range::from).collect()
+    let so: Vec<&str> = answers.kernels(Known::Yes).collect();
+    answers.spans().iter().map(|span| Range::of(span, &so)).collect()
 }
 
 /// Every file, by name: the data and the schema.
@@ -106,7 +114,7 @@ fn kernels(material: &Material<'_>) -> Vec<Kernel> {
                 format!("{package} with the project's fragments")
             }
             Some(Source::Archive(archive)) => {
-                format!("linux-{} with the project's fragments", archive.release())
+                format!("linux-{} with the project's fragments", archive.measured())
             }
             Some(Source::Path(_)) | None => "an image of its own".to_owned(),
         }

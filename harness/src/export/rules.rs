@@ -73,7 +73,8 @@ fn answer(case: &NormalCase, cases: &[(String, &NormalCase)]) -> Answer {
     };
     let states: Vec<_> =
         cases.iter().filter_map(|(kernel, other)| Some((Version::parse(kernel)?, state(other)))).collect();
-    let kernels = cases.iter().filter(|(_, other)| *other == case).map(|(kernel, _)| kernel.clone());
+    let same = cases.iter().filter(|(_, other)| *other == case);
+    let kernels: Vec<String> = same.map(|(kernel, _)| kernel.clone()).collect();
     let note = match &case.end {
         End::Done => None,
         End::Refused { .. } => case.reason.clone(),
@@ -83,8 +84,9 @@ fn answer(case: &NormalCase, cases: &[(String, &NormalCase)]) -> Answer {
     let support = match &case.end {
         End::CouldNotTell { .. } => Vec::new(),
         End::Done | End::Refused { .. } | End::Absent { .. } => {
-            spans(&states).iter().map(Range::from).collect()
+            let so: Vec<&str> = kernels.iter().map(String::as_str).collect();
+            spans(&states).iter().map(|span| Range::of(span, &so)).collect()
         }
     };
-    Answer { support, kernels: kernels.collect(), result: result_line(case), note, seen: case.seen.clone() }
+    Answer { support, kernels, result: result_line(case), note, seen: case.seen.clone() }
 }

@@ -8,13 +8,14 @@ use globset::Glob;
 use std::sync::LazyLock;
 
 /// Kind, names, option. Read in the kernel's sources: 6.12 and 6.18 for kfuncs (the file in which each set is
-/// registered, and its Makefile), 6.12 `include/linux/lsm_hook_defs.h` for hooks.
+/// registered, and its Makefile), 6.12 `include/linux/lsm_hook_defs.h` for hooks, 6.17 `bpf_base_func_proto` for helpers.
+/// With `=y` what may also be a module, whose functions are not in the BTF of the kernel itself.
 const GUARDS: &[(Kind, &str, &str)] = &[
     (Kind::Kfunc, "hid_bpf_*", "CONFIG_HID_BPF"),
     (Kind::Kfunc, "*scx_*", "CONFIG_SCHED_CLASS_EXT"),
     (Kind::Kfunc, "bpf_get_fsverity_digest", "CONFIG_FS_VERITY"),
     (Kind::Kfunc, "bpf_iter_dmabuf_*", "CONFIG_DMA_SHARED_BUFFER"),
-    (Kind::Kfunc, "crash_kexec", "CONFIG_CRASH_DUMP"),
+    (Kind::Kfunc, "crash_kexec", "CONFIG_KEXEC_CORE, from 6.9 on CONFIG_CRASH_DUMP"),
     (Kind::Kfunc, "bpf_*_key", "CONFIG_KEYS"),
     (Kind::Kfunc, "bpf_key_put", "CONFIG_KEYS"),
     (Kind::Kfunc, "bpf_verify_pkcs7_signature", "CONFIG_SYSTEM_DATA_VERIFICATION"),
@@ -27,10 +28,14 @@ const GUARDS: &[(Kind, &str, &str)] = &[
     (Kind::Kfunc, "bpf_kfunc_call_*", "CONFIG_NET"),
     (Kind::Kfunc, "bpf_modify_return_test*", "CONFIG_NET"),
     (Kind::Kfunc, "bpf_fentry_test*", "CONFIG_NET"),
-    (Kind::Kfunc, "bpf_probe_read_*_dynptr", "CONFIG_BPF_EVENTS"),
-    (Kind::Kfunc, "bpf_copy_from_user_*dynptr", "CONFIG_BPF_EVENTS"),
-    (Kind::Kfunc, "bpf_copy_from_user_task_*", "CONFIG_BPF_EVENTS"),
-    (Kind::Kfunc, "bpf_send_signal_task", "CONFIG_BPF_EVENTS"),
+    (Kind::Kfunc, "bpf_ct_*", "CONFIG_NF_CONNTRACK=y"),
+    (Kind::Kfunc, "bpf_skb_ct_*", "CONFIG_NF_CONNTRACK=y"),
+    (Kind::Kfunc, "bpf_xdp_ct_*", "CONFIG_NF_CONNTRACK=y"),
+    (Kind::Kfunc, "bpf_xdp_flow_lookup", "CONFIG_NF_FLOW_TABLE=y"),
+    (Kind::Kfunc, "bpf_skb_*_fou_encap", "CONFIG_NET_FOU=y"),
+    (Kind::Kfunc, "bpf_skb_*_xfrm_info", "CONFIG_XFRM_INTERFACE=y"),
+    (Kind::Kfunc, "bbr_*", "CONFIG_TCP_CONG_BBR=y"),
+    (Kind::Kfunc, "dctcp_*", "CONFIG_TCP_CONG_DCTCP=y"),
     (Kind::Hook, "path_*", "CONFIG_SECURITY_PATH"),
     (Kind::Hook, "socket_*", "CONFIG_SECURITY_NETWORK"),
     (Kind::Hook, "sk_*", "CONFIG_SECURITY_NETWORK"),
@@ -46,11 +51,18 @@ const GUARDS: &[(Kind, &str, &str)] = &[
     (Kind::Hook, "xfrm_*", "CONFIG_SECURITY_NETWORK_XFRM"),
     (Kind::Hook, "key_*", "CONFIG_KEYS"),
     (Kind::Hook, "audit_*", "CONFIG_AUDIT"),
-    (Kind::Hook, "bpf_token_*", "CONFIG_BPF_SYSCALL"),
-    (Kind::Hook, "bpf*", "CONFIG_BPF_SYSCALL"),
     (Kind::Hook, "perf_event_*", "CONFIG_PERF_EVENTS"),
     (Kind::Hook, "uring_*", "CONFIG_IO_URING"),
+    (Kind::Hook, "post_notification", "CONFIG_WATCH_QUEUE"),
+    (Kind::Hook, "watch_key", "CONFIG_KEY_NOTIFICATIONS"),
+    (Kind::Helper, "bpf_cgrp_storage_*", "CONFIG_CGROUPS"),
+    (Kind::Helper, "bpf_get_cgroup_classid", "CONFIG_CGROUP_NET_CLASSID"),
 ];
+
+/// Options that another one brings with it: what shows the first shows the second. `BPF_LSM` itself depends on
+/// `BPF_EVENTS` and `BPF_SYSCALL` (kernel/bpf/Kconfig; 5.7 init/Kconfig), so that these excuse nothing.
+pub const IMPLIED: &[(&str, &str)] =
+    &[("CONFIG_SECURITY_NETWORK", "CONFIG_NET"), ("CONFIG_SECURITY_NETWORK_XFRM", "CONFIG_NET")];
 
 /// The option without which a kernel of any version lacks the item; none where it is always there with the bpf LSM.
 #[must_use]
@@ -76,6 +88,8 @@ mod tests {
     #[case(Kind::Kfunc, "bpf_dynptr_size", None)]
     #[case(Kind::Hook, "path_mkdir", Some("CONFIG_SECURITY_PATH"))]
     #[case(Kind::Hook, "file_open", None)]
+    #[case(Kind::Hook, "watch_key", Some("CONFIG_KEY_NOTIFICATIONS"))]
+    #[case(Kind::Hook, "bpf_map", None)]
     #[case(Kind::Helper, "path_mkdir", None)]
     fn names_have_guards(#[case] kind: Kind, #[case] name: &str, #[case] expected: Option<&str>) {
         assert_eq!(guard(kind, name), expected);

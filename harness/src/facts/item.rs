@@ -7,6 +7,7 @@
 use super::{Known, Span, Version, guards, spans};
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::Snapshot;
+use probes::families::hooks::unfired;
 use probes::record::{End, Outcome};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -237,6 +238,8 @@ fn excuse_absences(items: &mut BTreeMap<(Kind, String), Item>) {
         for (kernel, answer) in &item.answers.0 {
             if matches!(answer, Answer::Yes { .. } | Answer::No { .. }) {
                 on.insert((option, kernel.clone()));
+                let brought = guards::IMPLIED.iter().filter(|(by, _)| *by == option);
+                on.extend(brought.map(|(_, brought)| (*brought, kernel.clone())));
             }
         }
     }
@@ -271,13 +274,28 @@ fn answers(
         match &found.end {
             End::Done => done(normal, found),
             End::Refused { errno } => Answer::No { why: refusal(errno, found) },
-            End::Absent { .. } => Answer::Absent { perhaps: None },
+            End::Absent { what } => absence(snapshot, what),
             End::CouldNotTell { why } => Answer::Unknown { why: why.clone() },
         }
     };
     let of = |kernel: &String| Some((kernel.clone(), answer(snapshot.of(kernel)?)));
     Answers(kernels.iter().filter_map(of).collect())
 }
+
+/// What is said where an attempt ended for want of something: an answer about the item only if that is the item.
+fn absence(snapshot: &Snapshot, what: &str) -> Answer {
+    let name = snapshot.probe.rsplit('/').next().unwrap_or_default();
+    let is_item = snapshot.probe == INVENTORY
+        || what.split(' ').any(|word| word.trim_start_matches("bpf_lsm_") == name);
+    match what {
+        NO_KFUNCS => Answer::No { why: format!("this kernel has no {NO_KFUNCS}") },
+        _ if is_item => Answer::Absent { perhaps: None },
+        _ => Answer::Unknown { why: format!("{what} is absent") },
+    }
+}
+
+/// What is absent where programs call no kernel functions yet, while a function of a later kfunc's name is there.
+const NO_KFUNCS: &str = "calls of kfuncs";
 
 /// A record without the case: the item is not in the kernel, or the probe ended before.
 fn no_case(normal: &Normal) -> Answer {
@@ -322,6 +340,8 @@ fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
         match (is, case.map(|case| &case.end)) {
             ("disabled", _) => Answer::No { why: DISABLED.to_owned() },
             ("no", _) => Answer::No { why: "not a hook".to_owned() },
+            // Up to 5.9 the verifier looks at the name alone.
+            (is, _) if is.starts_with("taken for one") => Answer::No { why: format!("not a hook, {is}") },
             (_, Some(End::Done)) => yes(),
             (_, Some(End::Refused { errno })) => {
                 Answer::No { why: case.map(|case| refusal(errno, case)).unwrap_or_default() }
@@ -334,7 +354,11 @@ fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
     let plain = |_: &Normal, _: &NormalCase| yes();
     let fired = |_: &Normal, case: &NormalCase| match case.fired {
         Some(true) => yes(),
-        Some(false) => Answer::No { why: "its trigger made no program run".to_owned() },
+        // Where it is known why no trigger can reach the hook, that none did is no word of the kernel's.
+        Some(false) => match unfired::reason(name) {
+            Some(why) => Answer::Unknown { why: why.to_owned() },
+            None => Answer::No { why: "its trigger made no program run".to_owned() },
+        },
         None => Answer::Unknown { why: "the case does not say".to_owned() },
     };
     let feature = |name, case: &str, answers| Feature { name, case: case.to_owned(), answers };
@@ -381,10 +405,14 @@ fn of_programs(keys: &'static [&'static str]) -> impl Fn(&Normal, &NormalCase) -
 }
 
 /// Hooks whose programs are asked, by feature (`probes::families::helpers::callable`).
-const PLAIN: &[&str] = &["file_open", "bprm_check_security", "socket_post_create", "inet_conn_established"];
+const PLAIN: &[&str] = &["file_open", "bprm_check_security", "socket_post_create", "inet_csk_clone"];
 const SLEEPABLE: &[&str] = &["file_open, sleepable", "bprm_committed_creds, sleepable"];
-const OF_A_CGROUP: &[&str] =
-    &["file_open, of a cgroup", "socket_post_create, of a cgroup", "inet_conn_established, of a cgroup"];
+const OF_A_CGROUP: &[&str] = &[
+    "file_open, of a cgroup",
+    "socket_post_create, of a cgroup",
+    "inet_csk_clone, of a cgroup",
+    "file_open, of a cgroup, sleepable",
+];
 const UNPRIVILEGED: &[&str] = &["file_open, without CAP_SYS_ADMIN"];
 
 /// The words of the record for a helper that needs no condition.
@@ -409,9 +437,11 @@ fn helper(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
         case: "callable".to_owned(),
         answers: answers(snapshot, kernels, "callable", of_programs(keys)),
     };
+    let mut asleep = by("sleepable", SLEEPABLE);
+    refuse_unusable(&mut asleep.answers, snapshot);
     let mut features = vec![
         by("plain", PLAIN),
-        by("sleepable", SLEEPABLE),
+        asleep,
         by("cgroup", OF_A_CGROUP),
         by("without CAP_SYS_ADMIN", UNPRIVILEGED),
     ];
@@ -427,11 +457,58 @@ fn helper(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
     }
 }
 
-/// Whether a normal use is accepted, in either kind of program.
+/// The case of a normal use in a program that may sleep.
+const ASLEEP: &str = "canonical-sleepable";
+
+/// A call that a program which may sleep gets past the verifier is of no use to it where the map that it needs is not
+/// one for such programs (6.12 kernel/bpf/verifier.c, `check_map_prog_compatibility`).
+fn refuse_unusable(asleep: &mut Answers, snapshot: &Snapshot) {
+    for (kernel, answer) in &mut asleep.0 {
+        let Some(case) = snapshot.of(kernel).and_then(|normal| case_of(normal, ASLEEP)) else { continue };
+        let End::Refused { errno } = &case.end else { continue };
+        let is_hooks = case.reason.as_ref().is_some_and(|reason| reason.ends_with("is not sleepable"));
+        if answer.known() == Known::Yes && !is_hooks {
+            *answer = Answer::No { why: refusal(errno, case) };
+        }
+    }
+}
+
+/// Whether a normal use is accepted and does what it says, in either kind of program.
 fn normal_use(snapshot: &Snapshot, kernels: &[String]) -> Option<Feature> {
-    let case = snapshot.order.iter().find(|case| case.starts_with("canonical"))?;
-    let used = answers(snapshot, kernels, case, |_, _| yes());
-    Some(Feature { name: "normal use", case: case.clone(), answers: used })
+    let of = |case: &str| answers(snapshot, kernels, case, |_, case| came_true(case));
+    let first = snapshot.order.iter().find(|case| case.starts_with("canonical"))?;
+    let mut case = first.as_str();
+    let mut used = of(first);
+    if first != ASLEEP && snapshot.order.iter().any(|case| case == ASLEEP) {
+        let asleep = of(ASLEEP);
+        if used.kernels(Known::Yes).next().is_none() && asleep.kernels(Known::Yes).next().is_some() {
+            case = ASLEEP;
+        }
+        for (kernel, answer) in &mut used.0 {
+            match asleep.of(kernel) {
+                Some(other) if answer.known() != Known::Yes && other.known() == Known::Yes => {
+                    *answer = Answer::Yes { condition: "by programs that may sleep".to_owned() };
+                }
+                _ => {}
+            }
+        }
+    }
+    Some(Feature { name: "normal use", case: case.to_owned(), answers: used })
+}
+
+/// Yes, unless the case saw something else than it expects, or nothing but an errno, in which no use is seen.
+fn came_true(case: &NormalCase) -> Answer {
+    let is_wrong = |said: &str| said == "NO" || said.starts_with("NO,") || said.starts_with("DIFFERS");
+    let mut said = case.seen.iter().filter_map(|(what, said)| Some((what, said.as_str()?)));
+    if let Some((what, said)) = said.clone().find(|(_, said)| is_wrong(said)) {
+        return Answer::Unknown { why: format!("accepted, but {what}: {said}") };
+    }
+    match said.find(|(what, _)| *what == "returned") {
+        Some((_, errno)) if errno.starts_with("-E") => {
+            Answer::Unknown { why: format!("accepted, and all that was seen is {errno}") }
+        }
+        _ => yes(),
+    }
 }
 
 /// In an answer that is about the BTF that came with the image (`probes::families::kfuncs::cases`, `bare_call`).
@@ -443,6 +520,7 @@ fn kfuncs(inventory: &Snapshot, snapshots: &BTreeMap<String, Snapshot>, kernels:
     let of_kind = |said: Option<&Value>| match said.and_then(Value::as_str) {
         Some("may call it") => yes(),
         Some(said) if said.contains(BUILD) => Answer::BuildLacks { why: said.to_owned() },
+        Some(said) if said.starts_with("could not tell") => Answer::Unknown { why: said.to_owned() },
         Some(said) => Answer::No { why: said.to_owned() },
         None => Answer::Unknown { why: "the case does not say".to_owned() },
     };

@@ -132,3 +132,83 @@ fn a_flavour_tells_what_its_versions_row_cannot_and_is_no_version_of_its_own() {
     let size = of("bpf_dynptr_size").spans();
     assert_eq!((size[0].added.to_string(), size[0].removed, size.len()), (">6.1 <=7.2".to_owned(), None, 1));
 }
+
+#[test]
+fn a_normal_use_is_one_in_either_kind_of_program_and_only_where_it_came_true() {
+    let called =
+        || seen("callable", &json!({"may be called by": "programs that may sleep", "file_open": "no"}));
+    let asleep = |seen_there: &Value| seen("canonical-sleepable", seen_there);
+    let rows = vec![
+        (
+            "6.10",
+            vec![
+                called(),
+                refused("canonical", "no sleep"),
+                asleep(&json!({"read": "as user space knows it"})),
+            ],
+        ),
+        ("6.11", vec![called(), refused("canonical", "no sleep"), asleep(&json!({"read": "DIFFERS"}))]),
+        ("6.12", vec![called(), refused("canonical", "no sleep"), asleep(&json!({"returned": "-ENOENT"}))]),
+    ];
+    let items =
+        collect(&BTreeMap::from([snapshot("helpers/bpf_x", rows)]), &names(&["6.10", "6.11", "6.12"]));
+    let item = &items[&(Kind::Helper, "bpf_x".to_owned())];
+    let normal = item.features.iter().find(|feature| feature.name == "normal use").unwrap();
+    assert_eq!(normal.case, "canonical-sleepable");
+    assert_eq!(
+        normal.answers.of("6.10").map(Answer::words).as_deref(),
+        Some("yes, by programs that may sleep")
+    );
+    for kernel in ["6.11", "6.12"] {
+        assert_ne!(normal.answers.of(kernel).map(Answer::known), Some(Known::Yes), "{kernel}");
+    }
+}
+
+#[test]
+fn a_helper_whose_maps_are_not_for_programs_that_may_sleep_is_not_for_them() {
+    let called =
+        || seen("callable", &json!({"may be called by": "every program", "file_open, sleepable": "yes"}));
+    let rows = vec![
+        (
+            "5.10",
+            vec![
+                called(),
+                done("canonical"),
+                refused("canonical-sleepable", "bpf_lsm_file_open is not sleepable"),
+            ],
+        ),
+        (
+            "6.1",
+            vec![
+                called(),
+                done("canonical"),
+                refused("canonical-sleepable", "Sleepable programs can only use .."),
+            ],
+        ),
+    ];
+    let items = collect(&BTreeMap::from([snapshot("helpers/bpf_x", rows)]), &names(&["5.10", "6.1"]));
+    let item = &items[&(Kind::Helper, "bpf_x".to_owned())];
+    let asleep = item.features.iter().find(|feature| feature.name == "sleepable").unwrap();
+    let known: Vec<_> = asleep.answers.0.iter().map(|(_, answer)| answer.known()).collect();
+    assert_eq!(known, [Known::Yes, Known::No]);
+}
+
+#[test]
+fn what_else_is_absent_is_no_absence_of_the_item() {
+    let lacks = |what: &str| NormalCase {
+        end: End::Absent { what: what.to_owned() },
+        accepted: None,
+        ..done("callable")
+    };
+    let rows = vec![
+        ("5.9", vec![lacks("helper bpf_x")]),
+        ("5.10", vec![lacks("netdev_rx_queue has no member pool")]),
+        ("5.11", vec![lacks("calls of kfuncs")]),
+    ];
+    let items = collect(&BTreeMap::from([snapshot("helpers/bpf_x", rows)]), &names(&["5.9", "5.10", "5.11"]));
+    let item = &items[&(Kind::Helper, "bpf_x".to_owned())];
+    let said = words(item);
+    assert_eq!(said[0], "not in the kernel");
+    assert!(said[1].starts_with("could not tell: netdev_rx_queue"), "{said:?}");
+    assert_eq!(said[2], "no: this kernel has no calls of kfuncs");
+}

@@ -41,6 +41,7 @@ pub(super) fn matrix(text: &str, path: &Path) -> Result<Matrix, MatrixError> {
             (_, Some(version), ..) => Source::Upstream(version.0),
             (_, _, Some(archive), _) => Source::Archive(Archive {
                 origin: archive.origin,
+                measured: archive.measured,
                 fragments: archive
                     .fragments
                     .as_ref()
@@ -210,6 +211,7 @@ struct RawDebian {
 struct RawArchive {
     origin: Origin,
     fragments: Option<Vec<File_>>,
+    measured: Option<String>,
 }
 
 /// An archive source as it is written.
@@ -222,12 +224,20 @@ struct ArchiveKeys {
     package: Option<Sources>,
     version: Option<Version>,
     fragments: Option<Vec<File_>>,
+    measured: Option<Version>,
 }
 
 impl ArchiveKeys {
     /// The origin, or what is wrong: all keys of one of the two, none of the other.
     fn checked(self) -> Result<RawArchive, String> {
         let fragments = self.fragments;
+        let measured = self.measured.map(|release| release.0);
+        if measured.is_some() && self.url.is_none() {
+            return Err(
+                "`measured` is for an archive with url and sha256: a package is built from nothing else"
+                    .to_owned(),
+            );
+        }
         let origin = match (self.url, self.sha256, self.suite, self.package, self.version) {
             (Some(url), Some(sha256), None, None, None) => Origin::Tarball { url: url.0, sha256: sha256.0 },
             (None, None, Some(suite), Some(package), Some(version)) => {
@@ -250,7 +260,7 @@ impl ArchiveKeys {
                 ));
             }
         };
-        Ok(RawArchive { origin, fragments })
+        Ok(RawArchive { origin, fragments, measured })
     }
 }
 

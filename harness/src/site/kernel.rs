@@ -66,7 +66,7 @@ fn build(material: &Material<'_>, kernel: &str) -> String {
             format!("Debian's {package} built with the project's fragments, booted with lsm={lsm}.")
         }
         Some((Source::Archive(archive), lsm)) => {
-            format!("Linux {} built with the project's fragments, booted with lsm={lsm}.", archive.release())
+            format!("Linux {} built with the project's fragments, booted with lsm={lsm}.", archive.measured())
         }
         Some((Source::Path(_), _)) | None => "An image without a package.".to_owned(),
     }

@@ -211,7 +211,10 @@ impl Order<'_> {
         }
         let found = tree.release.to_string();
         if found != wanted && found != format!("{wanted}.0") {
-            let text = format!("the tree is {found}, where the row's archive is {wanted}");
+            let measured = archive.measured();
+            let text = format!(
+                "the tree is {found}, where the row's archive is {wanted}; the records in the snapshots are of {measured}"
+            );
             self.progress.say(&format!("build {}", self.row.name), &text);
         }
         Ok(())
