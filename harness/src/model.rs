@@ -73,6 +73,9 @@ pub struct KernelRun {
     pub restored: u32,
     /// Boots that died before hello and were tried again.
     pub boot_retries: u32,
+    /// Probes that were asked again because their machine was ended from outside.
+    #[serde(default)]
+    pub asked_again: Vec<String>,
     /// Where the time went.
     pub timing: Timing,
     /// The records, in the order in which the guest sent them; probes that did not run are among them as such.

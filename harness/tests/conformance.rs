@@ -15,6 +15,7 @@ use harness::vmm::{AccelChoice, LauncherKind};
 use probes::spec::family_of;
 use rstest::rstest;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 include!(concat!(env!("OUT_DIR"), "/conformance.rs"));
@@ -52,11 +53,16 @@ fn check(family: &str, kernel: &str) {
     }
     run.records.retain(|record| family_of(&record.probe) == family);
     assert!(!run.records.is_empty(), "no probe of the family {family} ran on {kernel}");
-    compare(&run);
+    compare(&run, family);
+}
+
+/// The records of a kernel and, where one is asked for alone, a family: nobody else writes there.
+fn folder(kernel: &str, family: Option<&str>) -> PathBuf {
+    project().work_folder().join("tests").join(family.unwrap_or("all")).join(kernel)
 }
 
 /// Compares with the snapshots, leaves what differs where `cargo insta review` finds it, and lets insta agree.
-fn compare(run: &KernelRun) {
+fn compare(run: &KernelRun, family: &str) {
     let project = project();
     let matrix = project.matrix().unwrap();
     let runs = [run.clone()];
@@ -69,7 +75,8 @@ fn compare(run: &KernelRun) {
             let _guard = ONE_WRITER.lock().unwrap_or_else(PoisonError::into_inner);
             project.store().propose(&runs, &known).unwrap();
         }
-        panic!("{}", mine.join("\n\n"));
+        let folder = folder(&run.kernel, filtered().then_some(family));
+        panic!("{}\n\nwith accept, name these records: --run-dir {}", mine.join("\n\n"), folder.display());
     }
     agree_with_insta(&project.store(), &known, run);
 }
@@ -121,10 +128,9 @@ fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {
         shuffle: None,
         bring: None,
     };
-    let folder = project().work_folder().join("tests").join(family.unwrap_or("all"));
+    let folder = folder(kernel, family);
     let progress = Progress::stderr();
-    let finished =
-        harness::verbs::prepare_and_run(&project(), &selection, &options, Some(&folder), false, &progress)
-            .map_err(|failure| failure.to_string())?;
+    let finished = harness::verbs::prepare_and_run(&project(), &selection, &options, &folder, &progress)
+        .map_err(|failure| failure.to_string())?;
     finished.runs.into_iter().next().ok_or_else(|| "no run".to_owned())
 }

@@ -131,7 +131,7 @@ fn word32(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// A well-formed image of `kernel_bytes` (a multiple of 16) behind one setup sector, for tests.
 #[cfg(test)]
-pub(super) fn fake_image(kernel_bytes: u32) -> Vec<u8> {
+pub(crate) fn fake_image(kernel_bytes: u32) -> Vec<u8> {
     let mut image = vec![0; 1024 + kernel_bytes as usize];
     image[SETUP_SECTS] = 1;
     image[SYSSIZE..SYSSIZE + 4].copy_from_slice(&(kernel_bytes / 16).to_le_bytes());

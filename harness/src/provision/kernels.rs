@@ -103,9 +103,9 @@ pub enum KernelError {
         /// The row.
         name: String,
     },
-    /// It was built with another configuration than the fragments now ask for.
+    /// It was built with another configuration than the fragments now ask for, or from another archive.
     #[error(
-        "kernel {name} was built from other fragments; run: cargo conform kernels build {name} [--source DIR]"
+        "kernel {name} was built from other fragments or another archive than its row has now; run: cargo conform kernels build {name} [--source DIR]"
     )]
     Outdated {
         /// The row.
@@ -250,7 +250,7 @@ pub fn status(row: &Row, cache: &Cache) -> Status {
 fn built_status(row: &Row, archive: &Archive, cache: &Cache) -> Status {
     match built(row, archive, cache) {
         Ok(entry) => Status::Cached {
-            facts: facts_of(&entry, &row.config),
+            facts: facts_of_built(row, archive, &entry),
             package_file: None,
             config_origin: entry.meta.config_origin,
             built_from: entry.meta.built.map(|facts| format!("{} out of {}", facts.release, facts.origin)),
@@ -302,7 +302,7 @@ pub fn ensure(
     }
     let name = || row.name.clone();
     if let Source::Archive(archive) = &row.source {
-        return kept_promises(row, facts_of(&built(row, archive, cache)?, &row.config));
+        return kept_promises(row, facts_of_built(row, archive, &built(row, archive, cache)?));
     }
     let key = cache_key(row);
     let label = format!("fetch {}", row.name);
@@ -411,6 +411,11 @@ fn facts_of(entry: &Entry, promised: &BTreeMap<String, String>) -> ImageFacts {
         substituted: entry.meta.substituted.clone(),
         config,
     }
+}
+
+/// The same of an image that was built here, which may be of another release than the row's archive.
+fn facts_of_built(row: &Row, archive: &Archive, entry: &Entry) -> ImageFacts {
+    ImageFacts { substituted: super::build::substituted(entry, archive), ..facts_of(entry, &row.config) }
 }
 
 /// Holds the facts against the row's promises; an unknown configuration breaks none.

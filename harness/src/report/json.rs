@@ -10,6 +10,7 @@
 //!   facts           what the guest said of itself (`KernelFacts`), or null
 //!   image           the image that was booted (`ImageFacts`)
 //!   vmm, accel, qemu, boots, restored, boot_retries
+//!   asked_again[]   probes that were asked again, because their machine was ended from outside
 //!   timing          boot_ms, probes_ms, rest_ms
 //!   counts          counts over the kernel's records
 //!   records[]       one per probe, in the order of the run
@@ -74,6 +75,9 @@ pub struct KernelReport {
     pub restored: u32,
     /// Boots that were tried again.
     pub boot_retries: u32,
+    /// Probes that were asked again, because their machine was ended from outside.
+    #[serde(default)]
+    pub asked_again: Vec<String>,
     /// Where the time went.
     pub timing: Timing,
     /// Counts over the records.
@@ -153,6 +157,7 @@ fn kernel_report(run: &KernelRun, verdicts: &BTreeMap<&str, &Verdict>) -> Kernel
         boots: run.boots,
         restored: run.restored,
         boot_retries: run.boot_retries,
+        asked_again: run.asked_again.clone(),
         timing: run.timing,
         counts: records.iter().map(|record| record.counts).sum(),
         records,

@@ -190,10 +190,16 @@ fn notes(runs: &[&KernelRun]) -> String {
             note(format!("could not be run: {failure}"));
         }
         if let Some(substituted) = &run.image.substituted {
-            note(format!("another package version: {substituted}"));
+            note(format!("not the row's version: {substituted}"));
         }
         if run.boot_retries > 0 {
             note(format!("{} of {} boots died early and were tried again", run.boot_retries, run.boots));
+        }
+        if !run.asked_again.is_empty() {
+            note(format!(
+                "asked again, because their machine was ended from outside: {}",
+                run.asked_again.join(", ")
+            ));
         }
         for step in run.facts.iter().flat_map(|facts| &facts.setup) {
             note(format!("the guest could not prepare: {step}"));
@@ -297,8 +303,9 @@ mod tests {
                  all      0.0  6.0    6.0
 
         5.10: could not be run: no boot
-        6.1: another package version: 6.1.1 was gone, took 6.1.2
+        6.1: not the row's version: 6.1.1 was gone, took 6.1.2
         6.1: 1 of 2 boots died early and were tried again
+        6.1: asked again, because their machine was ended from outside: hooks/attach
 
         5.10: 2 probes not compared: no boot
 

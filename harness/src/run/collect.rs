@@ -1,11 +1,12 @@
 //! One kernel: boot it, collect what the guest says, blame whoever was running when it is lost, boot again, go on.
 
+use super::image::Image;
+use super::initramfs;
 use super::order::Order;
 use super::setup::{Job, Observer, Setup};
-use super::start::Starter;
+use super::start::{StartError, Starter};
 use crate::interrupt;
 use crate::model::{FORMAT, KernelRun};
-use crate::provision::modules;
 use crate::vmm::MachineSpec;
 use crate::vmm::machine::{self as vm, MachineError, console_tail, first_alarm};
 use nix::sys::signal::Signal;
@@ -33,11 +34,12 @@ enum Lost {
         "no boot said hello, {boots} tried (on a slow host --patience waits longer); the console ends with:\n{tail}"
     )]
     NoHello { boots: u32, tail: String },
-    #[error(
-        "the kernel image {} is gone, which was there when the run began; run again, which fetches what the cache lacks",
-        .0.display()
-    )]
-    ImageGone(PathBuf),
+    #[error("{0}")]
+    Start(#[from] StartError),
+    #[error("{0}")]
+    Initramfs(#[from] initramfs::NotJoined),
+    #[error("another kernel than before, {was} and now {is}: the image of {kernel} changed during the run")]
+    OtherKernel { kernel: String, was: String, is: String },
     #[error("the guest cannot go on: {0}")]
     Guest(String),
     #[error(
@@ -109,7 +111,7 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
         inventory: Vec::new(),
         current: None,
         fruitless: 0,
-        starter: Starter { setup, job, observer, given_up: false },
+        starter: Starter { setup, job, observer, image: Image::of(&job.image), given_up: false },
         ended_in_boot: 0,
         asked_again: BTreeSet::new(),
         had,
@@ -121,6 +123,7 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
     }
     collector.account_for_the_rest();
     let mut run = collector.run;
+    run.asked_again.extend(collector.asked_again);
     let whole = millis(started.elapsed());
     let machines = run.timing.boot_ms - timing.boot_ms + run.timing.probes_ms - timing.probes_ms;
     run.timing.rest_ms += whole.saturating_sub(machines);
@@ -212,49 +215,29 @@ impl Collector<'_> {
         self.job.folder.join(format!("console-{}.log", self.run.boots))
     }
 
-    fn spec(&self, plan: &Plan) -> MachineSpec {
+    fn spec(&self, plan: &Plan) -> Result<MachineSpec, Lost> {
         let lsm = match &plan.machine {
             Machine::Lsm { order } => order.clone(),
             Machine::Shared | Machine::Own => self.job.lsm.clone(),
         };
-        MachineSpec {
+        Ok(MachineSpec {
             image: self.job.image.path.clone(),
-            initramfs: self.initramfs(),
+            initramfs: initramfs::of_kernel(self.setup, self.job)?,
             lsm,
             append: Vec::new(),
             memory_mib: self.setup.memory_mib,
             cpus: self.setup.cpus,
             accel: self.setup.accel,
-        }
-    }
-
-    /// The guest's initramfs, followed by that of the kernel's modules, if it has one. A joined file that cannot be
-    /// written leaves the guest alone: its probes say which module they miss.
-    fn initramfs(&self) -> PathBuf {
-        let mut whole = self.setup.initramfs.clone();
-        let image = self.job.image.sha256.get(..16).unwrap_or_default();
-        let more =
-            [("modules", modules::beside(&self.job.image.path)), ("brought", self.setup.bring.clone())];
-        for (word, archive) in more {
-            let Some(archive) = archive else { continue };
-            let joined = whole.with_file_name(format!("initramfs-{image}-{word}.cpio"));
-            if modules::join(&whole, &archive, &joined).is_ok() {
-                whole = joined;
-            }
-        }
-        whole
+        })
     }
 
     fn boot(&mut self, plan: &Plan) -> Result<Boot, Lost> {
         self.run.boots += 1;
         self.ended_in_boot = 0;
         let setup = self.setup;
-        let image = &self.job.image.path;
-        if !image.exists() {
-            return Err(Lost::ImageGone(image.clone()));
-        }
         let started = Instant::now();
-        let Some(mut machine) = self.starter.start(&self.spec(plan), &self.console_path())? else {
+        let spec = self.spec(plan)?;
+        let Some(mut machine) = self.starter.start(&spec, &self.console_path())? else {
             self.run.timing.boot_ms += millis(started.elapsed());
             go_on()?;
             return Ok(Boot::Lost);
@@ -338,7 +321,10 @@ impl Collector<'_> {
 
     fn take(&mut self, message: Message) -> Result<Option<Boot>, Lost> {
         match message {
-            Message::Hello { protocol, facts } => self.hello(protocol, *facts)?,
+            Message::Hello { protocol, facts } => {
+                self.is_the_same(&facts)?;
+                self.hello(protocol, *facts)?;
+            }
             Message::Inventory { probes } => {
                 if self.inventory.is_empty() {
                     self.inventory = probes;
@@ -388,6 +374,19 @@ impl Collector<'_> {
             self.run.facts = Some(facts);
         }
         Ok(())
+    }
+
+    /// All records of a run are one kernel's, and a resumed run's also.
+    fn is_the_same(&self, now: &KernelFacts) -> Result<(), Lost> {
+        let Some(first) = &self.run.facts else { return Ok(()) };
+        let words = |facts: &KernelFacts| {
+            format!("{} ({}, {} bytes of BTF)", facts.release, facts.version, facts.btf_bytes)
+        };
+        let (was, is) = (words(first), words(now));
+        if was == is {
+            return Ok(());
+        }
+        Err(Lost::OtherKernel { kernel: self.job.kernel.clone(), was, is })
     }
 
     fn progress(&mut self) {
@@ -470,23 +469,4 @@ enum Cause {
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
-}
-
-/// Boots one machine with an empty selection, to see whether it comes up.
-///
-/// # Errors
-/// The reason, in a sentence.
-pub fn trial(setup: &Setup, job: &Job) -> Result<(), String> {
-    struct Quiet;
-    impl Observer for Quiet {
-        fn note(&self, _: &str, _: &str) {}
-        fn progress(&self, _: &str, _: usize, _: usize) {}
-    }
-    let mut setup = setup.clone();
-    setup.select = vec!["no-such/probe".into()];
-    let run = run_kernel(&setup, job, &Quiet);
-    match (run.failure, run.facts) {
-        (None, Some(_)) => Ok(()),
-        (failure, _) => Err(failure.unwrap_or_else(|| "no hello".into())),
-    }
 }

@@ -1,9 +1,11 @@
 //! The initramfs: a handful of empty folders and the guest binary as `/init`, in the `newc` form that every kernel
 //! unpacks. Uncompressed, because unpacking costs more under TCG than reading.
 
+use super::setup::{Job, Setup};
+use crate::provision::modules;
 use cpio::newc;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FOLDERS: &[&str] = &["dev", "proc", "sys", "tmp", "run", "etc", "root"];
 
@@ -18,6 +20,29 @@ pub fn write(guest: &Path, target: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(target).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Why a kernel has no initramfs of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("the initramfs cannot be joined with {}: {source}; make room if the disk is full, and run again", archive.display())]
+pub(super) struct NotJoined {
+    archive: PathBuf,
+    source: io::Error,
+}
+
+/// The guest's initramfs, followed by that of the kernel's modules, if it has one. Where they cannot be joined, as on a full
+/// disk, there is no machine: its probes would miss modules that the kernel has.
+pub(super) fn of_kernel(setup: &Setup, job: &Job) -> Result<PathBuf, NotJoined> {
+    let mut whole = setup.initramfs.clone();
+    let image = job.image.sha256.get(..16).unwrap_or_default();
+    let more = [("modules", modules::beside(&job.image.path)), ("brought", setup.bring.clone())];
+    for (word, archive) in more {
+        let Some(archive) = archive else { continue };
+        let joined = whole.with_file_name(format!("initramfs-{image}-{word}.cpio"));
+        modules::join(&whole, &archive, &joined).map_err(|source| NotJoined { archive, source })?;
+        whole = joined;
+    }
+    Ok(whole)
 }
 
 fn pack(guest: &[u8], mut target: impl Write) -> io::Result<()> {

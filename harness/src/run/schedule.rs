@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 /// Runs all `jobs`, at most `width` at once, and hands each result to `finished` as it comes.
-/// The results come back in the order of the jobs, without those that had not started when somebody asked to stop.
+/// The results come back in the order of the jobs, without those that had not started when somebody asked to stop: which
+/// job one is of, its kernel says.
 pub fn run_all(
     setup: &Setup,
     jobs: &[Job],

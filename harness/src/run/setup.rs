@@ -58,6 +58,8 @@ pub struct Setup {
     pub accel: Accel,
     /// First line of QEMU's version.
     pub qemu_version: String,
+    /// First line of virtme-ng's, where it starts the machines.
+    pub vng_version: Option<String>,
     /// The guest's first stage, packed.
     pub initramfs: PathBuf,
     /// The guest's second stage.

@@ -1,6 +1,7 @@
 //! Getting a machine to where it waits for its plan: restored from a saved state where there is one, else booted,
 //! and then saved for the next time.
 
+use super::image::{Image, ImageError};
 use super::setup::{Job, Observer, Setup};
 use crate::interrupt;
 use crate::vmm::state::{Key, State};
@@ -12,11 +13,22 @@ use std::time::{Duration, Instant};
 /// How often a booting machine is looked at.
 const POLL: Duration = Duration::from_millis(3);
 
+/// Why no machine can be started at all.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
 /// Starts the machines of one kernel.
 pub(super) struct Starter<'a> {
     pub(super) setup: &'a Setup,
     pub(super) job: &'a Job,
     pub(super) observer: &'a dyn Observer,
+    /// The kernel's image, which is looked at before and after each start.
+    pub(super) image: Image,
     /// Saving has failed once here: it is not tried again in this run.
     pub(super) given_up: bool,
 }
@@ -25,12 +37,13 @@ impl Starter<'_> {
     /// A machine that waits; `None` when it was lost, or out of time, before it did. Its console is at `console`.
     ///
     /// # Errors
-    /// [`MachineError`], when no machine can be started at all.
+    /// [`StartError`].
     pub(super) fn start(
         &mut self,
         spec: &MachineSpec,
         console: &Path,
-    ) -> Result<Option<Machine>, MachineError> {
+    ) -> Result<Option<Machine>, StartError> {
+        self.image.check()?;
         let Some(key) = self.key(spec) else { return self.boot(spec, console) };
         if let Some(machine) = self.restore(&key, spec, console) {
             return Ok(Some(machine));
@@ -93,7 +106,7 @@ impl Starter<'_> {
         self.note(&format!("booting instead of restoring: {why}"));
     }
 
-    fn boot(&self, spec: &MachineSpec, console: &Path) -> Result<Option<Machine>, MachineError> {
+    fn boot(&mut self, spec: &MachineSpec, console: &Path) -> Result<Option<Machine>, StartError> {
         let setup = self.setup;
         let mut machine = Machine::boot(spec, &setup.launcher, console, &setup.guard)?;
         let deadline = machine.started + setup.deadlines.hello;
@@ -104,6 +117,8 @@ impl Starter<'_> {
             }
             std::thread::sleep(POLL);
         }
+        // It has been read since the last look, and is not saved as another.
+        self.image.check()?;
         Ok(Some(machine))
     }
 

@@ -141,15 +141,30 @@ impl Comparison {
 /// # Errors
 /// When a snapshot cannot be read.
 pub fn compare(store: &Store, runs: &[KernelRun], known: &Known) -> Result<Comparison, SnapshotError> {
+    let own: Vec<String> = runs.iter().map(|run| run.kernel.clone()).collect();
+    compare_as(store, runs, &own, known)
+}
+
+/// Compares each run with what the snapshots say of the kernel at the same place of `rows`. The cells have the runs' own
+/// names; several runs may be held against one row, and each has verdicts of its own.
+///
+/// # Errors
+/// When a snapshot cannot be read.
+pub fn compare_as(
+    store: &Store,
+    runs: &[KernelRun],
+    rows: &[String],
+    known: &Known,
+) -> Result<Comparison, SnapshotError> {
     let snapshots = store.load_all()?;
     let mut cells = Vec::new();
-    for run in runs {
+    for (run, row) in runs.iter().zip(rows) {
         for record in &run.records {
-            let verdict = judge(snapshots.get(&record.probe), &run.kernel, record)?;
+            let verdict = judge(snapshots.get(&record.probe), row, record)?;
             cells.push(Cell { probe: record.probe.clone(), kernel: run.kernel.clone(), verdict });
         }
     }
-    let in_run: Vec<&str> = runs.iter().map(|run| run.kernel.as_str()).collect();
+    let in_run: Vec<&str> = rows.iter().map(String::as_str).collect();
     cells.extend(snapshots.values().flat_map(|snapshot| {
         if is_gone(snapshot, runs, known) {
             return vec![stale_probe(&snapshot.probe)];
@@ -346,6 +361,26 @@ mod tests {
         );
         assert!(!message.contains('\x1b'));
         assert!(cell.message(true).unwrap().contains("\x1b[31m-"));
+    }
+
+    /// An image of 6.1 and the row itself.
+    #[test]
+    fn two_runs_on_one_row_are_judged_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), crate::snapshot::Ci::No);
+        let known = Known::new(&names(&["6.1"]), [("a/b", "Why?")]);
+        let run = |kernel: &str, fired| KernelRun {
+            kernel: kernel.into(),
+            records: vec![record("a/b", fired)],
+            ..KernelRun::default()
+        };
+        store.accept_runs(&[run("6.1", true)], &known, |_, _| true).unwrap();
+        for runs in [[run("bzImage", false), run("6.1", true)], [run("6.1", true), run("bzImage", false)]] {
+            let comparison = compare_as(&store, &runs, &names(&["6.1", "6.1"]), &known).unwrap();
+            assert_eq!(comparison.get("a/b", "bzImage").unwrap().name(), "different");
+            assert_eq!(comparison.get("a/b", "6.1"), Some(&Verdict::Matched));
+            assert_eq!(comparison.cells.len(), 2);
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 pub(crate) use block::result_line;
-pub use compare::{Cell, Comparison, Stale, Verdict, compare};
+pub use compare::{Cell, Comparison, Stale, Verdict, compare, compare_as};
 pub(crate) use diff::diff as difference;
 pub use format::{parse, render, render_body};
 pub use merge::merge;

@@ -4,7 +4,7 @@
 //! (`FOLDER:KERNEL`), or an image on disk, which is booted and run. The JSON is an object with the fields of [`Diff`].
 
 use super::project::{Project, glob_set, probe_globs};
-use super::run::prepare_and_run;
+use super::run::{Place, run_in};
 use crate::cli::{DiffOptions, Format, Selection};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
@@ -89,15 +89,15 @@ fn sides(
         return Ok(vec![row(project, word)?]);
     }
     if Path::new(word).is_dir() {
-        return Ok(runs::read_all(Path::new(word))?.into_iter().map(of_run).collect());
+        return runs::read_all(Path::new(word))?.into_iter().map(|run| whole(run).map(of_run)).collect();
     }
     if let Some((folder, kernel)) = word.rsplit_once(':')
         && Path::new(folder).is_dir()
     {
         let all = runs::read_all(Path::new(folder))?;
-        let found = all.into_iter().find(|run| run.kernel == kernel).map(of_run);
+        let found = all.into_iter().find(|run| run.kernel == kernel);
         let missing = || bad(&format!("the run in {folder} has no kernel {kernel}"));
-        return found.map(|side| vec![side]).ok_or_else(missing);
+        return Ok(vec![of_run(whole(found.ok_or_else(missing)?)?)]);
     }
     if !Path::new(word).is_file() {
         return Err(bad(&format!(
@@ -107,7 +107,7 @@ fn sides(
     }
     let selection = Selection { kernels: vec![word.to_owned()], probes: options.probes.clone(), shard: None };
     let folder = project.work_folder().join("diff").join(which);
-    let finished = prepare_and_run(project, &selection, &options.machine, Some(&folder), false, progress)?;
+    let finished = run_in(project, &selection, &options.machine, Place::Apart(&folder), false, progress)?;
     finished.runs.into_iter().map(|run| whole(run).map(of_run)).collect()
 }
 
@@ -246,6 +246,7 @@ fn short(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
 
     fn side(name: &str, probe: &str) -> Side {
         let normal =
@@ -262,6 +263,36 @@ mod tests {
         let diff = paired(two(), vec![side("6.1", "a/b"), side("6.2", "a/b")], &all);
         assert_eq!(diff.pairs.len(), 1);
         assert_eq!(diff.unpaired, ["6.0", "6.2"]);
+    }
+
+    /// What such a kernel did not say is not gone.
+    #[test]
+    fn a_kernel_that_did_not_come_to_its_end_is_no_side() {
+        let options = |text: &str| {
+            let words = ["conform", "diff", text, "7.3"];
+            let crate::cli::Verb::Diff(options) = crate::cli::Cli::parse_from(words).verb else { panic!() };
+            options
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let failed = KernelRun {
+            format: crate::model::FORMAT,
+            kernel: "6.1".into(),
+            failure: Some("interrupted".into()),
+            ..KernelRun::default()
+        };
+        let whole = KernelRun { kernel: "6.2".into(), failure: None, ..failed.clone() };
+        for run in [&failed, &whole] {
+            runs::write(folder.path(), run).unwrap();
+        }
+        let project = Project::find(None).unwrap();
+        let path = folder.path().display();
+        let of = |word: &str| sides(&project, word, "before", &options(word), &Progress::silent());
+        assert_eq!(of(&format!("{path}:6.2")).unwrap().len(), 1);
+        for word in [path.to_string(), format!("{path}:6.1")] {
+            let failure = of(&word).map(|sides| sides.len()).unwrap_err();
+            assert_eq!(failure.code, exit::INFRASTRUCTURE);
+            assert!(failure.to_string().contains("6.1 cannot be compared: interrupted"), "{failure}");
+        }
     }
 
     #[test]

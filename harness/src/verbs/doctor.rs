@@ -1,6 +1,7 @@
 //! `conform doctor`: what is found, what is missing, what to do about it.
 
-use super::environment::{Environment, RunFolder, images, jobs};
+use super::environment::{Environment, images, jobs};
+use super::folder::RunFolder;
 use super::project::{Project, Subject};
 use crate::cache::Cache;
 use crate::cli::{DoctorOptions, Format, HostOptions, MachineOptions};
@@ -8,8 +9,8 @@ use crate::exit::{self, Failure};
 use crate::matrix::Matrix;
 use crate::progress::Progress;
 use crate::provision::doctor::{Check, State, examine};
-use crate::run::collect::trial;
 use crate::run::setup::Deadlines;
+use crate::run::trial::trial;
 use crate::vmm::accel::{Accel, KvmHint, kvm_hint};
 use crate::vmm::{AccelChoice, LauncherKind};
 use comfy_table::{Table, presets};

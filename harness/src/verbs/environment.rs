@@ -1,5 +1,6 @@
 //! What a run stands on: tools, the packed guest, kernel images, the accelerator.
 
+use super::folder::RunFolder;
 use super::project::{Project, Subject};
 use crate::cache::Cache;
 use crate::cli::MachineOptions;
@@ -7,8 +8,8 @@ use crate::exit::{self, Failure};
 use crate::model::ImageFacts;
 use crate::progress::Progress;
 use crate::provision::{kernels, tools};
-use crate::run::collect::trial;
 use crate::run::setup::{Deadlines, Job, Setup};
+use crate::run::trial::trial;
 use crate::run::{guest, initramfs};
 use crate::vmm::accel::{Accel, choose};
 use crate::vmm::state::Store;
@@ -27,58 +28,6 @@ pub struct Environment {
     pub cache: Cache,
     /// What the collector needs.
     pub setup: Setup,
-}
-
-/// The folder of one run.
-pub(super) struct RunFolder {
-    /// Where.
-    pub(super) path: PathBuf,
-}
-
-impl RunFolder {
-    /// Makes the folder: the one asked for, or one named after the time.
-    ///
-    /// # Errors
-    /// Infrastructure, when it cannot be made.
-    pub(super) fn make(project: &Project, asked: Option<&Path>) -> Result<Self, Failure> {
-        let path = asked.map_or_else(
-            || {
-                let now =
-                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-                project.work_folder().join("runs").join(format!("{}-{}", now.as_secs(), std::process::id()))
-            },
-            Path::to_owned,
-        );
-        std::fs::create_dir_all(&path).map_err(|error| cannot("make the run folder", &path, &error))?;
-        let path = path.canonicalize().map_err(|error| cannot("find the run folder", &path, &error))?;
-        Ok(Self { path })
-    }
-
-    /// Makes this the last run, which `accept` looks at.
-    pub(super) fn becomes_last(&self, project: &Project) {
-        self.point_here(&project.last_run());
-    }
-
-    /// Makes this the run that `--resume` goes on with.
-    pub(super) fn is_unfinished(&self, project: &Project) {
-        self.point_here(&project.unfinished_run());
-    }
-
-    /// Undoes [`RunFolder::is_unfinished`], unless another run has begun meanwhile.
-    pub(super) fn is_finished(&self, project: &Project) {
-        let link = project.unfinished_run();
-        if std::fs::read_link(&link).is_ok_and(|path| path == self.path) {
-            let _ = std::fs::remove_file(&link);
-        }
-    }
-
-    /// Sets a link to this folder. It is a convenience: a run whose link cannot be set is still whole.
-    fn point_here(&self, link: &Path) {
-        let new = link.with_extension(format!("new-{}", std::process::id()));
-        if std::os::unix::fs::symlink(&self.path, &new).is_ok() && std::fs::rename(&new, link).is_err() {
-            let _ = std::fs::remove_file(&new);
-        }
-    }
 }
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
@@ -148,15 +97,20 @@ impl Environment {
         let cache = Cache::from_env()?;
         let qemu = tools::ensure_qemu(&cache, progress, options.host.offline)?;
         let vng = match options.host.vmm {
-            LauncherKind::VirtmeNg => Some(tools::ensure_vng(&cache, progress, options.host.offline)?.path),
+            LauncherKind::VirtmeNg => Some(tools::ensure_vng(&cache, progress, options.host.offline)?),
             LauncherKind::Qemu => None,
         };
         let (initramfs, guest) = packed_guest(project, progress)?;
         let states = if options.cold { None } else { Some(Store::open(cache.states())?) };
         let setup = Setup {
-            launcher: Launcher { kind: options.host.vmm, vng, qemu: qemu.path },
+            launcher: Launcher {
+                kind: options.host.vmm,
+                vng: vng.as_ref().map(|tool| tool.path.clone()),
+                qemu: qemu.path,
+            },
             accel: Accel::Tcg,
             qemu_version: qemu.version,
+            vng_version: vng.map(|tool| tool.version),
             initramfs,
             guest,
             states,

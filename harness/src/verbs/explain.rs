@@ -4,7 +4,7 @@
 //! if none did, the newest kernel of the matrix is booted for it. The JSON is an object with the fields of [`Explained`].
 
 use super::project::{Project, probe_globs};
-use super::run::prepare_and_run;
+use super::run::{Place, run_in};
 use crate::cli::{ExplainOptions, Format, Selection};
 use crate::exit::{self, Failure};
 use crate::facts::{self, Item, Version};
@@ -21,7 +21,6 @@ use probes::record::{Outcome, ProgramDump};
 use probes::{disasm, insn};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 /// Version of the JSON.
 const SCHEMA: u32 = 1;
@@ -176,16 +175,17 @@ fn boot_for_program(project: &Project, options: &ExplainOptions, id: &str, progr
     let selection =
         Selection { kernels: newest.into_iter().collect(), probes: vec![id.to_owned()], shard: None };
     let folder = project.work_folder().join("show");
-    if let Err(error) = prepare_and_run(project, &selection, &options.machine, Some(&folder), true, progress)
-    {
+    if let Err(error) = run_in(project, &selection, &options.machine, Place::Apart(&folder), true, progress) {
         progress.say("program", &format!("it cannot be shown: {error}"));
     }
 }
 
-/// The folders where runs with programs may be, the likeliest first. What cannot be read holds no program.
+/// The kernels of the last run that kept programs which came to their end: that of `show`, or of an earlier `explain`.
+/// What cannot be read holds no program.
 pub(super) fn kept_runs(project: &Project) -> Vec<KernelRun> {
-    let folders: [PathBuf; 2] = [project.work_folder().join("show"), project.last_run()];
-    folders.iter().flat_map(|folder| runs::read_all(folder).unwrap_or_default()).collect()
+    let mut kept = runs::read_all(&project.work_folder().join("show")).unwrap_or_default();
+    kept.retain(|run| run.failure.is_none());
+    kept
 }
 
 /// The programs of a probe on the last kernel that has any of them.

@@ -1,22 +1,19 @@
 //! `conform merge`: run folders of several machines become one, and nothing may be missing.
 
+use super::folder::RunFolder;
+use super::judge::{compare_with_rows, exit_code, without_record};
+use super::manifest::Manifest;
 use super::project::{Project, ids_in, known, probe_infos};
-use super::run::{compare_with_rows, exit_code};
 use crate::cli::{Format, MergeOptions};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
 use crate::report::{Material, json, junit, runs, table};
-use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// Joins, compares, reports.
 pub(super) fn merge(project: &Project, options: &MergeOptions) -> Result<u8, Failure> {
     let matrix = project.matrix()?;
-    let mut joined: Vec<KernelRun> = Vec::new();
-    for folder in &options.folders {
-        for run in runs::read_all(folder)? {
-            join(&mut joined, run)?;
-        }
-    }
+    let (manifest, joined) = all_of(&options.folders)?;
     for name in &options.require {
         if !joined.iter().any(|run| run.kernel == *name) {
             let why = anyhow::anyhow!("no records of {name} in any of the folders, and it is required");
@@ -37,8 +34,10 @@ pub(super) fn merge(project: &Project, options: &MergeOptions) -> Result<u8, Fai
         }
     }
     if let Some(out) = &options.out {
+        let out = RunFolder::make(project, Some(out))?;
+        manifest.begin(&out.path)?;
         for run in &joined {
-            runs::write(out, run)?;
+            runs::write(&out.path, run)?;
         }
     }
     let comparison = compare_with_rows(project, &matrix, &joined)?;
@@ -53,13 +52,20 @@ pub(super) fn merge(project: &Project, options: &MergeOptions) -> Result<u8, Fai
         Format::Json => super::print(&json::render(material).map_err(|error| broken(error.to_string()))?),
         Format::Junit => super::print(&junit::render(material).map_err(|error| broken(error.to_string()))?),
     }
-    Ok(exit_code(&joined, &comparison, false))
+    Ok(exit_code(&joined, &comparison))
 }
 
-/// The probes of `ids` of which the run has no record, not even one that says why they were not run.
-fn without_record<'a>(run: &KernelRun, ids: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
-    let there: BTreeSet<&str> = run.records.iter().map(|record| record.probe.as_str()).collect();
-    ids.map(String::as_str).filter(|id| !there.contains(id)).collect()
+/// Everything that the folders have. What another run has left in one of them is no part of it.
+fn all_of(folders: &[PathBuf]) -> Result<(Manifest, Vec<KernelRun>), Failure> {
+    let (mut manifests, mut joined) = (Vec::new(), Vec::new());
+    for folder in folders {
+        let manifest = Manifest::read(folder)?;
+        for run in runs::read_all(folder)?.into_iter().filter(|run| manifest.has(&run.kernel)) {
+            join(&mut joined, run)?;
+        }
+        manifests.push((folder.clone(), manifest));
+    }
+    Ok((Manifest::joined(manifests)?, joined))
 }
 
 /// Adds a run: a further kernel, or further probes of one that is there. The same probe twice is refused.
@@ -68,6 +74,7 @@ fn join(joined: &mut Vec<KernelRun>, run: KernelRun) -> Result<(), Failure> {
         joined.push(run);
         return Ok(());
     };
+    is_the_same_kernel(there, &run)?;
     for record in run.records {
         if there.records.iter().any(|other| other.probe == record.probe) {
             let why = anyhow::anyhow!("{} on {} is in two of the folders", record.probe, run.kernel);
@@ -78,22 +85,77 @@ fn join(joined: &mut Vec<KernelRun>, run: KernelRun) -> Result<(), Failure> {
     there.boots += run.boots;
     there.restored += run.restored;
     there.boot_retries += run.boot_retries;
+    there.asked_again.extend(run.asked_again);
     there.timing.boot_ms += run.timing.boot_ms;
     there.timing.probes_ms += run.timing.probes_ms;
     there.timing.rest_ms += run.timing.rest_ms;
     there.failure = there.failure.take().or(run.failure);
+    if there.facts.is_none() {
+        (there.image, there.facts) = (run.image, run.facts);
+    }
+    Ok(())
+}
+
+/// Refuses two parts of one kernel that are of two. A part without an image or without a machine says nothing of that, and
+/// has failed.
+fn is_the_same_kernel(one: &KernelRun, other: &KernelRun) -> Result<(), Failure> {
+    let facts = |run: &KernelRun| run.facts.as_ref().map(|it| (it.release.clone(), it.version.clone()));
+    let words = |(release, version): (String, String)| format!("{release} ({version})");
+    let image = |run: &KernelRun| Some(run.image.sha256.clone()).filter(|sha256| !sha256.is_empty());
+    let named =
+        [("kernel", facts(one).map(words), facts(other).map(words)), ("image", image(one), image(other))];
+    for (what, one_has, other_has) in named {
+        if let (Some(was), Some(is)) = (one_has, other_has)
+            && was != is
+        {
+            let why = anyhow::anyhow!(
+                "the records of {} come from two kernels: the {what} is {was} in one folder and {is} in another; nothing \
+                 was compared; run one of them again",
+                one.kernel
+            );
+            return Err(Failure::new(exit::BAD_INPUT, why));
+        }
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use probes::record::Record;
+    use crate::model::ImageFacts;
+    use probes::record::{KernelFacts, Record};
+    use rstest::rstest;
+
+    fn part(probe: &str, release: &str, sha256: &str) -> KernelRun {
+        KernelRun {
+            kernel: "6.1".into(),
+            image: ImageFacts { sha256: sha256.into(), ..ImageFacts::default() },
+            facts: Some(KernelFacts { release: release.into(), ..KernelFacts::default() }),
+            records: vec![Record::not_run(probe, "")],
+            ..KernelRun::default()
+        }
+    }
 
     #[test]
-    fn a_probe_that_did_not_run_has_a_record_and_a_forgotten_one_has_none() {
-        let run = KernelRun { records: vec![Record::not_run("a/b", "no boot")], ..KernelRun::default() };
-        let ids = ["a/b".to_owned(), "a/c".to_owned()];
-        assert_eq!(without_record(&run, ids.iter()), ["a/c"]);
+    fn parts_of_one_kernel_are_joined() {
+        let failed =
+            KernelRun { kernel: "6.1".into(), failure: Some("no image".into()), ..KernelRun::default() };
+        let mut joined = Vec::new();
+        for run in [failed, part("a/b", "6.1.1", "00"), part("a/c", "6.1.1", "00")] {
+            join(&mut joined, run).unwrap();
+        }
+        assert_eq!((joined.len(), joined[0].records.len()), (1, 2));
+        assert_eq!(joined[0].image.sha256, "00");
+    }
+
+    #[rstest]
+    #[case::release(part("a/c", "6.1.2", "00"), "the kernel is 6.1.1 () in one folder and 6.1.2 ()")]
+    #[case::image(part("a/c", "6.1.1", "01"), "the image is 00 in one folder and 01")]
+    #[case::probe_twice(part("a/b", "6.1.1", "00"), "a/b on 6.1 is in two of the folders")]
+    fn parts_of_two_are_refused(#[case] second: KernelRun, #[case] words: &str) {
+        let mut joined = vec![part("a/b", "6.1.1", "00")];
+        let failure = join(&mut joined, second).unwrap_err();
+        assert_eq!(failure.code, exit::BAD_INPUT);
+        assert!(failure.to_string().contains(words), "{failure}");
     }
 }

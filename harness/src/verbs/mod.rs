@@ -8,11 +8,15 @@ mod doctor;
 mod environment;
 mod explain;
 mod export;
+mod folder;
+mod judge;
 mod kernels;
 mod list;
+mod manifest;
 mod merge;
 mod newcomers;
 pub mod project;
+mod proposals;
 mod reasons;
 mod report;
 mod resume;
@@ -30,7 +34,8 @@ use clap::CommandFactory;
 use std::io::Write;
 
 pub use environment::Environment;
-pub use run::{Finished, compare_with_rows, prepare_and_run};
+pub use judge::compare_with_rows;
+pub use run::{Finished, prepare_and_run};
 
 /// Carries out the command line.
 ///
@@ -56,7 +61,7 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Verb::Doctor(options) => doctor::doctor(&project, &options, &progress),
         Verb::Bench(options) => bench::bench(&project, &options, &progress),
         Verb::Soak(options) => soak::soak(&project, &options, &progress),
-        Verb::Accept(options) => accept::accept(&project, &options),
+        Verb::Accept(options) => accept::accept(&project, &options, &progress),
         Verb::Merge(options) => merge::merge(&project, &options),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "conform", &mut std::io::stdout());

@@ -5,10 +5,13 @@
 use crate::model::KernelRun;
 use crate::run::schedule;
 use crate::run::setup::{Job, Observer, Setup};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Asks each kernel that lacks newcomers about them, and adds what it says to its run. `runs` are those of `jobs`, in
-/// the same order. Gives the places of the runs that have grown.
+/// Why a kernel that was not asked any more has not come to its end.
+const NOT_ASKED: &str = "interrupted before it was asked about what other kernels of this run have brought";
+
+/// Asks each kernel that lacks newcomers about them, and adds what it says to its run, each of which is that of the job
+/// with its kernel. Gives the places of the runs that have changed.
 pub(super) fn ask_the_others(
     setup: &Setup,
     jobs: &[Job],
@@ -17,9 +20,7 @@ pub(super) fn ask_the_others(
     observer: &dyn Observer,
 ) -> Vec<usize> {
     let newcomers = newcomers(runs, &setup.known);
-    let lacking: Vec<usize> = (0..runs.len().min(jobs.len()))
-        .filter(|&at| runs[at].failure.is_none() && !missing(&runs[at], &newcomers).is_empty())
-        .collect();
+    let lacking = lacking(runs, &newcomers);
     if lacking.is_empty() {
         return lacking;
     }
@@ -28,20 +29,38 @@ pub(super) fn ask_the_others(
     setup.known.extend(newcomers);
     let again: Vec<Job> = lacking
         .iter()
-        .map(|&at| {
-            observer.note(&jobs[at].kernel, "asked about what other kernels of this run have brought");
+        .filter_map(|&at| jobs.iter().find(|job| job.kernel == runs[at].kernel))
+        .map(|job| {
+            observer.note(&job.kernel, "asked about what other kernels of this run have brought");
             // Consoles are counted from one in each folder.
-            let folder = jobs[at].folder.join("newcomers");
+            let folder = job.folder.join("newcomers");
             let made = std::fs::create_dir_all(&folder).is_ok();
-            let folder = if made { folder } else { jobs[at].folder.clone() };
-            Job { folder, before: None, ..jobs[at].clone() }
+            let folder = if made { folder } else { job.folder.clone() };
+            Job { folder, before: None, ..job.clone() }
         })
         .collect();
     let answers = schedule::run_all(&setup, &again, width, observer, &|_| ());
-    for (&at, answer) in lacking.iter().zip(answers) {
-        join(&mut runs[at], answer);
-    }
+    take_in(runs, &lacking, answers);
     lacking
+}
+
+/// The places of the runs that came to their end and lack some of `newcomers`.
+fn lacking(runs: &[KernelRun], newcomers: &BTreeSet<String>) -> Vec<usize> {
+    let lacks = |run: &KernelRun| run.failure.is_none() && !missing(run, newcomers).is_empty();
+    (0..runs.len()).filter(|&at| lacks(&runs[at])).collect()
+}
+
+/// Adds each answer to the run of its kernel. After an interruption some were not asked: these are not whole, and
+/// `--resume` asks them.
+fn take_in(runs: &mut [KernelRun], lacking: &[usize], answers: Vec<KernelRun>) {
+    let mut answers: BTreeMap<String, KernelRun> =
+        answers.into_iter().map(|answer| (answer.kernel.clone(), answer)).collect();
+    for &at in lacking {
+        match answers.remove(&runs[at].kernel) {
+            Some(answer) => join(&mut runs[at], answer),
+            None => runs[at].failure = Some(NOT_ASKED.to_owned()),
+        }
+    }
 }
 
 /// The ids that some run has records of, that no table names and that was not known when it began.
@@ -64,6 +83,7 @@ fn join(run: &mut KernelRun, more: KernelRun) {
     run.records.extend(more.records.into_iter().filter(|record| !there.contains(&record.probe)));
     run.boots += more.boots;
     run.boot_retries += more.boot_retries;
+    run.asked_again.extend(more.asked_again);
     run.restored += more.restored;
     run.timing.boot_ms += more.timing.boot_ms;
     run.timing.probes_ms += more.timing.probes_ms;
@@ -88,6 +108,20 @@ mod tests {
         assert_eq!(found.iter().collect::<Vec<_>>(), ["hooks/new"]);
         assert_eq!(missing(&runs[0], &found), ["hooks/new"]);
         assert!(missing(&runs[1], &found).is_empty());
+    }
+
+    /// As after an interruption: of three kernels that are asked, the first never started.
+    #[test]
+    fn an_answer_goes_to_its_own_kernel_and_one_that_is_not_there_is_missed() {
+        let mut runs = [run("a", &["hooks/old"]), run("b", &["hooks/old"]), run("c", &["hooks/old"])];
+        let new = BTreeSet::from(["hooks/new".to_owned()]);
+        let asked = lacking(&runs, &new);
+        assert_eq!(asked, [0, 1, 2]);
+        take_in(&mut runs, &asked, vec![run("b", &["hooks/new"]), run("c", &["hooks/new"])]);
+        let counts = runs.each_ref().map(|run| run.records.len());
+        assert_eq!(counts, [1, 2, 2]);
+        assert_eq!(runs[0].failure.as_deref(), Some(NOT_ASKED));
+        assert_eq!((&runs[1].failure, &runs[2].failure), (&None, &None));
     }
 
     #[test]

@@ -46,6 +46,15 @@ impl Subject {
         }
     }
 
+    /// The file of an image without a row.
+    #[must_use]
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Row(_) => None,
+            Self::Image { path, .. } => Some(path),
+        }
+    }
+
     /// What `uname -r` must begin with; empty where nothing is promised.
     #[must_use]
     pub fn release_prefix(&self) -> String {
@@ -211,7 +220,8 @@ pub fn ids_in(runs: &[KernelRun]) -> Vec<String> {
 /// The kernels that a selection names; all rows when it names none.
 ///
 /// # Errors
-/// Bad input for a name that is neither a row nor a file, with the nearest row.
+/// Bad input for a name that is neither a row nor a file, with the nearest row; for an image whose records would have the
+/// name of a row or of another image.
 pub fn subjects(matrix: &Matrix, selection: &[String]) -> Result<Vec<Subject>, Failure> {
     if selection.is_empty() {
         return Ok(matrix.rows.iter().map(|row| Subject::Row(Box::new(row.clone()))).collect());
@@ -219,8 +229,20 @@ pub fn subjects(matrix: &Matrix, selection: &[String]) -> Result<Vec<Subject>, F
     let mut found: Vec<Subject> = Vec::new();
     for name in selection {
         let subject = subject(matrix, name)?;
-        if !found.iter().any(|other| other.name() == subject.name()) {
-            found.push(subject);
+        match found.iter().find(|other| other.name() == subject.name()) {
+            None => found.push(subject),
+            // The same one twice.
+            Some(other) if other.path() == subject.path() => {}
+            Some(other) => {
+                let path = |subject: &Subject| subject.path().map(|path| path.display().to_string());
+                let why = anyhow::anyhow!(
+                    "{} and {} are both called {}, and so would be their records; give one of them another name",
+                    path(other).unwrap_or_default(),
+                    path(&subject).unwrap_or_default(),
+                    subject.name()
+                );
+                return Err(Failure::new(exit::BAD_INPUT, why));
+            }
         }
     }
     Ok(found)
@@ -234,6 +256,14 @@ fn subject(matrix: &Matrix, name: &str) -> Result<Subject, Failure> {
             let file = path.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
             // Snapshot files list kernels by name: no spaces, no commas.
             let name = file.replace([' ', ','], "_");
+            if matrix.row(&name).is_ok() {
+                let why = anyhow::anyhow!(
+                    "the image {} is called as the row {name} of the matrix, and its records would be taken for that \
+                     row's; give it another name",
+                    path.display()
+                );
+                return Err(Failure::new(exit::BAD_INPUT, why));
+            }
             let path = path.canonicalize().map_err(|error| Failure::new(exit::BAD_INPUT, error))?;
             Ok(Subject::Image { name, path })
         }
@@ -345,6 +375,26 @@ mod tests {
         }
         let failure = check_releases(&matrix, &run("6.12", "6.1.0-49-cloud")).unwrap_err();
         assert!(failure.to_string().contains("6.1.0-49-cloud, and the row promises 6.12.*"), "{failure}");
+    }
+
+    #[test]
+    fn images_that_would_have_one_name_in_records_are_refused() {
+        let text = "kernels:\n  - {name: \"7.3\", path: vmlinuz, lsm: bpf}\n";
+        let matrix = Matrix::parse(text, Path::new("matrix.yaml")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let image = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "").unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (old, new, row) = (image("old/bzImage"), image("new/bzImage"), image("builds/7.3"));
+        assert_eq!(subjects(&matrix, &[old.clone(), old.clone(), "7.3".into()]).unwrap().len(), 2);
+        for (given, words) in [(vec![old, new], "are both called bzImage"), (vec![row], "as the row 7.3")] {
+            let failure = subjects(&matrix, &given).unwrap_err();
+            assert_eq!(failure.code, exit::BAD_INPUT);
+            assert!(failure.to_string().contains(words), "{failure}");
+        }
     }
 
     #[rstest]

@@ -1,13 +1,16 @@
 //! `conform run`: everything, from a selection to an exit code.
 
-use super::environment::{Environment, RunFolder, images, jobs};
+use super::environment::{Environment, images, jobs};
+use super::folder::RunFolder;
+use super::judge::{compare_with_rows, exit_code, note_what_is_lacking};
+use super::manifest::{self, Manifest, Options, not_for_snapshots};
 use super::newcomers;
-use super::project::{Project, Subject, check_releases, ids_in, known, probe_globs, probe_infos, subjects};
-use super::resume::{self, Manifest, Options, Resumed};
+use super::project::{Project, Subject, ids_in, probe_globs, probe_infos, subjects};
+use super::proposals::{accept, left_over, propose};
+use super::resume::Resumed;
 use super::teller::Teller;
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
-use crate::facts::Version;
 use crate::interrupt;
 use crate::matrix::{Matrix, Row, Source};
 use crate::model::{FORMAT, ImageFacts, KernelRun};
@@ -18,21 +21,20 @@ use crate::run::schedule;
 use crate::run::setup::Job;
 use crate::run::shard::Shard;
 use crate::run::took::Took;
-use crate::snapshot::{Cell, Ci, Comparison, Verdict, compare};
+use crate::snapshot::{Ci, Comparison};
 use nix::sys::signal::Signal;
 use probes::protocol::Part;
 use probes::record::Outcome;
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A run that has come to its end.
 pub struct Finished {
     /// The kernels, in the order of the selection.
     pub runs: Vec<KernelRun>,
-    /// Where the raw records are.
-    pub folder: PathBuf,
+    /// Where the raw records are; nobody else writes there until this is dropped.
+    folder: RunFolder,
     /// Records that could not be written to the folder, one sentence each.
     pub not_kept: Vec<String>,
     /// Rows of the matrix that nobody named and that have no image here: their name, and why.
@@ -51,20 +53,36 @@ pub(super) fn run(project: &Project, options: &RunOptions, progress: &Progress) 
     let resumed =
         options.resume.as_ref().map(|folder| Resumed::open(project, folder.as_deref())).transpose()?;
     let options = resumed.as_ref().map_or_else(|| Ok(options.clone()), |it| it.options(options))?;
+    if options.accept
+        && let Some(why) = not_for_snapshots(&options.machine)
+    {
+        let why = anyhow::anyhow!("--accept is refused with {why}: snapshots are of the usual machine");
+        return Err(Failure::new(exit::BAD_INPUT, why));
+    }
     let selection = Selection { shard: options.shard, ..options.selection.clone() };
     let place = resumed.as_ref().map_or(Place::New(options.run_dir.as_deref()), Place::Resumed);
     let finished = run_in(project, &selection, &options.machine, place, false, progress)?;
-    let comparison = compare_with_rows(project, &matrix, &finished.runs)?;
+    let mut comparison = compare_with_rows(project, &matrix, &finished.runs)?;
     report(project, &matrix, &finished, &comparison, options.format)?;
-    keep_proposals(project, &matrix, &finished.runs, &comparison, options.accept)?;
+    if options.accept {
+        accept(project, &matrix, &finished.runs)?;
+        // Images have no snapshots, and what did not run or is stale is not accepted: that is still to be seen to.
+        comparison = compare_with_rows(project, &matrix, &finished.runs)?;
+        if !comparison.all_matched() {
+            progress.say("accept", &left_over(&comparison));
+        }
+    } else if Ci::from_env() == Ci::No && !comparison.all_matched() {
+        propose(project, &matrix, &finished.runs, &options.machine, progress)?;
+    }
     for sentence in &finished.not_kept {
         progress.say("records", sentence);
     }
-    let code = exit_code(&finished.runs, &comparison, options.accept);
+    let code = exit_code(&finished.runs, &comparison);
     Ok(if finished.not_kept.is_empty() { code } else { exit::INFRASTRUCTURE })
 }
 
-/// Makes everything ready, boots the kernels, and writes their records to the run folder as they come.
+/// Makes everything ready, boots the kernels, and writes their records to the folder `folder`, which is emptied first: one
+/// that the conformance tests use again and again, and whose records may be accepted.
 ///
 /// # Errors
 /// [`Failure`], when nothing can be run; a kernel that fails by itself is in the result.
@@ -72,27 +90,29 @@ pub fn prepare_and_run(
     project: &Project,
     selection: &Selection,
     options: &MachineOptions,
-    run_dir: Option<&Path>,
-    detail: bool,
+    folder: &Path,
     progress: &Progress,
 ) -> Result<Finished, Failure> {
-    run_in(project, selection, options, Place::Apart(run_dir), detail, progress)
+    run_in(project, selection, options, Place::Test(folder), false, progress)
 }
 
 /// Where records go.
 #[derive(Clone, Copy)]
 pub(super) enum Place<'a> {
-    /// A folder, or one named after the time.
+    /// A folder, or one named after the time: this becomes the last run, which `accept` takes.
     New(Option<&'a Path>),
-    /// The same, of a run that another verb makes for itself and that nobody resumes.
-    Apart(Option<&'a Path>),
-    /// A folder, of a run under conditions that are not for snapshots.
-    Soak(&'a Path),
+    /// A folder that is emptied, of a run of a test.
+    Test(&'a Path),
+    /// A folder that is emptied, of a run that another verb makes for itself: nobody accepts or resumes it.
+    Apart(&'a Path),
     /// The folder of a run that goes on.
     Resumed(&'a Resumed),
 }
 
-/// See [`prepare_and_run`].
+/// Makes everything ready, boots the kernels, and writes their records to a folder as they come.
+///
+/// # Errors
+/// As [`prepare_and_run`].
 pub(super) fn run_in(
     project: &Project,
     selection: &Selection,
@@ -126,9 +146,9 @@ pub(super) fn run_in(
         progress.say(kernel, &format!("not run: {why}"));
     }
     let folder = match place {
-        Place::New(asked) | Place::Apart(asked) => RunFolder::make(project, asked)?,
-        Place::Soak(folder) => RunFolder::make(project, Some(folder))?,
-        Place::Resumed(resumed) => RunFolder { path: resumed.folder.clone() },
+        Place::New(asked) => RunFolder::make(project, asked)?,
+        Place::Test(folder) | Place::Apart(folder) => RunFolder::emptied(project, folder)?,
+        Place::Resumed(resumed) => RunFolder::take(&resumed.folder)?,
     };
     let share = shares(subjects, selection.shard);
     if share.is_empty() {
@@ -155,13 +175,13 @@ pub(super) fn run_in(
         );
         return Err(Failure::new(exit::NOTHING_SELECTED, why));
     }
-    if !matches!(place, Place::Soak(_)) {
+    if matches!(place, Place::New(_) | Place::Resumed(_)) {
         folder.becomes_last(project);
     }
     if runs.iter().all(|run| run.failure.is_none()) && not_kept.is_empty() {
         folder.is_finished(project);
     }
-    Ok(Finished { runs, folder: folder.path, not_kept, not_run, took: started.elapsed() })
+    Ok(Finished { runs, folder, not_kept, not_run, took: started.elapsed() })
 }
 
 /// Takes out the rows for which there is a reason: those that are built from sources and have not been built here, because
@@ -235,8 +255,8 @@ fn begin(
 ) -> Result<Ready, Failure> {
     let manifest = Manifest::of(options, &environment.setup, &ready.jobs, &ready.failed)?;
     match place {
-        Place::New(_) => manifest.begin(&folder.path)?,
-        Place::Apart(_) | Place::Soak(_) => {}
+        Place::New(_) | Place::Test(_) => manifest.begin(&folder.path)?,
+        Place::Apart(_) => {}
         Place::Resumed(resumed) => resumed.go_on(&manifest, &mut ready.jobs)?,
     }
     Ok(ready)
@@ -273,6 +293,10 @@ fn run_jobs(
             write(&runs[at]);
         }
     }
+    let setup = &environment.setup;
+    for at in note_what_is_lacking(&setup.known, &setup.select, &jobs, &mut runs)? {
+        write(&runs[at]);
+    }
     if let Some(signal) = interrupt::asked()
         && let Some(failure) = interrupted(signal, &jobs, &runs, folder)
     {
@@ -308,7 +332,7 @@ fn interrupted(signal: Signal, jobs: &[Job], runs: &[KernelRun], folder: &RunFol
         list(&in_part),
         list(&not_begun),
     );
-    if folder.path.join(resume::FILE).exists() {
+    if folder.path.join(manifest::FILE).exists() {
         text += &format!("\nto go on: cargo conform run --resume {path}");
     }
     let why = anyhow::anyhow!(text);
@@ -344,64 +368,6 @@ fn in_short(run: &KernelRun) -> String {
     )
 }
 
-/// Compares runs with the snapshots. An image without a row is compared with the row of its series, or with the
-/// newest row that is older.
-///
-/// # Errors
-/// When the snapshots cannot be read, or a run is not the kernel's whose name it has.
-pub fn compare_with_rows(
-    project: &Project,
-    matrix: &Matrix,
-    runs: &[KernelRun],
-) -> Result<Comparison, Failure> {
-    check_releases(matrix, runs)?;
-    let known = known(matrix, &project.dynamic_ids()?, runs);
-    let mut as_rows = runs.to_vec();
-    for run in &mut as_rows {
-        if let Some(row) = row_for(matrix, run) {
-            run.kernel = row;
-        }
-    }
-    let mut comparison = compare(&project.store(), &as_rows, &known)?;
-    // Back to the names that the user gave.
-    let (stale, judged): (Vec<_>, Vec<_>) =
-        comparison.cells.drain(..).partition(|cell| matches!(cell.verdict, Verdict::Stale { .. }));
-    let judged: BTreeMap<(&str, &str), &Verdict> =
-        judged.iter().map(|cell| ((cell.kernel.as_str(), cell.probe.as_str()), &cell.verdict)).collect();
-    let mut cells = Vec::new();
-    for (run, as_row) in runs.iter().zip(&as_rows) {
-        for record in &run.records {
-            if let Some(verdict) = judged.get(&(as_row.kernel.as_str(), record.probe.as_str())) {
-                cells.push(Cell {
-                    probe: record.probe.clone(),
-                    kernel: run.kernel.clone(),
-                    verdict: (*verdict).clone(),
-                });
-            }
-        }
-    }
-    cells.extend(stale);
-    Ok(Comparison { cells })
-}
-
-/// The row that an image without one is compared with, by its release.
-fn row_for(matrix: &Matrix, run: &KernelRun) -> Option<String> {
-    if matrix.rows.iter().any(|row| row.name == run.kernel) {
-        return None;
-    }
-    let release = &run.facts.as_ref()?.release;
-    let version = |text: &str| {
-        let mut numbers =
-            text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-    };
-    let wanted = version(release);
-    // Of one version's rows the one that is called by it: a flavour is a particular build.
-    let plain = || matrix.rows.iter().filter(|row| Version::of_flavour(&row.name).is_none());
-    let older = plain().filter(|row| version(&row.name) <= wanted);
-    older.max_by_key(|row| version(&row.name)).or(plain().next()).map(|row| row.name.clone())
-}
-
 fn report(
     project: &Project,
     matrix: &Matrix,
@@ -428,7 +394,7 @@ fn report(
                     names.join(" ")
                 ));
             }
-            let folder = finished.folder.strip_prefix(&project.root).unwrap_or(&finished.folder);
+            let folder = finished.folder.path.strip_prefix(&project.root).unwrap_or(&finished.folder.path);
             super::print(&format!(
                 "{:.1} s in all; raw records in {}",
                 finished.took.as_secs_f64(),
@@ -439,42 +405,6 @@ fn report(
         Format::Junit => super::print(&junit::render(material).map_err(|error| broken(error.to_string()))?),
     }
     Ok(())
-}
-
-/// Writes what differs where `cargo insta review` finds it, or accepts it. Only rows have snapshots.
-fn keep_proposals(
-    project: &Project,
-    matrix: &Matrix,
-    runs: &[KernelRun],
-    comparison: &Comparison,
-    accept: bool,
-) -> Result<(), Failure> {
-    let store = project.store();
-    let known = known(matrix, &project.dynamic_ids()?, runs);
-    let mut rows: Vec<KernelRun> =
-        runs.iter().filter(|run| known.matrix.contains(&run.kernel)).cloned().collect();
-    for run in &mut rows {
-        // The hidden family has no snapshots.
-        run.records.retain(|record| known.questions.contains_key(&record.probe));
-    }
-    if accept {
-        let changed = store.accept_runs(&rows, &known, |_, _| true)?;
-        super::print(&format!("accepted: {} snapshot files changed", changed.len()));
-    } else if Ci::from_env() == Ci::No && !comparison.all_matched() {
-        store.propose(&rows, &known)?;
-    }
-    Ok(())
-}
-
-/// A kernel that could not be run comes first: what it would have said is not known.
-pub(super) fn exit_code(runs: &[KernelRun], comparison: &Comparison, accepted: bool) -> u8 {
-    if runs.iter().any(|run| run.failure.is_some()) {
-        exit::INFRASTRUCTURE
-    } else if comparison.all_matched() || accepted {
-        exit::OK
-    } else {
-        exit::MISMATCH
-    }
 }
 
 #[cfg(test)]

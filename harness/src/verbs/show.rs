@@ -1,7 +1,7 @@
 //! `conform show PROBE`: the program as it was submitted and as the kernel keeps it, the verifier's log, the record.
 
 use super::project::Project;
-use super::run::prepare_and_run;
+use super::run::{Place, run_in};
 use crate::cli::{Format, Selection, ShowOptions};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
@@ -64,7 +64,7 @@ pub(super) fn show(project: &Project, options: &ShowOptions, progress: &Progress
     let selection =
         Selection { kernels: options.kernels.clone(), probes: vec![options.probe.clone()], shard: None };
     let folder = project.work_folder().join("show");
-    let finished = prepare_and_run(project, &selection, &options.machine, Some(&folder), true, progress)?;
+    let finished = run_in(project, &selection, &options.machine, Place::Apart(&folder), true, progress)?;
     let Some(probe) =
         finished.runs.iter().flat_map(|run| &run.records).map(|record| record.probe.clone()).next()
     else {

@@ -6,10 +6,12 @@
 
 mod tally;
 
+use super::folder::RunFolder;
 use super::project::Project;
 use super::run::{Place, run_in};
 use crate::cli::{Format, MachineOptions, SoakOptions};
 use crate::exit::{self, Failure};
+use crate::model::KernelRun;
 use crate::progress::Progress;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -28,6 +30,8 @@ struct Document {
     schema: u32,
     /// What the runs' orders come from; `--seed` gives the same again.
     seed: u64,
+    /// The kernels, in the order of the first run.
+    kernels: Vec<String>,
     /// The runs that came to their end.
     runs: Vec<Round>,
     /// Records that were compared, of all runs together.
@@ -53,8 +57,14 @@ struct Round {
     load: bool,
     /// Records.
     records: usize,
-    /// Boots that were lost and repeated.
+    /// Machines that were booted; a state that is not there or cannot be used makes one of a run without `--cold`.
+    booted: u32,
+    /// Machines that were restored.
+    restored: u32,
+    /// Boots that brought nothing and were repeated.
     boot_retries: u32,
+    /// Probes that were asked again because their machine was ended from outside.
+    asked_again: usize,
     /// Wall-clock time.
     seconds: f64,
 }
@@ -70,9 +80,21 @@ impl Round {
             cpus: 1 + at / 2 % 2,
             load: at / 4 % 2 == 1,
             records: 0,
+            booted: 0,
+            restored: 0,
             boot_retries: 0,
+            asked_again: 0,
             seconds: 0.0,
         }
+    }
+
+    /// Counts what came of one kernel.
+    fn add(&mut self, run: &KernelRun) {
+        self.records += run.records.len();
+        self.booted += run.boots.saturating_sub(run.restored);
+        self.restored += run.restored;
+        self.boot_retries += run.boot_retries;
+        self.asked_again += run.asked_again.len();
     }
 }
 
@@ -81,11 +103,13 @@ pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let seed = options.seed.unwrap_or(now.as_secs());
     progress.say("soak", &format!("{} runs, --seed {seed}", options.runs));
+    // One soak at a time, which begins with nothing of the last one's.
+    let folder = RunFolder::emptied(project, &project.work_folder().join("soak"))?;
     let mut tally = Tally::default();
     let mut rounds = Vec::new();
     let mut interrupted = false;
     for number in 1..=options.runs {
-        match round(project, options, Round::planned(number, seed), &mut tally, progress) {
+        match round(project, options, &folder, Round::planned(number, seed), &mut tally, progress) {
             Ok(round) => rounds.push(round),
             // What was seen until then is worth reporting.
             Err(failure) if failure.code == exit::INTERRUPTED => {
@@ -103,8 +127,8 @@ pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress
         (false, true, false) => exit::MISMATCH,
         (false, true, true) => exit::OK,
     };
-    let (records, failures) = (tally.records, tally.failures);
-    let document = Document { schema: SCHEMA, seed, runs: rounds, records, differences, failures };
+    let Tally { kernels, records, failures, .. } = tally;
+    let document = Document { schema: SCHEMA, seed, kernels, runs: rounds, records, differences, failures };
     match options.format {
         Format::Table => super::print(&in_words(&document)),
         Format::Json => {
@@ -121,6 +145,7 @@ pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress
 fn round(
     project: &Project,
     options: &SoakOptions,
+    folder: &RunFolder,
     mut round: Round,
     tally: &mut Tally,
     progress: &Progress,
@@ -136,14 +161,13 @@ fn round(
         bring: None,
     };
     progress.say("soak", &format!("run {}: {}", round.number, conditions(&round)));
-    let folder = project.work_folder().join("soak").join(round.number.to_string());
+    let folder = folder.path.join(round.number.to_string());
     let started = Instant::now();
     let _load = round.load.then(Load::start);
-    let finished = run_in(project, &options.selection, &machine, Place::Soak(&folder), false, progress)?;
+    let finished = run_in(project, &options.selection, &machine, Place::Apart(&folder), false, progress)?;
     round.seconds = started.elapsed().as_secs_f64();
     for run in &finished.runs {
-        round.records += run.records.len();
-        round.boot_retries += run.boot_retries;
+        round.add(run);
         tally.add(round.number, run);
     }
     Ok(round)
@@ -152,7 +176,7 @@ fn round(
 fn conditions(round: &Round) -> String {
     format!(
         "{}, {} processor{}, {}, --shuffle {}",
-        if round.cold { "booted" } else { "restored" },
+        if round.cold { "to be booted" } else { "to be restored" },
         round.cpus,
         if round.cpus == 1 { "" } else { "s" },
         if round.load { "host busy" } else { "host as it is" },
@@ -192,26 +216,32 @@ fn in_words(document: &Document) -> String {
     table.set_header([
         "run",
         "machines",
+        "booted",
+        "restored",
         "processors",
         "host",
         "--shuffle",
         "records",
         "boots repeated",
+        "asked again",
         "seconds",
     ]);
     for round in &document.runs {
         table.add_row([
             round.number.to_string(),
-            if round.cold { "booted" } else { "restored" }.to_owned(),
+            if round.cold { "--cold" } else { "kept" }.to_owned(),
+            round.booted.to_string(),
+            round.restored.to_string(),
             round.cpus.to_string(),
             if round.load { "busy" } else { "as it is" }.to_owned(),
             round.order.to_string(),
             round.records.to_string(),
             round.boot_retries.to_string(),
+            round.asked_again.to_string(),
             format!("{:.1}", round.seconds),
         ]);
     }
-    for column in [0, 2, 4, 5, 6, 7] {
+    for column in [0, 2, 3, 4, 6, 7, 8, 9, 10] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -225,10 +255,11 @@ fn in_words(document: &Document) -> String {
         text += &format!("{broken}\n");
     }
     text + &format!(
-        "--seed {}: {} records of {} runs compared; probes on a kernel whose record was not always the same: {}\n",
+        "--seed {}: {} records of {} runs on {} compared; probes on a kernel whose record was not always the same: {}\n",
         document.seed,
         document.records,
         document.runs.len(),
+        document.kernels.join(" "),
         document.differences.len()
     )
 }
@@ -237,6 +268,30 @@ fn in_words(document: &Document) -> String {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    /// What was planned is one thing, and what there was another.
+    #[test]
+    fn machines_are_counted_as_they_were() {
+        let run = KernelRun {
+            boots: 5,
+            restored: 2,
+            boot_retries: 1,
+            asked_again: vec!["a/b".into()],
+            ..KernelRun::default()
+        };
+        let mut round = Round::planned(1, 7);
+        round.add(&run);
+        round.add(&run);
+        assert!(!round.cold);
+        assert_eq!((round.booted, round.restored, round.boot_retries, round.asked_again), (6, 4, 2, 2));
+        let (seed, kernels) = (7, vec!["6.1".to_owned(), "7.3".to_owned()]);
+        let (runs, differences, failures) = (vec![round], Vec::new(), Vec::new());
+        let text =
+            in_words(&Document { schema: SCHEMA, seed, kernels, runs, records: 0, differences, failures });
+        assert!(text.contains("0 records of 1 runs on 6.1 7.3 compared"), "{text}");
+        let words: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(words, ["1", "kept", "6", "4", "1", "as", "it", "is", "7", "0", "2", "2", "0.0"]);
+    }
 
     #[test]
     fn eight_runs_go_through_all_conditions_in_eight_orders() {

@@ -35,6 +35,13 @@ impl Copy {
         self.folder.path().join(name)
     }
 
+    /// Accepts a run folder, as a person would.
+    fn accept(&self, run: &Path) -> Output {
+        let mut command = conform();
+        command.env("CARGO_MANIFEST_DIR", self.path("harness")).env_remove("CI");
+        command.arg("accept").arg("--run-dir").arg(run).output().unwrap()
+    }
+
     /// Joins a run folder, which compares it.
     fn compare(&self, run: &Path) -> Output {
         conform().env("CARGO_MANIFEST_DIR", self.path("harness")).arg("merge").arg(run).output().unwrap()
@@ -64,6 +71,36 @@ fn bpf_left_out_of_lsm_is_a_named_difference(#[values(OLD, NEW)] kernel: &str) {
             "-result: done at read, accepted, fired, denied",
         ],
     );
+}
+
+/// A row and an image that is compared with it are two kernels, and a difference in either is one.
+#[test]
+fn an_image_and_its_row_are_compared_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("mine");
+    std::fs::copy(image_of(NEW), &image).unwrap();
+    let kernels = format!("{},{NEW}", image.display());
+    let records = folder.path().join("run");
+    let mut command = conform();
+    command.args(["run", "--kernel", &kernels, "--probe", PROBE, "--vmm", "qemu", "--format", "json"]);
+    let output = command.arg("--run-dir").arg(&records).output().unwrap();
+    must_end(&output, 0, &[]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names: Vec<&str> =
+        document["kernels"].as_array().unwrap().iter().map(|it| it["kernel"].as_str().unwrap()).collect();
+    assert_eq!(names, [NEW, "mine"]);
+    for name in names {
+        let file = records.join(name).join("kernel.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut other: Value = serde_json::from_str(&text).unwrap();
+        let cases = other["records"][0]["cases"].as_array_mut().unwrap();
+        let case = cases.iter_mut().find(|case| case["denied"] == true).unwrap();
+        case["denied"] = false.into();
+        std::fs::write(&file, other.to_string()).unwrap();
+        let output = conform().arg("merge").arg(&records).output().unwrap();
+        must_end(&output, 1, &[&format!("{PROBE} on {name}: differs from the snapshot")]);
+        std::fs::write(&file, text).unwrap();
+    }
 }
 
 /// A row that is named after a version promises it, wherever its image comes from.
@@ -105,6 +142,12 @@ fn records_snapshots_and_names_that_were_changed_are_found_out() {
 
     let output = with(&|run| run["facts"]["release"] = "5.10.0-32-cloud-amd64".into());
     must_end(&output, 2, &["wrong kernel", "5.10.0-32-cloud-amd64", "nothing was compared"]);
+    let snapshot = || std::fs::read(copy.path("snapshots/example/file_mprotect.snap")).unwrap();
+    let before = snapshot();
+    must_end(&copy.accept(folder.path()), 2, &["wrong kernel", "5.10.0-32-cloud-amd64"]);
+    with(&|run| run["image"]["sha256"] = "0".repeat(64).into());
+    must_end(&copy.accept(folder.path()), 2, &[&format!("the records of {NEW} come from another image")]);
+    assert_eq!(snapshot(), before);
 
     with(&|_| ());
     let store = Store::new(copy.path("snapshots"), Ci::No);

@@ -148,10 +148,36 @@ pub(super) fn key(row: &Row) -> String {
     format!("built-{}", row.name)
 }
 
-/// Whether an entry still is what the row's fragments ask for.
+/// How an entry begins to say that it was built from a tree that somebody gave, and not from the row's archive.
+const TREE: &str = "a source tree, digest ";
+
+/// Whether an entry still is what the row asks for: its fragments, and its archive, unless a tree was given instead.
 pub(super) fn is_current(entry: &Entry, archive: &Archive) -> Result<bool, FragmentError> {
     let wishes = Wishes::read(&archive.fragments)?;
-    Ok(entry.meta.built.as_ref().is_some_and(|facts| facts.fragments == wishes.digest()))
+    Ok(entry.meta.built.as_ref().is_some_and(|facts| {
+        let of_row = facts.origin == origin(archive) || facts.origin.starts_with(TREE);
+        of_row && facts.fragments == wishes.digest()
+    }))
+}
+
+/// What an entry says of its sources when they are the row's archive.
+fn origin(archive: &Archive) -> String {
+    match &archive.origin {
+        Origin::Tarball { url, sha256 } => format!("{url} sha256:{sha256}"),
+        package @ Origin::Debian(_) => format!("Debian's {package}"),
+    }
+}
+
+/// The sentence that says that another release was built than the row's records are of.
+pub(super) fn substituted(entry: &Entry, archive: &Archive) -> Option<String> {
+    let built = &entry.meta.built.as_ref()?.release;
+    (!is_release(built, archive.measured()))
+        .then(|| format!("built from sources of {built}, where the snapshots are of {}", archive.measured()))
+}
+
+/// Whether a tree of release `found` is of release `wanted`, which may leave out a last `.0`.
+fn is_release(found: &str, wanted: &str) -> bool {
+    found == wanted || found == format!("{wanted}.0")
 }
 
 impl Order<'_> {
@@ -168,14 +194,11 @@ impl Order<'_> {
         let (tree, origin) = match self.source {
             Some(path) => {
                 let tree = Tree::open(path)?;
-                let origin = format!("a source tree, digest {}", tree.digest()?);
+                let origin = format!("{TREE}{}", tree.digest()?);
                 (tree, origin)
             }
             None => {
-                let origin = match &archive.origin {
-                    Origin::Tarball { url, sha256 } => format!("{url} sha256:{sha256}"),
-                    package @ Origin::Debian(_) => format!("Debian's {package}"),
-                };
+                let origin = origin(archive);
                 if let Some(entry) = self.kept(&origin, &wishes, &tools)? {
                     return Ok(Built { entry, fresh: false });
                 }
@@ -210,7 +233,7 @@ impl Order<'_> {
             return Err(BuildError::OtherSeries { name, wanted: format!("linux {series}"), found });
         }
         let found = tree.release.to_string();
-        if found != wanted && found != format!("{wanted}.0") {
+        if !is_release(&found, wanted) {
             let measured = archive.measured();
             let text = format!(
                 "the tree is {found}, where the row's archive is {wanted}; the records in the snapshots are of {measured}"

@@ -1,7 +1,7 @@
 //! Kernels from the cache and from paths; nothing here asks a network.
 
 use super::*;
-use crate::provision::entry::Meta;
+use crate::provision::entry::{BuildFacts, Meta};
 use crate::provision::image::fake_image;
 
 fn matrix_row(lsm_and_source: &str) -> Row {
@@ -91,4 +91,36 @@ fn a_row_of_sources_says_how_it_is_built() {
     assert!(matches!(error, KernelError::NotBuilt { .. }));
     assert!(error.to_string().contains("kernels build"), "{error}");
     assert!(matches!(status(&row, &cache), Status::Unavailable { .. }));
+}
+
+/// An image built from another archive than the row has now is not the row's; a tree that somebody gave is, and is said where
+/// it is of another release.
+#[test]
+fn a_built_image_is_the_rows_archives_or_a_trees_and_says_which_release() {
+    let (_dir, cache) = cache();
+    let row = |release: &str| {
+        let sha256 = "0".repeat(64);
+        matrix_row(&format!(
+            "lsm: bpf, archive: {{url: 'https://h/linux-{release}.tar.xz', sha256: {sha256}}}"
+        ))
+    };
+    let put = |origin: &str| {
+        let temp = cache.temp_dir().unwrap();
+        std::fs::write(temp.path().join("vmlinuz"), fake_image(4096)).unwrap();
+        std::fs::write(temp.path().join("config"), "CONFIG_BPF_LSM=y\n").unwrap();
+        let fragments = crate::provision::build::fragments::Wishes::read(&[]).unwrap().digest();
+        let (release, origin) = ("5.15.100".to_owned(), origin.to_owned());
+        let built = Some(BuildFacts { release, origin, fragments, ..BuildFacts::default() });
+        Entry::publish(&cache, &cache_key(&row("5.15.100")), temp, Meta { built, ..Meta::default() })
+            .unwrap();
+    };
+    let facts = |release: &str| ensure(&row(release), &cache, &Progress::silent(), true);
+    put(&format!("https://h/linux-5.15.100.tar.xz sha256:{}", "0".repeat(64)));
+    assert_eq!(facts("5.15.100").unwrap().substituted, None);
+    assert!(matches!(facts("5.15.209"), Err(KernelError::Outdated { .. })));
+    assert!(unbuilt(&row("5.15.209"), &cache).unwrap().contains("another archive"));
+    put("a source tree, digest 00");
+    assert_eq!(facts("5.15.100").unwrap().substituted, None);
+    let said = facts("5.15.209").unwrap().substituted.unwrap();
+    assert_eq!(said, "built from sources of 5.15.100, where the snapshots are of 5.15.209");
 }

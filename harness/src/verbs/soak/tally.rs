@@ -16,6 +16,8 @@ pub(super) struct Tally {
     forms: BTreeMap<(String, String), Forms>,
     /// The runs that came to their end on a kernel.
     whole: BTreeMap<String, Vec<u32>>,
+    /// The kernels, in the order in which they came.
+    pub(super) kernels: Vec<String>,
     /// Records that were compared.
     pub(super) records: usize,
     /// Kernels that could not be run to their end.
@@ -58,6 +60,9 @@ struct Form {
 impl Tally {
     /// Takes in what run `number` has recorded on one kernel.
     pub(super) fn add(&mut self, number: u32, run: &KernelRun) {
+        if !self.kernels.contains(&run.kernel) {
+            self.kernels.push(run.kernel.clone());
+        }
         if let Some(why) = &run.failure {
             let (kernel, why) = (run.kernel.clone(), why.clone());
             self.failures.push(Broken { run: number, kernel, why });
@@ -108,11 +113,30 @@ impl Tally {
 
 fn diff(probe: &str, usual: Option<&Normal>, form: Option<&Normal>) -> Result<String, SnapshotError> {
     match (usual, form) {
-        (Some(usual), Some(form)) => Ok(difference(probe, usual, form)?.unwrap_or_default()),
+        (Some(usual), Some(form)) if usual == form => Ok(String::new()),
+        // Differences are looked for case by case, so this one leaves none.
+        (Some(usual), Some(form)) => {
+            Ok(difference(probe, usual, form)?.unwrap_or_else(|| another_order(usual, form)))
+        }
         (Some(_), None) => Ok("there is no record\n".to_owned()),
         (None, Some(_)) => Ok("there is a record\n".to_owned()),
         (None, None) => Ok(String::new()),
     }
+}
+
+/// The same cases, or warnings, in another order.
+fn another_order(usual: &Normal, form: &Normal) -> String {
+    let names =
+        |normal: &Normal| -> Vec<String> { normal.cases.iter().map(|case| case.name.clone()).collect() };
+    let (was, is) = (names(usual), names(form));
+    let list = |names: &[String]| names.join(", ");
+    let first = was.iter().zip(&is).position(|(one, other)| one != other).unwrap_or(0);
+    format!(
+        "the same cases in another order, from the {} on: {}; in most runs: {}\n",
+        first + 1,
+        list(is.get(first..).unwrap_or_default()),
+        list(was.get(first..).unwrap_or_default())
+    )
 }
 
 impl Difference {
@@ -160,6 +184,24 @@ mod tests {
         let words = found[0].in_words();
         assert!(words.starts_with("a/b on k: otherwise in 1 of 3 runs (2)"), "{words}");
         assert!(words.contains('y'), "{words}");
+    }
+
+    #[test]
+    fn another_order_of_the_same_cases_is_told_as_that() {
+        use probes::record::{End, Phase};
+        let run = |names: [&str; 3]| {
+            let mut run = run(&[("a/b", "x")], None);
+            let case = |name| crate::report::made_up::case(name, Phase::Read, End::Done, [None; 3]);
+            run.records[0].cases = names.map(case).into();
+            run
+        };
+        let mut tally = Tally::default();
+        tally.add(1, &run(["a", "b", "c"]));
+        tally.add(2, &run(["a", "c", "b"]));
+        tally.add(3, &run(["a", "b", "c"]));
+        let words = tally.differences().unwrap()[0].in_words();
+        let order = "the same cases in another order, from the 2 on: c, b; in most runs: b, c\n";
+        assert!(words.ends_with(order), "{words}");
     }
 
     #[test]
