@@ -64,6 +64,8 @@ fn join(run: &mut KernelRun, more: KernelRun) {
     run.records.extend(more.records.into_iter().filter(|record| !there.contains(&record.probe)));
     run.boots += more.boots;
     run.boot_retries += more.boot_retries;
+    run.lost_between.extend(more.lost_between);
+    run.warned_between.extend(more.warned_between);
     run.restored += more.restored;
     run.timing.boot_ms += more.timing.boot_ms;
     run.timing.probes_ms += more.timing.probes_ms;
