@@ -49,6 +49,24 @@ impl Timing {
     }
 }
 
+/// What happened while no probe was under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Between {
+    /// The probe that had ended last in that boot; `None` before the first.
+    pub after: Option<String>,
+    /// The kernel's words, or ours.
+    pub what: String,
+}
+
+impl std::fmt::Display for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.after {
+            Some(probe) => write!(f, "after {probe}: {}", self.what),
+            None => write!(f, "before the first probe: {}", self.what),
+        }
+    }
+}
+
 /// One kernel's part of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KernelRun {
@@ -76,6 +94,12 @@ pub struct KernelRun {
     /// Probes that were asked again because their machine was ended from outside.
     #[serde(default)]
     pub asked_again: Vec<String>,
+    /// Machines that came up and were lost while no probe was under way: no record is theirs.
+    #[serde(default)]
+    pub lost_between: Vec<Between>,
+    /// Kernel warnings that came while no probe was under way.
+    #[serde(default)]
+    pub warned_between: Vec<Between>,
     /// Where the time went.
     pub timing: Timing,
     /// The records, in the order in which the guest sent them; probes that did not run are among them as such.

@@ -256,6 +256,11 @@ impl GuestEnd {
         self.region.head().fetch_sub(5, Ordering::Release);
     }
 
+    /// From now on waits no longer than this for room.
+    pub(crate) const fn be_patient_for(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// Shows the harness that the guest is alive.
     pub fn beat(&self) {
         self.region.heartbeat().fetch_add(1, Ordering::Relaxed);
@@ -267,11 +272,15 @@ impl GuestEnd {
         self.notes().clear();
     }
 
-    /// Takes what the probe's process has noted since the last time.
-    pub fn take_notes(&mut self) -> Vec<u8> {
-        let notes = self.region.notes();
+    /// What the probe's process has noted since [`GuestEnd::forget_notes`].
+    #[must_use]
+    pub fn noted(&self) -> Vec<u8> {
+        self.region.notes()
+    }
+
+    /// Empties the notes, once they are passed on: until then the harness finds them there if the machine is lost.
+    pub fn forget_notes(&mut self) {
         self.notes().clear();
-        notes
     }
 
     /// The notes, for the probe's process, which inherits them.
@@ -379,9 +388,12 @@ impl HostEnd {
         if head == tail {
             return Ok(None);
         }
-        if tail > STREAM_MAX || self.messages >= MESSAGES_MAX || self.cases > CASES_MAX {
+        let too_much = || {
             let limits = format!("{STREAM_MAX} bytes, {MESSAGES_MAX} messages, {CASES_MAX} cases of a probe");
-            return Err(corrupt(format!("more than a guest may send ({limits})")));
+            Err(corrupt(format!("more than a guest may send ({limits})")))
+        };
+        if tail > STREAM_MAX || self.messages >= MESSAGES_MAX {
+            return too_much();
         }
         let there = head.wrapping_sub(tail);
         if there > RING_BYTES as u64 || there < FRAME_HEAD as u64 {
@@ -402,6 +414,9 @@ impl HostEnd {
             return Err(corrupt("wrong checksum".into()));
         }
         let message = serde_json::from_slice(&payload).map_err(|error| corrupt(error.to_string()))?;
+        if matches!(message, Message::Case { .. }) && self.cases >= CASES_MAX {
+            return too_much();
+        }
         self.taken = tail + (FRAME_HEAD + length) as u64;
         self.region.tail().store(self.taken, Ordering::Release);
         self.messages += 1;
@@ -410,6 +425,7 @@ impl HostEnd {
             Message::Start { .. } | Message::End { .. } => self.cases = 0,
             Message::Hello { .. }
             | Message::Inventory { .. }
+            | Message::Warned { .. }
             | Message::Done { .. }
             | Message::Failed { .. } => {}
         }
@@ -436,4 +452,4 @@ impl HostEnd {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,13 +17,17 @@ use crate::record::{Case, KernelFacts, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// Version of the layout and of the messages.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 /// First four bytes of every frame.
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"REC\x01");
 /// Bytes before a frame's payload.
 pub const FRAME_HEAD: usize = 12;
 /// The most that one frame's payload may have, in bytes; a larger message is an error of the sender.
 pub const FRAME_MAX: usize = 8 << 20;
+
+/// What PID 1 says on the console before it ends the machine because it cannot go on, with the reason behind it: it may be
+/// the channel that failed.
+pub const GIVES_UP: &str = "conform-guest: cannot go on: ";
 
 /// The first byte of a line that holds a case, among the notes of a probe's process and in its pipe; the case's JSON follows.
 pub const CASE_LINE: u8 = b'c';
@@ -164,12 +168,18 @@ pub enum Message {
         /// Time taken, in microseconds.
         micros: u64,
     },
+    /// Kernel warnings that appeared while no probe was under way: no record is theirs.
+    Warned {
+        /// The warnings.
+        warnings: Vec<String>,
+    },
     /// Last: nothing follows.
     Done {
         /// Number of [`Message::End`]s sent.
         records: u64,
     },
-    /// The guest itself cannot go on.
+    /// The guest itself cannot go on. Before the inventory no other boot could; after it the probe under way, if any,
+    /// is over, and nothing follows.
     Failed {
         /// Why.
         why: String,

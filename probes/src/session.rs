@@ -231,8 +231,7 @@ impl<'a> Attempt<'a> {
     /// # Errors
     /// [`Ended::Refused`] in the phase `load`; the verifier's log goes into the case.
     pub fn load(&mut self, spec: &ProgSpec) -> Result<OwnedFd, Ended> {
-        let load = |spec: &_| bpf::prog_load(spec, 1).map(|fd| Loaded { fd, log: String::new() });
-        self.load_as(spec, load)
+        self.load_as(spec, |spec| bpf::prog_load_told(spec, 1))
     }
 
     /// Loads a program that should be refused. As [`Attempt::load`], but the log is asked for at once, which spares
@@ -256,7 +255,12 @@ impl<'a> Attempt<'a> {
         self.at(Phase::Load);
         let result = if self.detail { bpf::prog_load_logged(spec, 2) } else { load(spec) };
         let (outcome, log) = match result {
-            Ok(Loaded { fd, log }) => (Ok(fd), log),
+            Ok(Loaded { fd, log, refused_first }) => {
+                if let Some(errno) = refused_first {
+                    self.see("refused first with", errno.name());
+                }
+                (Ok(fd), log)
+            }
             Err(LoadError { errno, log }) => (Err(errno), log),
         };
         self.case.log.push_str(&log);
@@ -277,7 +281,7 @@ impl<'a> Attempt<'a> {
     pub fn ask(&mut self, spec: &ProgSpec, log_level: u32) -> Result<Loaded, LoadError> {
         self.at(Phase::Load);
         let answer = if log_level == 0 && !self.detail {
-            bpf::prog_load(spec, 0).map(|fd| Loaded { fd, log: String::new() })
+            bpf::prog_load_told(spec, 0)
         } else {
             bpf::prog_load_logged(spec, if self.detail { 2 } else { log_level })
         };

@@ -11,6 +11,9 @@
 //!   image           the image that was booted (`ImageFacts`)
 //!   vmm, accel, qemu, boots, restored, boot_retries
 //!   asked_again[]   probes that were asked again, because their machine was ended from outside
+//!   lost_between[]  after, what: machines that came up and were lost while no probe was under way, after which probe
+//!                   (null: before the first) and how
+//!   warned_between[] after, what: kernel warnings that came then
 //!   timing          boot_ms, probes_ms, rest_ms
 //!   counts          counts over the kernel's records
 //!   records[]       one per probe, in the order of the run
@@ -27,7 +30,7 @@
 
 use super::Material;
 use super::counts::Counts;
-use crate::model::{ImageFacts, KernelRun, Timing};
+use crate::model::{Between, ImageFacts, KernelRun, Timing};
 use crate::normalize::{Normal, normalize};
 use crate::snapshot::{Cell, Verdict};
 use probes::record::{KernelFacts, Record};
@@ -78,6 +81,12 @@ pub struct KernelReport {
     /// Probes that were asked again, because their machine was ended from outside.
     #[serde(default)]
     pub asked_again: Vec<String>,
+    /// Machines lost while no probe was under way.
+    #[serde(default)]
+    pub lost_between: Vec<Between>,
+    /// Kernel warnings that came then.
+    #[serde(default)]
+    pub warned_between: Vec<Between>,
     /// Where the time went.
     pub timing: Timing,
     /// Counts over the records.
@@ -158,6 +167,8 @@ fn kernel_report(run: &KernelRun, verdicts: &BTreeMap<&str, &Verdict>) -> Kernel
         restored: run.restored,
         boot_retries: run.boot_retries,
         asked_again: run.asked_again.clone(),
+        lost_between: run.lost_between.clone(),
+        warned_between: run.warned_between.clone(),
         timing: run.timing,
         counts: records.iter().map(|record| record.counts).sum(),
         records,

@@ -1,5 +1,12 @@
 //! One kernel: boot it, collect what the guest says, blame whoever was running when it is lost, boot again, go on.
 
+mod blame;
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod tests;
+
+use self::blame::Cause;
 use super::image::Image;
 use super::initramfs;
 use super::order::Order;
@@ -8,10 +15,10 @@ use super::start::{StartError, Starter};
 use crate::interrupt;
 use crate::model::{FORMAT, KernelRun};
 use crate::vmm::MachineSpec;
-use crate::vmm::machine::{self as vm, MachineError, console_tail, first_alarm};
+use crate::vmm::machine::{self as vm, MachineError, console_tail};
 use nix::sys::signal::Signal;
 use probes::protocol::{Announced, Machine, Message, PROTOCOL, Plan};
-use probes::record::{Case, KernelFacts, Outcome, Record};
+use probes::record::{Case, KernelFacts, Record};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,6 +31,8 @@ const KEEP: Duration = Duration::from_secs(10);
 const UNDER_WAY: &str = "it was under way when this was written";
 /// How often the channel is looked at.
 const POLL: Duration = Duration::from_millis(3);
+/// Longer than this between two looks, and the host, or this program, stood still: no machine is late for that.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a kernel as a whole cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +49,8 @@ enum Lost {
     Initramfs(#[from] initramfs::NotJoined),
     #[error("another kernel than before, {was} and now {is}: the image of {kernel} changed during the run")]
     OtherKernel { kernel: String, was: String, is: String },
+    #[error("no boot brought a record, {boots} tried; the console ends with:\n{tail}")]
+    NoRecord { boots: u32, tail: String },
     #[error("the guest cannot go on: {0}")]
     Guest(String),
     #[error(
@@ -70,14 +81,29 @@ struct Collector<'a> {
     /// Boots in a row that brought nothing.
     fruitless: u32,
     starter: Starter<'a>,
-    /// End messages of this boot, to be compared with the guest's own count.
-    ended_in_boot: u64,
+    boot: UnderWay,
     /// Probes during which a machine was taken away from outside: they are asked once more.
     asked_again: BTreeSet<String>,
     /// Records that were there before.
     had: usize,
     /// When the observer last saw all records.
     kept: Instant,
+}
+
+/// What is known of the boot that is under way.
+#[derive(Debug, Default)]
+struct UnderWay {
+    greeted: bool,
+    /// Whether the guest has said which probes it has.
+    announced: bool,
+    /// End messages, to be compared with the guest's own count.
+    ended: u64,
+    /// The probe of the last of them.
+    last: Option<String>,
+    /// How much the console held, in bytes, before the guest could say what it has said last.
+    quiet_at: u64,
+    /// The same, before the probe that is under way began, or the time between two of them.
+    console_from: u64,
 }
 
 struct Current {
@@ -112,7 +138,7 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
         current: None,
         fruitless: 0,
         starter: Starter { setup, job, observer, image: Image::of(&job.image), given_up: false },
-        ended_in_boot: 0,
+        boot: UnderWay::default(),
         asked_again: BTreeSet::new(),
         had,
         kept: started,
@@ -196,7 +222,13 @@ impl Collector<'_> {
                     self.run.boot_retries += 1;
                     if self.fruitless > RETRIES {
                         let tail = last_lines(&console_tail(&self.console_path()), 12);
-                        return Err(Lost::NoHello { boots: self.run.boots, tail });
+                        let boots = self.run.boots;
+                        let greeted = self.boot.greeted;
+                        return Err(if greeted {
+                            Lost::NoRecord { boots, tail }
+                        } else {
+                            Lost::NoHello { boots, tail }
+                        });
                     }
                     self.observer.note(&self.job.kernel, "a boot brought nothing; trying again");
                 }
@@ -233,7 +265,7 @@ impl Collector<'_> {
 
     fn boot(&mut self, plan: &Plan) -> Result<Boot, Lost> {
         self.run.boots += 1;
-        self.ended_in_boot = 0;
+        self.boot = UnderWay::default();
         let setup = self.setup;
         let started = Instant::now();
         let spec = self.spec(plan)?;
@@ -260,19 +292,27 @@ impl Collector<'_> {
 
     /// Takes messages until the guest is done, the machine is gone, or a deadline has passed.
     fn listen(&mut self, machine: &mut vm::Machine, hello_at: &mut Option<Instant>) -> Result<Boot, Lost> {
-        let gone_on_at = Instant::now();
-        let mut alive_at = gone_on_at;
+        let mut gone_on_at = Instant::now();
+        let (mut alive_at, mut looked_at) = (gone_on_at, gone_on_at);
         let mut heartbeat = machine.heartbeat();
         let mut order = Order::default();
         loop {
             go_on()?;
-            // Asked before the channel is read, so that a last message of a machine that has gone is not lost.
-            let running = machine.is_running();
+            let pause = looked_at.elapsed();
+            looked_at += pause;
+            if pause > PAUSE {
+                (gone_on_at, alive_at) = (gone_on_at + pause, alive_at + pause);
+                self.current.iter_mut().for_each(|current| current.since += pause);
+            }
+            // Asked before the channel is read, so that a last message of a machine that has gone is not lost, and that
+            // what the console holds is older than any message still to come.
+            let (running, console) = (machine.is_running(), machine.console_length());
             match machine.receive() {
                 Ok(Some(message)) => {
                     alive_at = Instant::now();
-                    if let Err(what) = order.follow(&message) {
-                        self.blame(machine, &Cause::Stream(what));
+                    let wrong = order.follow(&message).err().map(Cause::Stream);
+                    if let Some(cause) = wrong.or_else(|| self.gave_up(&message)) {
+                        self.blame(machine, cause);
                         return Ok(Boot::Lost);
                     }
                     if matches!(message, Message::Hello { .. }) {
@@ -283,15 +323,15 @@ impl Collector<'_> {
                     }
                     continue;
                 }
-                Ok(None) => {}
+                Ok(None) => self.boot.quiet_at = console,
                 Err(error) => {
-                    self.blame(machine, &Cause::Stream(error.to_string()));
+                    self.blame(machine, Cause::Stream(error.to_string()));
                     return Ok(Boot::Lost);
                 }
             }
             if !running {
-                let cause = if machine.was_taken() { Cause::Taken } else { Cause::Gone };
-                self.blame(machine, &cause);
+                let ending = machine.ending();
+                self.blame(machine, Cause::Ended(ending));
                 return Ok(Boot::Lost);
             }
             let beat = machine.heartbeat();
@@ -300,10 +340,19 @@ impl Collector<'_> {
                 alive_at = Instant::now();
             }
             if self.out_of_time(gone_on_at, *hello_at, alive_at) {
-                self.blame(machine, &Cause::Silent);
+                let cause = if machine.is_stopped() { Cause::Stopped } else { Cause::Silent };
+                self.blame(machine, cause);
                 return Ok(Boot::Lost);
             }
             std::thread::sleep(POLL);
+        }
+    }
+
+    /// Whether a guest says that it cannot go on. What it cannot do before it knows its probes, no other boot could.
+    fn gave_up(&self, message: &Message) -> Option<Cause> {
+        match message {
+            Message::Failed { why } if self.boot.announced => Some(Cause::GaveUp(why.clone())),
+            _ => None,
         }
     }
 
@@ -326,12 +375,14 @@ impl Collector<'_> {
                 self.hello(protocol, *facts)?;
             }
             Message::Inventory { probes } => {
+                self.boot.announced = true;
                 if self.inventory.is_empty() {
                     self.inventory = probes;
                 }
                 self.progress();
             }
             Message::Start { probe } => {
+                self.boot.console_from = self.boot.quiet_at;
                 self.current = Some(Current { probe, since: Instant::now(), cases: Vec::new() });
             }
             // `Order` has seen to it that this and the end are of the probe under way.
@@ -342,16 +393,16 @@ impl Collector<'_> {
             }
             Message::End { probe, outcome, warnings, micros } => {
                 let cases = self.current.take().map(|current| current.cases).unwrap_or_default();
+                self.boot.last = Some(probe.clone());
+                self.boot.console_from = self.boot.quiet_at;
                 self.run.records.push(Record { probe, outcome, cases, warnings, micros });
-                self.ended_in_boot += 1;
+                self.boot.ended += 1;
                 self.progress();
             }
-            Message::Done { records } if records == self.ended_in_boot => return Ok(Some(Boot::Done)),
+            Message::Warned { warnings } => self.note_warnings(warnings),
+            Message::Done { records } if records == self.boot.ended => return Ok(Some(Boot::Done)),
             Message::Done { records } => {
-                return Err(Lost::Guest(format!(
-                    "it counts {records} records, {} arrived",
-                    self.ended_in_boot
-                )));
+                return Err(Lost::Guest(format!("it counts {records} records, {} arrived", self.boot.ended)));
             }
             Message::Failed { why } => return Err(Lost::Guest(why)),
         }
@@ -362,6 +413,7 @@ impl Collector<'_> {
         if protocol != PROTOCOL {
             return Err(Lost::Protocol(protocol));
         }
+        self.boot.greeted = true;
         if !facts.release.starts_with(&self.job.release_prefix) {
             return Err(Lost::WrongKernel {
                 row: self.job.kernel.clone(),
@@ -398,46 +450,6 @@ impl Collector<'_> {
         }
     }
 
-    /// Writes the record of the probe that was running when the machine was lost, if one was.
-    fn blame(&mut self, machine: &mut vm::Machine, cause: &Cause) {
-        let Some(mut current) = self.current.take() else { return };
-        let during = machine.crumb();
-        machine.kill();
-        // PID 1 may have passed some on and not lived to say that it had taken them.
-        let sent: BTreeSet<String> = current.cases.iter().map(|case| case.name.clone()).collect();
-        current.cases.extend(machine.noted().into_iter().filter(|case| !sent.contains(&case.name)));
-        let console = first_alarm(&machine.console_tail());
-        if matches!(cause, Cause::Taken)
-            && console.is_none()
-            && self.asked_again.insert(current.probe.clone())
-        {
-            let text =
-                format!("the machine was ended from outside during {}, which is run again", current.probe);
-            self.observer.note(&self.job.kernel, &text);
-            return;
-        }
-        let outcome = match (cause, console) {
-            (Cause::Stream(what), _) => Outcome::CouldNotTell { why: what.clone() },
-            (Cause::Taken, None) => {
-                Outcome::CouldNotTell { why: "its machine was ended from outside, twice".into() }
-            }
-            (Cause::Gone | Cause::Taken | Cause::Silent, Some(what)) => Outcome::Crashed { what, during },
-            (Cause::Gone, None) => {
-                Outcome::Crashed { what: "the machine ended without a word".into(), during }
-            }
-            (Cause::Silent, None) => Outcome::Hung { during },
-        };
-        self.observer.note(&self.job.kernel, &format!("lost the machine during {}", current.probe));
-        let micros = u64::try_from(current.since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.run.records.push(Record {
-            probe: current.probe,
-            outcome,
-            cases: current.cases,
-            warnings: Vec::new(),
-            micros,
-        });
-    }
-
     /// Nothing is skipped silently: a probe of the inventory without a record gets one that says so.
     fn account_for_the_rest(&mut self) {
         let why = self.run.failure.clone().unwrap_or_else(|| "the guest did not run it".into());
@@ -452,18 +464,6 @@ impl Collector<'_> {
 /// An error once somebody has asked this program to stop.
 fn go_on() -> Result<(), Lost> {
     interrupt::asked().map_or(Ok(()), |signal| Err(Lost::Interrupted(signal)))
-}
-
-/// How a machine was lost.
-enum Cause {
-    /// It ended by itself.
-    Gone,
-    /// It was ended from outside, by somebody who ends processes, or by a fault of QEMU's.
-    Taken,
-    /// It neither ended nor said anything.
-    Silent,
-    /// What it said cannot be.
-    Stream(String),
 }
 
 fn last_lines(text: &str, count: usize) -> String {

@@ -37,13 +37,18 @@ impl Order {
                 self.under_way = None;
                 Ok(())
             }
-            Message::Done { .. } if self.to_come.is_some() && self.under_way.is_none() => Ok(()),
+            Message::Warned { .. } | Message::Done { .. }
+                if self.to_come.is_some() && self.under_way.is_none() =>
+            {
+                Ok(())
+            }
             Message::Failed { .. } => Ok(()),
             Message::Hello { .. } => Err(self.out_of_turn("hello")),
             Message::Inventory { .. } => Err(self.out_of_turn("an inventory")),
             Message::Start { probe } => Err(self.out_of_turn(&format!("the start of {probe}"))),
             Message::Case { probe, .. } => Err(self.out_of_turn(&format!("a case of {probe}"))),
             Message::End { probe, .. } => Err(self.out_of_turn(&format!("the end of {probe}"))),
+            Message::Warned { .. } => Err(self.out_of_turn("a warning between probes")),
             Message::Done { .. } => Err(self.out_of_turn("done")),
         }
     }
@@ -96,6 +101,7 @@ mod tests {
             end("a"),
             start("b"),
             end("b"),
+            Message::Warned { warnings: vec!["WARNING: x".into()] },
             Message::Done { records: 2 },
         ];
         for message in said {
@@ -111,6 +117,11 @@ mod tests {
     #[case::a_probe_that_nobody_announced(&[], &start("c"), "the start of c where")]
     #[case::another_inventory(&[], &inventory(&["c"]), "an inventory where")]
     #[case::another_hello(&[], &hello(), "hello where")]
+    #[case::a_warning_during_a_probe(
+        &[start("a")],
+        &Message::Warned { warnings: Vec::new() },
+        "a warning between probes where a is under way"
+    )]
     #[case::done_too_early(&[start("a")], &Message::Done { records: 0 }, "done where a is under way")]
     fn what_is_out_of_turn_is_refused(#[case] said: &[Message], #[case] then: &Message, #[case] why: &str) {
         let mut order = Order::default();

@@ -86,6 +86,8 @@ fn join(joined: &mut Vec<KernelRun>, run: KernelRun) -> Result<(), Failure> {
     there.restored += run.restored;
     there.boot_retries += run.boot_retries;
     there.asked_again.extend(run.asked_again);
+    there.lost_between.extend(run.lost_between);
+    there.warned_between.extend(run.warned_between);
     there.timing.boot_ms += run.timing.boot_ms;
     there.timing.probes_ms += run.timing.probes_ms;
     there.timing.rest_ms += run.timing.rest_ms;

@@ -84,6 +84,8 @@ fn join(run: &mut KernelRun, more: KernelRun) {
     run.boots += more.boots;
     run.boot_retries += more.boot_retries;
     run.asked_again.extend(more.asked_again);
+    run.lost_between.extend(more.lost_between);
+    run.warned_between.extend(more.warned_between);
     run.restored += more.restored;
     run.timing.boot_ms += more.timing.boot_ms;
     run.timing.probes_ms += more.timing.probes_ms;

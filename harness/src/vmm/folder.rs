@@ -1,8 +1,8 @@
 //! The private folder of a machine, and the removal of those whose harness was killed together with its guard.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use tempfile::TempDir;
@@ -32,7 +32,9 @@ impl Folder {
     }
 
     fn within(place: &Path) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place)?;
+        // QEMU's monitor is in it, and who may connect to that commands QEMU.
+        let private = Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(place)?;
         let making = folder.path().join("making");
         let held = File::create_new(&making)?;
         held.lock()?;
@@ -69,6 +71,13 @@ fn is_left(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_else_can_enter() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::within(place.path()).unwrap();
+        assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
 
     #[test]
     fn what_nobody_holds_is_removed_and_nothing_else() {

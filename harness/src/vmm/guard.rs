@@ -139,11 +139,19 @@ fn goes_with_the_guard(child: &mut Command, path: Option<CString>) {
 
 /// Kills what this process has adopted from a guard that was killed: what names the machine's folder, and all below it.
 pub(super) fn kill_adopted(folder: &Path) {
-    let folder = folder.as_os_str().as_encoded_bytes().to_vec();
-    kill_descendants(|pid| {
-        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        words.windows(folder.len().max(1)).any(|part| part == folder)
-    });
+    kill_descendants(|pid| names(pid, folder));
+}
+
+/// Whether a process's command line names a folder.
+fn names(pid: u32, folder: &Path) -> bool {
+    let folder = folder.as_os_str().as_encoded_bytes();
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.windows(folder.len().max(1)).any(|part| part == folder)
+}
+
+/// Whether something that names the machine's folder is stopped, or traced and stopped.
+pub(super) fn is_stopped(folder: &Path) -> bool {
+    processes().any(|(pid, state, _)| ["T", "t"].contains(&state.as_str()) && names(pid, folder))
 }
 
 /// Whether a guard has ended because its command was done, and not because something was killed.
@@ -189,25 +197,22 @@ fn kill_descendants(is_meant: impl Fn(u32) -> bool) {
     }
 }
 
+/// All processes, each with its state and its parent.
+fn processes() -> impl Iterator<Item = (u32, String, u32)> {
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // The command's name stands in parentheses and may hold anything: what counts comes after the last one.
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let mut fields = rest.split(' ');
+        Some((pid, fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+    })
+}
+
 /// Every process whose chain of parents leads to `ancestor`, zombies left out.
 fn descendants(ancestor: u32) -> Vec<u32> {
-    let mut parents = BTreeMap::new();
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        // The command's name stands in parentheses and may hold anything: what counts comes after the last one.
-        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
-        let mut fields = rest.split(' ');
-        if let (Some(state), Some(parent)) =
-            (fields.next(), fields.next().and_then(|text| text.parse::<u32>().ok()))
-            && state != "Z"
-        {
-            parents.insert(pid, parent);
-        }
-    }
+    let living = processes().filter(|(_, state, _)| state != "Z");
+    let parents: BTreeMap<u32, u32> = living.map(|(pid, _, parent)| (pid, parent)).collect();
     let mut found = Vec::new();
     for &pid in parents.keys() {
         let mut at = pid;

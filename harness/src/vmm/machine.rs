@@ -9,7 +9,8 @@ use probes::channel::{ChannelError, HostEnd, Region};
 use probes::protocol::{Message, Plan, REGION};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +18,13 @@ use std::time::{Duration, Instant};
 
 /// The most of a console that is looked at, in bytes from its end.
 const CONSOLE_TAIL: usize = 256 << 10;
+/// The most that a console may hold, in bytes: it is a file of the host's. All boots of a kernel take some hundred KiB.
+pub const CONSOLE_MAX: u64 = 64 << 20;
+/// The most that is kept of what QEMU and its launcher say for themselves, in bytes from its end.
+const ERRORS_TAIL: u64 = 64 << 10;
+/// What QEMU says before it leaves with status 0 because somebody sent it SIGTERM, SIGINT or SIGHUP (QEMU 7.2
+/// softmmu/runstate.c, `qemu_kill_report`).
+const TERMINATING: &str = "terminating on signal";
 
 /// What can go wrong with a machine, apart from what its guest says.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +56,27 @@ pub enum MachineError {
 /// How long a guard may take to end what it has started, once it is told to.
 const GUARD_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How a machine that no longer runs has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its guest has restarted or powered off.
+    Itself,
+    /// From outside: its QEMU, its launcher or its guard was ended, or QEMU failed.
+    Taken,
+    /// It had written more to its console than the host keeps.
+    Flooded,
+}
+
 /// A running machine. Dropping it kills it.
 pub struct Machine {
     guard: Child,
     channel: HostEnd,
     console: PathBuf,
+    /// The console again, to see how long it is and to add to it.
+    log: File,
+    /// What QEMU and its launcher say for themselves, which is not the guest's word. The file has no name.
+    errors: File,
+    flooded: bool,
     /// Holds the channel's file; removed with the machine.
     pub(super) files: Folder,
     /// Of a machine that stands still until [`Machine::go`].
@@ -92,8 +116,11 @@ impl Machine {
             File::options().read(true).write(true).create_new(true).open(&paths.region).map_err(prepare)?;
         region_file.set_len(REGION as u64).map_err(prepare)?;
         let channel = HostEnd::new(Region::map(&region_file)?);
+        // Whoever writes to it adds to it.
         let log = File::create(console)
+            .and_then(|_| File::options().append(true).open(console))
             .map_err(|source| MachineError::Prepare { path: console.to_owned(), source })?;
+        let errors = tempfile::tempfile_in(files.path()).map_err(prepare)?;
 
         // What a guard that is killed leaves behind comes to this process.
         guard::adopt_orphans();
@@ -105,12 +132,15 @@ impl Machine {
             command.env("PATH", path_with(folder));
         }
         let start = |source| MachineError::Start { program: program.clone(), source };
-        let errors = log.try_clone().map_err(start)?;
-        let guard = command.stdin(Stdio::piped()).stdout(log).stderr(errors).spawn().map_err(start)?;
+        let (out, err) = (log.try_clone().map_err(start)?, errors.try_clone().map_err(start)?);
+        let guard = command.stdin(Stdio::piped()).stdout(out).stderr(err).spawn().map_err(start)?;
         Ok(Self {
             guard,
             channel,
             console: console.to_owned(),
+            log,
+            errors,
+            flooded: false,
             files,
             monitor: None,
             restored: false,
@@ -162,31 +192,59 @@ impl Machine {
         self.channel.crumb()
     }
 
-    /// Whether the machine still runs.
+    /// Whether the machine still runs. One that floods the host is ended.
     pub fn is_running(&mut self) -> bool {
+        if !self.flooded && self.console_length().max(length(&self.errors)) > CONSOLE_MAX {
+            self.flooded = true;
+            self.kill();
+        }
+        self.has_a_guard()
+    }
+
+    fn has_a_guard(&mut self) -> bool {
         matches!(self.guard.try_wait(), Ok(None))
     }
 
-    /// Whether a machine that no longer runs was ended from outside: its QEMU, its launcher or its guard was killed, or
-    /// QEMU failed. A guest that restarts or powers off ends QEMU with status 0.
-    pub fn was_taken(&mut self) -> bool {
-        matches!(self.guard.try_wait(), Ok(Some(status)) if !guard::ended_by_itself(status))
+    /// Whether a process of the machine's is stopped, as by `kill -STOP` or a debugger.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        guard::is_stopped(self.files.path())
+    }
+
+    /// How a machine that no longer runs has ended. A guest that restarts or powers off ends QEMU with status 0, but so
+    /// does a signal that asks QEMU to end.
+    pub fn ending(&mut self) -> Ending {
+        let by_itself = !matches!(self.guard.try_wait(), Ok(Some(status)) if !guard::ended_by_itself(status));
+        match (self.flooded, by_itself && !self.errors().contains(TERMINATING)) {
+            (true, _) => Ending::Flooded,
+            (false, true) => Ending::Itself,
+            (false, false) => Ending::Taken,
+        }
+    }
+
+    /// The end of what QEMU and its launcher have said for themselves.
+    fn errors(&self) -> String {
+        let mut bytes = vec![0; usize::try_from(ERRORS_TAIL.min(length(&self.errors))).unwrap_or_default()];
+        let from = length(&self.errors).saturating_sub(ERRORS_TAIL);
+        let read = self.errors.read_at(&mut bytes, from).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).into_owned()
     }
 
     /// Lets a machine that is powering off go by itself for up to `patience`, then kills it.
     pub fn finish(mut self, patience: Duration) {
         let deadline = Instant::now() + patience;
-        while self.is_running() && Instant::now() < deadline {
+        while self.has_a_guard() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.kill();
     }
 
-    /// Kills the machine and waits until it is gone. Closing the pipe tells the guard, which kills what it started.
+    /// Kills the machine and waits until it is gone. Closing the pipe tells the guard, which kills what it started. What
+    /// QEMU has said for itself then stands at the console's end, for people.
     pub fn kill(&mut self) {
-        drop(self.guard.stdin.take());
+        let was_there = self.guard.stdin.take().is_some();
         let deadline = Instant::now() + GUARD_PATIENCE;
-        while self.is_running() {
+        while self.has_a_guard() {
             if Instant::now() > deadline {
                 let _ = self.guard.kill();
                 break;
@@ -196,13 +254,28 @@ impl Machine {
         if self.guard.wait().is_ok_and(|status| status.signal().is_some()) {
             guard::kill_adopted(self.files.path());
         }
+        if was_there {
+            // Nothing hangs on it.
+            let _ = self.log.write_all(self.errors().as_bytes());
+        }
     }
 
-    /// The end of the console.
+    /// How much the console holds, in bytes.
     #[must_use]
-    pub fn console_tail(&self) -> String {
-        console_tail(&self.console)
+    pub fn console_length(&self) -> u64 {
+        length(&self.log)
     }
+
+    /// What the console has held from byte `from` on, at most its end.
+    #[must_use]
+    pub fn console_since(&self, from: u64) -> String {
+        console_since(&self.console, from)
+    }
+}
+
+/// A file's length in bytes, 0 when that cannot be told.
+fn length(file: &File) -> u64 {
+    file.metadata().map_or(0, |facts| facts.len())
 }
 
 impl Drop for Machine {
@@ -223,13 +296,15 @@ fn path_with(folder: &Path) -> OsString {
 /// The end of a console log, with what is not text replaced.
 #[must_use]
 pub fn console_tail(path: &Path) -> String {
+    console_since(path, 0)
+}
+
+/// The same, without what stands before byte `from`.
+fn console_since(path: &Path, from: u64) -> String {
     let mut bytes = Vec::new();
     if let Ok(mut file) = File::open(path) {
-        let length = file.metadata().map_or(0, |meta| meta.len());
-        let _ = std::io::Seek::seek(
-            &mut file,
-            std::io::SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL as u64)),
-        );
+        let from = length(&file).saturating_sub(CONSOLE_TAIL as u64).max(from);
+        let _ = std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(from));
         let _ = file.take(CONSOLE_TAIL as u64).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
@@ -267,15 +342,49 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    /// A machine whose guard is a shell script.
+    fn guarded_by(script: &str) -> (tempfile::TempDir, Machine) {
+        let folder = tempfile::tempdir().unwrap();
+        let guard = folder.path().join("guard");
+        fs::write(&guard, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&guard, fs::Permissions::from_mode(0o700)).unwrap();
+        let console = folder.path().join("console");
+        let machine = Machine::launch(&console, &guard, |_| (PathBuf::from("qemu"), Vec::new())).unwrap();
+        (folder, machine)
+    }
+
+    /// How a machine ends with such a guard, and its console then.
+    fn ending_of(script: &str) -> (Ending, String) {
+        let (_folder, mut machine) = guarded_by(script);
+        while machine.is_running() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let ending = machine.ending();
+        machine.kill();
+        (ending, machine.console_since(0))
+    }
+
+    #[test]
+    fn a_machine_that_was_ended_is_told_from_one_that_has_ended() {
+        const SAID: &str = "qemu-system-x86_64: terminating on signal 15 from pid 1 (init)";
+        assert_eq!(ending_of("echo hello"), (Ending::Itself, "hello\n".into()));
+        assert_eq!(ending_of("exit 1"), (Ending::Taken, String::new()));
+        let asked = ending_of(&format!("echo hello; echo '{SAID}' >&2"));
+        assert_eq!(asked, (Ending::Taken, format!("hello\n{SAID}\n")));
+        // What the guest says is not QEMU's word.
+        assert_eq!(ending_of(&format!("echo '{SAID}'")).0, Ending::Itself);
+    }
+
+    #[test]
+    fn a_console_that_is_flooded_ends_its_machine() {
+        let (ending, console) = ending_of("head -c 70000000 /dev/zero; exec cat");
+        assert_eq!((ending, console.len()), (Ending::Flooded, CONSOLE_TAIL));
+    }
+
     /// It neither powers off nor minds that its guard is told to end it; the guard does not either.
     #[test]
     fn a_machine_that_does_not_go_is_killed() {
-        let folder = tempfile::tempdir().unwrap();
-        let stubborn = folder.path().join("guard");
-        fs::write(&stubborn, "#!/bin/sh\nexec sleep 1000\n").unwrap();
-        fs::set_permissions(&stubborn, fs::Permissions::from_mode(0o700)).unwrap();
-        let console = folder.path().join("console");
-        let machine = Machine::launch(&console, &stubborn, |_| (PathBuf::from("qemu"), Vec::new())).unwrap();
+        let (_folder, machine) = guarded_by("exec sleep 1000");
         let (guard, files) = (machine.guard.id(), machine.files.path().to_owned());
         machine.finish(Duration::from_millis(20));
         assert!(!Path::new(&format!("/proc/{guard}")).exists());

@@ -306,15 +306,37 @@ fn a_cache_deleted_underneath_loses_nothing_that_was_gathered() {
     assert_eq!(outcomes, ["observed", "hung", "observed"], "{kept:#}");
 }
 
-/// Whoever ends QEMU, the machine's probe has not crashed: it is asked again.
+/// Whoever ends QEMU, the machine's probe has not crashed: it is asked again. QEMU leaves with status 0 when it is asked to
+/// end.
 #[rstest]
 fn a_machine_that_somebody_kills_is_not_the_probes_fault(
     #[values("virtme-ng", "qemu")] vmm: &str,
     #[values(false, true)] the_guard: bool,
+    #[values(Signal::SIGKILL, Signal::SIGTERM)] signal: Signal,
 ) {
+    let how = ["--vmm", vmm, "--cold", "--deadline", "4"];
+    let (said, run) = disturbed(&how, |guard, qemu| {
+        kill(Pid::from_raw(if the_guard { guard } else { qemu }), signal).unwrap();
+    });
+    assert!(said.contains("the machine was ended from outside during selftest/hang"), "{said}");
+    assert_eq!(run["records"][0]["outcome"], "hung", "{run:#}");
+}
+
+/// A machine that says nothing because it may not is not one that hangs.
+#[test]
+fn a_machine_that_somebody_stops_is_not_the_probes_fault() {
+    let how = ["--vmm", "qemu", "--deadline", "15", "--patience", "25"];
+    let (said, run) = disturbed(&how, |_, qemu| kill(Pid::from_raw(qemu), Signal::SIGSTOP).unwrap());
+    assert!(said.contains("the machine was stopped from outside during selftest/hang"), "{said}");
+    assert_eq!(run["records"][0]["outcome"], "hung", "{run:#}");
+}
+
+/// A run of the probe that hangs; `disturb` is given its first machine's guard and QEMU. What it said, and its records.
+fn disturbed(how: &[&str], disturb: impl Fn(i32, i32)) -> (String, Value) {
     let folder = tempfile::tempdir().unwrap();
     let mut harness = conform()
-        .args(["run", "--kernel", NEW, "--probe", "selftest/hang", "--vmm", vmm, "--cold", "--deadline", "4"])
+        .args(["run", "--kernel", NEW, "--probe", "selftest/hang"])
+        .args(how)
         .args(["--format", "json", "--run-dir"])
         .arg(folder.path())
         .stdout(Stdio::piped())
@@ -325,14 +347,13 @@ fn a_machine_that_somebody_kills_is_not_the_probes_fault(
         std::thread::sleep(Duration::from_millis(1000));
         let (guard, machine) = guard_of(id).unwrap();
         let qemu = qemus_with(&format!("mem-path={machine}/channel"))[0];
-        kill(Pid::from_raw(if the_guard { guard } else { qemu }), Signal::SIGKILL).unwrap();
+        disturb(guard, qemu);
     });
     let output = harness.wait_with_output().unwrap();
-    assert!(said.contains("the machine was ended from outside during selftest/hang"), "{said}");
     let document: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
-    let run = &document["kernels"][0];
-    assert_eq!(run["records"][0]["outcome"], "hung", "{run:#}");
+    let run = document["kernels"][0].clone();
     // More than two, where a boot was lost for want of time.
     assert!(run["boots"].as_u64().unwrap() >= 2 && run["failure"].is_null(), "{run:#}");
+    (said, run)
 }

@@ -194,6 +194,13 @@ fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
         let said = [&record["what"], &record["why"]].map(|it| it.as_str().unwrap_or_default()).concat();
         assert!(said.contains(what), "{record:#}");
     }
+    // PID 1 ends the machine after this one, whose record is whole.
+    let left = "processes of a probe were killed and are still there";
+    assert_eq!(of("unkillable")["warnings"], serde_json::json!([left]));
+    let lost = document["kernels"][0]["lost_between"].as_array().unwrap();
+    let [lost] = &lost[..] else { panic!("{lost:#?}") };
+    assert_eq!(lost["after"], "selftest/unkillable");
+    assert!(lost["what"].as_str().unwrap().starts_with(left), "{lost}");
     assert_eq!(of("panic")["during"], "crash: trigger");
     assert_eq!(of("hang")["during"], "forever: trigger");
     assert_eq!(of("forks")["during"], "fork: trigger");

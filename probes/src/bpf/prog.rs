@@ -133,6 +133,8 @@ pub struct Loaded {
     pub fd: OwnedFd,
     /// The log; empty when none was asked for.
     pub log: String,
+    /// What the kernel answered when it was asked first, without a log, if that was no.
+    pub refused_first: Option<Errno>,
 }
 
 /// `struct { .. }` of `BPF_PROG_LOAD`.
@@ -193,14 +195,29 @@ unsafe impl Attr for BtfLoadAttr {}
 /// # Errors
 /// [`LoadError`] with what the kernel answered and the log.
 pub fn prog_load(spec: &ProgSpec, log_level: u32) -> Result<OwnedFd, LoadError> {
+    prog_load_told(spec, log_level).map(|loaded| loaded.fd)
+}
+
+/// As [`prog_load`], and tells whether the program was refused at first. The log is that of a refusal.
+///
+/// # Errors
+/// As there.
+pub fn prog_load_told(spec: &ProgSpec, log_level: u32) -> Result<Loaded, LoadError> {
     let attr = load_attr(spec).map_err(refused)?;
-    let with_log = |buffer: &mut [u8], level: u32| load_once(attr, buffer, level);
-    match with_log(&mut [], 0) {
-        Ok(fd) => Ok(fd),
+    asked_twice(log_level, |buffer, level| load_once(attr, buffer, level))
+}
+
+/// Loads without a log, and after a refusal with one.
+fn asked_twice(
+    log_level: u32,
+    once: impl Fn(&mut [u8], u32) -> Result<OwnedFd, Errno>,
+) -> Result<Loaded, LoadError> {
+    match once(&mut [], 0) {
+        Ok(fd) => Ok(Loaded { fd, log: String::new(), refused_first: None }),
         Err(errno) if log_level == 0 => Err(refused(errno)),
-        Err(errno) => match logged(log_level, with_log) {
+        Err(errno) => match logged(log_level, once) {
             // Only a passing failure, such as of memory, goes away by asking again.
-            Ok(loaded) => Ok(loaded.fd),
+            Ok(Loaded { fd, .. }) => Ok(Loaded { fd, log: String::new(), refused_first: Some(errno) }),
             Err(LoadError { log, .. }) => Err(LoadError { errno, log }),
         },
     }
@@ -341,7 +358,7 @@ fn logged(
             *byte = 0; // a load that writes no log leaves the last one's there
         }
         match once(buffer, log_level) {
-            Ok(fd) => Ok(Loaded { fd, log: field_text(buffer) }),
+            Ok(fd) => Ok(Loaded { fd, log: field_text(buffer), refused_first: None }),
             Err(errno) => Err(LoadError { errno, log: field_text(buffer) }),
         }
     })
@@ -423,4 +440,27 @@ pub fn prog_test_run(prog: impl AsFd, run: TestRun<'_>) -> Result<TestResult, Er
     // BPF_PROG_TYPE_SYSCALL, 6.12 kernel/bpf/syscall.c bpf_prog_test_run_syscall) was borrowed mutably.
     unsafe { bpf(consts::BPF_PROG_TEST_RUN, &mut attr) }?;
     Ok(TestResult { retval: attr.retval, duration: attr.duration, data_size_out: attr.data_size_out })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_program_that_is_accepted_at_the_second_asking_is_told_apart() {
+        let asked = Cell::new(0);
+        let loaded = asked_twice(1, |_, _| {
+            asked.set(asked.get() + 1);
+            let fd = || std::fs::File::open("/dev/null").map(OwnedFd::from).map_err(Errno::from);
+            if asked.get() == 1 { Err(Errno::ENOMEM) } else { fd() }
+        });
+        assert_eq!((loaded.unwrap().refused_first, asked.get()), (Some(Errno::ENOMEM), 2));
+        let refused = asked_twice(1, |buffer, level| {
+            buffer.iter_mut().zip(b"why").for_each(|(to, from)| *to = *from);
+            Err(if level == 0 { Errno::EACCES } else { Errno::ENOSPC })
+        });
+        let refused = refused.unwrap_err();
+        assert_eq!((refused.errno, refused.log.as_str()), (Errno::EACCES, "why"));
+    }
 }

@@ -3,7 +3,8 @@
 use super::*;
 use std::os::unix::fs::FileExt;
 
-fn pair() -> (HostEnd, GuestEnd, File) {
+/// The two ends, and their region.
+pub(crate) fn pair() -> (HostEnd, GuestEnd, File) {
     // SAFETY: plain system call; the descriptor is owned by the File made of it.
     let fd = unsafe { libc::memfd_create(c"channel".as_ptr(), 0) };
     assert!(fd >= 0);
@@ -96,8 +97,14 @@ fn a_flood_ends() {
             Err(error) => break error,
         }
     };
-    assert_eq!(taken, CASES_MAX + 1);
+    assert_eq!(taken, CASES_MAX);
     assert!(error.to_string().contains("more than a guest may send"), "{error}");
+    // As many as there may be are no flood.
+    let (mut host, mut guest, _file) = pair();
+    host.cases = CASES_MAX - 1;
+    guest.send_case("a/b", case).unwrap();
+    guest.send(&Message::Start { probe: "a/c".into() }).unwrap();
+    assert!(host.receive().unwrap().is_some() && host.receive().unwrap().is_some());
     let (mut host, mut guest, _file) = pair();
     (host.taken, host.messages) = (0, MESSAGES_MAX);
     guest.send(&Message::Done { records: 7 }).unwrap();
@@ -154,7 +161,7 @@ fn a_message_beyond_the_limit_is_refused() {
 }
 
 #[test]
-fn notes_are_taken_once_and_survive_whoever_should_take_them() {
+fn notes_are_there_until_they_are_forgotten() {
     let (host, mut guest, _file) = pair();
     guest.clear();
     let case = br#"c{"name":"load","phase":"load","end":"done"}"#;
@@ -164,8 +171,10 @@ fn notes_are_taken_once_and_survive_whoever_should_take_them() {
     );
     let noted = host.noted();
     assert_eq!(noted.iter().map(|case| case.name.as_str()).collect::<Vec<_>>(), ["load"]);
-    assert_eq!(guest.take_notes(), [line.as_slice(), b"nonsense\nc{\"na"].concat());
-    assert!(guest.take_notes().is_empty() && host.noted().is_empty());
+    assert_eq!(guest.noted(), [line.as_slice(), b"nonsense\nc{\"na"].concat());
+    assert_eq!(host.noted().len(), 1, "to read them does not take them away");
+    guest.forget_notes();
+    assert!(guest.noted().is_empty() && host.noted().is_empty());
     assert!(guest.notes().write(&vec![b'x'; Notes::CAPACITY]) && !guest.notes().write(b"x"));
 }
 
@@ -173,7 +182,7 @@ fn notes_are_taken_once_and_survive_whoever_should_take_them() {
 fn a_length_of_notes_that_is_a_lie_is_cut() {
     let (host, mut guest, _file) = pair();
     guest.notes().set_length(u32::MAX);
-    assert_eq!(guest.take_notes().len(), Notes::CAPACITY);
+    assert_eq!(guest.noted().len(), Notes::CAPACITY);
     assert!(host.noted().is_empty());
     guest.notes().set_length(u32::MAX);
     assert!(!guest.notes().write(b"x"));

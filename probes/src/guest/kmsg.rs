@@ -11,6 +11,7 @@ const ALARMS: &[&str] = &[
     "BUG:",
     "Oops:",
     "general protection fault",
+    "UBSAN:",
     "INFO: possible",
     "INFO: rcu",
     "rcu: INFO",
@@ -21,6 +22,12 @@ const ALARMS: &[&str] = &[
     "scheduling while atomic",
     "Kernel panic",
 ];
+
+/// The most warnings that are given at once. What is more is counted.
+const MOST: usize = 512;
+
+/// What a probe is told whose messages the kernel has overwritten before they were read: there may be warnings among them.
+const OVERWRITTEN: &str = "kernel messages were overwritten before they were read";
 
 /// The kernel's message buffer, from now on.
 pub(super) struct Kmsg {
@@ -45,19 +52,7 @@ impl Kmsg {
     /// The warnings since the last call, first lines only, and a change of the taint flags. The kernel will give them
     /// again, also those that it gives once.
     pub(super) fn drain(&mut self) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut buffer = vec![0_u8; 8192];
-        // Bounded: a flooded buffer must not hold the supervisor.
-        for _ in 0..20_000 {
-            let Some(file) = &mut self.file else { break };
-            match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => found.extend(alarm(&String::from_utf8_lossy(&buffer[..length]))),
-                // EPIPE: older messages were overwritten; the next read goes on with what is left.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-                Err(_) => break,
-            }
-        }
+        let mut found = self.file.as_mut().map(alarms_in).unwrap_or_default();
         let now = tainted(self.flags.as_ref());
         if now != self.tainted {
             found.push(format!("tainted: {:#x} -> {now:#x}", self.tainted));
@@ -70,6 +65,34 @@ impl Kmsg {
         }
         found
     }
+}
+
+/// The warnings among the messages that a file has, one for each read, until it has none.
+fn alarms_in(messages: &mut impl Read) -> Vec<String> {
+    let (mut found, mut more) = (Vec::new(), 0);
+    let mut buffer = vec![0_u8; 8192];
+    // Bounded: a flooded buffer must not hold the supervisor.
+    for _ in 0..20_000 {
+        let alarm = match messages.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => alarm(&String::from_utf8_lossy(buffer.get(..length).unwrap_or_default())),
+            // EPIPE: older messages were overwritten; the next read goes on with what is left.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                let known = found.iter().any(|it| it == OVERWRITTEN);
+                (!known).then(|| OVERWRITTEN.to_owned())
+            }
+            Err(_) => break,
+        };
+        match alarm {
+            Some(alarm) if found.len() < MOST => found.push(alarm),
+            Some(_) => more += 1,
+            None => {}
+        }
+    }
+    if more > 0 {
+        found.push(format!("and {more} more"));
+    }
+    found
 }
 
 /// Has the kernel give those warnings again that it gives once and has given, so that a probe that causes one which
@@ -116,7 +139,32 @@ fn tainted(flags: Option<&File>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::alarm;
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// What the reads of `/dev/kmsg` give, one after the other.
+    struct Script(VecDeque<Result<&'static str, i32>>);
+
+    impl Read for Script {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            match self.0.pop_front() {
+                Some(Ok(text)) => text.as_bytes().read(into),
+                Some(Err(errno)) => Err(std::io::Error::from_raw_os_error(errno)),
+                None => Err(ErrorKind::WouldBlock.into()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_overwritten_is_said_and_a_flood_is_counted() {
+        const WARNING: &str = "4,1,1,-;WARNING: x";
+        let mut script =
+            Script([Ok(WARNING), Err(libc::EPIPE), Ok("6,2,1,-;hello"), Err(libc::EPIPE)].into());
+        assert_eq!(alarms_in(&mut script), ["WARNING: x", OVERWRITTEN]);
+        let mut flood = Script(std::iter::repeat_n(Ok(WARNING), MOST + 3).collect());
+        let found = alarms_in(&mut flood);
+        assert_eq!((found.len(), found[MOST].as_str()), (MOST + 1, "and 3 more"));
+    }
 
     #[test]
     fn a_warning_is_kept_and_ordinary_messages_are_not() {
@@ -126,5 +174,7 @@ mod tests {
         );
         assert_eq!(alarm("6,513,1234568,-;random: crng init done\n"), None);
         assert_eq!(alarm("no separator"), None);
+        let ubsan = "UBSAN: array-index-out-of-bounds in kernel/bpf/x.c:1:2";
+        assert_eq!(alarm(&format!("3,514,1,-;{ubsan}\n")).as_deref(), Some(ubsan));
     }
 }

@@ -7,7 +7,8 @@
 //!    end record with the kernel warnings that appeared meanwhile.
 //! 4. Say done with the count, and restart the machine, which ends it.
 //!
-//! Whatever fails before the channel is found is said on the console, which is for people and for the watchdog.
+//! What the kernel warns of between two probes is said by itself. Whatever fails is said, and on the console too: there
+//! may be no channel, or no room in it.
 
 mod keeper;
 mod kmsg;
@@ -20,11 +21,12 @@ pub(crate) use said::Said;
 
 use crate::channel::{GuestEnd, Region};
 use crate::families;
-use crate::protocol::{self, Announced, Message, PROTOCOL, Plan};
+use crate::protocol::{self, Announced, GIVES_UP, Message, PROTOCOL, Plan};
 use crate::session::Kernel;
 use crate::spec::Probe;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Runs PID 1 to its end. Does not return: it restarts the machine.
 pub fn main() -> ! {
@@ -32,8 +34,8 @@ pub fn main() -> ! {
     let setup = std::env::var(conform_boot::SETUP).unwrap_or_default();
     let setup = setup.lines().map(str::to_owned).collect();
     if let Err(why) = serve(setup) {
-        // The harness finds this line in the console log of a boot that said no hello.
-        eprintln!("conform-guest: {why}");
+        // The harness finds this line in the console log of a machine that said no more than that.
+        eprintln!("{GIVES_UP}{why}");
     }
     conform_boot::power_off()
 }
@@ -43,29 +45,41 @@ fn serve(setup: Vec<String>) -> Result<(), String> {
     let region = Region::map(&file).map_err(|error| error.to_string())?;
     let mut channel = GuestEnd::new(region).map_err(|error| error.to_string())?;
     channel.hide_from_children().map_err(|error| error.to_string())?;
+    let answered = answer(&mut channel, setup);
+    if let Err(why) = &answered {
+        // It may be that there is no room, which has been waited for; the console has it too.
+        channel.be_patient_for(Duration::from_secs(1));
+        let _ = channel.send(&Message::Failed { why: why.clone() });
+    }
+    answered
+}
+
+/// Answers the plan in the channel.
+///
+/// # Errors
+/// Why it cannot go on.
+fn answer(channel: &mut GuestEnd, setup: Vec<String>) -> Result<(), String> {
+    // What aya makes the kernel say is heard too.
+    let mut kmsg = kmsg::Kmsg::open();
     let plan = channel.plan().map_err(|error| error.to_string())?;
     let mut kernel = Kernel::read(setup);
     let facts = Box::new(kernel.facts().clone());
     let say =
         |channel: &mut GuestEnd, message: &Message| channel.send(message).map_err(|error| error.to_string());
-    say(&mut channel, &Message::Hello { protocol: PROTOCOL, facts })?;
+    say(channel, &Message::Hello { protocol: PROTOCOL, facts })?;
 
-    let probes = match selected(&plan, &kernel) {
-        Ok(probes) => probes,
-        Err(why) => return say(&mut channel, &Message::Failed { why }),
-    };
+    let probes = selected(&plan, &kernel)?;
     let announced = probes
         .iter()
         .map(|probe| Announced { probe: probe.id.clone(), machine: probe.machine.clone() })
         .collect();
-    say(&mut channel, &Message::Inventory { probes: announced })?;
+    say(channel, &Message::Inventory { probes: announced })?;
     if probes.iter().any(|probe| probe.aya && probe.machine == plan.machine) {
         // A failure is not ours to report: each probe that needs aya says so in its cases.
         let _warmed = kernel.aya();
     }
-    let records =
-        runner::run_all(&mut channel, &mut kernel, &plan, &probes).map_err(|error| error.to_string())?;
-    say(&mut channel, &Message::Done { records })
+    let records = runner::run_all(channel, &mut kernel, &plan, &probes, &mut kmsg);
+    say(channel, &Message::Done { records: records.map_err(|error| error.to_string())? })
 }
 
 /// The probes that the plan asks for, in the order of their declaration, those that use aya before the others: those of

@@ -28,6 +28,9 @@ const TICK_MS: u16 = 100;
 /// How long a killed process may take to go; attached programs are detached on the way, a grace period each.
 const REAP: Duration = Duration::from_secs(20);
 
+/// What is said of a probe of which that is so.
+const STILL_THERE: &str = "processes of a probe were killed and are still there";
+
 /// Why a machine cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
@@ -35,7 +38,7 @@ pub(super) enum RunError {
     #[error(transparent)]
     Channel(#[from] ChannelError),
     /// Something of a probe is left that the next would have to live with.
-    #[error("processes of a probe were killed and are still there after {REAP:?}; the machine ends")]
+    #[error("{STILL_THERE} after {REAP:?}; the machine ends")]
     Left,
 }
 
@@ -45,25 +48,29 @@ pub(super) fn run_all(
     kernel: &mut Kernel,
     plan: &Plan,
     probes: &[Probe],
+    kmsg: &mut Kmsg,
 ) -> Result<u64, RunError> {
-    let mut kmsg = Kmsg::open();
-    kmsg.drain();
+    warn(channel, kmsg)?;
     let mut keeper = Keeper::default();
     let mut runner = Runner { plan, probes, lingering: Lingering::default(), nest: None };
     let mut records = 0;
     for (place, probe) in probes.iter().enumerate().filter(|(_, probe)| probe.machine == plan.machine) {
         channel.beat();
         channel.clear();
-        if !probe.aya && kernel.has_aya() {
+        let drops_aya = !probe.aya && kernel.has_aya();
+        if drops_aya {
             runner.end_worker(channel)?;
             kernel.drop_aya();
         }
         let family = families::family(probe.family());
         let kept = family.map_or(&[][..], |family| family.kept);
-        if !keeper.keeps(kept) {
+        let keeps_others = !keeper.keeps(kept);
+        if keeps_others {
             runner.end_worker(channel)?; // it has the links that go
             keeper.keep(kernel, kept);
-            kmsg.drain(); // what is said from here on is the probe's
+        }
+        if drops_aya || keeps_others {
+            warn(channel, kmsg)?; // what is said from here on is the probe's
         }
         channel.send(&Message::Start { probe: probe.id.clone() })?;
         let started = Instant::now();
@@ -72,14 +79,24 @@ pub(super) fn run_all(
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let cleared = if clean { Ok(()) } else { runner.clear_the_field(channel) };
         kernel.clear_dispatchers();
-        let warnings = kmsg.drain();
+        let mut warnings = kmsg.drain();
+        if cleared.is_err() {
+            warnings.push(STILL_THERE.to_owned());
+        }
         channel.send(&Message::End { probe: probe.id.clone(), outcome, warnings, micros })?;
         records += 1;
         cleared?;
     }
+    warn(channel, kmsg)?;
     // The power-off cleans up: detaching here would cost a grace period per link, and the harness waits.
     std::mem::forget((keeper, runner.lingering));
     Ok(records)
+}
+
+/// Says what the kernel has warned of since the last probe, if anything.
+fn warn(channel: &mut GuestEnd, kmsg: &mut Kmsg) -> Result<(), ChannelError> {
+    let warnings = kmsg.drain();
+    if warnings.is_empty() { Ok(()) } else { channel.send(&Message::Warned { warnings }) }
 }
 
 /// What it takes to run probes one after the other.
@@ -308,7 +325,7 @@ fn supervise(
 ) -> Result<Left, ChannelError> {
     let end = listen(channel, probe, nest, patience)?;
     // Whatever the end is, what was found before it counts.
-    let noted = pass_notes_on(channel, probe)?;
+    let noted = pass_notes_on(channel, &probe.id)?;
     Ok(match (end, noted) {
         (_, Noted::Nonsense(outcome)) => Left::Otherwise(outcome),
         (End::Reported(Some(report @ Report::Ended { .. })), Noted::Returned(outcome)) => {
@@ -374,7 +391,7 @@ fn pass_on(channel: &mut GuestEnd, probe: &Probe, ears: &mut Ears) -> Result<Opt
     while let Some(end) = ears.pending.iter().position(|&byte| byte == b'\n') {
         let line: Vec<u8> = ears.pending.drain(..=end).collect();
         // The notes are older than any line.
-        match pass_notes_on(channel, probe)? {
+        match pass_notes_on(channel, &probe.id)? {
             Noted::Cases => {}
             Noted::Returned(_) => return Ok(Some(Left::Otherwise(nonsense("more after its end")))),
             Noted::Nonsense(outcome) => return Ok(Some(Left::Otherwise(outcome))),
@@ -403,16 +420,22 @@ enum Noted {
     Nonsense(Outcome),
 }
 
-/// Passes on the cases among the notes.
-fn pass_notes_on(channel: &mut GuestEnd, probe: &Probe) -> Result<Noted, ChannelError> {
-    let notes = channel.take_notes();
+/// Passes on the cases among the notes, and forgets them then: those that the harness finds in both places it takes once.
+fn pass_notes_on(channel: &mut GuestEnd, probe: &str) -> Result<Noted, ChannelError> {
+    let noted = send_notes(channel, probe)?;
+    channel.forget_notes();
+    Ok(noted)
+}
+
+fn send_notes(channel: &mut GuestEnd, probe: &str) -> Result<Noted, ChannelError> {
+    let notes = channel.noted();
     let mut noted = Noted::Cases;
     for line in notes.split_inclusive(|&byte| byte == b'\n') {
         if let Noted::Returned(_) = noted {
             return Ok(Noted::Nonsense(nonsense("more after its end")));
         }
         match Heard::read(line) {
-            Ok(Heard::Case(case)) => channel.send_case(&probe.id, case)?,
+            Ok(Heard::Case(case)) => channel.send_case(probe, case)?,
             Ok(Heard::Returned { outcome, .. }) => noted = Noted::Returned(outcome),
             Ok(Heard::Full) => return Ok(Noted::Nonsense(nonsense("no case among its notes"))),
             Err(error) => return Ok(Noted::Nonsense(nonsense(&error))),
@@ -440,4 +463,30 @@ fn outcome_of_the_dead(channel: &GuestEnd, report: Option<Report>) -> Outcome {
         Some(Report::Failed(_)) | None => "the probe's process vanished".to_owned(),
     };
     Outcome::Crashed { what, during: channel.read_crumb() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::tests::pair;
+
+    #[test]
+    fn notes_that_could_not_be_passed_on_stay_for_the_harness() {
+        let (mut host, mut guest, _file) = pair();
+        guest.clear();
+        guest.be_patient_for(Duration::from_millis(5));
+        let line = |name: &str| format!("c{{\"name\":\"{name}\",\"phase\":\"load\",\"end\":\"done\"}}\n");
+        assert!(["a", "b"].iter().all(|name| guest.notes().write(line(name).as_bytes())));
+        // No room: nobody reads.
+        let full = Message::Failed { why: "x".repeat(1 << 20) };
+        while guest.send(&full).is_ok() {}
+        while guest.send(&Message::Done { records: 0 }).is_ok() {}
+        assert!(matches!(pass_notes_on(&mut guest, "f/p"), Err(ChannelError::Stalled(_))));
+        let names: Vec<String> = host.noted().into_iter().map(|case| case.name).collect();
+        assert_eq!(names, ["a", "b"]);
+        while host.receive().unwrap().is_some() {}
+        assert!(matches!(pass_notes_on(&mut guest, "f/p"), Ok(Noted::Cases)));
+        assert!(host.noted().is_empty());
+        assert_eq!(std::iter::from_fn(|| host.receive().unwrap()).count(), 2);
+    }
 }

@@ -6,11 +6,12 @@
 //! probe whose links PID 1 is to take over before its process ends.
 
 use crate::channel::Notes;
-use crate::protocol::CASE_LINE;
-use crate::record::{Case, Outcome, Phase};
+use crate::protocol::{CASE_LINE, FRAME_MAX};
+use crate::record::{Case, End, Outcome, Phase};
 use crate::session::Sink;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::io::Write;
 use std::os::fd::RawFd;
@@ -19,6 +20,13 @@ use std::os::fd::RawFd;
 const RETURNED: u8 = b'r';
 /// The line that says: the notes are full.
 const TAKE: &[u8] = b"t\n";
+
+/// The most that a case's line may have, in bytes: with its probe's id it must fit into a frame.
+const CASE_MAX: usize = FRAME_MAX - (64 << 10);
+/// What is left of a log in a case that is larger, in bytes; a verifier's log may have 16 MiB.
+const LOG_LEFT: usize = 512 << 10;
+/// What is left of any other text in it, in bytes.
+const TEXT_LEFT: usize = 16 << 10;
 
 /// What a probe's process says.
 pub(crate) enum Said {
@@ -81,6 +89,10 @@ impl Said {
             Self::Case(case) => {
                 line = vec![CASE_LINE];
                 serde_json::to_writer(&mut line, case)?;
+                if line.len() > CASE_MAX {
+                    line.truncate(1);
+                    serde_json::to_writer(&mut line, &shortened(case))?;
+                }
             }
             Self::Returned { outcome, links, pid } => {
                 line = vec![RETURNED];
@@ -91,6 +103,43 @@ impl Said {
         line.push(b'\n');
         Ok(line)
     }
+}
+
+/// A case that fits: of long texts their beginnings and ends are left, then no programs, and if all that is not enough
+/// only that there was too much.
+fn shortened(case: &Case) -> Case {
+    let mut case = case.clone();
+    cut(&mut case.log, LOG_LEFT);
+    case.seen.values_mut().for_each(cut_all);
+    let too_large = |case: &Case| serde_json::to_vec(case).map_or(usize::MAX, |text| text.len()) >= CASE_MAX;
+    if too_large(&case) {
+        case.programs.clear();
+    }
+    if too_large(&case) {
+        case.seen.clear();
+        case.end = End::CouldNotTell { why: "what was seen is more than fits into a record".to_owned() };
+    }
+    case
+}
+
+/// Cuts every text in a value.
+fn cut_all(value: &mut Value) {
+    match value {
+        Value::String(text) => cut(text, TEXT_LEFT),
+        Value::Array(values) => values.iter_mut().for_each(cut_all),
+        Value::Object(fields) => fields.values_mut().for_each(cut_all),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Leaves half of `left` bytes at either end of a text that has more, with a mark in between. A log's reason is at its end.
+fn cut(text: &mut String, left: usize) {
+    if text.len() <= left {
+        return;
+    }
+    let (head, tail) = (text.floor_char_boundary(left / 2), text.ceil_char_boundary(text.len() - left / 2));
+    let mark = format!("\n[.. {} bytes are left out here ..]\n", tail - head);
+    text.replace_range(head..tail, &mark);
 }
 
 impl<'a> Heard<'a> {
@@ -155,6 +204,34 @@ mod tests {
         assert_eq!(std::str::from_utf8(heard).unwrap(), text);
         assert_eq!(protocol::case_in(line.trim_ascii_end()).unwrap().name, "fire \"x\"");
         assert!(protocol::case_in(b"r{}").is_none() && protocol::case_in(b"").is_none());
+    }
+
+    /// A case of the name `a`, with so many bytes of log, so many texts of 20 KiB and so long a program.
+    fn large(log: usize, texts: usize, program: usize) -> Case {
+        let mut case: Case = serde_json::from_str(r#"{"name":"a","phase":"load","end":"done"}"#).unwrap();
+        case.log = "x\n".repeat(log / 2) + "R1 invalid mem access";
+        for text in 0..texts {
+            case.seen.insert(text.to_string(), "y".repeat(20 << 10).into());
+        }
+        let (name, submitted) = (String::new(), "z".repeat(program));
+        case.programs.push(crate::record::ProgramDump { name, submitted, translated: String::new() });
+        case
+    }
+
+    #[rstest]
+    #[case::small(large(1 << 20, 1, 1 << 20), |case: &Case| case.log.len() > 1 << 20 && case.programs.len() == 1)]
+    #[case::log(large(16 << 20, 1, 9), |case: &Case| {
+        let marked = case.log.contains("bytes are left out here");
+        marked && case.log.ends_with("R1 invalid mem access") && case.end == End::Done && case.programs.len() == 1
+    })]
+    #[case::texts(large(9, 450, 9), |case: &Case| case.seen.len() == 450 && case.end == End::Done)]
+    #[case::program(large(9, 0, 9 << 20), |case: &Case| case.programs.is_empty() && case.end == End::Done)]
+    #[case::all(large(9, 1000, 9), |case: &Case| matches!(case.end, End::CouldNotTell { .. }))]
+    fn a_case_that_is_too_large_is_cut(#[case] case: Case, #[case] is_as_it_should: fn(&Case) -> bool) {
+        let line = Said::Case(Box::new(case)).line().unwrap();
+        assert!(line.len() <= CASE_MAX + 1, "{}", line.len());
+        assert!(matches!(Heard::read(&line), Ok(Heard::Case(_))));
+        assert!(is_as_it_should(&protocol::case_in(line.trim_ascii_end()).unwrap()));
     }
 
     #[test]
