@@ -91,6 +91,9 @@ pub enum Verb {
     /// Exit code 1 when a record was not, 3 when a kernel could not be run to its end.
     Soak(SoakOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
+    ///
+    /// Refused too are records of another guest than today's or another image than the row's, and those made with --lsm or
+    /// --cpus.
     Accept(AcceptOptions),
     /// Hold pages of documentation against the records
     Docs {

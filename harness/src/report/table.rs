@@ -201,6 +201,12 @@ fn notes(runs: &[&KernelRun]) -> String {
                 run.asked_again.join(", ")
             ));
         }
+        for lost in &run.lost_between {
+            note(format!("a machine was lost between probes, {lost}"));
+        }
+        for warning in &run.warned_between {
+            note(format!("the kernel warned between probes, {warning}"));
+        }
         for step in run.facts.iter().flat_map(|facts| &facts.setup) {
             note(format!("the guest could not prepare: {step}"));
         }

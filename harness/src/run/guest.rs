@@ -83,7 +83,11 @@ fn build_with(cargo: &Path, workspace: &Path, deadline: Duration) -> Result<Gues
             let all = std::fs::read(log.path()).map_or(tail, |it| String::from_utf8_lossy(&it).into_owned());
             GuestError::Code(all)
         }
-        other => GuestError::Build(other),
+        other @ (ChildError::Start { .. }
+        | ChildError::NotFound { .. }
+        | ChildError::Log { .. }
+        | ChildError::Deadline { .. }
+        | ChildError::Wait { .. }) => GuestError::Build(other),
     })?;
     let built = target_dir.join(TARGET).join("guest");
     Ok(Guest { boot: built.join("conform-boot"), guest: built.join("conform-guest") })

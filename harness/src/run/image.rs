@@ -57,9 +57,12 @@ impl Image {
     /// [`ImageError`].
     pub(super) fn check(&mut self) -> Result<(), ImageError> {
         let path = || self.path.clone();
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => ImageError::Gone(path()),
-            _ => ImageError::Unreadable { path: path(), source },
+        let failed = |source: io::Error| {
+            if source.kind() == io::ErrorKind::NotFound {
+                ImageError::Gone(path())
+            } else {
+                ImageError::Unreadable { path: path(), source }
+            }
         };
         // Before it is read, so that a change while it is read is found by the next look.
         let stamp = Stamp::from(std::fs::metadata(&self.path).map_err(failed)?);

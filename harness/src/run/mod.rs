@@ -10,7 +10,7 @@ pub mod setup;
 pub mod shard;
 mod start;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod took;
 pub mod trial;
 

@@ -17,7 +17,7 @@ impl Observer for Quiet {
 }
 
 /// A run in `folder`, whose machines would be started by a program that is not there.
-fn setup(folder: &Path) -> Setup {
+pub(crate) fn setup(folder: &Path) -> Setup {
     let initramfs = folder.join("initramfs.cpio");
     std::fs::write(&initramfs, b"").unwrap();
     Setup {

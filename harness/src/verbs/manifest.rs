@@ -382,6 +382,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_machine_is_made_of_is_in_the_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = crate::run::tests::setup(folder.path());
+        let of = |setup: &Setup| Manifest::of(Options::none().unwrap(), setup, &[], &[]).unwrap();
+        let changes = |change: &dyn Fn(&mut Setup)| {
+            let mut other = setup.clone();
+            change(&mut other);
+            of(&setup).changes(&of(&other)).join("; ")
+        };
+        assert_eq!(changes(&|_| ()), "");
+        let archive = folder.path().join("more.cpio");
+        std::fs::write(&archive, "more").unwrap();
+        assert!(changes(&|it| it.bring = Some(archive.clone())).starts_with("what --bring adds was nothing"));
+        let found = changes(&|it| it.vng_version = Some("virtme-ng 1.40".into()));
+        assert_eq!(found, "virtme-ng was nothing and is virtme-ng 1.40");
+        let lines = "the command lines of QEMU and of the kernel was";
+        assert!(changes(&|it| it.launcher.qemu = "/other/qemu".into()).starts_with(lines));
+        assert!(changes(&|it| it.cpus = 2).contains(lines));
+    }
+
+    #[test]
     fn only_the_usual_machine_and_todays_guest_make_snapshots() {
         let usual = manifest("g", "7.3");
         assert_eq!(usual.not_for_snapshots(b"g"), None);

@@ -2,7 +2,8 @@
 //!
 //! Conditions change so that eight runs go through all of them: machines restored or booted, with one processor or two,
 //! on a host with nothing else to do or with a busy thread per processor. The order of the probes within their families
-//! is another one in each run. A difference is reported, never hidden by running again.
+//! is another one in each run. A difference is reported, never hidden by running again, and so is a machine that was lost
+//! between two probes.
 
 mod tally;
 
@@ -65,6 +66,8 @@ struct Round {
     boot_retries: u32,
     /// Probes that were asked again because their machine was ended from outside.
     asked_again: usize,
+    /// Machines that were lost while no probe was under way: no record shows it.
+    lost_between: Vec<String>,
     /// Wall-clock time.
     seconds: f64,
 }
@@ -84,6 +87,7 @@ impl Round {
             restored: 0,
             boot_retries: 0,
             asked_again: 0,
+            lost_between: Vec::new(),
             seconds: 0.0,
         }
     }
@@ -95,6 +99,7 @@ impl Round {
         self.restored += run.restored;
         self.boot_retries += run.boot_retries;
         self.asked_again += run.asked_again.len();
+        self.lost_between.extend(run.lost_between.iter().map(|lost| format!("{}: {lost}", run.kernel)));
     }
 }
 
@@ -121,7 +126,8 @@ pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress
         }
     }
     let differences = tally.differences()?;
-    let code = match (interrupted, tally.failures.is_empty(), differences.is_empty()) {
+    let same = differences.is_empty() && rounds.iter().all(|round: &Round| round.lost_between.is_empty());
+    let code = match (interrupted, tally.failures.is_empty(), same) {
         (true, _, _) => exit::INTERRUPTED,
         (false, false, _) => exit::INFRASTRUCTURE,
         (false, true, false) => exit::MISMATCH,
@@ -251,6 +257,11 @@ fn in_words(document: &Document) -> String {
         text += &difference.in_words();
         text.push('\n');
     }
+    for round in &document.runs {
+        for lost in &round.lost_between {
+            text += &format!("run {}: a machine was lost between probes: {lost}\n", round.number);
+        }
+    }
     for broken in &document.failures {
         text += &format!("{broken}\n");
     }
@@ -267,16 +278,19 @@ fn in_words(document: &Document) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Between;
     use std::collections::BTreeSet;
 
     /// What was planned is one thing, and what there was another.
     #[test]
     fn machines_are_counted_as_they_were() {
         let run = KernelRun {
+            kernel: "6.1".to_owned(),
             boots: 5,
             restored: 2,
             boot_retries: 1,
             asked_again: vec!["a/b".into()],
+            lost_between: vec![Between { after: Some("a/c".into()), what: "BUG".into() }],
             ..KernelRun::default()
         };
         let mut round = Round::planned(1, 7);
@@ -289,6 +303,11 @@ mod tests {
         let text =
             in_words(&Document { schema: SCHEMA, seed, kernels, runs, records: 0, differences, failures });
         assert!(text.contains("0 records of 1 runs on 6.1 7.3 compared"), "{text}");
+        assert_eq!(
+            text.matches("run 1: a machine was lost between probes: 6.1: after a/c: BUG").count(),
+            2,
+            "{text}"
+        );
         let words: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(words, ["1", "kept", "6", "4", "1", "as", "it", "is", "7", "0", "2", "2", "0.0"]);
     }
