@@ -103,7 +103,8 @@ impl Attempt<'_> {
         self.load_in_doubt(&spec)
     }
 
-    fn spec(&self, program: &LsmProgram) -> Result<ProgSpec, Ended> {
+    /// A program as it is handed to the kernel.
+    pub(crate) fn spec(&self, program: &LsmProgram) -> Result<ProgSpec, Ended> {
         let insns = program.asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
         Ok(ProgSpec {
             prog_type: BPF_PROG_TYPE_LSM,

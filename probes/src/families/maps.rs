@@ -39,6 +39,8 @@ enum Gives {
     Pointer,
     /// A number or a negative errno.
     Number,
+    /// A number that differs from run to run, or a negative errno.
+    AnyNumber,
     /// Nothing that means anything.
     Nothing,
 }
@@ -58,6 +60,8 @@ struct Row {
     /// The name of the use.
     call: &'static str,
     gives: Gives,
+    /// Whether nothing is in the map, so that the use finds nothing.
+    empty: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -113,9 +117,11 @@ fn question(row: &Row) -> String {
         table::STORED => format!(
             "Can a plain and a sleepable program store in and look up a {kind}{how}, and does user space read it?"
         ),
-        call => format!(
-            "Can a plain and a sleepable program use a map of type {kind} with {call}, and what does that give?"
-        ),
+        call => {
+            let map = if row.empty { "an empty map" } else { "a map" };
+            let gives = if matches!(row.gives, Gives::Nothing) { "" } else { ", and what does that give" };
+            format!("Can a plain and a sleepable program use {map} of type {kind} with {call}{gives}?")
+        }
     }
 }
 
@@ -205,10 +211,11 @@ impl Row {
         match self.gives {
             Gives::Pointer if given == 0 => "null".to_owned(),
             Gives::Pointer => "a pointer".to_owned(),
-            Gives::Number if given < 0 => {
+            Gives::Number | Gives::AnyNumber if given < 0 => {
                 format!("-{}", Errno::from_raw(i32::try_from(-given).unwrap_or(i32::MAX)))
             }
             Gives::Number => given.to_string(),
+            Gives::AnyNumber => "a number".to_owned(),
             Gives::Nothing => "nothing".to_owned(),
         }
     }

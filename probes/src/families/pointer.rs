@@ -1,10 +1,13 @@
-//! What a program may do with the pointers that it is given and those that it walks to. Nothing here is attached: the
-//! verifier's answer is the record.
+//! What a program may do with the pointers that it is given and those that it walks to. Little here is attached: the
+//! verifier's answer is the record, but where what a program reads is another question (`followed`).
 
+mod followed;
+mod listed;
 mod passed;
 mod walked;
 
 use crate::asm::Asm;
+use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::session::{Attempt, Ended};
@@ -55,7 +58,8 @@ const fn sleepable(name: &'static str, hook: &'static str, body: Body) -> Case {
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    walked::RULES.iter().chain(passed::RULES).map(probe).collect()
+    let rules = walked::RULES.iter().chain(passed::RULES).chain(listed::RULES);
+    rules.map(probe).chain([followed::probe()]).collect()
 }
 
 fn probe(rule: &'static Rule) -> Probe {
@@ -95,6 +99,23 @@ impl Look<'_, '_> {
         let btf = self.0.btf()?;
         let size = btf.record(record).and_then(|id| btf.size_of(id));
         size.map(i64::from).ok_or_else(|| Ended::Absent(format!("struct {record}")))
+    }
+
+    /// Calls a helper, which is absent rather than refused where the kernel's list has none of that number.
+    fn call(&self, asm: &mut Asm, number: u32) -> Result<(), Ended> {
+        if self.0.btf()?.lists_helper(number) == Some(false) {
+            let name = helper::name(number).unwrap_or("of an unknown number");
+            return Err(Ended::Absent(format!("helper bpf_{name}")));
+        }
+        asm.call(number);
+        Ok(())
+    }
+
+    /// `dst = the current task`, as a pointer that may be followed.
+    fn current(&self, asm: &mut Asm, dst: Reg) -> Result<(), Ended> {
+        self.call(asm, helper::GET_CURRENT_TASK_BTF)?;
+        asm.mov_reg(dst, Reg::R0);
+        Ok(())
     }
 
     /// The BTF id of a kfunc.

@@ -1,6 +1,7 @@
 //! Storage that belongs to an inode, a task, a socket or a cgroup: made by a program, seen from user space by the
 //! object's descriptor, deleted by either, and gone with the object.
 
+mod ended;
 mod kinds;
 
 use crate::bpf;
@@ -40,7 +41,11 @@ fn of_kind(kind: &'static Kind) -> Vec<Probe> {
             delete,
         ),
         ("delete-from-user-space", "is a value that user space deletes gone for the program", delete_by_user),
-        ("freed", "is the value gone with the object that it belongs to", freed),
+        (
+            "freed",
+            "does a descriptor of an object that was ended lead to its value, and has the next object in the same memory it",
+            freed,
+        ),
     ];
     asks.into_iter()
         .map(|(name, asks, ask)| {
@@ -60,7 +65,13 @@ fn create(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), Stop> {
     let mut maps = Vec::new();
     for (name, sleepable) in [("plain", false), ("sleepable", true)] {
         session.case(name, |attempt| {
+            if sleepable && kinds::never_sleeps(attempt, kind) {
+                return kinds::name_the_map(attempt, kind);
+            }
             let mut bench = Bench::new(attempt, kind, sleepable)?;
+            if sleepable && kind.by_rcu {
+                attempt.see("in an RCU section of its own", bench.in_section);
+            }
             attempt.outcome("user space reads before", &bench.read());
             let made = bench.run(attempt, Op::Create, 42)?;
             attempt.runs(bench.runs());
@@ -125,9 +136,13 @@ fn delete_by_user(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), 
 }
 
 fn freed(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), Stop> {
-    session.case("object-ended", |attempt| {
+    session.case("descriptor-of-an-ended-one", |attempt| {
         let mut bench = Bench::new(attempt, kind, false)?;
-        (kind.end)(attempt, &mut bench)
+        (kind.left)(attempt, &mut bench)
+    })?;
+    session.case("another-in-its-memory", |attempt| {
+        let mut bench = Bench::new(attempt, kind, false)?;
+        ended::until_memory_is_used_again(attempt, &mut bench)
     })
 }
 

@@ -92,16 +92,18 @@ fn null_file(attempt: &mut Attempt<'_>, check: bool) -> Result<(), Ended> {
         attempt,
         "mmap_file",
         |asm| {
-            asm.ldx(Size::DW, Reg::R1, CTX, slot(0)).st_imm(Size::DW, PAGE, value(0), 1);
+            keep(asm, Size::DW, 0);
+            asm.ldx(Size::DW, Reg::R1, CTX, slot(0)).st_imm(Size::DW, PAGE, value(1), 1);
             if check {
-                asm.jne_imm(Reg::R1, 0, "pass").st_imm(Size::DW, PAGE, value(0), 2);
+                asm.jne_imm(Reg::R1, 0, "pass").st_imm(Size::DW, PAGE, value(1), 2);
             } else {
-                asm.ldx(Size::DW, Reg::R1, Reg::R1, f_inode).stx(Size::DW, PAGE, value(0), Reg::R1);
+                asm.ldx(Size::DW, Reg::R1, Reg::R1, f_inode).stx(Size::DW, PAGE, value(1), Reg::R1);
             }
         },
         |arm| arm.during(Page::new).map(drop).map_err(|_| Errno::ENOMEM),
     )?;
-    let found = results.get(value(0));
+    attempt.holds("the slot is null", results.get(value(0)) == 0);
+    let found = results.get(value(1));
     if check {
         attempt.see("the program's comparison", if found == 2 { "null" } else { "NOT null" });
     } else {

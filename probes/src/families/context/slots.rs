@@ -4,9 +4,13 @@ use super::{keep, look, offset, slot, value};
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, PAGE};
+use crate::rules::start_child;
 use crate::session::{Ended, Session, Stop};
-use nix::sys::signal::Signal;
+use crate::triggers::Arm;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -41,52 +45,77 @@ pub(super) fn file_open(session: &mut Session<'_>) -> Result<(), Stop> {
 }
 
 /// A page of memory, given back when it is dropped.
-pub(super) struct Page(NonNull<libc::c_void>);
+pub(super) struct Page {
+    page: NonNull<libc::c_void>,
+    /// On each side, pages that nobody may touch.
+    walls: usize,
+}
 
 impl Page {
     /// A new one that can be read and written.
     pub(super) fn new() -> Result<Self, Ended> {
-        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
-        let size = NonZeroUsize::MIN.saturating_add(PAGE_SIZE - 1);
-        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping wherever the kernel likes.
-        let page = unsafe { mmap_anonymous(None, size, prot, MapFlags::MAP_PRIVATE) };
-        page.map(Self).map_err(|errno| Ended::could_not("map a page", errno))
+        let page = map(PAGE_SIZE, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        Ok(Self { page, walls: 0 })
+    }
+
+    /// A new one that is a mapping of its own: the pages before and behind it may not be touched, so that the kernel
+    /// does not join it with a neighbour.
+    fn walled() -> Result<Self, Ended> {
+        let first = map(3 * PAGE_SIZE, ProtFlags::PROT_NONE)?;
+        // SAFETY: the second of three pages.
+        let page = Self { page: unsafe { first.byte_add(PAGE_SIZE) }, walls: 1 };
+        let opened = page.protect(libc::PROT_READ | libc::PROT_WRITE);
+        opened.map(|()| page).map_err(|errno| Ended::could_not("open a page", errno))
     }
 
     /// Makes it such that it can only be read.
     pub(super) fn seal(&self) -> Result<(), Errno> {
+        self.protect(libc::PROT_READ)
+    }
+
+    fn protect(&self, prot: i32) -> Result<(), Errno> {
         // SAFETY: the page is this value's own, and nobody holds a reference into it.
-        Errno::result(unsafe { libc::mprotect(self.0.as_ptr(), PAGE_SIZE, libc::PROT_READ) }).map(drop)
+        Errno::result(unsafe { libc::mprotect(self.page.as_ptr(), PAGE_SIZE, prot) }).map(drop)
     }
 
     fn address(&self) -> u64 {
-        self.0.as_ptr().addr() as u64
+        self.page.as_ptr().addr() as u64
     }
 }
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // SAFETY: as in `seal`.
-        unsafe { libc::munmap(self.0.as_ptr(), PAGE_SIZE) };
+        let walls = self.walls * PAGE_SIZE;
+        // SAFETY: as in `protect`, with what is around it.
+        unsafe { libc::munmap(self.page.as_ptr().wrapping_byte_sub(walls), PAGE_SIZE + 2 * walls) };
     }
+}
+
+fn map(size: usize, prot: ProtFlags) -> Result<NonNull<libc::c_void>, Ended> {
+    let size = NonZeroUsize::new(size).unwrap_or(NonZeroUsize::MIN);
+    // SAFETY: a new mapping wherever the kernel likes.
+    let pages = unsafe { mmap_anonymous(None, size, prot, MapFlags::MAP_PRIVATE) };
+    pages.map_err(|errno| Ended::could_not("map a page", errno))
 }
 
 /// `struct vm_area_struct *, unsigned long, unsigned long`.
 pub(super) fn file_mprotect(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("slots", |attempt| {
         let vm_start = offset(attempt, "vm_area_struct", "vm_start")?;
-        let page = Page::new()?;
+        let vm_end = offset(attempt, "vm_area_struct", "vm_end")?;
+        let page = Page::walled()?;
         let results = look(
             attempt,
             "file_mprotect",
             |asm| {
-                asm.ldx(Size::DW, Reg::R1, CTX, slot(0)).ldx(Size::DW, Reg::R1, Reg::R1, vm_start).stx(
-                    Size::DW,
-                    PAGE,
-                    value(0),
-                    Reg::R1,
-                );
+                for (n, member) in [(0, vm_start), (4, vm_end)] {
+                    asm.ldx(Size::DW, Reg::R1, CTX, slot(0)).ldx(Size::DW, Reg::R1, Reg::R1, member).stx(
+                        Size::DW,
+                        PAGE,
+                        value(n),
+                        Reg::R1,
+                    );
+                }
                 for n in 1..=3 {
                     keep(asm, Size::DW, n);
                 }
@@ -94,9 +123,9 @@ pub(super) fn file_mprotect(session: &mut Session<'_>) -> Result<(), Stop> {
             |arm| arm.during(|| page.seal()),
         )?;
         let prot = u64::from(libc::PROT_READ.cast_unsigned());
-        // Neighbours may be one mapping with the page until the kernel splits them, which it does afterwards.
-        attempt
-            .holds("slot 0: vma->vm_start is not behind the page", results.get(value(0)) <= page.address());
+        let end = page.address() + PAGE_SIZE as u64;
+        attempt.same("slot 0: vma->vm_start", results.get(value(0)), page.address());
+        attempt.same("slot 0: vma->vm_end", results.get(value(4)), end);
         attempt.same("slot 1: reqprot", results.get(value(1)), prot);
         attempt.same("slot 2: prot", results.get(value(2)), prot);
         attempt.see("slot 3: ret", results.get(value(3)).cast_signed());
@@ -140,6 +169,13 @@ pub(super) fn socket_create(session: &mut Session<'_>) -> Result<(), Stop> {
 pub(super) fn task_kill(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("slots", |attempt| {
         let tgid = offset(attempt, "task_struct", "tgid")?;
+        // Another than the task that sends.
+        let child = start_child(|| {
+            loop {
+                // SAFETY: pause takes nothing and touches no memory.
+                unsafe { libc::pause() };
+            }
+        })?;
         let results = look(
             attempt,
             "task_kill",
@@ -150,10 +186,13 @@ pub(super) fn task_kill(session: &mut Session<'_>) -> Result<(), Stop> {
                     keep(asm, size, n);
                 }
             },
-            send_harmless_signal,
-        )?;
+            |arm: Arm| arm.during(|| kill(child, Signal::SIGURG)).map_err(Errno::from),
+        );
+        let ended = kill(child, Signal::SIGKILL).and_then(|()| waitpid(child, None));
+        ended.map_err(|errno| Ended::could_not("end the child", errno))?;
+        let results = results?;
         let signal = u64::from((Signal::SIGURG as i32).cast_unsigned());
-        attempt.same("slot 0: p->tgid", results.get(value(0)), u64::from(std::process::id()));
+        attempt.same("slot 0: p->tgid", results.get(value(0)), u64::from(child.as_raw().cast_unsigned()));
         attempt.see("slot 1: info", null_or_not(results.get(value(1))));
         attempt.same("slot 2: sig", results.get(value(2)), signal);
         attempt.see("slot 3: cred", null_or_not(results.get(value(3))));
@@ -190,6 +229,6 @@ fn null_or_not(pointer: u64) -> &'static str {
 }
 
 /// Sends this process a signal that it ignores.
-pub(super) fn send_harmless_signal(arm: crate::triggers::Arm) -> Result<(), Errno> {
-    arm.during(|| nix::sys::signal::kill(Pid::this(), Signal::SIGURG)).map_err(Errno::from)
+pub(super) fn send_harmless_signal(arm: Arm) -> Result<(), Errno> {
+    arm.during(|| kill(Pid::this(), Signal::SIGURG)).map_err(Errno::from)
 }

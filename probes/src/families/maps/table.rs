@@ -31,10 +31,17 @@ const fn row(name: &'static str, kind: u32, spec: fn(&mut MapSpec)) -> Row {
         using: look_up,
         call: "bpf_map_lookup_elem",
         gives: Gives::Pointer,
+        empty: false,
     }
 }
 
 impl Row {
+    /// A map that nothing is put into.
+    const fn empty(mut self) -> Self {
+        self.empty = true;
+        self
+    }
+
     const fn using(mut self, call: &'static str, using: Use, gives: Gives) -> Self {
         self.using = using;
         self.call = call;
@@ -65,6 +72,23 @@ fn look_up(asm: &mut Asm, map: &OwnedFd, _: &Attempt<'_>) -> Result<(), Ended> {
     asm.call(helper::MAP_LOOKUP_ELEM);
     Ok(())
 }
+
+/// Looks a socket up, and releases it where there is one.
+fn look_up_socket(asm: &mut Asm, map: &OwnedFd, attempt: &Attempt<'_>) -> Result<(), Ended> {
+    look_up(asm, map, attempt)?;
+    let without = format!("without-{}", map.as_raw_fd());
+    asm.mov_imm(Reg::R8, 0)
+        .jeq_imm(Reg::R0, 0, &without)
+        .mov_reg(Reg::R1, Reg::R0)
+        .call(helper::SK_RELEASE)
+        .mov_imm(Reg::R8, 1)
+        .label(&without)
+        .mov_reg(Reg::R0, Reg::R8);
+    Ok(())
+}
+
+/// The use of maps of sockets.
+const SOCKET: &str = "bpf_map_lookup_elem and bpf_sk_release";
 
 /// Stores 7 under key 0 in the map that R1 points to.
 fn store(asm: &mut Asm) {
@@ -222,20 +246,16 @@ pub(super) const ROWS: &[Row] = &[
         tail_call,
         Gives::Nothing,
     ),
-    row("perf-event-array", BPF_MAP_TYPE_PERF_EVENT_ARRAY, |spec| spec.value_size = 4).using(
-        "bpf_perf_event_output",
-        perf_event_output,
-        Gives::Number,
-    ),
-    row("perf-event-array-read", BPF_MAP_TYPE_PERF_EVENT_ARRAY, |spec| spec.value_size = 4).using(
-        "bpf_perf_event_read",
-        perf_event_read,
-        Gives::Number,
-    ),
+    row("perf-event-array", BPF_MAP_TYPE_PERF_EVENT_ARRAY, |spec| spec.value_size = 4)
+        .using("bpf_perf_event_output", perf_event_output, Gives::Number)
+        .empty(),
+    row("perf-event-array-read", BPF_MAP_TYPE_PERF_EVENT_ARRAY, |spec| spec.value_size = 4)
+        .using("bpf_perf_event_read", perf_event_read, Gives::Number)
+        .empty(),
     row("stack-trace", BPF_MAP_TYPE_STACK_TRACE, |spec| spec.value_size = 127 * 8).using(
         "bpf_get_stackid",
         get_stackid,
-        Gives::Nothing,
+        Gives::AnyNumber,
     ),
     row("cgroup-array", BPF_MAP_TYPE_CGROUP_ARRAY, |spec| spec.value_size = 4).needing(Needs::Cgroup).using(
         "bpf_current_task_under_cgroup",
@@ -250,14 +270,18 @@ pub(super) const ROWS: &[Row] = &[
         (spec.key_size, spec.max_entries) = (16, 0);
     })
     .using("bpf_get_local_storage", local_storage, Gives::Pointer),
-    row("sockmap", BPF_MAP_TYPE_SOCKMAP, |spec| spec.value_size = 4),
+    row("sockmap", BPF_MAP_TYPE_SOCKMAP, |spec| spec.value_size = 4)
+        .using(SOCKET, look_up_socket, Gives::Pointer)
+        .empty(),
     row("sockmap-named", BPF_MAP_TYPE_SOCKMAP, |spec| spec.value_size = 4).using(NAMED, name, Gives::Nothing),
-    row("sockhash", BPF_MAP_TYPE_SOCKHASH, |spec| spec.value_size = 4),
-    row("reuseport-sockarray", BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, usual),
-    row("devmap", BPF_MAP_TYPE_DEVMAP, |spec| spec.value_size = 4),
-    row("devmap-hash", BPF_MAP_TYPE_DEVMAP_HASH, |spec| spec.value_size = 4),
-    row("cpumap", BPF_MAP_TYPE_CPUMAP, |spec| spec.value_size = 4),
-    row("xskmap", BPF_MAP_TYPE_XSKMAP, |spec| spec.value_size = 4),
+    row("sockhash", BPF_MAP_TYPE_SOCKHASH, |spec| spec.value_size = 4)
+        .using(SOCKET, look_up_socket, Gives::Pointer)
+        .empty(),
+    row("reuseport-sockarray", BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, usual).empty(),
+    row("devmap", BPF_MAP_TYPE_DEVMAP, |spec| spec.value_size = 4).empty(),
+    row("devmap-hash", BPF_MAP_TYPE_DEVMAP_HASH, |spec| spec.value_size = 4).empty(),
+    row("cpumap", BPF_MAP_TYPE_CPUMAP, |spec| spec.value_size = 4).empty(),
+    row("xskmap", BPF_MAP_TYPE_XSKMAP, |spec| spec.value_size = 4).empty(),
     row("struct-ops", BPF_MAP_TYPE_STRUCT_OPS, |spec| spec.max_entries = 1)
         .needing(Needs::KernelType("bpf_struct_ops_tcp_congestion_ops"))
         .using(NAMED, name, Gives::Nothing),

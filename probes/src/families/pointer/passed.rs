@@ -16,9 +16,30 @@ fn room(asm: &mut Asm, dst: Reg, bytes: i32) {
 }
 
 /// `bpf_d_path(R1, .., 64)`.
-fn d_path(asm: &mut Asm) {
+fn d_path(asm: &mut Asm, look: &Look<'_, '_>) -> Result<(), Ended> {
     room(asm, Reg::R2, 64);
-    asm.mov_imm(Reg::R3, 64).call(helper::D_PATH);
+    asm.mov_imm(Reg::R3, 64);
+    look.call(asm, helper::D_PATH)
+}
+
+/// `bpf_sock_from_file(R1)`.
+fn sock_from_file(asm: &mut Asm, look: &Look<'_, '_>) -> Result<(), Ended> {
+    look.call(asm, helper::SOCK_FROM_FILE)
+}
+
+/// Passes a member of `struct linux_binprm` that is a file. `file` is among the members of trusted pointers that are
+/// trusted themselves, the others are not (6.4 kernel/bpf/verifier.c, `BTF_TYPE_SAFE_TRUSTED`).
+fn walked_file(asm: &mut Asm, look: &Look<'_, '_>, member: &str) -> Result<(), Ended> {
+    argument(asm, Reg::R1, 0);
+    walk(asm, Reg::R1, look.off("linux_binprm", member)?);
+    sock_from_file(asm, look)
+}
+
+/// Gets the executable of the task in R1 with `bpf_get_task_exe_file`, and puts it where there is one.
+fn exe_file(asm: &mut Asm, look: &Look<'_, '_>) -> Result<(), Ended> {
+    asm.call_kfunc(look.kfunc("bpf_get_task_exe_file")?, 0).jeq_imm(Reg::R0, 0, "pass");
+    asm.mov_reg(Reg::R1, Reg::R0).call_kfunc(look.kfunc("bpf_put_file")?, 0);
+    Ok(())
 }
 
 /// Passes where `bpf_task_acquire` gave nothing, and where it may.
@@ -47,81 +68,84 @@ pub(super) const RULES: &[Rule] = &[
             plain("f_path", "file_open", |asm, look| {
                 argument(asm, Reg::R1, 0);
                 asm.add_imm(Reg::R1, look.off("file", "f_path")?);
-                d_path(asm);
-                Ok(())
+                d_path(asm, look)
             }),
-            plain("the-file-itself", "file_open", |asm, _| {
+            plain("the-file-itself", "file_open", |asm, look| {
                 argument(asm, Reg::R1, 0);
-                d_path(asm);
-                Ok(())
+                d_path(asm, look)
             }),
             plain("another-offset", "file_open", |asm, look| {
                 argument(asm, Reg::R1, 0);
                 asm.add_imm(Reg::R1, look.off("file", "f_path")? + 8);
-                d_path(asm);
-                Ok(())
+                d_path(asm, look)
             }),
-            plain("path-argument", "inode_getattr", |asm, _| {
+            plain("path-argument", "inode_getattr", |asm, look| {
                 argument(asm, Reg::R1, 0);
-                d_path(asm);
-                Ok(())
+                d_path(asm, look)
             }),
         ],
     },
     Rule {
         name: "walked-to-helper",
-        asks: "May a program pass a pointer that it walked to to a helper that wants a kernel object?",
+        asks: "May a program pass to a helper that wants a file: its argument, members that kernels from 6.4 on list as trusted or do not, and what is none?",
         sources: &[HELPER, TRUSTED],
         cases: &[
-            plain("argument-as-file", "file_open", |asm, _| {
+            plain("argument-as-file", "file_open", |asm, look| {
                 argument(asm, Reg::R1, 0);
-                asm.call(helper::SOCK_FROM_FILE);
-                Ok(())
+                sock_from_file(asm, look)
             }),
-            plain("walked-path-of-a-walked-file", "bprm_committed_creds", |asm, look| {
-                argument(asm, Reg::R1, 0);
-                walk(asm, Reg::R1, look.off("linux_binprm", "file")?);
-                asm.call(helper::SOCK_FROM_FILE);
-                Ok(())
+            plain("listed-member", "bprm_committed_creds", |asm, look| walked_file(asm, look, "file")),
+            sleepable("listed-member-sleepable", "bprm_committed_creds", |asm, look| {
+                walked_file(asm, look, "file")
             }),
-            plain("number", "file_open", |asm, _| {
-                asm.mov_imm(Reg::R1, 0).call(helper::SOCK_FROM_FILE);
-                Ok(())
+            plain("unlisted-member", "bprm_committed_creds", |asm, look| {
+                walked_file(asm, look, "interpreter")
             }),
-            plain("stack", "file_open", |asm, _| {
+            sleepable("unlisted-member-sleepable", "bprm_committed_creds", |asm, look| {
+                walked_file(asm, look, "interpreter")
+            }),
+            plain("number", "file_open", |asm, look| {
+                asm.mov_imm(Reg::R1, 0);
+                sock_from_file(asm, look)
+            }),
+            plain("stack", "file_open", |asm, look| {
                 room(asm, Reg::R1, 8);
-                asm.call(helper::SOCK_FROM_FILE);
-                Ok(())
+                sock_from_file(asm, look)
             }),
             plain("another-type", "file_open", |asm, look| {
                 argument(asm, Reg::R1, 0);
                 walk(asm, Reg::R1, look.off("file", "f_inode")?);
-                asm.call(helper::SOCK_FROM_FILE);
-                Ok(())
+                sock_from_file(asm, look)
             }),
         ],
     },
     Rule {
         name: "trusted-to-kfunc",
-        asks: "May a program pass its argument, or what it walked to, to a kfunc that wants a trusted pointer?",
-        sources: &[KFUNC, TRUSTED],
+        asks: "May a program pass its argument, and what it walked to, to bpf_task_acquire, which wants a trusted pointer until 6.3 and one that RCU protects from 6.4 on, and to bpf_get_task_exe_file, which wants a trusted one?",
+        sources: &[
+            KFUNC,
+            TRUSTED,
+            source("6.3", "kernel/bpf/helpers.c", "bpf_task_acquire"),
+            source("6.4", "kernel/bpf/helpers.c", "bpf_task_acquire"),
+            source("6.13", "fs/bpf_fs_kfuncs.c", "bpf_get_task_exe_file"),
+        ],
         cases: &[
             plain("argument", "task_alloc", |asm, look| {
                 argument(asm, Reg::R1, 0);
                 acquire(asm, look)
             }),
             plain("bpf_get_current_task_btf", "file_open", |asm, look| {
-                asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R1, Reg::R0);
+                look.current(asm, Reg::R1)?;
                 acquire(asm, look)
             }),
             plain("rcu-member-checked", "file_open", |asm, look| {
-                asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R1, Reg::R0);
+                look.current(asm, Reg::R1)?;
                 walk(asm, Reg::R1, look.off("task_struct", "real_parent")?);
                 asm.jeq_imm(Reg::R1, 0, "pass");
                 acquire(asm, look)
             }),
             plain("walked-twice", "file_open", |asm, look| {
-                asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R1, Reg::R0);
+                look.current(asm, Reg::R1)?;
                 walk(asm, Reg::R1, look.off("task_struct", "real_parent")?);
                 asm.jeq_imm(Reg::R1, 0, "pass");
                 walk(asm, Reg::R1, look.off("task_struct", "real_parent")?);
@@ -129,7 +153,7 @@ pub(super) const RULES: &[Rule] = &[
                 acquire(asm, look)
             }),
             plain("last-wakee", "file_open", |asm, look| {
-                asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R1, Reg::R0);
+                look.current(asm, Reg::R1)?;
                 walk(asm, Reg::R1, look.off("task_struct", "last_wakee")?);
                 asm.jeq_imm(Reg::R1, 0, "pass");
                 acquire(asm, look)
@@ -138,11 +162,21 @@ pub(super) const RULES: &[Rule] = &[
                 argument(asm, Reg::R1, 0);
                 acquire(asm, look)
             }),
+            plain("exe-file-of-argument", "task_alloc", |asm, look| {
+                argument(asm, Reg::R1, 0);
+                exe_file(asm, look)
+            }),
+            plain("exe-file-of-rcu-member-checked", "task_alloc", |asm, look| {
+                argument(asm, Reg::R1, 0);
+                walk(asm, Reg::R1, look.off("task_struct", "real_parent")?);
+                asm.jeq_imm(Reg::R1, 0, "pass");
+                exe_file(asm, look)
+            }),
         ],
     },
     Rule {
         name: "untrusted-hook",
-        asks: "On a hook whose argument is being freed, may it be read, and passed on?",
+        asks: "On task_free and file_free_security, whose argument is being freed, may it be read, and passed to a helper or a kfunc?",
         sources: &[source("7.3", "kernel/bpf/bpf_lsm.c", "untrusted_lsm_hooks"), ARGUMENT],
         cases: &[
             plain("read", "task_free", |asm, look| {
@@ -153,6 +187,22 @@ pub(super) const RULES: &[Rule] = &[
             plain("to-a-kfunc", "task_free", |asm, look| {
                 argument(asm, Reg::R1, 0);
                 acquire(asm, look)
+            }),
+            plain("file-read", "file_free_security", |asm, look| {
+                argument(asm, Reg::R1, 0);
+                asm.ldx(Size::W, Reg::R1, Reg::R1, look.off("file", "f_flags")?);
+                Ok(())
+            }),
+            plain("file-to-a-helper", "file_free_security", |asm, look| {
+                argument(asm, Reg::R1, 0);
+                sock_from_file(asm, look)
+            }),
+            plain("file-to-a-kfunc", "file_free_security", |asm, look| {
+                argument(asm, Reg::R1, 0);
+                asm.add_imm(Reg::R1, look.off("file", "f_path")?);
+                room(asm, Reg::R2, 64);
+                asm.mov_imm(Reg::R3, 64).call_kfunc(look.kfunc("bpf_path_d_path")?, 0);
+                Ok(())
             }),
         ],
     },
@@ -244,6 +294,14 @@ pub(super) const RULES: &[Rule] = &[
                 room(asm, Reg::R1, 8);
                 asm.mov_imm(Reg::R2, 8);
                 argument(asm, Reg::R3, 0);
+                asm.call(helper::PROBE_READ_KERNEL);
+                Ok(())
+            }),
+            plain("walked-to", "file_open", |asm, look| {
+                room(asm, Reg::R1, 8);
+                asm.mov_imm(Reg::R2, 8);
+                argument(asm, Reg::R3, 0);
+                walk(asm, Reg::R3, look.off("file", "f_inode")?);
                 asm.call(helper::PROBE_READ_KERNEL);
                 Ok(())
             }),

@@ -23,6 +23,16 @@ pub(super) const RULES: &[Rule] = &[
                 asm.ldx(Size::B, Reg::R1, Reg::R1, look.off("file", "f_flags")?);
                 Ok(())
             }),
+            plain("two-bytes-of-a-number", "file_open", |asm, look| {
+                argument(asm, Reg::R1, 0);
+                asm.ldx(Size::H, Reg::R1, Reg::R1, look.off("file", "f_flags")?);
+                Ok(())
+            }),
+            plain("a-number-of-eight-bytes", "file_open", |asm, look| {
+                argument(asm, Reg::R1, 0);
+                asm.ldx(Size::DW, Reg::R1, Reg::R1, look.off("file", "f_pos")?);
+                Ok(())
+            }),
             plain("half-of-a-pointer", "file_open", |asm, look| {
                 argument(asm, Reg::R1, 0);
                 asm.ldx(Size::W, Reg::R1, Reg::R1, look.off("file", "f_inode")?);
@@ -61,12 +71,13 @@ pub(super) const RULES: &[Rule] = &[
                 asm.ldx(Size::W, Reg::R1, Reg::R1, look.off("file_system_type", "fs_flags")?);
                 Ok(())
             }),
-            sleepable("three-sleepable", "file_open", |asm, look| {
+            // On a hook that may sleep since 5.10.
+            sleepable("three-sleepable", "bprm_committed_creds", |asm, look| {
                 argument(asm, Reg::R1, 0);
+                walk(asm, Reg::R1, look.off("linux_binprm", "file")?);
                 walk(asm, Reg::R1, look.off("file", "f_inode")?);
                 walk(asm, Reg::R1, look.off("inode", "i_sb")?);
-                walk(asm, Reg::R1, look.off("super_block", "s_type")?);
-                asm.ldx(Size::W, Reg::R1, Reg::R1, look.off("file_system_type", "fs_flags")?);
+                walk(asm, Reg::R1, look.off("super_block", "s_magic")?);
                 Ok(())
             }),
         ],
@@ -111,7 +122,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "array-member",
-        asks: "May a program read elements of an array in a structure, the last one, one behind it, and one by a number?",
+        asks: "May a program read elements of an array in a structure, the last one, one behind it that is another member or behind the structure, and one by a number?",
         sources: &[WALK],
         cases: &[
             plain("first", "task_alloc", |asm, look| {
@@ -129,8 +140,13 @@ pub(super) const RULES: &[Rule] = &[
                 asm.ldx(Size::DW, Reg::R1, Reg::R1, look.off("task_struct", "comm")?);
                 Ok(())
             }),
-            // Of an array that ends its structure.
-            plain("behind-the-last", "bprm_check_security", |asm, look| {
+            // An array of numbers follows.
+            plain("behind-the-last", "sb_kern_mount", |asm, look| {
+                argument(asm, Reg::R1, 0);
+                asm.ldx(Size::B, Reg::R1, Reg::R1, look.off("super_block", "s_id")? + 32);
+                Ok(())
+            }),
+            plain("behind-the-last-of-the-structure", "bprm_check_security", |asm, look| {
                 argument(asm, Reg::R1, 0);
                 asm.ldx(Size::B, Reg::R1, Reg::R1, look.off("linux_binprm", "buf")? + 256);
                 Ok(())
@@ -192,7 +208,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "write",
-        asks: "May a program write to a member of its argument, of what it walked to, or of a socket?",
+        asks: "May a program write to a member of its argument, at once or atomically, or of what it walked to?",
         sources: &[ACCESS, ACCESS_OLD],
         cases: &[
             plain("argument", "file_open", |asm, look| {
@@ -212,7 +228,7 @@ pub(super) const RULES: &[Rule] = &[
                 asm.atomic_add(Size::W, Reg::R1, look.off("file", "f_flags")?, Reg::R2);
                 Ok(())
             }),
-            plain("bprm-secureexec", "bprm_creds_for_exec", |asm, look| {
+            plain("bprm-per_clear", "bprm_creds_for_exec", |asm, look| {
                 argument(asm, Reg::R1, 0);
                 asm.st_imm(Size::W, Reg::R1, look.off("linux_binprm", "per_clear")?, 0);
                 Ok(())
@@ -221,7 +237,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "number-followed",
-        asks: "May a program follow an argument that is a number, or a pointer to user space?",
+        asks: "May a program follow an argument that is a number, or a pointer to text or to void?",
         sources: &[ARGUMENT],
         cases: &[
             plain("a-number", "file_ioctl", |asm, _| {
@@ -239,13 +255,6 @@ pub(super) const RULES: &[Rule] = &[
                 asm.ldx(Size::B, Reg::R1, Reg::R1, 0);
                 Ok(())
             }),
-            plain("a-user-pointer", "file_open", |asm, look| {
-                argument(asm, Reg::R1, 0);
-                asm.call(helper::GET_CURRENT_TASK_BTF);
-                asm.ldx(Size::DW, Reg::R1, Reg::R0, look.off("task_struct", "set_child_tid")?);
-                asm.ldx(Size::W, Reg::R1, Reg::R1, 0);
-                Ok(())
-            }),
         ],
     },
     Rule {
@@ -259,33 +268,7 @@ pub(super) const RULES: &[Rule] = &[
                 Ok(())
             }),
             plain("bpf_get_current_task_btf", "file_open", |asm, look| {
-                asm.call(helper::GET_CURRENT_TASK_BTF);
-                asm.ldx(Size::W, Reg::R1, Reg::R0, look.off("task_struct", "tgid")?);
-                Ok(())
-            }),
-        ],
-    },
-    Rule {
-        name: "rcu-member",
-        asks: "May plain and sleepable programs follow a member that RCU protects, checked and unchecked?",
-        sources: &[ACCESS, source("7.3", "kernel/bpf/verifier.c", "BTF_TYPE_SAFE_RCU")],
-        cases: &[
-            plain("plain-unchecked", "file_open", |asm, look| {
-                asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R1, Reg::R0);
-                walk(asm, Reg::R1, look.off("task_struct", "real_parent")?);
-                asm.ldx(Size::W, Reg::R1, Reg::R1, look.off("task_struct", "tgid")?);
-                Ok(())
-            }),
-            plain("plain-checked", "file_open", |asm, look| {
-                asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R1, Reg::R0);
-                walk(asm, Reg::R1, look.off("task_struct", "real_parent")?);
-                asm.jeq_imm(Reg::R1, 0, "pass");
-                asm.ldx(Size::W, Reg::R1, Reg::R1, look.off("task_struct", "tgid")?);
-                Ok(())
-            }),
-            sleepable("sleepable-unchecked", "file_open", |asm, look| {
-                asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R1, Reg::R0);
-                walk(asm, Reg::R1, look.off("task_struct", "real_parent")?);
+                look.current(asm, Reg::R1)?;
                 asm.ldx(Size::W, Reg::R1, Reg::R1, look.off("task_struct", "tgid")?);
                 Ok(())
             }),
@@ -301,11 +284,11 @@ pub(super) const RULES: &[Rule] = &[
                 asm.jeq_imm(Reg::R1, 0, "pass");
                 Ok(())
             }),
-            plain("with-another", "task_alloc", |asm, _| {
+            plain("with-another", "task_alloc", |asm, look| {
                 argument(asm, Reg::R1, 0);
-                asm.call(helper::GET_CURRENT_TASK_BTF);
-                argument(asm, Reg::R1, 0);
-                asm.jeq_reg(Reg::R1, Reg::R0, "pass");
+                argument(asm, Reg::R2, 0);
+                walk(asm, Reg::R2, look.off("task_struct", "real_parent")?);
+                asm.jeq_reg(Reg::R1, Reg::R2, "pass");
                 Ok(())
             }),
             plain("with-another-argument", "task_kill", |asm, _| {

@@ -1,6 +1,7 @@
 //! The kinds of storage, and the program that works on them: what it does is set from outside, round by round.
 
-use super::{key_of, must};
+use super::ended;
+use super::must;
 use crate::asm::Asm;
 use crate::bpf::{
     self, BPF_F_NO_PREALLOC, BPF_MAP_TYPE_CGRP_STORAGE, BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_SK_STORAGE,
@@ -12,27 +13,29 @@ use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE, Running};
 use crate::results::{FREE, Results};
-use crate::rules::{Cgroup, let_cgroups_be_freed, start_child, until};
+use crate::rules::{Cgroup, let_cgroups_be_freed};
 use crate::session::{Attempt, Ended};
 use crate::spec::{Source, source};
 use crate::triggers::Arm;
-use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
-use nix::sys::wait::waitpid;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// What the program is to do, its input, whether it got a value, what it read or what the deletion gave.
+/// What the program is to do, its input, whether it got a value, what it read or what the deletion gave, and the
+/// owner's address.
 const OP: i32 = FREE;
 const INPUT: i32 = FREE + 8;
 const PRESENT: i32 = FREE + 16;
 const VALUE: i32 = FREE + 24;
-const FILE: &str = "/tmp/stored";
+const OWNER: i32 = FREE + 32;
+pub(super) const FILE: &str = "/tmp/stored";
+/// What even 5.10 lets sleep.
+const SLEEPABLE: &str = "bprm_committed_creds";
 
 /// What the program does in a round.
 #[derive(Clone, Copy)]
 pub(super) enum Op {
-    /// Makes the value if there is none, and stores the input.
+    /// Makes the value if there is none, reads it, and stores the input.
     Create = 1,
     /// Reads the value, if there is one.
     Get = 2,
@@ -51,20 +54,25 @@ pub(super) struct Kind {
     hook: &'static str,
     get: u32,
     delete: u32,
-    /// Puts the owner into R8.
+    /// Whether the owner is walked to by what RCU protects, which a sleepable program does in a section of its own
+    /// (6.4 kernel/bpf/verifier.c, `check_ptr_to_btf_access`).
+    pub(super) by_rcu: bool,
+    /// Puts the owner into R8; `done` is where to go when there is none.
     owner: fn(&mut Asm, &Attempt<'_>) -> Result<(), Ended>,
     /// The object, and what makes the kernel call the hook for it.
-    object: fn() -> Result<Object, Ended>,
-    act: fn(&Object, Arm) -> Result<(), Errno>,
-    /// Ends an object that has a value, and says what is left of it.
-    pub(super) end: fn(&mut Attempt<'_>, &mut Bench) -> Result<(), Ended>,
+    pub(super) object: fn() -> Result<Object, Ended>,
+    pub(super) act: fn(&Object, Arm) -> Result<(), Errno>,
+    /// Ends an object that has a value as far as a descriptor of it allows, and says what that leads to.
+    pub(super) left: fn(&mut Attempt<'_>, &mut Bench) -> Result<(), Ended>,
+    /// Makes an object, has the program store a value for it, and ends it.
+    pub(super) round: fn(&mut Attempt<'_>, &mut Bench) -> Result<Met, Ended>,
 }
 
 /// An object that user space knows by a descriptor.
 pub(super) struct Object {
-    fd: OwnedFd,
+    pub(super) fd: OwnedFd,
     /// The cgroup that this process is in, for storage of cgroups.
-    cgroup: Option<Cgroup>,
+    pub(super) cgroup: Option<Cgroup>,
 }
 
 pub(super) const KINDS: &[Kind] = &[
@@ -76,6 +84,7 @@ pub(super) const KINDS: &[Kind] = &[
         hook: "file_open",
         get: helper::INODE_STORAGE_GET,
         delete: helper::INODE_STORAGE_DELETE,
+        by_rcu: false,
         owner: |asm, attempt| {
             asm.ldx(Size::DW, Reg::R8, CTX, 0).ldx(
                 Size::DW,
@@ -91,7 +100,8 @@ pub(super) const KINDS: &[Kind] = &[
             Ok(Object { fd: file.into(), cgroup: None })
         },
         act: open,
-        end: end_inode,
+        left: ended::left_inode,
+        round: ended::round_inode,
     },
     Kind {
         name: "task",
@@ -101,6 +111,7 @@ pub(super) const KINDS: &[Kind] = &[
         hook: "file_open",
         get: helper::TASK_STORAGE_GET,
         delete: helper::TASK_STORAGE_DELETE,
+        by_rcu: false,
         owner: |asm, _| {
             asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R8, Reg::R0);
             Ok(())
@@ -110,7 +121,8 @@ pub(super) const KINDS: &[Kind] = &[
             Ok(Object { fd: must("open a pidfd", pidfd(std::process::id()))?, cgroup: None })
         },
         act: open,
-        end: end_task,
+        left: ended::left_task,
+        round: ended::round_task,
     },
     Kind {
         name: "socket",
@@ -120,10 +132,11 @@ pub(super) const KINDS: &[Kind] = &[
         hook: "socket_bind",
         get: helper::SK_STORAGE_GET,
         delete: helper::SK_STORAGE_DELETE,
+        by_rcu: false,
         owner: |asm, attempt| {
             asm.ldx(Size::DW, Reg::R8, CTX, 0)
                 .ldx(Size::DW, Reg::R8, Reg::R8, off(attempt, "socket", "sk")?)
-                .jeq_imm(Reg::R8, 0, "pass");
+                .jeq_imm(Reg::R8, 0, "done");
             Ok(())
         },
         object: || Ok(Object { fd: unix_socket()?, cgroup: None }),
@@ -132,7 +145,8 @@ pub(super) const KINDS: &[Kind] = &[
             let _ = arm.during(|| bind(object.fd.as_raw_fd(), &UnixAddr::new_unnamed()));
             Ok(())
         },
-        end: end_socket,
+        left: ended::left_socket,
+        round: ended::round_socket,
     },
     Kind {
         name: "cgroup",
@@ -142,12 +156,13 @@ pub(super) const KINDS: &[Kind] = &[
         hook: "file_open",
         get: helper::CGRP_STORAGE_GET,
         delete: helper::CGRP_STORAGE_DELETE,
+        by_rcu: true,
         owner: |asm, attempt| {
             asm.call(helper::GET_CURRENT_TASK_BTF)
                 .ldx(Size::DW, Reg::R8, Reg::R0, off(attempt, "task_struct", "cgroups")?)
-                .jeq_imm(Reg::R8, 0, "pass")
+                .jeq_imm(Reg::R8, 0, "done")
                 .ldx(Size::DW, Reg::R8, Reg::R8, off(attempt, "css_set", "dfl_cgrp")?)
-                .jeq_imm(Reg::R8, 0, "pass");
+                .jeq_imm(Reg::R8, 0, "done");
             Ok(())
         },
         object: || {
@@ -162,7 +177,8 @@ pub(super) const KINDS: &[Kind] = &[
             Ok(Object { fd, cgroup: Some(cgroup) })
         },
         act: open,
-        end: end_cgroup,
+        left: ended::left_cgroup,
+        round: ended::round_cgroup,
     },
 ];
 
@@ -177,14 +193,14 @@ fn open(_: &Object, arm: Arm) -> Result<(), Errno> {
     arm.during(|| File::open(FILE)).map(drop).map_err(Errno::from)
 }
 
-fn unix_socket() -> Result<OwnedFd, Ended> {
+pub(super) fn unix_socket() -> Result<OwnedFd, Ended> {
     must(
         "make a socket",
         socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(Errno::from),
     )
 }
 
-fn pidfd(pid: u32) -> Result<OwnedFd, Errno> {
+pub(super) fn pidfd(pid: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: takes two numbers.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the kernel has just made this descriptor for us.
@@ -195,9 +211,11 @@ fn pidfd(pid: u32) -> Result<OwnedFd, Errno> {
 pub(super) struct Bench {
     pub(super) map: OwnedFd,
     _running: Running,
-    results: Results,
-    object: Object,
-    kind: &'static Kind,
+    pub(super) results: Results,
+    pub(super) object: Option<Object>,
+    pub(super) kind: &'static Kind,
+    /// Whether a sleepable program has an RCU section of its own.
+    pub(super) in_section: bool,
     _btf: OwnedFd,
 }
 
@@ -205,6 +223,12 @@ pub(super) struct Bench {
 pub(super) struct Left {
     pub(super) present: bool,
     value: u64,
+}
+
+/// Of an object that the program met: where it was, and what stood in its value before the program stored one.
+pub(super) struct Met {
+    pub(super) address: u64,
+    pub(super) before: u64,
 }
 
 impl Left {
@@ -228,36 +252,47 @@ impl Bench {
         kind: &'static Kind,
         sleepable: bool,
     ) -> Result<Self, Ended> {
+        let section = if sleepable && kind.by_rcu { section(attempt, kind) } else { None };
         let mut results = attempt.results()?;
         results.name_nobody();
-        let mut types = BtfBuilder::new();
-        let key = types.int("int", 4, SIGNED);
-        let value = types.int("unsigned long long", 8, UNSIGNED);
-        let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the map's BTF", error))?;
-        let map = attempt.map(&MapSpec {
-            flags: BPF_F_NO_PREALLOC,
-            btf_fd: Some(btf.as_raw_fd()),
-            btf_key_type_id: key,
-            btf_value_type_id: value,
-            ..MapSpec::new(kind.map_type, 4, 8, 0)
-        })?;
-        let program = program(attempt, kind, &results, &map)?;
+        let (map, btf) = map(attempt, kind)?;
+        let program = program(attempt, kind, &results, &map, section)?;
         let program = if sleepable { program.sleepable() } else { program };
         let running = attempt.run_lsm(&program)?;
-        let object = (kind.object)()?;
-        Ok(Self { map, _running: running, results, object, kind, _btf: btf })
+        let object = Some((kind.object)()?);
+        Ok(Self { map, _running: running, results, object, kind, in_section: section.is_some(), _btf: btf })
     }
 
     /// One round of the program.
     pub(super) fn run(&mut self, attempt: &mut Attempt<'_>, op: Op, input: u64) -> Result<Left, Ended> {
+        self.prepare(op, input);
+        let arm = Arm::new(&self.results);
+        let object = self.object.as_ref().ok_or_else(|| Ended::could_not("do the trigger", "no object"))?;
+        let outcome = attempt.trigger(|| (self.kind.act)(object, arm));
+        must("do the trigger", outcome)?;
+        Ok(self.left())
+    }
+
+    /// Says what the program is to do when it runs next.
+    pub(super) fn prepare(&mut self, op: Op, input: u64) {
         self.results.set(OP, op as u64);
         self.results.set(INPUT, input);
         self.results.set(PRESENT, 0);
         self.results.set(VALUE, 0);
-        let arm = Arm::new(&self.results);
-        let outcome = attempt.trigger(|| (self.kind.act)(&self.object, arm));
-        must("do the trigger", outcome)?;
-        Ok(Left { present: self.results.get(PRESENT) != 0, value: self.results.get(VALUE) })
+        self.results.set(OWNER, 0);
+    }
+
+    /// What the program has left.
+    pub(super) fn left(&self) -> Left {
+        Left { present: self.results.get(PRESENT) != 0, value: self.results.get(VALUE) }
+    }
+
+    /// Whom the program has just stored a value for.
+    pub(super) fn met(&self) -> Result<Met, Ended> {
+        match self.left() {
+            Left { present: true, value } => Ok(Met { address: self.results.get(OWNER), before: value }),
+            Left { present: false, .. } => Err(Ended::could_not("store a value", "the program got none")),
+        }
     }
 
     pub(super) fn runs(&self) -> u64 {
@@ -266,7 +301,8 @@ impl Bench {
 
     /// The object's descriptor as a key.
     pub(super) fn key(&self) -> [u8; 4] {
-        key_of(&self.object.fd)
+        let fd: RawFd = self.object.as_ref().map_or(-1, |object| object.fd.as_raw_fd());
+        fd.to_ne_bytes()
     }
 
     /// The value as user space reads it.
@@ -274,7 +310,8 @@ impl Bench {
         self.read_of(&self.key())
     }
 
-    fn read_of(&self, key: &[u8; 4]) -> Result<u64, Errno> {
+    /// The value of the object with this descriptor.
+    pub(super) fn read_of(&self, key: &[u8; 4]) -> Result<u64, Errno> {
         let mut value = [0; 8];
         bpf::map_lookup(&self.map, key, &mut value)?;
         Ok(u64::from_ne_bytes(value))
@@ -286,16 +323,71 @@ impl Bench {
     }
 }
 
+/// A map of this kind, and the BTF of its types.
+fn map(attempt: &mut Attempt<'_>, kind: &Kind) -> Result<(OwnedFd, OwnedFd), Ended> {
+    let mut types = BtfBuilder::new();
+    let key = types.int("int", 4, SIGNED);
+    let value = types.int("unsigned long long", 8, UNSIGNED);
+    let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the map's BTF", error))?;
+    let map = attempt.map(&MapSpec {
+        flags: BPF_F_NO_PREALLOC,
+        btf_fd: Some(btf.as_raw_fd()),
+        btf_key_type_id: key,
+        btf_value_type_id: value,
+        ..MapSpec::new(kind.map_type, 4, 8, 0)
+    })?;
+    Ok((map, btf))
+}
+
+/// The kfuncs that begin and end an RCU section, if the kernel lets sleepable programs have one: 6.2 and 6.3 refuse it
+/// when the kernel's BTF has no tags, as of a kernel built with gcc (6.3 kernel/bpf/verifier.c, `check_kfunc_call`).
+fn section(attempt: &mut Attempt<'_>, kind: &Kind) -> Option<(u32, u32)> {
+    let (lock, unlock) =
+        (attempt.kfunc("bpf_rcu_read_lock").ok()?, attempt.kfunc("bpf_rcu_read_unlock").ok()?);
+    let mut asm = Asm::new();
+    asm.call_kfunc(lock, 0).call_kfunc(unlock, 0).mov_imm(Reg::R0, 0).exit();
+    takes(attempt, &LsmProgram::raw(kind.hook, asm).sleepable()).then_some((lock, unlock))
+}
+
+fn takes(attempt: &mut Attempt<'_>, program: &LsmProgram) -> bool {
+    attempt.spec(program).is_ok_and(|spec| attempt.ask(&spec, 0).is_ok())
+}
+
+/// Whether a kernel that has sleepable programs has none on this kind's hook: 5.10 does on one that leads to no object.
+pub(super) fn never_sleeps(attempt: &mut Attempt<'_>, kind: &Kind) -> bool {
+    let mut sleeps = |hook| {
+        let mut asm = Asm::new();
+        asm.mov_imm(Reg::R0, 0).exit();
+        takes(attempt, &LsmProgram::raw(hook, asm).sleepable())
+    };
+    !sleeps(kind.hook) && sleeps(SLEEPABLE)
+}
+
+/// Loads a sleepable program that does no more than name the map, where none can do more.
+pub(super) fn name_the_map(attempt: &mut Attempt<'_>, kind: &Kind) -> Result<(), Ended> {
+    let (map, _btf) = map(attempt, kind)?;
+    let mut asm = Asm::new();
+    asm.ld_map_fd(Reg::R1, &map).mov_imm(Reg::R0, 0).exit();
+    attempt.load_lsm(&LsmProgram::raw(SLEEPABLE, asm).sleepable())?;
+    Err(Ended::could_not("come to an object", "no hook that may sleep leads to one"))
+}
+
+/// What the program does is told in the page; in a `section` of RCU where that is its own to begin and end.
 fn program(
     attempt: &Attempt<'_>,
     kind: &Kind,
     results: &Results,
     map: &OwnedFd,
+    section: Option<(u32, u32)>,
 ) -> Result<LsmProgram, Ended> {
     let mut owner = Ok(());
     let program = LsmProgram::framed(kind.hook, results, |asm| {
+        if let Some((lock, _)) = section {
+            asm.call_kfunc(lock, 0);
+        }
         owner = (kind.owner)(asm, attempt);
-        asm.ldx(Size::DW, Reg::R9, PAGE, OP)
+        asm.stx(Size::DW, PAGE, OWNER, Reg::R8)
+            .ldx(Size::DW, Reg::R9, PAGE, OP)
             .jeq_imm(Reg::R9, Op::Delete as i32, "delete")
             .ld_map_fd(Reg::R1, map)
             .mov_reg(Reg::R2, Reg::R8)
@@ -303,84 +395,23 @@ fn program(
             .mov_reg(Reg::R4, Reg::R9)
             .and_imm(Reg::R4, 1) // BPF_LOCAL_STORAGE_GET_F_CREATE
             .call(kind.get)
-            .jeq_imm(Reg::R0, 0, "pass")
+            .jeq_imm(Reg::R0, 0, "done")
             .st_imm(Size::DW, PAGE, PRESENT, 1)
             .ldx(Size::DW, Reg::R1, Reg::R0, 0)
             .stx(Size::DW, PAGE, VALUE, Reg::R1)
-            .jne_imm(Reg::R9, Op::Create as i32, "pass")
+            .jne_imm(Reg::R9, Op::Create as i32, "done")
             .ldx(Size::DW, Reg::R1, PAGE, INPUT)
             .stx(Size::DW, Reg::R0, 0, Reg::R1)
-            .ja("pass")
+            .ja("done")
             .label("delete")
             .ld_map_fd(Reg::R1, map)
             .mov_reg(Reg::R2, Reg::R8)
             .call(kind.delete)
-            .stx(Size::DW, PAGE, VALUE, Reg::R0);
+            .stx(Size::DW, PAGE, VALUE, Reg::R0)
+            .label("done");
+        if let Some((_, unlock)) = section {
+            asm.call_kfunc(unlock, 0);
+        }
     });
     owner.map(|()| program)
-}
-
-fn see(attempt: &mut Attempt<'_>, key: &str, read: &Result<u64, Errno>) {
-    attempt.see(key, read.as_ref().map_or_else(|errno| errno.name(), ToString::to_string));
-}
-
-/// The file is removed and closed, and made anew.
-fn end_inode(attempt: &mut Attempt<'_>, bench: &mut Bench) -> Result<(), Ended> {
-    must("store a value", bench.write(9))?;
-    std::fs::remove_file(FILE).map_err(|error| Ended::could_not("remove the file", error))?;
-    see(attempt, "removed and still open", &bench.read());
-    bench.object = (bench.kind.object)()?;
-    see(attempt, "a new file of that name", &bench.read());
-    Ok(())
-}
-
-/// A child has a value; it ends and is waited for.
-fn end_task(attempt: &mut Attempt<'_>, bench: &mut Bench) -> Result<(), Ended> {
-    let child = start_child(|| {
-        loop {
-            // SAFETY: pause takes nothing and touches no memory.
-            unsafe { libc::pause() };
-        }
-    })?;
-    let fd = must("open a pidfd", pidfd(child.as_raw().cast_unsigned()))?;
-    let key = key_of(&fd);
-    let stored = bpf::map_update(&bench.map, &key, &9_u64.to_ne_bytes(), bpf::BPF_ANY);
-    see(attempt, "while it lives", &stored.and_then(|()| bench.read_of(&key)));
-    must("end the child", kill(child, Signal::SIGKILL).map_err(Errno::from))?;
-    must("wait for the child", waitpid(child, None).map_err(Errno::from))?;
-    let mut read = bench.read_of(&key);
-    until(|| {
-        read = bench.read_of(&key);
-        read.is_err()
-    });
-    see(attempt, "after it was waited for, in the end", &read);
-    Ok(())
-}
-
-/// A socket is closed, and another made.
-fn end_socket(attempt: &mut Attempt<'_>, bench: &mut Bench) -> Result<(), Ended> {
-    must("store a value", bench.write(9))?;
-    see(attempt, "while it is open", &bench.read());
-    let twin = bench.object.fd.try_clone().map_err(|error| Ended::could_not("duplicate a socket", error))?;
-    bench.object = Object { fd: unix_socket()?, cgroup: None };
-    see(attempt, "by another descriptor of it", &bench.read_of(&key_of(&twin)));
-    see(attempt, "of another socket", &bench.read());
-    Ok(())
-}
-
-/// The cgroup is removed, and its folder stays open.
-fn end_cgroup(attempt: &mut Attempt<'_>, bench: &mut Bench) -> Result<(), Ended> {
-    must("store a value", bench.write(9))?;
-    see(attempt, "while it is there", &bench.read());
-    Cgroup::root()?.enter()?;
-    if let Some(cgroup) = &bench.object.cgroup {
-        attempt.outcome("rmdir", &cgroup.remove());
-    }
-    let mut read = bench.read();
-    until(|| {
-        read = bench.read();
-        read.is_err()
-    });
-    see(attempt, "removed and its folder still open, in the end", &read);
-    Ok(())
 }
