@@ -103,7 +103,10 @@ impl Attempt<'_> {
         self.load_in_doubt(&spec)
     }
 
-    /// A program as it is handed to the kernel.
+    /// What is asked of the kernel to load an LSM program.
+    ///
+    /// # Errors
+    /// As [`Attempt::load_lsm`], without the refusal.
     pub(crate) fn spec(&self, program: &LsmProgram) -> Result<ProgSpec, Ended> {
         let insns = program.asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
         Ok(ProgSpec {

@@ -336,6 +336,18 @@ impl<'a> Attempt<'a> {
         self.case.programs.push(ProgramDump { name: spec.name.clone(), submitted, translated });
     }
 
+    /// What the verifier has said of this case's programs; nothing once another phase than the load has begun.
+    #[must_use]
+    pub fn load_log(&self) -> &str {
+        if self.case.phase == Phase::Load { &self.case.log } else { "" }
+    }
+
+    /// Ends the case for a refusal that is no answer to what it asks: neither yes nor no.
+    pub fn undecided(&mut self, why: impl Into<String>) -> Ended {
+        self.case.accepted = None;
+        Ended::CouldNotTell(why.into())
+    }
+
     /// Attaches a BPF_LSM_MAC program the way every kernel since 5.7 knows: `BPF_RAW_TRACEPOINT_OPEN` without a name
     /// (v5.7 kernel/bpf/syscall.c, bpf_raw_tracepoint_open). The link ends with the returned descriptor.
     ///

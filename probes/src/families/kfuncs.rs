@@ -8,8 +8,12 @@
 //! - `canonical`: the intended use, run by a real trigger, its result compared. `canonical-sleepable`: the same in a
 //!   program that may sleep, which is only loaded where that makes no difference to the kfunc.
 //! - `misuse-..`: one rule each that its flags imply, broken; the program is loaded and never attached.
+//!
+//! A program that is refused for another kfunc than its row's says nothing of that one, and a misuse that meets what the
+//! intended use has met says nothing of the rule: both are recorded as what could not be told.
 
 mod arena;
+mod bare;
 mod body;
 mod cases;
 mod cgroup;
@@ -17,6 +21,7 @@ mod cpumask;
 mod dynptr;
 mod fs;
 mod hid;
+mod implied;
 mod inventory;
 mod iter;
 mod key;
@@ -29,6 +34,7 @@ mod net;
 mod object;
 mod other;
 mod own;
+mod refusal;
 mod row;
 mod scx;
 mod section;
@@ -39,7 +45,7 @@ mod tree;
 mod user;
 
 use crate::spec::Probe;
-pub(in crate::families) use cases::{NOT_ALLOWED, bare_call};
+pub(in crate::families) use bare::{NOT_ALLOWED, bare_call};
 
 /// The probes of this family.
 #[must_use]
@@ -67,7 +73,9 @@ pub fn probes() -> Vec<Probe> {
         string::rows(),
         user::rows(),
     ];
-    let mut probes: Vec<Probe> = subjects.into_iter().flatten().map(cases::probe).collect();
-    probes.extend([scx::probe(), module::probe(), inventory::probe()]);
+    let rows: Vec<row::Row> = subjects.into_iter().flatten().collect();
+    let inventory = inventory::probe(&rows);
+    let mut probes: Vec<Probe> = rows.into_iter().map(cases::probe).collect();
+    probes.extend([scx::probe(), module::probe(), inventory]);
     probes
 }

@@ -1,21 +1,23 @@
 //! The cases that follow from a row.
 
+use super::bare::{self, Caller, NO_CALLS, bare_call};
 use super::body::{self, Body, Built, RESULT, RETURNED, WAS_NULL, returned_type};
-use super::own::{Holds, Own};
-use super::row::{Also, Code, GOT, Machine, Returns, Row, Sleep, Wrong, WrongKind};
-use crate::asm::Asm;
+use super::implied::implied;
+use super::inventory::TAG;
+use super::own::Own;
+use super::refusal;
+use super::row::{Also, Machine, Returns, Row, Sleep, Wrong, WrongKind};
 use crate::bpf::{
     self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, LoadError, Loaded, ProgSpec,
 };
 use crate::btf::Btf;
 use crate::errno::Errno;
 use crate::helper;
-use crate::insn::Reg;
 use crate::results::{Results, TARGET};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::Probe;
 use crate::triggers::creds::without_capability;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 
 /// The probe that a row is.
 pub(super) fn probe(row: Row) -> Probe {
@@ -75,36 +77,31 @@ fn known(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Loads the program of [`bare_call`].
-fn bare_load(
-    attempt: &Attempt<'_>,
-    hook: &str,
-    (kfunc, flags): (u32, u32),
-    own: Option<&Own>,
-) -> Result<Result<Loaded, LoadError>, Ended> {
-    let mut asm = Asm::new();
-    if let Some(map) = own.and_then(|own| own.map.as_ref()) {
-        asm.ld_map_fd(Reg::R2, map);
-    }
-    asm.call_kfunc(kfunc, 0).mov_imm(Reg::R0, 0).exit();
-    let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
-    let spec = ProgSpec { flags, ..ProgSpec::lsm("bare_call", attempt.hook(hook)?, insns) };
-    Ok(bpf::prog_load_logged(&spec, 1))
-}
-
-/// What [`bare_call`] says of a kfunc that is not for such programs.
-pub(in crate::families) const NOT_ALLOWED: &str = "may NOT call it";
-/// The same of a kernel without calls of kfuncs.
-const NO_CALLS: &str = "the kernel knows no calls of kfuncs";
-
-/// What the programs of a probe have that are only loaded, which is one for all of them.
+/// What the programs of a probe have that are only loaded, which is one for all of them, and what has been said so far.
 #[derive(Default)]
 pub(super) struct Shared {
     results: OnceCell<Results>,
     own: OnceCell<Option<Own>>,
+    intended: RefCell<Vec<Intended>>,
+}
+
+/// What the verifier said of a row's intended use.
+struct Intended {
+    kfunc: &'static str,
+    flags: u32,
+    /// `None` where it was content.
+    refusal: Option<String>,
 }
 
 impl Shared {
+    /// Whether an intended use was refused in these words: that of the same kind of program, or any where there is none.
+    fn refuses(&self, row: &Row, flags: u32, message: &str) -> bool {
+        let intended = self.intended.borrow();
+        let of_row: Vec<&Intended> = intended.iter().filter(|it| it.kfunc == row.name).collect();
+        let alike = of_row.iter().any(|it| it.flags == flags);
+        of_row.iter().any(|it| (!alike || it.flags == flags) && it.refusal.as_deref() == Some(message))
+    }
+
     /// The results page, and what the row holds. User space need not be ready for a program that does not run.
     fn of(&self, attempt: &mut Attempt<'_>, row: &Row) -> Result<(&Results, Option<&Own>), Ended> {
         known(attempt, row)?;
@@ -123,9 +120,21 @@ fn exists(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
     let id = attempt.kfunc(row.name)?;
     let btf = attempt.btf()?;
     attempt.see("prototype", prototype(btf, id, row.name));
-    let tags = btf.decl_tags(id);
-    attempt.see("tags", if tags.is_empty() { "none".to_owned() } else { tags.join(", ") });
+    attempt.see("tags", tags(btf, id));
     Ok(())
+}
+
+/// A function's tags. Whether there are any is for whom the kernel was built by to say (`super::inventory::TAG`), so that
+/// one that has none among others that have is told apart from one of many.
+pub(super) fn tags(btf: &Btf, id: u32) -> String {
+    let tags = btf.decl_tags(id);
+    if !tags.is_empty() {
+        tags.join(", ")
+    } else if btf.functions_tagged(TAG).is_empty() {
+        "this BTF has none".to_owned()
+    } else {
+        "none".to_owned()
+    }
 }
 
 /// A function's prototype in the manner of C.
@@ -140,76 +149,6 @@ pub(super) fn prototype(btf: &Btf, id: u32, name: &str) -> String {
     let ret = btf.type_name(prototype.ret);
     let gap = if ret.ends_with('*') { "" } else { " " };
     format!("{ret}{gap}{name}({})", parameters.join(", "))
-}
-
-/// Loads a program that only calls a kfunc, and says whether its kind of program may.
-///
-/// The kernel looks at the program type before the arguments (6.12 kernel/bpf/verifier.c, check_kfunc_call), so of
-/// the refusals that such a call meets once the verifier has come to it, one alone means that it may not.
-pub(in crate::families) fn bare_call(
-    attempt: &mut Attempt<'_>,
-    hook: &str,
-    kfunc: u32,
-    flags: u32,
-) -> Result<&'static str, Ended> {
-    let Err(mut error) = bare_load(attempt, hook, (kfunc, flags), None)? else { return Ok("may call it") };
-    // Of what takes addresses of an arena the program must have one, before it is asked who it is (7.3
-    // kernel/bpf/verifier.c, gen_kfunc_arg_proto).
-    if error.log.contains("requires a program with an associated arena") {
-        let own = Own::make(attempt, Holds::Arena)?;
-        match bare_load(attempt, hook, (kfunc, flags), own.as_ref())? {
-            Ok(_) => return Ok("may call it"),
-            Err(again) => error = again,
-        }
-    }
-    let said = |text: &str| error.log.lines().any(|line| line.contains(text));
-    if said("calling kernel function ") && said(" is not allowed") {
-        Ok(NOT_ALLOWED)
-    } else if said("cannot find address for kernel function ") {
-        // Since 7.0 `.._impl` may be no more than the full prototype of a kfunc with implicit arguments
-        // (7.3 kernel/bpf/verifier.c, find_kfunc_impl_proto).
-        Ok("it has a prototype and no address")
-    } else if said(" is not sleepable") {
-        // Of the hook, which is asked about before anything of the program (5.10 kernel/bpf/verifier.c,
-        // check_attach_btf_id).
-        Ok("no such program is for the hook that this asks with")
-    } else if said("require device-bound program") {
-        Ok("only a program bound to a device may call it")
-    } else if said("BPF_CALL uses reserved fields") {
-        // Before 5.13 (5.10 kernel/bpf/verifier.c, do_check): the function is there, but no program can call it.
-        Ok(NO_CALLS)
-    } else if said(CALL) {
-        Ok("may call it")
-    } else if said("does not have a valid func_proto") {
-        // The other side of it: implicit arguments, and no `.._impl` (7.1 kernel/bpf/verifier.c, find_kfunc_impl_proto).
-        Ok("no program can: the kernel's BTF lacks its full prototype")
-    } else if said(" must point to scalar, or struct with scalar") {
-        // From 7.3 on a prototype is looked at when the program's calls are collected, who makes them after that (7.3
-        // kernel/bpf/verifier.c, gen_kfunc_arg_proto).
-        Ok("no program can: one of its arguments is nothing that a program could give")
-    } else if error.log.is_empty() && flags & BPF_F_SLEEPABLE != 0 && knows_no_sleepable(attempt)? {
-        Ok("there are no sleepable programs")
-    } else if error.log.trim().is_empty() {
-        Err(Ended::could_not("learn whether the call is allowed", error.errno))
-    } else {
-        Err(Ended::could_not("tell what the refusal is about", error.log.trim()))
-    }
-}
-
-/// The log shows the call once the verifier has come to it, where it first asks who makes it.
-const CALL: &str = "(85) call ";
-
-/// Whether the kernel refuses every program that wants to sleep before the verifier sees it, as kernels before 5.10 do
-/// (5.9 kernel/bpf/syscall.c, `bpf_prog_load`: a flag that it does not know).
-fn knows_no_sleepable(attempt: &Attempt<'_>) -> Result<bool, Ended> {
-    let mut asm = Asm::new();
-    asm.mov_imm(Reg::R0, 0).exit();
-    let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
-    // A hook that is sleepable wherever any is (5.10 kernel/bpf/bpf_lsm.c, sleepable_lsm_hooks).
-    let spec = ProgSpec::lsm("sleeps", attempt.hook("bprm_committed_creds")?, insns).sleepable();
-    Ok(
-        matches!(bpf::prog_load_logged(&spec, 1), Err(error) if error.errno == Errno::EINVAL && error.log.is_empty()),
-    )
 }
 
 /// The program of a row whose kfunc is there. What else it needs and the kernel does not have says nothing about the kfunc.
@@ -244,14 +183,104 @@ fn ready(attempt: &mut Attempt<'_>, row: &Row) -> Result<Results, Ended> {
     Ok(results)
 }
 
+/// What the end of a case says of its row's kfunc.
+///
+/// A refusal for another kfunc decides nothing about this one: then the kernel is asked about a program that calls
+/// this one alone. Nor is a misuse refused that meets what the intended use met.
+fn judged(
+    attempt: &mut Attempt<'_>,
+    (shared, row): (&Shared, &Row),
+    (hook, caller): (&str, Caller),
+    intended: bool,
+    ended: Result<(), Ended>,
+) -> Result<(), Ended> {
+    let ended = match ended {
+        Err(Ended::Refused(_)) if !attempt.load_log().is_empty() => {
+            about_the_row(attempt, row, (hook, caller), ended)
+        }
+        ended => ended,
+    };
+    let message = match &ended {
+        Ok(()) => None,
+        Err(Ended::Refused(_)) if !attempt.load_log().is_empty() => {
+            Some(refusal::message(attempt.load_log()))
+        }
+        Err(_) => return ended,
+    };
+    let flags = if let Caller::Lsm(flags) = caller { flags } else { 0 };
+    if intended {
+        shared.intended.borrow_mut().push(Intended { kfunc: row.name, flags, refusal: message });
+    } else if message.is_some_and(|message| shared.refuses(row, flags, &message)) {
+        return Err(attempt.undecided("the intended use is refused as well"));
+    }
+    ended
+}
+
+/// A refusal, or another one that names the row's kfunc where it named another.
+fn about_the_row(
+    attempt: &mut Attempt<'_>,
+    row: &Row,
+    (hook, caller): (&str, Caller),
+    ended: Result<(), Ended>,
+) -> Result<(), Ended> {
+    let log = attempt.load_log().to_owned();
+    if let Some(why) = refusal::of_the_build(&log) {
+        return Err(attempt.undecided(why));
+    }
+    match refusal::forbidden(&log) {
+        Some((named, said)) if named != row.name => {
+            match forbidden_alone(attempt, row, caller, hook, None)? {
+                Some(ended) => ended,
+                None => Err(attempt.undecided(format!("the program was refused for {named}: {said}"))),
+            }
+        }
+        Some(_) | None => ended,
+    }
+}
+
+/// Ends the case with the refusal of a program that calls the row's kfunc and does nothing else, where that refusal is
+/// of the kfunc, whatever is passed.
+fn forbidden_alone(
+    attempt: &mut Attempt<'_>,
+    row: &Row,
+    caller: Caller,
+    hook: &str,
+    own: Option<&Own>,
+) -> Result<Option<Result<(), Ended>>, Ended> {
+    let kfunc = attempt.kfunc(row.name)?;
+    let answer = bare::load(attempt, caller, hook, kfunc, own)?;
+    let named = answer.as_ref().err().and_then(|refused| refusal::forbidden(&refused.log));
+    let of_row = named.is_some_and(|(name, _)| name == row.name);
+    Ok(of_row.then(|| attempt.answered(answer).map(drop)))
+}
+
 /// The intended use, loaded only: for a program that may sleep, which has to a kfunc what the verifier says of it, and for
 /// kfuncs that are not run.
 fn load(attempt: &mut Attempt<'_>, shared: &Shared, row: &Row, flags: u32) -> Result<(), Ended> {
+    let built = intended(attempt, shared, row, flags)?;
+    let ended = attempt.load_lsm(&built.program).map(drop);
+    judged(attempt, (shared, row), (row.hook, Caller::Lsm(flags)), true, ended)
+}
+
+/// The program of the intended use.
+fn intended(attempt: &mut Attempt<'_>, shared: &Shared, row: &Row, flags: u32) -> Result<Built, Ended> {
     let has = shared.of(attempt, row)?;
     let code = |body: &mut Body<'_>| body.canonical(row, |_| {}, |_| {});
     let mut built = build(attempt, row.hook, has, code)?;
     built.program.flags |= flags;
-    attempt.load_lsm(&built.program).map(drop)
+    Ok(built)
+}
+
+/// What the kernel says of the intended use, for a case that is about more than that.
+pub(super) fn ask_in_full(
+    attempt: &mut Attempt<'_>,
+    row: &Row,
+    flags: u32,
+) -> Result<Result<Loaded, LoadError>, Ended> {
+    let shared = Shared::default();
+    let built = intended(attempt, &shared, row, flags)?;
+    let spec = attempt.spec(&built.program)?;
+    Ok(bpf::prog_load_logged(&spec, 1))
 }
 
 /// The intended use, for real.
@@ -266,6 +295,12 @@ pub(super) fn run(
         attempt.see("not run", why);
         return Ok(());
     }
+    let ended = run_only(attempt, row, (flags, also));
+    judged(attempt, (shared, row), (row.hook, Caller::Lsm(flags)), true, ended)
+}
+
+/// As [`run`], and what that says is for the caller to judge.
+fn run_only(attempt: &mut Attempt<'_>, row: &Row, (flags, also): (u32, Option<&Also>)) -> Result<(), Ended> {
     let mut results = ready(attempt, row)?;
     let own = Own::make(attempt, row.holds)?;
     let spoil = |body: &mut Body<'_>| {
@@ -358,13 +393,35 @@ pub(super) fn misuse(
     row: &Row,
     wrong: &Wrong,
 ) -> Result<(), Ended> {
+    let hook = if let WrongKind::On(hook) = wrong.kind { hook } else { row.hook };
+    let ended = misuse_only(attempt, shared, row, (wrong, hook));
+    let caller = if let WrongKind::Fentry = wrong.kind { Caller::Fentry } else { Caller::Lsm(wrong.flags) };
+    judged(attempt, (shared, row), (hook, caller), false, ended)
+}
+
+/// As [`misuse`], and what that says is for the caller to judge.
+fn misuse_only(
+    attempt: &mut Attempt<'_>,
+    shared: &Shared,
+    row: &Row,
+    (wrong, hook): (&Wrong, &'static str),
+) -> Result<(), Ended> {
     let has = shared.of(attempt, row)?;
+    let alone = match wrong.kind {
+        WrongKind::NotSleepable(_) => Some(Caller::Lsm(wrong.flags)),
+        WrongKind::Fentry => Some(Caller::Fentry),
+        WrongKind::Body(_) | WrongKind::Spoilt(..) | WrongKind::On(_) | WrongKind::Without(_) => None,
+    };
+    if let Some(caller) = alone
+        && let Some(ended) = forbidden_alone(attempt, row, caller, hook, has.1)?
+    {
+        return ended;
+    }
     let code = |body: &mut Body<'_>| match &wrong.kind {
-        WrongKind::Body(code) => code(body),
+        WrongKind::Body(code) | WrongKind::NotSleepable(code) => code(body),
         WrongKind::Spoilt(first, last) => body.canonical(row, |body| first(body), |body| last(body)),
         WrongKind::Fentry | WrongKind::On(_) | WrongKind::Without(_) => body.canonical(row, |_| {}, |_| {}),
     };
-    let hook = if let WrongKind::On(hook) = wrong.kind { hook } else { row.hook };
     let mut built = build(attempt, hook, has, code)?;
     built.program.flags |= wrong.flags;
     match wrong.kind {
@@ -373,7 +430,7 @@ pub(super) fn misuse(
             without_capability(capability, || attempt.load_lsm_in_doubt(&built.program).map(drop))
                 .map_err(|errno| Ended::could_not("give up the capability", errno))?
         }
-        WrongKind::Body(_) | WrongKind::Spoilt(..) | WrongKind::On(_) => {
+        WrongKind::Body(_) | WrongKind::NotSleepable(_) | WrongKind::Spoilt(..) | WrongKind::On(_) => {
             attempt.load_lsm_in_doubt(&built.program).map(drop)
         }
     }
@@ -393,61 +450,4 @@ fn fentry(attempt: &mut Attempt<'_>, hook: &str, built: &Built) -> Result<(), En
         ..built.program.extra.clone().unwrap_or_default()
     };
     attempt.load_in_doubt(&spec).map(drop)
-}
-
-/// The rules that what a kfunc returns implies.
-fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
-    let wrong = |name: &str, flags, code: fn(&mut Body<'_>, &Row)| {
-        let row = row.clone();
-        let code: Code = std::sync::Arc::new(move |body: &mut Body<'_>| {
-            (row.before)(body);
-            if row.releases {
-                body.mov_reg(GOT, Reg::R1);
-            }
-            body.call_of(&row);
-            code(body, &row);
-            (row.finally)(body);
-        });
-        Wrong { name: name.to_owned(), flags, kind: WrongKind::Body(code) }
-    };
-    let mut rules = Vec::new();
-    if row.releases {
-        rules.push(wrong("misuse-twice", flags, |body, row| {
-            body.mov_reg(Reg::R1, GOT).mov_imm(Reg::R2, 0);
-            body.kfunc(row.name);
-        }));
-    }
-    if row.sleep == Sleep::Must {
-        rules.push(wrong("misuse-not-sleepable", 0, |_, _| {}));
-    }
-    if let Returns::Owned(..) = row.returns {
-        rules.push(wrong("misuse-not-released", flags, |_, _| {}));
-        rules.push(wrong("misuse-released-twice", flags, released_twice));
-    }
-    match row.returns {
-        Returns::Owned(_, true) => {
-            rules.push(wrong("misuse-null-not-checked", flags, |body, row| {
-                if let Returns::Owned(release, _) = row.returns {
-                    body.give_back(row, release, Reg::R0);
-                }
-            }));
-        }
-        Returns::Nullable => {
-            rules.push(wrong("misuse-null-not-checked", flags, |body, row| {
-                body.mov_reg(GOT, Reg::R0);
-                (row.then)(body);
-            }));
-        }
-        Returns::Plain | Returns::Never | Returns::Owned(_, false) => {}
-    }
-    rules
-}
-
-fn released_twice(body: &mut Body<'_>, row: &Row) {
-    if let Returns::Owned(release, _) = row.returns {
-        body.jeq_imm(Reg::R0, 0, "null").mov_reg(GOT, Reg::R0);
-        body.give_back(row, release, GOT);
-        body.give_back(row, release, GOT);
-        body.label("null");
-    }
 }

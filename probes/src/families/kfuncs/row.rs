@@ -94,6 +94,9 @@ pub(super) enum WrongKind {
     Body(Code),
     /// The canonical program with code before its arguments are made and code right before the call.
     Spoilt(Code, Code),
+    /// A program that should be sleepable and is not. The kernel hears of it from the call alone, before it looks at
+    /// what is passed; this is for kernels that look later (6.1).
+    NotSleepable(Code),
     /// The canonical program as another program type: fentry on the hook's own function.
     Fentry,
     /// The canonical program on another hook.

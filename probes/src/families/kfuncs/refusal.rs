@@ -1,0 +1,97 @@
+//! What a refusal says of the kfunc that a program is about: which kfunc it names, and whether it is the kernel's
+//! build alone that refuses.
+
+/// What the verifier says of a kfunc that a program may not call at all, whatever is passed: the words before its name
+/// and those after it.
+///
+/// In turn: 6.12 kernel/bpf/verifier.c, `check_kfunc_call` (twice); `fetch_kfunc_meta` and `add_kfunc_call` there; 6.1
+/// kernel/bpf/btf.c, `btf_check_func_arg_match`; 6.18 kernel/bpf/verifier.c, `check_kfunc_call`.
+const FORBIDDEN: &[(&str, &str)] = &[
+    ("calling kernel function ", " is not allowed"),
+    ("program must be sleepable to call sleepable kfunc ", ""),
+    ("cannot find address for kernel function ", ""),
+    ("kernel function ", " is sleepable but the program is not"),
+    ("kernel func ", " requires RCU critical section protection"),
+];
+
+/// 6.2 and 6.3 take RCU sections only where the kernel's BTF has the type tag `rcu`, which clang writes and gcc 12 does
+/// not (6.2 kernel/bpf/verifier.c, `bpf_check` and `check_kfunc_call`).
+const NO_RCU_TAG: &str = "no vmlinux btf rcu tag support for kfunc ";
+
+/// The headline of a report that newer verifiers write (7.3).
+const REPORT: &str = "Verification failed: ";
+
+/// Lines among the verifier's messages that are none.
+const TRACE: &[&str] =
+    &["processed ", "verification time ", "stack depth ", "from ", "regs=", "last_idx ", "mark_precise"];
+
+/// The kfunc that the program may not call, and the line that says so.
+pub(super) fn forbidden(log: &str) -> Option<(&str, &str)> {
+    log.lines().find_map(|line| {
+        FORBIDDEN.iter().find_map(|(before, after)| {
+            let name = line.trim().strip_prefix(before)?.strip_suffix(after)?;
+            (!name.is_empty() && !name.contains(' ')).then_some((name, line.trim()))
+        })
+    })
+}
+
+/// Why it is the build of the kernel that refuses, where another build of the same version would not.
+pub(super) fn of_the_build(log: &str) -> Option<String> {
+    let said = log.lines().find(|line| line.contains(NO_RCU_TAG))?;
+    Some(format!("the compiler of this kernel writes no type tag rcu into BTF: {}", said.trim()))
+}
+
+/// What the verifier said last, without instructions and figures, to be compared with that of another program.
+pub(super) fn message(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().map(str::trim).collect();
+    let begin = lines.iter().rposition(|line| is_instruction(line)).map_or(0, |last| last + 1);
+    let is_message = |line: &&str| !line.is_empty() && !TRACE.iter().any(|trace| line.starts_with(trace));
+    let said: Vec<&str> = lines[begin..].iter().copied().filter(is_message).collect();
+    let plain = said.iter().position(|line| line.starts_with(REPORT)).filter(|at| *at > 0);
+    said[..plain.unwrap_or(said.len())].join("\n")
+}
+
+/// Whether a line shows an instruction, `5: (85) call ..`.
+fn is_instruction(line: &str) -> bool {
+    line.split_once(": (").is_some_and(|(number, _)| number.chars().all(|c| c.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(
+        "3: (85) call a#1\ncalling kernel function bpf_a is not allowed\nprocessed 4 insns\n",
+        Some("bpf_a")
+    )]
+    #[case("program must be sleepable to call sleepable kfunc bpf_b\n", Some("bpf_b"))]
+    #[case("cannot find address for kernel function bpf_c_impl\n", Some("bpf_c_impl"))]
+    #[case("kernel function bpf_d is sleepable but the program is not\n", Some("bpf_d"))]
+    #[case("kernel func bpf_e requires RCU critical section protection\n", Some("bpf_e"))]
+    #[case("function calls are not allowed while holding a lock\n", None)]
+    #[case("release kfunc bpf_f expects referenced PTR_TO_BTF_ID passed to R1\n", None)]
+    #[case(
+        "kernel function bpf_g args#0 expected pointer to STRUCT a but R1 has a pointer to STRUCT b\n",
+        None
+    )]
+    fn names_the_kfunc_that_may_not_be_called(#[case] log: &str, #[case] expected: Option<&str>) {
+        assert_eq!(forbidden(log).map(|(name, _)| name), expected);
+    }
+
+    #[test]
+    fn a_message_is_what_comes_after_the_last_instruction() {
+        let log = "func#0 @0\n0: R1=ctx() R10=fp0\n0: (b7) r1 = 0\n1: (85) call bpf_x#70001\n\
+                   R1 must be referenced or trusted\nprocessed 2 insns (limit 1000000)\n";
+        assert_eq!(message(log), "R1 must be referenced or trusted");
+        let reported = log.replace("processed", "Verification failed: Policy: x\n\nReason:\n  y\nprocessed");
+        assert_eq!(message(&reported), "R1 must be referenced or trusted");
+    }
+
+    #[test]
+    fn the_build_is_to_blame_for_a_missing_tag_alone() {
+        assert!(of_the_build("no vmlinux btf rcu tag support for kfunc bpf_rcu_read_lock\n").is_some());
+        assert!(of_the_build("nested rcu read lock (kernel function bpf_rcu_read_lock)\n").is_none());
+    }
+}
