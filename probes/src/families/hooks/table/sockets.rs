@@ -49,7 +49,7 @@ pub(super) const HOOKS: &[Hook] = &[
         .passing(ENOPROTOOPT)
         .asked_first()
         .member("sock", FAMILY, INET),
-    // Up to 6.12 audit asks for names too, later only of what more than one module has labelled.
+    // SELinux gives a number to each sender; AppArmor to none, so that there is nothing to ask about.
     int("secid_to_secctx", labels::number_to_name, "include/net/scm.h", "scm_passec")
         .passing(-libc::EOPNOTSUPP)
         .mute_where(labels::UNLABELLED)

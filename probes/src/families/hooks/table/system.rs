@@ -116,7 +116,7 @@ pub(super) const HOOKS: &[Hook] = &[
         .passing(EOPNOTSUPP)
         .number("attr", 100),
     // Its value says whether the task may have what is reserved for the privileged. Without a program it is 0, no, up to
-    // 6.5, and 1 later (include/linux/lsm_hook_defs.h); the other modules have said yes.
+    // 6.5, but for late releases of 5.10 and 6.1, and 1 later (include/linux/lsm_hook_defs.h). Other modules have said yes.
     int(
         "vm_enough_memory",
         memory::mmap_of_the_reserve,
@@ -135,7 +135,9 @@ pub(super) const HOOKS: &[Hook] = &[
         .number("field", 14),
     // The rule itself goes after a grace period, which may end in the task that waits.
     void("audit_rule_free", audit::remove_rule, "kernel/auditfilter.c", "audit_free_lsm_field").uncounted(),
-    // AppArmor's name for the sender's label, in audit's log alone: the sender is not told whether it is there.
+    // AppArmor's name for the sender's label, in audit's log alone: the sender is not told whether it is there. From 6.17 on
+    // what the first module says counts, also that it has no name (security/security.c, security_lsmprop_to_secctx): with
+    // bpf first there is none in any case.
     int("lsmprop_to_secctx", audit::labelled_message, "kernel/audit.c", "audit_log_task_context")
         .passing(EOPNOTSUPP)
         .mute_where(labels::UNLABELLED)

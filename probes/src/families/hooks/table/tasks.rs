@@ -49,7 +49,7 @@ pub(super) const HOOKS: &[Hook] = &[
     // Credentials go after a grace period, in whatever task that falls.
     void("cred_free", creds::end, "kernel/cred.c", "put_cred_rcu").object(0, "cred.uid").uncounted(),
     // Asked by the measuring of what is opened, whether anything is measured or not (security/integrity/ima), and where
-    // that has changed to cred_getlsmprop by binder.
+    // that has changed to cred_getlsmprop by binder. It fails there: AppArmor has no number for credentials, so no name.
     void("cred_getsecid", binder::execute_and_send, "security/integrity/ima/ima_main.c", "ima_bprm_check")
         .with_files()
         .read_in("6.12")
