@@ -91,7 +91,7 @@ pub(crate) fn note(asm: &mut Asm, place: Place, ret: Option<i32>) {
     }
 }
 
-/// Returns the verdict that stands at `place`; bounded, as the verifier demands of int hooks since 6.12.
+/// Returns the verdict that stands at `place`; bounded, as the verifier demands of int hooks since 6.11.
 pub(crate) fn judge(asm: &mut Asm, place: Place) {
     asm.ldx(Size::DW, Reg::R0, PAGE, place.verdict())
         .jsgt_imm(Reg::R0, 0, "pass")

@@ -4,7 +4,8 @@
 //! list --coverage --format json    an array, one object per kernel in matrix order
 //!   kernel          the row's name
 //!   functions       `bpf_lsm_*` functions in the kernel's BTF
-//!   hooks           those of them that the kernel calls hooks, disabled ones included
+//!   hooks           those of them that are hooks, disabled ones included: by the kernel's answer to a program for them or,
+//!                   where it refuses one before it looks and where it takes any name, by its list of hooks
 //!   attachable      hooks that a program attaches to
 //!   fired           attachable hooks whose trigger made a program run for the trigger's own task
 //!   int_attachable  attachable hooks that return something
@@ -19,7 +20,7 @@
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::{Snapshot, kernels::phrase};
 use comfy_table::{ContentArrangement, Table, presets};
-use probes::families::hooks::unfired;
+use probes::families::hooks::{is_hook, unfired};
 use probes::record::End;
 use probes::spec::family_of;
 use serde::{Deserialize, Serialize};
@@ -77,10 +78,11 @@ impl Hook {
         let case = |name: &str| normal.cases.iter().find(|case| case.name == name);
         let inventory = case("inventory").filter(|case| case.end == End::Done);
         let fact = |key: &str| inventory.and_then(|case| case.seen.get(key));
-        let attachable = inventory.is_some() && case("attach").is_some_and(|case| case.end == End::Done);
+        let hook = fact("hook").and_then(Value::as_str).is_some_and(is_hook);
+        let attachable = hook && case("attach").is_some_and(|case| case.end == End::Done);
         Self {
             function: inventory.is_some(),
-            hook: fact("hook").is_some_and(|hook| hook == "yes" || hook == "disabled"),
+            hook,
             attachable,
             fired: attachable && case("fire").is_some_and(|case| case.fired == Some(true)),
             int: fact("slot of ret").is_some_and(Value::is_number),
@@ -239,6 +241,9 @@ mod tests {
         NormalCase { seen: seen.as_object().unwrap().clone(), ..done(name) }
     }
 
+    const TAKEN: &str = "no, but taken for one: the kernel looks at the prefix alone";
+    const LISTED: &str = "yes, by the kernel's list; the load is refused before it looks";
+
     fn snapshots() -> BTreeMap<String, Snapshot> {
         let int = || inventory("yes", &json!(1));
         let void = || inventory("yes", &json!("none"));
@@ -257,6 +262,8 @@ mod tests {
             ("hooks/silent", vec![int(), plain("attach"), NormalCase { fired: Some(false), ..done("fire") }]),
             ("hooks/disabled", vec![inventory("disabled", &json!(1)), refused("attach", "disabled")]),
             ("hooks/helper", vec![inventory("no", &json!(1)), refused("attach", "wrong type")]),
+            ("hooks/prefix", vec![inventory(TAKEN, &json!(1)), plain("attach")]),
+            ("hooks/listed", vec![inventory(LISTED, &json!(1)), refused("attach", "an argument")]),
             ("hooks/elsewhere", vec![absent("inventory")]),
             ("hooks/all-together", vec![plain("attach"), done("ordinary-things")]),
             ("chain/two", vec![int(), plain("attach"), done("fire")]),
@@ -279,7 +286,7 @@ mod tests {
         assert_eq!(
             serde_json::to_value(&found).unwrap(),
             json!([
-                {"kernel": "6.1", "functions": 9, "hooks": 8, "attachable": 7, "fired": 4, "int_attachable": 5, "denied": 2},
+                {"kernel": "6.1", "functions": 11, "hooks": 9, "attachable": 7, "fired": 4, "int_attachable": 5, "denied": 2},
                 {"kernel": "7.3", "functions": 0, "hooks": 0, "attachable": 0, "fired": 0, "int_attachable": 0, "denied": 0},
             ])
         );

@@ -23,9 +23,10 @@ mod together;
 pub mod unfired;
 
 pub use prototype::names;
+pub use survey::is_hook;
 
 use crate::errno::Errno;
-use crate::session::{Session, Stop};
+use crate::session::{Ended, Session, Stop};
 use crate::spec::{Probe, Source, source};
 use fire::{argument, denied, fire, ignored, returned};
 use row::{Hook, Verdict};
@@ -73,12 +74,16 @@ fn with_trigger(hook: Hook) -> Probe {
         Verdict::Values(_) => "and decide it",
         Verdict::Nothing => "whatever they return",
     };
+    let which = match hook.order {
+        Some(order) => format!("On a machine whose lsm= names {}, which", order.words),
+        None => "Which".to_owned(),
+    };
     let mut sources = vec![hook.source];
     sources.extend(SOURCES);
     let probe = Probe::new(
         format!("hooks/{}", hook.name),
         format!(
-            "Which programs for bpf_lsm_{} load, give which values, read what, attach, run for its trigger, {end}?",
+            "{which} programs for bpf_lsm_{} load, give which values, read what, attach, run for its trigger, {end}?",
             hook.name
         ),
         &sources,
@@ -89,16 +94,46 @@ fn with_trigger(hook: Hook) -> Probe {
     );
     let probe = if hook.files { probe } else { probe.without_files() };
     match hook.order {
-        Some(order) => probe.with_lsm(order),
+        Some(order) => probe.with_lsm(order.lsm),
         None if hook.crashes => probe.crashing(),
         None => probe,
     }
 }
 
+/// The value of `lsm=` among the kernel's parameters.
+fn lsm_parameter(parameters: &str) -> Option<String> {
+    parameters.split_whitespace().find_map(|it| it.strip_prefix("lsm=")).map(str::to_owned)
+}
+
+/// For each of the rows, on whichever machine this is: is a program run for its trigger, and is its denial seen? A case
+/// each, named as the hook.
+pub(crate) fn ask_on_this_machine(session: &mut Session<'_>, names: &[&str]) -> Result<(), Stop> {
+    for &name in names {
+        session.case(name, |attempt| {
+            let row = table::hooks().find(|row| row.name == name);
+            let row = row.ok_or_else(|| Ended::CouldNotTell(format!("there is no row of {name}")))?;
+            fire::once(attempt, row)
+        })?;
+    }
+    Ok(())
+}
+
+/// The rows that are measured where bpf is first in `lsm=`.
+pub(crate) fn asked_first() -> Vec<&'static str> {
+    let first = |row: &Hook| row.order.is_some_and(|order| order.lsm == super::lsms::FIRST);
+    table::hooks().filter(first).map(|row| row.name).collect()
+}
+
 /// The cases of a row.
 fn trigger(session: &mut Session<'_>, hook: Hook, found: &Found) -> Result<(), Stop> {
     let mut ready = None;
-    session.case("fire", |attempt| fire(attempt, hook, &mut ready))?;
+    let order = hook.order.and_then(|_| lsm_parameter(&session.kernel().facts().cmdline));
+    session.case("fire", |attempt| {
+        if let Some(order) = order {
+            attempt.see("lsm=", order);
+        }
+        fire(attempt, hook, &mut ready)
+    })?;
     survey::attach(session, hook.name, found, ready.is_some())?;
     if let Some(it) = hook.argument {
         session.case("argument", |attempt| argument(attempt, hook, &it, &mut ready))?;

@@ -6,6 +6,7 @@ mod apparmor;
 mod neighbours;
 mod presence;
 
+use super::hooks;
 use crate::spec::{Probe, Source, source};
 
 /// bpf before all others, one of which keeps something with block devices.
@@ -15,7 +16,7 @@ const ALONE: &str = "bpf";
 /// bpf not at all; what remains has two hooks that are not asked here.
 const ABSENT: &str = "yama";
 /// bpf between others, with an exclusive one that has no policy.
-const MIDDLE: &str = "landlock,yama,bpf,selinux,tomoyo";
+pub(crate) const MIDDLE: &str = "landlock,yama,bpf,selinux,tomoyo";
 
 /// The hooks with an inert program: taking the last one off costs a grace period.
 pub const KEPT: &[&str] = &["task_getsid", "file_open", "ptrace_access_check", "capable", "locked_down"];
@@ -56,6 +57,21 @@ pub fn probes() -> Vec<Probe> {
             "With bpf before selinux, is a program asked where selinux denies, and whose errno does user space see?",
             &[CALL, source("7.1", "security/selinux/hooks.c", "selinux_inode_setxattr")],
             neighbours::selinux,
+        ),
+        Some(MIDDLE),
+    ));
+    all.push(Probe::new(
+        "lsms/asked-last",
+        "With bpf last, is a program run on the hooks that the family hooks asks about with bpf first, and is its denial seen?",
+        &[CALL, source("6.8", "security/security.c", "security_getprocattr")],
+        |session| hooks::ask_on_this_machine(session, &hooks::asked_first()),
+    ));
+    all.push(on(
+        Probe::new(
+            "lsms/asked-middle",
+            "With bpf before selinux, is a program run on hooks that the kernel calls only where a module labels files?",
+            &[source("6.6", "security/security.c", "security_inode_init_security")],
+            |session| hooks::ask_on_this_machine(session, &["inode_init_security"]),
         ),
         Some(MIDDLE),
     ));

@@ -1,6 +1,7 @@
 //! The kernel's audit: rules, messages, and what it looks up of the objects that an audited task touches.
 
 use super::children::{Idle, in_child};
+use super::labels::UNLABELLED;
 use super::netlink::{Generic, Netlink, attribute};
 use super::{Act, Arm, Seen, act, act_seen};
 use crate::errno::Errno;
@@ -88,7 +89,28 @@ pub fn message() -> Result<Act, Errno> {
     act(move |arm: Arm| arm.during(|| audit.ask(USER_MESSAGE, 0, b"conform\0")))
 }
 
-/// The same under a rule that keeps what others than the unconfined send out of the log, looking whether it gets there.
+/// The same, looking in the log whether the label is there: a kernel that gets no name for it leaves it out.
+///
+/// # Errors
+/// The errno of making the sockets.
+pub fn labelled_message() -> Result<Act, Errno> {
+    let audit = audit()?;
+    let log = Netlink::listening(libc::NETLINK_AUDIT, LOG)?;
+    act_seen(move |arm: Arm| {
+        log.forget()?; // what came late before
+        arm.during(|| audit.ask(USER_MESSAGE, 0, b"conform\0"))?;
+        let Some(record) = log.hears(USER_MESSAGE, LOGGED)? else {
+            return Ok(Seen("ok, and it is not logged"));
+        };
+        let labelled = record.windows(SUBJECT.len()).any(|part| part == SUBJECT);
+        Ok(if labelled { Seen("ok, logged with a label") } else { UNLABELLED })
+    })
+}
+
+/// What a record says before the sender's label (6.14 kernel/audit.c, `audit_log_task_context`).
+const SUBJECT: &[u8] = b" subj=";
+
+/// As [`message`], under a rule that keeps what others than the unconfined send out of the log, looking whether it gets there.
 /// AppArmor, asked first, says that the rule is not about this task, which leaves the question to who comes next.
 ///
 /// # Errors
@@ -101,7 +123,7 @@ pub fn message_under_rule() -> Result<Act, Errno> {
         audit.ask(ADD_RULE, 0, &rule)?;
         log.forget()?; // of the rule, and what came late before
         let result = arm.during(|| audit.ask(USER_MESSAGE, 0, b"conform\0"));
-        let heard = log.hears(USER_MESSAGE, LOGGED)?;
+        let heard = log.hears(USER_MESSAGE, LOGGED)?.is_some();
         audit.ask(DEL_RULE, 0, &rule)?;
         result.map(|_| if heard { Seen("ok, and it is logged") } else { Seen("ok, and it is not logged") })
     })

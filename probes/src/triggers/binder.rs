@@ -35,8 +35,9 @@ const MANAGE_AS: usize = 0x4018_620d;
 const SEND: u32 = 0x4040_6300;
 const FREE_BUFFER: u32 = 0x4008_6303;
 const ENTER_LOOPER: u32 = 0x630c;
-/// The same, answers: BR_TRANSACTION, BR_TRANSACTION_COMPLETE, BR_FAILED_REPLY.
+/// The same, answers: BR_TRANSACTION, BR_TRANSACTION_SEC_CTX, BR_TRANSACTION_COMPLETE, BR_FAILED_REPLY.
 const MESSAGE: u32 = 0x8040_7202;
+const LABELLED_MESSAGE: u32 = 0x8048_7202;
 const SENT: u32 = 0x7206;
 const FAILED: u32 = 0x7211;
 /// The same: BINDER_TYPE_BINDER, BINDER_TYPE_HANDLE, BINDER_TYPE_FD.
@@ -44,8 +45,9 @@ const OBJECT: u64 = 0x7362_2a85;
 const HANDLE: u64 = 0x7368_2a85;
 const DESCRIPTOR: u64 = 0x6664_2a85;
 const OBJECT_SIZE: u64 = 24;
-/// The same: FLAT_BINDER_FLAG_ACCEPTS_FDS, TF_ONE_WAY.
+/// The same: FLAT_BINDER_FLAG_ACCEPTS_FDS, FLAT_BINDER_FLAG_TXN_SECURITY_CTX, TF_ONE_WAY.
 const ACCEPTS_DESCRIPTORS: u64 = 0x100;
+const WANTS_LABEL: u64 = 0x1000;
 const ONE_WAY: u64 = 1;
 /// How long a message may take to its server, in milliseconds.
 const ARRIVES: u16 = 5000;
@@ -145,10 +147,15 @@ struct Sender {
 impl Sender {
     /// Starts the server, and waits until it serves.
     fn new() -> Result<Self, Errno> {
+        Self::to(ACCEPTS_DESCRIPTORS)
+    }
+
+    /// The same of a server with these flags.
+    fn to(flags: u64) -> Result<Self, Errno> {
         mounted()?;
         let device = Device::new("served")?;
         let (arrived, tell) = pipe2(OFlag::O_CLOEXEC)?;
-        let server = spawn(|| serve(&device, &mut File::from(tell)))?;
+        let server = spawn(|| serve(&device, flags, &mut File::from(tell)))?;
         let sender = Self {
             device: device.open(libc::O_NONBLOCK)?,
             arrived: File::from(arrived),
@@ -195,14 +202,14 @@ impl Sender {
     }
 }
 
-/// A child that manages a device, takes descriptors, and tells of each message what it brought.
-fn serve(device: &Device, tell: &mut File) -> Result<(), Errno> {
+/// A child that manages a device, takes what its flags say, and tells of each message what it brought.
+fn serve(device: &Device, flags: u64, tell: &mut File) -> Result<(), Errno> {
     setegid(Gid::from_raw(SERVER))?;
     let file = device.open(0)?;
     let size = NonZeroUsize::new(1 << 16).ok_or(Errno::EINVAL)?;
     // SAFETY: a new mapping at an address of the kernel's choice.
     unsafe { mmap(None, size, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, &file, 0) }?;
-    let node: Object = [OBJECT | ACCEPTS_DESCRIPTORS << 32, 0, 0];
+    let node: Object = [OBJECT | flags << 32, 0, 0];
     let args = [index(&file), MANAGE_AS, node.as_ptr().addr(), 0, 0, 0];
     // SAFETY: `struct flat_binder_object`.
     unsafe { syscall(libc::SYS_ioctl, args) }?;
@@ -212,8 +219,11 @@ fn serve(device: &Device, tell: &mut File) -> Result<(), Errno> {
     loop {
         let came = write_read(&file, &commands, &mut answers)?;
         commands.clear();
-        for (_, data) in each(came).filter(|(answer, _)| *answer == MESSAGE) {
-            let [.., size, _, buffer, _] = bytemuck::pod_read_unaligned::<[u64; 8]>(data);
+        for (_, data) in each(came).filter(|(answer, _)| matches!(*answer, MESSAGE | LABELLED_MESSAGE)) {
+            let Some(Ok(words)) = data.get(..64).map(bytemuck::try_pod_read_unaligned::<[u64; 8]>) else {
+                continue;
+            };
+            let [.., size, _, buffer, _] = words;
             tell.write_all(&[what_is_in(size, buffer)])?;
             commands.extend(FREE_BUFFER.to_ne_bytes());
             commands.extend(buffer.to_ne_bytes());
@@ -269,6 +279,23 @@ pub fn send_file() -> Result<Act, Errno> {
     let sender = Sender::new()?;
     let file = File::open("/dev/null")?;
     act_seen(move |arm: Arm| sender.send(arm, Some([DESCRIPTOR, index(&file) as u64, 0])))
+}
+
+/// `execve(2)`, and where there is binder a message to a manager that wants the sender's label, for which the kernel asks
+/// for the number of its credentials (6.14 drivers/android/binder.c, `binder_transaction`).
+///
+/// # Errors
+/// The errno of writing the program, of starting the server.
+pub fn execute_and_send() -> Result<Act, Errno> {
+    let mut execute = super::exec::execve()?;
+    let sender = match Sender::to(ACCEPTS_DESCRIPTORS | WANTS_LABEL) {
+        Err(errno) if errno.raw() == libc::ENODEV => return Ok(execute), // no such file system
+        sender => sender?,
+    };
+    act_seen(move |arm: Arm| {
+        execute(arm)?;
+        sender.send(arm, None)
+    })
 }
 
 #[cfg(test)]

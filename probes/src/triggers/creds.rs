@@ -4,7 +4,7 @@ use super::children::in_child;
 use super::{Act, Arm, act, syscall};
 use crate::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Uid, setegid};
 use std::time::Duration;
 
 /// How long credentials may outlive their task: they go after a grace period.
@@ -67,6 +67,18 @@ pub fn without_capability<T>(capability: u32, body: impl FnOnce() -> T) -> Resul
     Ok(result)
 }
 
+/// The effective group of [`take_group`].
+pub const GROUP: u32 = 79;
+
+/// Takes an effective group by which a program knows this process's credentials: 0, the user's number, is also what it
+/// would read where nothing is.
+///
+/// # Errors
+/// The errno of changing it.
+pub fn take_group() -> Result<(), Errno> {
+    setegid(Gid::from_raw(GROUP)).map_err(Errno::from)
+}
+
 /// `capget(2)`.
 ///
 /// # Errors
@@ -78,8 +90,9 @@ pub fn capget() -> Result<Act, Errno> {
 /// `capset(2)` to what is set already.
 ///
 /// # Errors
-/// The errno of reading them.
+/// The errno of reading them, of [`take_group`].
 pub fn capset() -> Result<Act, Errno> {
+    take_group()?;
     let all = Capabilities::get()?;
     act(move |arm: Arm| arm.during(|| all.set()))
 }
@@ -100,8 +113,9 @@ pub fn setuid() -> Result<Act, Errno> {
 /// `unshare(2)` of a child's user namespace.
 ///
 /// # Errors
-/// None.
+/// That of [`take_group`].
 pub fn new_user_namespace() -> Result<Act, Errno> {
+    take_group()?;
     act(|arm: Arm| in_child(|| arm.during(|| unshare(CloneFlags::CLONE_NEWUSER).map_err(Errno::from))))
 }
 

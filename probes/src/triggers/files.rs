@@ -57,7 +57,7 @@ pub fn flock() -> Result<Act, Errno> {
     opened("/tmp/locked")?;
     act(|arm| {
         let file = File::open("/tmp/locked")?;
-        arm.during(|| Flock::lock(file, FlockArg::LockShared).map_err(|(_, errno)| Errno::from(errno)))
+        arm.during(|| Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| Errno::from(errno)))
     })
 }
 

@@ -88,8 +88,9 @@ pub fn add_key() -> Result<Act, Errno> {
 /// `keyctl(2)`, asking for a key's description.
 ///
 /// # Errors
-/// The errno of making the key.
+/// The errno of making the key, of [`super::creds::take_group`].
 pub fn describe() -> Result<Act, Errno> {
+    super::creds::take_group()?;
     let key = add(0)?;
     act(move |arm: Arm| {
         // SAFETY: takes numbers; a buffer of no length asks for the size needed.

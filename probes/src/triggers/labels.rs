@@ -1,6 +1,6 @@
 //! Labels that LSMs give to tasks and sockets, as user space asks for them.
 
-use super::{Act, OK, Seen, act_seen};
+use super::{Act, Arm, OK, Seen, act_seen, audit};
 use crate::errno::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -29,8 +29,24 @@ pub fn receive_label() -> Result<Act, Errno> {
         let socket = other.as_raw_fd();
         // SAFETY: the header names two buffers with their lengths, which live across the call.
         arm.during(|| Errno::result(unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_DONTWAIT) }))?;
-        Ok(if message.msg_controllen == 0 { Seen("ok, no label") } else { Seen("ok, with a label") })
+        Ok(if message.msg_controllen == 0 { UNLABELLED } else { Seen("ok, with a label") })
     })
+}
+
+/// The outcome in which no label is to be seen; if it is the control's, nobody's verdict on labels can be seen either.
+pub const UNLABELLED: Seen = Seen("ok, no label");
+
+/// Of two things for which the kernel makes a name of a label's number, the one that shows it: [`receive_label`], if a
+/// label comes, or what audit writes of a message, which up to 6.12 asks for the same name.
+///
+/// # Errors
+/// The errno of making the sockets.
+pub fn number_to_name() -> Result<Act, Errno> {
+    let mut receive = receive_label()?;
+    if receive(Arm::idle())? != UNLABELLED {
+        return Ok(receive);
+    }
+    audit::labelled_message()
 }
 
 const CURRENT: &str = "/proc/self/attr/current";

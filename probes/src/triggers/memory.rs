@@ -1,10 +1,11 @@
 //! Mapping memory. Only raw calls inside the window: the allocator maps memory too.
 
-use super::{Act, act, syscall};
+use super::{Act, OK, Seen, act, act_seen, syscall};
 use crate::errno::Errno;
 use crate::triggers::files::owned;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 const PAGE: usize = 4096;
 
@@ -52,6 +53,55 @@ pub fn mmap_file() -> Result<Act, Errno> {
 /// None.
 pub fn mmap_anonymous() -> Result<Act, Errno> {
     act(|arm| arm.during(|| Mapping::new(libc::PROT_READ | libc::PROT_WRITE, None)))
+}
+
+/// The same where all memory that may be promised is kept for the privileged. Whether it fails is for the hook to decide
+/// (6.11 mm/util.c, `__vm_enough_memory`), so that is no failure of the trigger.
+///
+/// # Errors
+/// The errno of reading the settings.
+pub fn mmap_of_the_reserve() -> Result<Act, Errno> {
+    let reserve = Setting::open("/proc/sys/vm/admin_reserve_kbytes")?;
+    let policy = Setting::open("/proc/sys/vm/overcommit_memory")?;
+    act_seen(move |arm| {
+        let _reserved = reserve.set(b"4294967296")?; // 4 TiB
+        let strict = policy.set(b"2")?; // OVERCOMMIT_NEVER
+        let result = arm.during(|| Mapping::new(libc::PROT_READ | libc::PROT_WRITE, None));
+        drop(strict);
+        match result {
+            Ok(_) => Ok(OK),
+            Err(errno) if errno.raw() == libc::ENOMEM => Ok(Seen("ENOMEM")),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+/// A setting of the kernel's. Nothing here allocates while one is set: the whole machine has it.
+struct Setting {
+    file: File,
+    usual: Vec<u8>,
+}
+
+impl Setting {
+    fn open(path: &str) -> Result<Self, Errno> {
+        let usual = std::fs::read(path)?;
+        Ok(Self { file: OpenOptions::new().write(true).open(path)?, usual })
+    }
+
+    /// Sets it until what is returned is dropped.
+    fn set(&self, value: &[u8]) -> Result<Set<'_>, Errno> {
+        self.file.write_all_at(value, 0)?;
+        Ok(Set(self))
+    }
+}
+
+/// A setting that is taken back when it is dropped.
+struct Set<'a>(&'a Setting);
+
+impl Drop for Set<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.file.write_all_at(&self.0.usual, 0);
+    }
 }
 
 /// `mprotect(2)`.

@@ -59,6 +59,22 @@ pub fn end_mount() -> Result<Act, Errno> {
     })
 }
 
+/// `umount2(2)` of a mount that is to go when nobody uses it any more.
+///
+/// # Errors
+/// The errno of making the directory.
+pub fn detach_mount() -> Result<Act, Errno> {
+    fs::create_dir_all(PATH)?;
+    act(|arm: Arm| {
+        mount_tmpfs(MsFlags::empty())?;
+        let result = arm.during(|| umount2(PATH, MntFlags::MNT_DETACH).map_err(Errno::from));
+        if result.is_err() {
+            unmount()?;
+        }
+        result
+    })
+}
+
 /// `statfs(2)`.
 ///
 /// # Errors

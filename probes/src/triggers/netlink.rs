@@ -66,19 +66,20 @@ impl Netlink {
         }
     }
 
-    /// Waits for a message of this kind; others are dropped.
-    pub(super) fn hears(&self, kind: u16, patience: Duration) -> Result<bool, Errno> {
+    /// Waits for a message of this kind and gives what follows its head; others are dropped. `None` when none has come.
+    pub(super) fn hears(&self, kind: u16, patience: Duration) -> Result<Option<Vec<u8>>, Errno> {
         let end = Instant::now() + patience;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
             if poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
-                return Ok(false);
+                return Ok(None);
             }
             let mut buffer = vec![0_u8; 8192];
             let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
-            if u16_at(buffer.get(..length).unwrap_or(&[]), 4) == kind {
-                return Ok(true);
+            buffer.truncate(length);
+            if u16_at(&buffer, 4) == kind {
+                return Ok(Some(buffer.get(HEAD..).unwrap_or(&[]).to_vec()));
             }
         }
     }

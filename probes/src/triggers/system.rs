@@ -230,8 +230,28 @@ pub fn set_own_attribute() -> Result<Act, Errno> {
     })
 }
 
+/// `lsm_get_self_attr(2)`, asking the BPF module alone.
+///
+/// # Errors
+/// None.
+pub fn own_attribute() -> Result<Act, Errno> {
+    act_seen(|arm: Arm| {
+        let mut context = [LSM_ID_BPF, 0, 0, 0, 0];
+        let mut size = size_of_val(&context) as u64; // 32 bits from 6.9 on, which are the lower ones
+        let args = [100, context.as_mut_ptr().addr(), (&raw mut size).addr(), FLAG_SINGLE, 0, 0];
+        // SAFETY: a structure with its length, which lives across the call, and numbers.
+        match arm.during(|| unsafe { syscall(SYS_LSM_GET_SELF_ATTR, args) }) {
+            Err(errno) if errno.raw() == libc::EOPNOTSUPP => Ok(Seen("EOPNOTSUPP: nobody has it")),
+            other => other.map(|_| OK),
+        }
+    })
+}
+
+/// include/uapi/linux/lsm.h: LSM_FLAG_SINGLE.
+const FLAG_SINGLE: usize = 1;
 const LSM_ID_BPF: u64 = 109;
-/// include/uapi/asm-generic/unistd.h: lsm_set_self_attr.
+/// include/uapi/asm-generic/unistd.h: lsm_get_self_attr, lsm_set_self_attr.
+const SYS_LSM_GET_SELF_ATTR: libc::c_long = 459;
 const SYS_LSM_SET_SELF_ATTR: libc::c_long = 460;
 
 /// `close(2)` of a performance event.

@@ -48,14 +48,16 @@ pub fn kill() -> Result<Act, Errno> {
     act(|arm: Arm| arm.during(|| nix::sys::signal::kill(Pid::this(), None).map_err(Errno::from)))
 }
 
-/// `setpriority(2)` to what it is already.
+/// `setpriority(2)` of a child.
 ///
 /// # Errors
 /// None.
 pub fn setpriority() -> Result<Act, Errno> {
     act(|arm: Arm| {
+        let child = Idle::new()?;
+        let pid = child.0.as_raw().cast_unsigned();
         // SAFETY: takes three numbers.
-        arm.during(|| Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) }))
+        arm.during(|| Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, pid, 1) }))
     })
 }
 

@@ -3,6 +3,7 @@
 use super::children::{reap, spawn};
 use super::files::{index, owned};
 use super::{Act, Arm, act, syscall};
+use crate::btf_build::{BtfBuilder, SIGNED};
 use crate::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, unshare};
@@ -12,8 +13,10 @@ use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// include/uapi/linux/bpf.h: BPF_MAP_CREATE, BPF_TOKEN_CREATE.
+/// include/uapi/linux/bpf.h: BPF_MAP_CREATE, BPF_BTF_LOAD, BPF_TOKEN_CREATE.
 const MAP_CREATE: usize = 0;
+/// The same.
+pub const BTF_LOAD: usize = 18;
 const TOKEN_CREATE: usize = 36;
 /// The same: BPF_F_TOKEN_FD.
 const WITH_TOKEN: u32 = 1 << 16;
@@ -40,6 +43,22 @@ pub fn use_it() -> Result<Act, Errno> {
         with_bpffs(1, |bpffs| {
             let token = token(bpffs)?;
             arm.during(|| map_with(&token)).map(drop)
+        })
+    })
+}
+
+/// `bpf(2)` that loads BTF by right of a token.
+///
+/// # Errors
+/// None.
+pub fn load_types() -> Result<Act, Errno> {
+    let mut types = BtfBuilder::new();
+    types.int("int", 4, SIGNED);
+    let types = types.finish();
+    act(move |arm: Arm| {
+        with_bpffs(1 << BTF_LOAD, |bpffs| {
+            let token = token(bpffs)?;
+            arm.during(|| types_with(&token, &types)).map(drop)
         })
     })
 }
@@ -108,6 +127,16 @@ fn token(bpffs: &OwnedFd) -> Result<OwnedFd, Errno> {
     let attr = [0_u32, u32::try_from(index(bpffs)).unwrap_or(u32::MAX)];
     // SAFETY: an attribute of 8 bytes.
     unsafe { syscall(libc::SYS_bpf, [TOKEN_CREATE, attr.as_ptr().addr(), 8, 0, 0, 0]) }.map(owned)
+}
+
+/// btf_size is the first number after two addresses, btf_flags and btf_token_fd are the last.
+fn types_with(token: &OwnedFd, types: &[u8]) -> Result<OwnedFd, Errno> {
+    let mut attr = [0_u64; 5];
+    attr[0] = types.as_ptr().addr() as u64;
+    attr[2] = types.len() as u64;
+    attr[4] = u64::from(WITH_TOKEN) | (index(token) as u64) << 32;
+    // SAFETY: an attribute of 40 bytes, which names a slice with its length.
+    unsafe { syscall(libc::SYS_bpf, [BTF_LOAD, attr.as_ptr().addr(), 40, 0, 0, 0]) }.map(owned)
 }
 
 /// An array of one element; map_token_fd is the last member of the attribute.

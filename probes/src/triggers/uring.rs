@@ -1,9 +1,10 @@
 //! A ring of io_uring: one request at a time, done in the system call that submits it.
 
 use super::files::{index, owned};
-use super::{Act, Arm, act, syscall};
+use super::{Act, Arm, act, creds, syscall};
 use crate::errno::Errno;
 use memmap2::{MmapMut, MmapOptions};
+use nix::unistd::{Gid, setegid};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -68,16 +69,18 @@ impl Ring {
     }
 }
 
-/// A request of io_uring with the credentials that were registered before.
+/// A request of io_uring with the credentials that were registered before, which have another group than the task's.
 ///
 /// # Errors
 /// The errno of making the ring or registering them.
 pub fn with_credentials() -> Result<Act, Errno> {
     let mut ring = Ring::new()?;
+    creds::take_group()?;
     // SAFETY: numbers.
     let id =
         unsafe { syscall(libc::SYS_io_uring_register, [index(&ring.fd), REGISTER_PERSONALITY, 0, 0, 0, 0]) }?;
     let id = u16::try_from(id).unwrap_or(0);
+    setegid(Gid::from_raw(0))?;
     act(move |arm: Arm| arm.during(|| ring.request(NOP, -1, id)))
 }
 

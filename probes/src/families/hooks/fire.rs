@@ -70,6 +70,12 @@ impl Ready {
         outcome
     }
 
+    /// Why no verdict can be seen here, if none can.
+    fn mute(&self, hook: Hook) -> Option<Ended> {
+        let mute = hook.mute == Some(self.control);
+        mute.then(|| Ended::CouldNotTell(format!("nothing for a verdict to change: {}", self.control.0)))
+    }
+
     /// Notes the outcome, and that of the same act for nobody: the program is still attached, so what changes is its
     /// verdict for the target alone.
     fn see(&mut self, attempt: &mut Attempt<'_>, outcome: Result<Seen, Errno>) -> Result<Seen, Errno> {
@@ -109,6 +115,10 @@ pub(super) fn denied(
     errno: Errno,
 ) -> Result<(), Ended> {
     let mut ready = Ready::again(attempt, hook, kept)?;
+    if let Some(why) = ready.mute(hook) {
+        *kept = Some(ready);
+        return Err(why);
+    }
     let outcome = ready.trigger(attempt, deny(errno));
     attempt.ran(ready.results.runs() > 0);
     ready.see_denial(attempt, outcome, errno);
@@ -128,6 +138,19 @@ pub(super) fn ignored(
     attempt.ran(ready.results.runs() > 0);
     let _ = ready.see(attempt, outcome);
     *kept = Some(ready);
+    Ok(())
+}
+
+/// Whether a program is run for the trigger, and what user space sees when it lets pass and when it denies.
+pub(super) fn once(attempt: &mut Attempt<'_>, hook: Hook) -> Result<(), Ended> {
+    let mut ready = Ready::new(attempt, hook)?;
+    let outcome = ready.trigger(attempt, hook.pass);
+    attempt.ran(ready.results.runs() > 0);
+    see(attempt, "user space sees", outcome);
+    if matches!(hook.verdict, Verdict::Errnos(_)) && ready.mute(hook).is_none() {
+        let outcome = ready.trigger(attempt, deny(Errno::EPERM));
+        see(attempt, "when it denies with EPERM", outcome);
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Which return values the verifier lets a program have.
 //!
-//! Since 6.12 it holds them against a range (7.1 kernel/bpf/bpf_lsm.c, `bpf_lsm_get_retval_range`: -4095 to 0, for a few
+//! Since 6.11 it holds them against a range (7.1 kernel/bpf/bpf_lsm.c, `bpf_lsm_get_retval_range`: -4095 to 0, for a few
 //! hooks 0 to 1, for void hooks none); before, it takes any number (6.0 kernel/bpf/verifier.c, `check_return_code`).
 
 use super::prototype::Returns;

@@ -2,7 +2,7 @@
 
 use crate::errno::Errno;
 use crate::spec::Source;
-use crate::triggers::Recipe;
+use crate::triggers::{Recipe, Seen};
 
 /// A hook's row.
 #[derive(Clone, Copy, Debug)]
@@ -23,12 +23,23 @@ pub(super) struct Hook {
     pub(super) argument: Option<Argument>,
     /// Where the kernel calls it.
     pub(super) source: Source,
-    /// The `lsm=` of the machine that it takes, if not the usual one.
-    pub(super) order: Option<&'static str>,
+    /// The machine that it takes, if not the usual one.
+    pub(super) order: Option<Order>,
+    /// What the control sees where no verdict could be seen.
+    pub(super) mute: Option<Seen>,
     /// Whether denying it takes the kernel down.
     pub(super) crashes: bool,
     /// Whether the trigger has to do with files in `/tmp` or with mounts, for which the probe gets a folder of its own.
     pub(super) files: bool,
+}
+
+/// A machine with another `lsm=` than the usual one, where bpf is last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    /// The value of `lsm=`.
+    pub(super) lsm: &'static str,
+    /// What of it matters, as a question says it.
+    pub(super) words: &'static str,
 }
 
 /// How the calls that one trigger causes are recorded.

@@ -4,6 +4,7 @@ use super::prototype::{self, PREFIX, Prototype};
 use super::{arguments, returns};
 use crate::asm::Asm;
 use crate::bpf::{LoadError, Loaded, ProgSpec};
+use crate::btf::Btf;
 use crate::insn::{Insn, Reg};
 use crate::record::Phase;
 use crate::session::{Attempt, Ended, Session, Stop};
@@ -107,13 +108,7 @@ fn take_inventory<'a>(
         .ok_or_else(|| Ended::CouldNotTell(format!("the BTF of {function} leads nowhere")))?;
     let subject = Subject { name, id, prototype };
     let plain = subject.ask(attempt, program_returning(0)?, 1);
-    match &plain {
-        Ok(_) => attempt.see("hook", "yes"),
-        Err(refused) if refused.log.contains("points to disabled hook") => attempt.see("hook", "disabled"),
-        Err(refused) if refused.log.contains("points to wrong type name") => attempt.see("hook", "no"),
-        // The kernel looks at the prototype before it looks for the function among the hooks.
-        Err(_) => attempt.see("hook", "not told, the load is refused before"),
-    }
+    attempt.see("hook", is_what(&plain, listed(btf, name)));
     let slots = &subject.prototype.slots;
     attempt.see("prototype", subject.prototype.text.as_str());
     attempt.see("slots", slots.len());
@@ -123,6 +118,39 @@ fn take_inventory<'a>(
     }
     attempt.at(Phase::Load);
     Ok((subject, plain))
+}
+
+/// What the function is, by the kernel's answer to a plain program and, where that leaves it open, by its list of hooks.
+fn is_what(plain: &Result<Loaded, LoadError>, listed: Option<bool>) -> &'static str {
+    match (plain, listed) {
+        (Ok(_), Some(false)) => TAKEN,
+        (Ok(_), _) => YES,
+        (Err(refused), _) if refused.log.contains("points to disabled hook") => DISABLED,
+        (Err(refused), _) if refused.log.contains("points to wrong type name") => "no",
+        // The kernel looks at the prototype before it looks for the function among the hooks.
+        (Err(_), Some(true)) => LISTED,
+        (Err(_), _) => "not told, the load is refused before",
+    }
+}
+
+/// What `inventory` says of hooks.
+const YES: &str = "yes";
+const DISABLED: &str = "disabled";
+const LISTED: &str = "yes, by the kernel's list; the load is refused before it looks";
+/// What it says of a function that is none, and for which a program loads (5.7 kernel/bpf/bpf_lsm.c,
+/// `bpf_lsm_verify_prog`).
+const TAKEN: &str = "no, but taken for one: the kernel looks at the prefix alone";
+
+/// Whether a function is a hook, by what `inventory` says of it.
+#[must_use]
+pub fn is_hook(word: &str) -> bool {
+    [YES, DISABLED, LISTED].contains(&word)
+}
+
+/// Whether the kernel has a hook of this name: the union of what LSMs may register has a member for each
+/// (include/linux/lsm_hooks.h). `None` where BTF has no such union.
+fn listed(btf: &Btf, name: &str) -> Option<bool> {
+    btf.record("security_list_options").map(|union| btf.member_of(union, name).is_ok())
 }
 
 /// For what no program is taken for: the same answer, asked for again.

@@ -13,11 +13,11 @@ mod sockets;
 mod system;
 mod tasks;
 
-use super::row::{Argument, Calls, Expect, Hook, Read, Verdict, Whom};
+use super::row::{Argument, Calls, Expect, Hook, Order, Read, Verdict, Whom};
 use crate::errno::Errno;
-use crate::families::lsms::FIRST;
+use crate::families::lsms::{FIRST, MIDDLE};
 use crate::spec::source;
-use crate::triggers::Recipe;
+use crate::triggers::{Recipe, Seen};
 
 const DENIALS: &[Errno] = &[Errno::EPERM, Errno::EACCES];
 /// Where the sources were read, if a row says nothing else.
@@ -61,6 +61,7 @@ const fn int(name: &'static str, recipe: Recipe, file: &'static str, symbol: &'s
         verdict: Verdict::Errnos(DENIALS),
         source: source(READ_IN, file, symbol),
         order: None,
+        mute: None,
         crashes: false,
         files: true,
     }
@@ -127,7 +128,17 @@ impl Hook {
 
     /// The same row, on a machine where bpf is asked before AppArmor, which would end the asking, and where IPE is.
     const fn asked_first(self) -> Self {
-        Self { order: Some(FIRST), ..self }
+        Self { order: Some(Order { lsm: FIRST, words: "bpf first" }), ..self }
+    }
+
+    /// The same row, on a machine where bpf is asked before SELinux.
+    const fn asked_before_selinux(self) -> Self {
+        Self { order: Some(Order { lsm: MIDDLE, words: "bpf before selinux" }), ..self }
+    }
+
+    /// The same row, whose verdict cannot be seen where the control sees this.
+    const fn mute_where(self, seen: Seen) -> Self {
+        Self { mute: Some(seen), ..self }
     }
 
     /// The same row, of a hook whose denial takes the kernel down: one errno is tried, in a machine of its own.

@@ -89,17 +89,25 @@ const REASONS: &[(&[&str], &str)] = &[
     (
         &["inode_init_security"],
         "from 6.6 on called only where a module stores xattrs (security/security.c, security_inode_init_security), as SELinux, \
-         Smack and, from 6.9 on, EVM do: not with the matrix's lsm= on 6.6 to 6.8",
+         Smack and, from 6.9 on, EVM do: not with the matrix's lsm= on 6.6 to 6.8. Where lsm= names selinux it is \
+         (lsms/asked-middle)",
     ),
     (
         &["cred_getlsmprop", "cred_getsecid"],
-        "5.10 has no IMA, which up to 6.16 asks for the new credentials when a program is executed \
+        "IMA, which 5.10 lacks, asks up to 6.16 for the new credentials when a program is executed \
          (security/integrity/ima/ima_main.c, ima_bprm_check), by the newer of the two hooks where both are there; from 6.17 \
-         on it asks for the task's own alone",
+         on it asks for the task's own alone. Else cred_getsecid is called by binder (drivers/android/binder.c, \
+         binder_transaction), which Debian's kernels lack",
     ),
     (
         &["path_chown", "socket_getpeersec_stream"],
         "5.10 accepts no program on a function with an argument that is a structure (kernel/bpf/btf.c, btf_distill_func_proto)",
+    ),
+    (
+        &["kernel_act_as", "kernel_create_files_as"],
+        "needs cachefiles. Those of 6.8 to 6.14 that are built from sources lack it, because nothing selects NETFS_SUPPORT \
+         (fs/netfs/Kconfig), which no longer can be asked for; of 6.19 to 7.1 the package with modules has left Debian's \
+         archive",
     ),
     (
         &[
@@ -121,8 +129,6 @@ const REASONS: &[(&[&str], &str)] = &[
             "bdev_free_security",
             "bdev_setintegrity",
             "inode_setintegrity",
-            "kernel_act_as",
-            "kernel_create_files_as",
             "quota_on",
             "secmark_refcount_dec",
             "secmark_refcount_inc",
@@ -138,7 +144,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "xfrm_state_free_security",
             "xfrm_state_pol_flow_match",
         ],
-        "needs a module (overlay, sctp, tun, loop, cachefiles, dm-verity, nf_tables, ah4 or xfrm_user), and the package with \
+        "needs a module (overlay, sctp, tun, loop, dm-verity, nf_tables, ah4 or xfrm_user), and the package with \
          this kernel's modules has left Debian's archive",
     ),
     (
@@ -147,7 +153,6 @@ const REASONS: &[(&[&str], &str)] = &[
             "audit_rule_match",
             "file_alloc_security",
             "getprocattr",
-            "getselfattr",
             "inode_copy_up_xattr",
             "inode_getsecurity",
             "inode_listsecurity",

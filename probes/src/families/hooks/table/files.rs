@@ -7,13 +7,13 @@ pub(super) const HOOKS: &[Hook] = &[
     int("file_open", files::open, "fs/open.c", "do_dentry_open")
         .known("file", OF_FILE, || known::inode("/tmp/opened")),
     int("file_post_open", files::open, "fs/namei.c", "do_open").number("mask", 4),
-    // Not to be attached to since 6.12: kernel/bpf/bpf_lsm.c, bpf_lsm_disabled_hooks of later versions says which.
+    // Not to be attached to from 6.19 on: kernel/bpf/bpf_lsm.c, bpf_lsm_disabled_hooks.
     int("file_alloc_security", files::open, "fs/file_table.c", "init_file"),
     int("file_permission", files::read, "fs/read_write.c", "rw_verify_area").number("mask", 4),
     int("file_ioctl", files::ioctl, "fs/ioctl.c", "SYSCALL_DEFINE3(ioctl)").number("cmd", FIOCLEX),
     int("file_ioctl_compat", compat::ioctl, "fs/ioctl.c", "COMPAT_SYSCALL_DEFINE3(ioctl)")
         .number("cmd", FIOCLEX),
-    int("file_lock", files::flock, "fs/locks.c", "SYSCALL_DEFINE2(flock)").number("cmd", libc::F_RDLCK),
+    int("file_lock", files::flock, "fs/locks.c", "SYSCALL_DEFINE2(flock)").number("cmd", libc::F_WRLCK),
     int("file_fcntl", files::getfl, "fs/fcntl.c", "SYSCALL_DEFINE3(fcntl)").number("cmd", libc::F_GETFL),
     int("file_truncate", files::ftruncate, "fs/open.c", "do_ftruncate")
         .known("file", OF_FILE, || known::inode("/tmp/cut")),

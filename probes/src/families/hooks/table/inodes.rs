@@ -52,7 +52,7 @@ pub(super) const HOOKS: &[Hook] = &[
     int("inode_remove_acl", xattrs::remove_acl, "fs/posix_acl.c", "vfs_remove_acl").text("acl_name", ACL),
     void("inode_post_remove_acl", xattrs::remove_acl, "fs/posix_acl.c", "vfs_remove_acl")
         .text("acl_name", ACL),
-    // Attached to by no program from 6.12 on, as is said of file_alloc_security.
+    // Attached to by no program from 6.12 on (kernel/bpf/bpf_lsm.c, bpf_lsm_disabled_hooks): this one and the next two.
     int("inode_need_killpriv", inodes::change_owner, "fs/attr.c", "notify_change").read_in("6.1"),
     int("inode_listsecurity", xattrs::list_unstored, "fs/xattr.c", "vfs_listxattr").read_in("6.1"),
     int("inode_getsecurity", xattrs::not_stored, "fs/xattr.c", "xattr_getsecurity")

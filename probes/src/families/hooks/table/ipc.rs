@@ -2,7 +2,7 @@
 
 use super::bare::{int, void};
 use super::{Expect, Hook, Read};
-use crate::triggers::{ipc, keys};
+use crate::triggers::{creds, ipc, keys};
 
 /// The key of the recipes that make an object with one.
 const KEY: u64 = ipc::KEY.cast_unsigned() as u64;
@@ -58,14 +58,17 @@ pub(super) const HOOKS: &[Hook] = &[
         "key.type key_type.name",
         "user",
     ),
-    int("key_permission", keys::describe, "security/keys/permission.c", "key_task_permission")
-        .member("cred", "cred.uid", 0),
+    int("key_permission", keys::describe, "security/keys/permission.c", "key_task_permission").member(
+        "cred",
+        "cred.egid",
+        creds::GROUP as u64,
+    ),
     void("key_post_create_or_update", keys::add_key, "security/keys/key.c", "__key_create_or_update")
         .number("payload_len", 6),
     // The size of a label, of which there is none: 0.
     int("key_getsecurity", keys::label, "security/keys/keyctl.c", "keyctl_get_security")
         .read_in("6.0")
-        .known("key", "key.uid", || Some(0)),
+        .text_at("key", "key.type key_type.name", "user"),
     void("key_free", keys::end, "security/keys/gc.c", "key_gc_unused_keys")
         .read_in("6.0")
         .object(0, "key.serial"),

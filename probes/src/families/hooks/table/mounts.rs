@@ -17,7 +17,7 @@ pub(super) const HOOKS: &[Hook] = &[
     int("sb_kern_mount", mounts::new_mount, "fs/namespace.c", "do_new_mount_fc").member("sb", MAGIC, TMPFS),
     int("sb_mount", mounts::new_mount, "fs/namespace.c", "path_mount").text("type", "tmpfs"),
     int("sb_remount", mounts::remount, "fs/super.c", "reconfigure_super").member("sb", MAGIC, TMPFS),
-    int("sb_umount", mounts::end_mount, "fs/namespace.c", "do_umount").number("flags", 0),
+    int("sb_umount", mounts::detach_mount, "fs/namespace.c", "do_umount").number("flags", libc::MNT_DETACH),
     void("sb_delete", mounts::end_mount, "fs/super.c", "generic_shutdown_super").member("sb", MAGIC, TMPFS),
     int("sb_statfs", mounts::stat_fs, "fs/statfs.c", "statfs_by_dentry")
         .known("dentry", OF_DENTRY, || known::inode("/tmp")),

@@ -49,9 +49,11 @@ pub(super) const HOOKS: &[Hook] = &[
         .passing(ENOPROTOOPT)
         .asked_first()
         .member("sock", FAMILY, INET),
-    int("secid_to_secctx", labels::receive_label, "include/net/scm.h", "scm_passec")
+    // SELinux gives a number to each sender; AppArmor to none, so that there is nothing to ask about.
+    int("secid_to_secctx", labels::number_to_name, "include/net/scm.h", "scm_passec")
         .passing(-libc::EOPNOTSUPP)
-        .asked_first(),
+        .mute_where(labels::UNLABELLED)
+        .asked_before_selinux(),
     // Asked of every datagram; who sends is not told the answer.
     int("socket_getpeersec_dgram", sockets::send_datagram, "include/net/scm.h", "unix_get_peersec_dgram")
         .passing(ENOPROTOOPT)
@@ -91,8 +93,9 @@ pub(super) const HOOKS: &[Hook] = &[
     void("req_classify_flow", sockets::ask_listener, "net/ipv4/inet_connection_sock.c", "inet_csk_route_req")
         .object(0, "request_sock.__req_common.skc_num")
         .uncounted(),
-    // Called for what the kernel answers by itself, and any answer but 0 stops it: BUG_ON(rc). 5.10 asks once more, on its
-    // way back to the sender, also where that is this machine (5.10 net/ipv4/icmp.c, icmp_route_lookup).
+    // Called for what the kernel answers by itself, and any answer but 0 stops it: BUG_ON(rc). Up to 6.11, but for late
+    // releases of 6.1, it asks once more, on its way back to the sender, also where that is this machine (6.11
+    // net/ipv4/icmp.c, icmp_route_lookup).
     int("xfrm_decode_session", sockets::send_to_nobody, "security/security.c", "security_skb_classify_flow")
         .read_in("6.1")
         .anyone()

@@ -2,7 +2,7 @@
 
 use super::bare::{int, void};
 use super::{Expect, Hook, Read};
-use crate::triggers::{audit, files, known, memory, sockets, system, token, uring};
+use crate::triggers::{audit, creds, files, known, labels, memory, sockets, system, token, uring};
 
 /// include/uapi/linux/bpf.h: BPF_MAP_TYPE_ARRAY, BPF_PROG_TYPE_SOCKET_FILTER.
 const ARRAY: u64 = 2;
@@ -54,9 +54,9 @@ pub(super) const HOOKS: &[Hook] = &[
         "bpf_token.allowed_cmds",
         1,
     ),
-    int("bpf_token_cmd", token::use_it, "kernel/bpf/token.c", "bpf_token_allow_cmd")
+    int("bpf_token_cmd", token::load_types, "kernel/bpf/token.c", "bpf_token_allow_cmd")
         .with_files()
-        .number("cmd", 0),
+        .argument("cmd", Read::Int, Expect::Is(token::BTF_LOAD as u64)),
     // CAP_BPF, of which the token is to stand in for the lack.
     int("bpf_token_capable", token::use_it, "kernel/bpf/token.c", "bpf_token_capable")
         .with_files()
@@ -76,8 +76,11 @@ pub(super) const HOOKS: &[Hook] = &[
         .member("event", EVENT, DUMMY),
     int("uring_sqpoll", system::polling_ring, "io_uring/sqpoll.c", "io_sq_offload_create"),
     int("uring_allowed", system::new_ring, "io_uring/io_uring.c", "io_uring_allowed").read_in("7.1"),
-    int("uring_override_creds", uring::with_credentials, "io_uring/io_uring.c", "io_init_req")
-        .member("new", "cred.uid", 0),
+    int("uring_override_creds", uring::with_credentials, "io_uring/io_uring.c", "io_init_req").member(
+        "new",
+        "cred.egid",
+        creds::GROUP as u64,
+    ),
     int("uring_cmd", uring::command, "io_uring/uring_cmd.c", "io_uring_cmd").known(
         "ioucmd",
         "io_uring_cmd.file file.f_inode inode.i_ino",
@@ -105,12 +108,23 @@ pub(super) const HOOKS: &[Hook] = &[
     int("kernel_module_request", sockets::unknown_family, "kernel/module/kmod.c", "__request_module")
         .text("kmod_name", "net-pf-19"),
     int("locked_down", files::kcore, "fs/proc/kcore.c", "open_kcore"),
+    int("getselfattr", system::own_attribute, "security/security.c", "security_getselfattr")
+        .read_in("6.8")
+        .passing(EOPNOTSUPP)
+        .number("attr", 100),
     int("setselfattr", system::set_own_attribute, "security/security.c", "security_setselfattr")
         .passing(EOPNOTSUPP)
         .number("attr", 100),
-    // Its value only says whether the task counts as privileged; to refuse is the accounting's business.
-    int("vm_enough_memory", memory::mmap_anonymous, "security/security.c", "security_vm_enough_memory_mm")
-        .values(&[-1, 1]),
+    // Its value says whether the task may have what is reserved for the privileged. Without a program it is 0, no, up to
+    // 6.5, but for late releases of 5.10 and 6.1, and 1 later (include/linux/lsm_hook_defs.h). Other modules have said yes.
+    int(
+        "vm_enough_memory",
+        memory::mmap_of_the_reserve,
+        "security/security.c",
+        "security_vm_enough_memory_mm",
+    )
+    .read_in("6.11")
+    .values(&[-1, 1]),
     // AppArmor, asked first, knows the label.
     int("audit_rule_init", audit::add_rule, "kernel/auditfilter.c", "audit_data_to_entry")
         .text("rulestr", "unconfined"),
@@ -121,9 +135,12 @@ pub(super) const HOOKS: &[Hook] = &[
         .number("field", 14),
     // The rule itself goes after a grace period, which may end in the task that waits.
     void("audit_rule_free", audit::remove_rule, "kernel/auditfilter.c", "audit_free_lsm_field").uncounted(),
-    // Who is told: AppArmor's name for the sender's label, in the kernel's log alone.
-    int("lsmprop_to_secctx", audit::message, "kernel/audit.c", "audit_log_task_context")
+    // AppArmor's name for the sender's label, in audit's log alone: the sender is not told whether it is there. From 6.17 on
+    // what the first module says counts, also that it has no name (security/security.c, security_lsmprop_to_secctx): with
+    // bpf first there is none in any case.
+    int("lsmprop_to_secctx", audit::labelled_message, "kernel/audit.c", "audit_log_task_context")
         .passing(EOPNOTSUPP)
+        .mute_where(labels::UNLABELLED)
         .asked_first(),
     void("release_secctx", audit::message, "kernel/audit.c", "audit_log_task_context").uncounted(),
     void("ipc_getsecid", audit::change_segment, "kernel/auditsc.c", "__audit_ipc_obj").read_in("6.12"),

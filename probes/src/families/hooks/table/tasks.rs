@@ -2,7 +2,7 @@
 
 use super::bare::{int, void};
 use super::{Expect, Hook, Read};
-use crate::triggers::{audit, creds, exec, files, known, labels, tasks};
+use crate::triggers::{audit, binder, creds, exec, files, known, labels, tasks};
 
 /// From a task to its process.
 const TGID: &str = "task_struct.tgid";
@@ -10,6 +10,7 @@ const PROGRAM: &str = "linux_binprm.filename";
 const LEAVES: &str = "/tmp/leaves";
 /// include/uapi/linux/capability.h: CAP_SYS_ADMIN.
 const SYS_ADMIN: i32 = 21;
+const GROUP: u64 = creds::GROUP as u64;
 
 pub(super) const HOOKS: &[Hook] = &[
     int("bprm_creds_for_exec", exec::execve, "fs/exec.c", "bprm_execve")
@@ -44,16 +45,21 @@ pub(super) const HOOKS: &[Hook] = &[
         .passing(-libc::EINVAL)
         .asked_first()
         .text("name", "current"),
-    int("cred_prepare", creds::capset, "kernel/cred.c", "prepare_creds").member("old", "cred.uid", 0),
+    int("cred_prepare", creds::capset, "kernel/cred.c", "prepare_creds").member("old", "cred.egid", GROUP),
     // Credentials go after a grace period, in whatever task that falls.
     void("cred_free", creds::end, "kernel/cred.c", "put_cred_rcu").object(0, "cred.uid").uncounted(),
-    // Asked by the measuring of what is opened, whether anything is measured or not (security/integrity/ima).
-    void("cred_getsecid", exec::execve, "security/integrity/ima/ima_main.c", "ima_bprm_check")
+    // Asked by the measuring of what is opened, whether anything is measured or not (security/integrity/ima), and where
+    // that has changed to cred_getlsmprop by binder. It fails there: AppArmor has no number for credentials, so no name.
+    void("cred_getsecid", binder::execute_and_send, "security/integrity/ima/ima_main.c", "ima_bprm_check")
         .with_files()
         .read_in("6.12")
         .uncounted(),
     void("cred_getlsmprop", exec::execve, "security/integrity/ima/ima_main.c", "ima_bprm_check")
         .with_files()
+        .uncounted(),
+    void("task_getsecid_subj", files::open, "security/integrity/ima/ima_main.c", "ima_file_check")
+        .with_files()
+        .read_in("5.14")
         .uncounted(),
     void("current_getsecid_subj", files::open, "security/integrity/ima/ima_main.c", "ima_file_check")
         .with_files()
@@ -67,8 +73,11 @@ pub(super) const HOOKS: &[Hook] = &[
         TGID,
         known::pid,
     ),
-    int("capset", creds::capset, "kernel/capability.c", "SYSCALL_DEFINE2(capset)")
-        .member("new", "cred.uid", 0),
+    int("capset", creds::capset, "kernel/capability.c", "SYSCALL_DEFINE2(capset)").member(
+        "new",
+        "cred.egid",
+        GROUP,
+    ),
     int("capable", creds::privileged, "kernel/capability.c", "ns_capable_common").number("cap", SYS_ADMIN),
     int("task_fix_setuid", creds::setuid, "kernel/sys.c", "__sys_setresuid").member("new", "cred.uid", 1),
     int("task_fix_setgid", creds::setgid, "kernel/sys.c", "__sys_setresgid").member("new", "cred.gid", 1),
@@ -77,13 +86,16 @@ pub(super) const HOOKS: &[Hook] = &[
         "cred.group_info group_info.ngroups",
         1,
     ),
-    int("userns_create", creds::new_user_namespace, "kernel/user_namespace.c", "create_user_ns")
-        .member("cred", "cred.uid", 0),
+    int("userns_create", creds::new_user_namespace, "kernel/user_namespace.c", "create_user_ns").member(
+        "cred",
+        "cred.egid",
+        GROUP,
+    ),
     int("task_alloc", tasks::fork, "kernel/fork.c", "copy_process"),
     // Called after a grace period, in whatever task that falls.
     void("task_free", tasks::end, "kernel/fork.c", "__put_task_struct").object(0, TGID),
     int("task_kill", tasks::kill, "kernel/signal.c", "check_kill_permission").known("p", TGID, known::pid),
-    int("task_setnice", tasks::setpriority, "kernel/sys.c", "set_one_prio").number("nice", 0),
+    int("task_setnice", tasks::setpriority, "kernel/sys.c", "set_one_prio").number("nice", 1),
     int("task_setioprio", tasks::ioprio_set, "block/blk-ioc.c", "set_task_ioprio")
         .number("ioprio", (2 << 13) | 4),
     int("task_getioprio", tasks::ioprio_get, "block/ioprio.c", "get_task_ioprio").known(
