@@ -350,10 +350,12 @@ impl Collector<'_> {
 
     /// Whether a guest says that it cannot go on. What it cannot do before it knows its probes, no other boot could.
     fn gave_up(&self, message: &Message) -> Option<Cause> {
-        match message {
-            Message::Failed { why } if self.boot.announced => Some(Cause::GaveUp(why.clone())),
-            _ => None,
+        if let Message::Failed { why } = message
+            && self.boot.announced
+        {
+            return Some(Cause::GaveUp(why.clone()));
         }
+        None
     }
 
     fn out_of_time(&self, started: Instant, hello_at: Option<Instant>, alive_at: Instant) -> bool {

@@ -33,7 +33,7 @@ impl Cause {
     }
 
     /// What somebody on the host did, in words: no fault of the kernel's.
-    const fn from_outside(&self) -> Option<&'static str> {
+    const fn done_from_outside(&self) -> Option<&'static str> {
         match self {
             Self::Ended(Ending::Taken) => Some("ended"),
             Self::Stopped => Some("stopped"),
@@ -54,7 +54,10 @@ impl Cause {
                 return Outcome::Crashed { what: self.in_words(), during };
             }
             (Self::Ended(Ending::Taken) | Self::Stopped, None) => {
-                format!("its machine was {} from outside, twice", self.from_outside().unwrap_or_default())
+                format!(
+                    "its machine was {} from outside, twice",
+                    self.done_from_outside().unwrap_or_default()
+                )
             }
             (Self::Ended(Ending::Flooded), None) => self.in_words(),
         };
@@ -65,7 +68,7 @@ impl Cause {
         match self {
             Self::Ended(Ending::Itself) => "the machine ended without a word".to_owned(),
             Self::Ended(Ending::Taken) | Self::Stopped => {
-                format!("the machine was {} from outside", self.from_outside().unwrap_or_default())
+                format!("the machine was {} from outside", self.done_from_outside().unwrap_or_default())
             }
             Self::Ended(Ending::Flooded) => {
                 format!("the machine wrote more than {} MiB to its console", CONSOLE_MAX >> 20)
@@ -101,7 +104,7 @@ impl Collector<'_> {
         alarm: Option<String>,
         during: String,
     ) {
-        if let Some(how) = cause.from_outside()
+        if let Some(how) = cause.done_from_outside()
             && self.asked_again.insert(current.probe.clone())
         {
             let text =
