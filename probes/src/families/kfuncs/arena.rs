@@ -1,19 +1,18 @@
 //! Kfuncs about arenas (6.9): memory that programs and user space share at the same addresses.
 
 use super::body::{Body, OUT, RESULT};
-use super::own::{ARENA_PAGES, Holds};
+use super::own::{ARENA_PAGES, Holds, TOUCHED, WRITTEN};
 use super::row::{KEPT, Row, kfunc};
 use crate::insn::{Insn, Reg, Size, op};
 use crate::lsm::PAGE;
 use crate::results::Results;
+use crate::session::Attempt;
 use crate::spec::source;
 use std::time::{Duration, Instant};
 
 const ARENA: &str = "kernel/bpf/arena.c";
 /// How long work that is left to another task is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What a program writes.
-const WRITTEN: u64 = 4711;
 /// `BPF_ADDR_SPACE_CAST` (include/uapi/linux/bpf.h), an offset of a move between registers.
 const CAST: i16 = 1;
 /// From the address that user space has to the kernel's.
@@ -39,10 +38,15 @@ fn alloc_arguments(b: &mut Body<'_>) {
     b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 1).mov_imm(Reg::R4, -1).mov_imm(Reg::R5, 0);
 }
 
-/// Writes to the page whose address in user space is in `reg`, and leaves that address.
-fn write(b: &mut Body<'_>, reg: Reg) {
+/// Leaves the address in user space of a page, which is in `reg`. `R1 = the address that programs have`.
+fn reach(b: &mut Body<'_>, reg: Reg) {
     b.leave(0, reg);
     b.raw(Insn::new(op::ALU64 | op::MOV | op::X, Reg::R1.number(), reg.number(), CAST, TO_KERNEL));
+}
+
+/// Writes to the page whose address in user space is in `reg`, and leaves that address.
+fn write(b: &mut Body<'_>, reg: Reg) {
+    reach(b, reg);
     b.st_imm(Size::DW, Reg::R1, 0, 4711);
 }
 
@@ -80,10 +84,18 @@ fn alloc() -> Row {
     of_maps(row)
 }
 
-/// The page is there no more, so that user space gets a new one, which is empty. A program that may not sleep leaves
-/// the work to another task.
+/// Waits until user space gets a new page, which is empty.
+fn is_gone(attempt: &mut Attempt<'_>, results: &Results) {
+    let deadline = Instant::now() + PATIENCE;
+    while found(results) == Some(WRITTEN) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    attempt.same("what user space finds at the address", found(results), Some(0));
+}
+
+/// A page that user space has made is there no more. A program that may not sleep leaves the work to another task.
 fn free() -> Row {
-    let row = row("bpf_arena_free_pages")
+    let of_its_own = row("bpf_arena_free_pages")
         .takes(|b| {
             alloc_arguments(b);
             b.kfunc("bpf_arena_alloc_pages");
@@ -92,13 +104,19 @@ fn free() -> Row {
             b.held_map(Reg::R1);
             b.mov_reg(Reg::R2, KEPT).mov_imm(Reg::R3, 1);
         })
-        .checks(|attempt, results| {
-            let deadline = Instant::now() + PATIENCE;
-            while found(results) == Some(WRITTEN) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            attempt.same("what user space finds at the address", found(results), Some(0));
-        });
+        .checks(is_gone);
+    let row = row("bpf_arena_free_pages")
+        .takes(|b| {
+            b.held_page(KEPT, TOUCHED);
+            reach(b, KEPT);
+            b.ldx(Size::DW, Reg::R1, Reg::R1, 0);
+            b.leave(1, Reg::R1);
+            b.held_map(Reg::R1);
+            b.mov_reg(Reg::R2, KEPT).mov_imm(Reg::R3, 1);
+        })
+        .leaves("what the program finds there", 1, || Some(WRITTEN))
+        .checks(is_gone)
+        .other("canonical-of-a-page-of-its-own", of_its_own);
     of_maps(row)
 }
 

@@ -305,7 +305,7 @@ impl Body<'_> {
         spoil(self);
         self.call_of(row);
         match row.returns {
-            Returns::Never => {
+            Returns::Never(_) => {
                 self.st_imm(Size::DW, PAGE, RETURNED, 1);
                 return;
             }

@@ -28,7 +28,9 @@ pub(super) fn probe(row: Row) -> Probe {
     );
     let sources = row.sources.clone();
     // A file that is there to be opened can be anybody's; an empty folder of a probe's own costs it a mount.
-    let (machine, opens_only) = (row.machine, row.given.len() == 1);
+    let opens = |row: &Row| row.given.len() == 1;
+    let (machine, opens_only) =
+        (row.machine, opens(&row) && row.others.iter().all(|(_, other)| opens(other)));
     let probe = Probe::new(id, question, &sources, move |session| cases(session, &row));
     let probe = if opens_only { probe.without_files() } else { probe };
     match machine {
@@ -41,6 +43,12 @@ pub(super) fn probe(row: Row) -> Probe {
 fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
     let shared = Shared::default();
     session.case("exists", |attempt| exists(attempt, row))?;
+    if row.only_misuses {
+        for wrong in &row.wrong {
+            session.case(&wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
+        }
+        return Ok(());
+    }
     if !matches!(row.sleep, Sleep::Must | Sleep::ForArguments) {
         session.case("canonical", |attempt| run(attempt, &shared, row, (0, None)))?;
     }
@@ -59,6 +67,9 @@ fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
         session.case(&format!("canonical-{}", also.name), |attempt| {
             run(attempt, &shared, row, (flags, Some(also)))
         })?;
+    }
+    for (name, other) in &row.others {
+        session.case(name, |attempt| run(attempt, &shared, other, (other.sleep.flags(), None)))?;
     }
     for wrong in implied(row, flags).iter().chain(&row.wrong) {
         session.case(&wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
@@ -319,7 +330,10 @@ fn run_only(attempt: &mut Attempt<'_>, row: &Row, (flags, also): (u32, Option<&A
     attempt.outcome("trigger", &outcome);
     let (returned, null) = (results.get(RETURNED) == 1, results.get(WAS_NULL) == 1);
     match row.returns {
-        Returns::Never => attempt.holds("the call does not come back", results.runs() > 0 && !returned),
+        Returns::Never(errno) => {
+            attempt.denial("trigger", &outcome, errno);
+            attempt.holds("the call does not come back", results.runs() > 0 && !returned);
+        }
         Returns::Nullable | Returns::Owned(_, true) if row.null.is_some() => {
             attempt.holds("the result is NULL", null);
             attempt.see("why", row.null.unwrap_or_default());
@@ -342,7 +356,7 @@ fn run_only(attempt: &mut Attempt<'_>, row: &Row, (flags, also): (u32, Option<&A
     if row.shown && returned {
         attempt.see("result", errno_text(results.get(RESULT)));
     }
-    if also.is_none() && returned {
+    if also.is_none() && (returned || (null && row.null.is_some())) {
         row.checks.iter().for_each(|check| check(attempt, &results));
         row.inspections.iter().for_each(|inspection| inspection(attempt, running.program()));
     }
@@ -395,7 +409,8 @@ pub(super) fn misuse(
 ) -> Result<(), Ended> {
     let hook = if let WrongKind::On(hook) = wrong.kind { hook } else { row.hook };
     let ended = misuse_only(attempt, shared, row, (wrong, hook));
-    let caller = if let WrongKind::Fentry = wrong.kind { Caller::Fentry } else { Caller::Lsm(wrong.flags) };
+    let caller =
+        if let WrongKind::Fentry(_) = wrong.kind { Caller::Fentry } else { Caller::Lsm(wrong.flags) };
     judged(attempt, (shared, row), (hook, caller), false, ended)
 }
 
@@ -409,7 +424,7 @@ fn misuse_only(
     let has = shared.of(attempt, row)?;
     let alone = match wrong.kind {
         WrongKind::NotSleepable(_) => Some(Caller::Lsm(wrong.flags)),
-        WrongKind::Fentry => Some(Caller::Fentry),
+        WrongKind::Fentry(_) => Some(Caller::Fentry),
         WrongKind::Body(_) | WrongKind::Spoilt(..) | WrongKind::On(_) | WrongKind::Without(_) => None,
     };
     if let Some(caller) = alone
@@ -418,14 +433,16 @@ fn misuse_only(
         return ended;
     }
     let code = |body: &mut Body<'_>| match &wrong.kind {
-        WrongKind::Body(code) | WrongKind::NotSleepable(code) => code(body),
+        WrongKind::Body(code) | WrongKind::NotSleepable(code) | WrongKind::Fentry(Some(code)) => code(body),
         WrongKind::Spoilt(first, last) => body.canonical(row, |body| first(body), |body| last(body)),
-        WrongKind::Fentry | WrongKind::On(_) | WrongKind::Without(_) => body.canonical(row, |_| {}, |_| {}),
+        WrongKind::Fentry(None) | WrongKind::On(_) | WrongKind::Without(_) => {
+            body.canonical(row, |_| {}, |_| {});
+        }
     };
     let mut built = build(attempt, hook, has, code)?;
     built.program.flags |= wrong.flags;
     match wrong.kind {
-        WrongKind::Fentry => fentry(attempt, row.hook, &built),
+        WrongKind::Fentry(_) => fentry(attempt, row.hook, &built),
         WrongKind::Without(capability) => {
             without_capability(capability, || attempt.load_lsm_in_doubt(&built.program).map(drop))
                 .map_err(|errno| Ended::could_not("give up the capability", errno))?

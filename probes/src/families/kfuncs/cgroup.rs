@@ -28,6 +28,20 @@ pub(super) fn give_root_id(results: &mut Results) -> Result<(), Ended> {
     Ok(())
 }
 
+/// A cgroup with nobody in it.
+const EMPTY: &str = "/sys/fs/cgroup/kfuncs-empty";
+
+pub(super) fn give_empty_id(results: &mut Results) -> Result<(), Ended> {
+    let cannot = |error: std::io::Error| Ended::could_not("make a cgroup", error);
+    match fs::create_dir(EMPTY) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(cannot(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let id = inode(EMPTY).ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))?;
+    results.set(IN, id);
+    Ok(())
+}
+
 /// Leaves the id of the cgroup in [`GOT`], keeping it.
 fn leave_id(b: &mut Body<'_>) {
     b.mov_reg(Reg::R1, GOT);
@@ -43,6 +57,17 @@ fn from_id() -> Row {
         .owned("bpf_cgroup_release")
         .then(leave_id)
         .leaves("cgroup id", 0, root_id)
+        .other("canonical-of-no-cgroup", of_no_cgroup())
+}
+
+/// Ids are given one after the other, so that this one never is.
+fn of_no_cgroup() -> Row {
+    kfunc("bpf_cgroup_from_id", "6.12", HELPERS)
+        .takes(|b| {
+            b.ld_imm64(Reg::R1, u64::MAX >> 1);
+        })
+        .owned("bpf_cgroup_release")
+        .gives_null("no cgroup has this id")
 }
 
 fn acquire() -> Row {
@@ -86,8 +111,20 @@ fn ancestor() -> Row {
         .owned("bpf_cgroup_release")
         .then(leave_id)
         .leaves("cgroup id", 0, root_id)
+        .other("canonical-beyond-its-level", beyond_its_level())
         .rcu()
         .not_null(Reg::R1)
+}
+
+/// The root is at level 0, so that nothing is at level 1 above it.
+fn beyond_its_level() -> Row {
+    kfunc("bpf_cgroup_ancestor", "6.12", HELPERS)
+        .takes(|b| {
+            b.current_cgroup(Reg::R1);
+            b.mov_imm(Reg::R2, 1);
+        })
+        .owned("bpf_cgroup_release")
+        .gives_null("the cgroup is at a level above")
 }
 
 /// Where the probe mounts a hierarchy of the first version, which the machine has none of.

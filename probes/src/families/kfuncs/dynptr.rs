@@ -1,15 +1,20 @@
 //! Kfuncs about dynptrs, and casts.
 
-use super::body::{BUFFER, Body, SECOND};
+use super::body::{BUFFER, Body, OUT, SECOND};
+use super::own::Holds;
 use super::row::{GOT, OPENED, Row, inode, kfunc};
+use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
+use crate::spec::source;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
 /// Where the dynptr is on the stack.
 const FIRST: i32 = -16;
 /// Where a second one is.
 const OTHER: i32 = -32;
+/// Where what is written, or a piece that is not in one, is on the stack.
+const SCRATCH: i32 = -40;
 
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
@@ -70,6 +75,19 @@ fn adjust() -> Row {
         })
 }
 
+/// What is not held may be overwritten, also by itself.
+fn onto_itself() -> Row {
+    kfunc("bpf_dynptr_clone", "6.12", HELPERS)
+        .takes(|b| {
+            first(b);
+            b.stack_address(Reg::R2, FIRST);
+        })
+        .gives(0)
+        .then(|b| leave_size(b, FIRST))
+        .leaves("size", 0, || Some(64))
+        .cites(source("7.3", "kernel/bpf/verifier.c", "is_dynptr_reg_valid_uninit"))
+}
+
 fn clone() -> Row {
     of_one(kfunc("bpf_dynptr_clone", "6.12", HELPERS))
         .takes(|b| {
@@ -79,7 +97,65 @@ fn clone() -> Row {
         .gives(0)
         .then(|b| leave_size(b, OTHER))
         .leaves("size", 0, || Some(64))
-        .spoilt("misuse-onto-itself", |b| b.stack_address(Reg::R2, FIRST))
+        .holds(Holds::Ring)
+        .other("canonical-onto-itself", onto_itself())
+        .wrong("misuse-onto-one-that-is-held", |b| {
+            b.held_map(Reg::R1);
+            b.mov_imm(Reg::R2, 8).mov_imm(Reg::R3, 0);
+            b.stack_address(Reg::R4, OTHER);
+            b.call(helper::RINGBUF_RESERVE_DYNPTR);
+            first(b);
+            b.stack_address(Reg::R2, OTHER);
+            b.kfunc("bpf_dynptr_clone");
+            b.stack_address(Reg::R1, OTHER);
+            b.mov_imm(Reg::R2, 0).call(helper::RINGBUF_DISCARD_DYNPTR);
+        })
+}
+
+/// A row whose kfunc makes a dynptr at `place` of what an LSM program may only read: what comes of writing to it, for
+/// which the program is not refused, and what the kernel says of it.
+pub(super) fn written_to(row: Row, place: i32) -> Row {
+    row.gives(0)
+        .then(move |b| {
+            b.st_imm(Size::DW, Reg::R10, SCRATCH, 0);
+            b.stack_address(Reg::R1, place);
+            b.mov_imm(Reg::R2, 0);
+            b.stack_address(Reg::R3, SCRATCH);
+            b.mov_imm(Reg::R4, 8).mov_imm(Reg::R5, 0).call(helper::DYNPTR_WRITE);
+            b.leave(0, Reg::R0);
+            // Where there is no such kfunc (6.4), the one that makes the dynptr is not for LSM programs.
+            if b.knows("bpf_dynptr_is_rdonly") {
+                b.stack_address(Reg::R1, place);
+                b.kfunc("bpf_dynptr_is_rdonly");
+                b.and_imm(Reg::R0, 1);
+                b.leave(1, Reg::R0);
+            }
+        })
+        .checks(|attempt, results| {
+            attempt.outcome("written", &as_outcome(results.get(OUT)));
+            attempt.holds("it is read-only", results.get(OUT + 8) == 1);
+        })
+        .cites(source("7.3", HELPERS, "__bpf_dynptr_write"))
+}
+
+/// What a helper or kfunc has returned, 0 or an errno.
+pub(super) fn as_outcome(result: u64) -> Result<(), Errno> {
+    match i32::try_from(-result.cast_signed()) {
+        Ok(errno) if errno > 0 => Err(Errno::from_raw(errno)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes to a slice of the dynptr at `place`, where there is one.
+pub(super) fn write_to_a_slice(b: &mut Body<'_>, place: i32) {
+    b.st_imm(Size::DW, Reg::R10, SCRATCH, 0);
+    b.stack_address(Reg::R1, place);
+    b.mov_imm(Reg::R2, 0);
+    b.stack_address(Reg::R3, SCRATCH);
+    b.mov_imm(Reg::R4, 8);
+    b.kfunc("bpf_dynptr_slice");
+    let none = b.fresh("none");
+    b.jeq_imm(Reg::R0, 0, &none).st_imm(Size::DW, Reg::R0, 0, 1).label(&none);
 }
 
 /// What both slices have in common: 8 bytes from offset 8, with a buffer in case they are not in one piece.
@@ -96,7 +172,10 @@ fn slicing(name: &'static str) -> Row {
             b.leave(0, Reg::R1);
         })
         .leaves("what the slice shows", 0, || Some(4711))
-        .spoilt("misuse-size-not-constant", |b| b.input(Reg::R4, 0))
+        .spoilt("misuse-size-not-constant", |b| {
+            b.input(Reg::R4, 0);
+            b.and_imm(Reg::R4, 7); // small enough, and no negative number
+        })
 }
 
 fn slice() -> Row {
@@ -109,9 +188,9 @@ fn slice() -> Row {
 
 fn slice_arguments(b: &mut Body<'_>) {
     first(b);
-    b.st_imm(Size::DW, Reg::R10, -40, 0);
+    b.st_imm(Size::DW, Reg::R10, SCRATCH, 0);
     b.mov_imm(Reg::R2, 8);
-    b.stack_address(Reg::R3, -40); // may be left out since 6.5
+    b.stack_address(Reg::R3, SCRATCH); // may be left out since 6.5
     b.mov_imm(Reg::R4, 8);
 }
 

@@ -1,17 +1,20 @@
 //! Kfuncs about files, which are there for LSM programs only.
 
 use super::body::{BUFFER, BUFFER_BYTES, Body, OUT};
+use super::dynptr::{as_outcome, write_to_a_slice, written_to};
 use super::row::{GOT, KEPT, OPENED, Row, inode, kfunc};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
-use crate::results::Results;
+use crate::lsm::PAGE;
+use crate::results::{RUNS, Results};
 use crate::session::{Attempt, Ended};
 use crate::spec::source;
-use crate::triggers::verity;
+use crate::triggers::{overlay, verity};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
 const FS: &str = "fs/bpf_fs_kfuncs.c";
@@ -79,7 +82,10 @@ fn put_file() -> Row {
             b.context_argument(Reg::R1, 0);
             b.kfunc("bpf_put_file");
         })
-        .lsm_only()
+        .lsm_only_alone(|b| {
+            b.context_argument(Reg::R1, 0);
+            b.kfunc("bpf_put_file");
+        })
 }
 
 fn d_path() -> Row {
@@ -270,6 +276,43 @@ fn fsverity_digest() -> Row {
         .not_null(Reg::R2)
 }
 
+/// A file of an overlay's lower directory, and where it is there.
+const MERGED: &str = "/tmp/merged/read";
+const LOWER: &str = "/tmp/lower/read";
+
+fn device(path: &str) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.dev())
+}
+
+/// Of a file of an overlay, the inode that has the data, which is on another device. That the lower file is opened
+/// too makes the program run a second time, which leaves nothing.
+fn real_data_inode_of_an_overlay() -> Row {
+    fn leave_device(b: &mut Body<'_>, slot: i32) {
+        b.follow(KEPT, "inode", "i_sb");
+        b.follow(KEPT, "super_block", "s_dev");
+        b.leave(slot, KEPT);
+    }
+    kfunc("bpf_real_data_inode", "7.2", FS)
+        .sleepable()
+        .nullable()
+        .given(|_| {
+            overlay::open_and_read().map(drop).map_err(|errno| Ended::could_not("mount an overlay", errno))
+        })
+        .on("file_open", || File::open(MERGED).map(drop).map_err(Errno::from))
+        .takes(|b| b.context_argument(Reg::R1, 0))
+        .then(|b| {
+            b.ldx(Size::DW, Reg::R1, PAGE, RUNS).jne_imm(Reg::R1, 1, "done");
+            b.mov_reg(KEPT, GOT);
+            leave_device(b, 0);
+            b.context_argument(KEPT, 0);
+            b.follow(KEPT, "file", "f_inode");
+            leave_device(b, 1);
+        })
+        .leaves("device of the data", 0, || device(LOWER))
+        .leaves("device of the file", 1, || device("/tmp/merged"))
+        .cites(source("7.3", "fs/overlayfs/inode.c", "ovl_real_data_inode"))
+}
+
 fn real_data_inode() -> Row {
     kfunc("bpf_real_data_inode", "7.2", FS)
         .sleepable()
@@ -278,9 +321,10 @@ fn real_data_inode() -> Row {
         .then(|b| {
             b.mov_reg(KEPT, GOT);
             b.follow(KEPT, "inode", "i_ino");
-            b.stx(Size::DW, crate::lsm::PAGE, OUT, KEPT);
+            b.leave(0, KEPT);
         })
         .leaves("inode", 0, || inode(OPENED))
+        .other("canonical-of-an-overlay", real_data_inode_of_an_overlay())
         .not_null(Reg::R1)
         .lsm_only()
 }
@@ -335,14 +379,8 @@ fn from_file(row: Row) -> Row {
         .then(read_file)
         .finally(discard)
         .checks(|attempt, results| {
-            let read = results.get(OUT).cast_signed();
-            attempt.outcome(
-                "read",
-                &match i32::try_from(-read) {
-                    Ok(errno) if errno > 0 => Err(Errno::from_raw(errno)),
-                    Ok(_) | Err(_) => Ok(()),
-                },
-            );
+            let read = results.get(OUT);
+            attempt.outcome("read", &as_outcome(read));
             if read == 0 {
                 content_is_there(attempt, results);
             }
@@ -351,7 +389,9 @@ fn from_file(row: Row) -> Row {
 }
 
 fn from_file_misused(row: Row) -> Row {
-    row.not_null(Reg::R1)
+    let written = kfunc("bpf_dynptr_from_file", "7.3", HELPERS).given(given_content).takes(file_arguments);
+    row.other("canonical-written-to", written_to(written, DYNPTR).finally(discard))
+        .not_null(Reg::R1)
         .not_untrusted(Reg::R1, "file")
         .wrong("misuse-not-discarded", |b| {
             file_arguments(b);
@@ -360,9 +400,7 @@ fn from_file_misused(row: Row) -> Row {
         .wrong("misuse-written-to", |b| {
             file_arguments(b);
             b.kfunc("bpf_dynptr_from_file");
-            b.stack_address(Reg::R1, DYNPTR);
-            b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0).mov_imm(Reg::R4, 8);
-            b.kfunc("bpf_dynptr_slice_rdwr");
+            write_to_a_slice(b, DYNPTR);
             discard(b);
         })
 }

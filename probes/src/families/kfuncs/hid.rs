@@ -111,7 +111,7 @@ fn release() -> Row {
         })
         .leaves("more holders before", 1, || Some(1))
         .leaves("more holders afterwards", 2, || Some(0))
-        .wrong("misuse-not-acquired", |b| {
+        .wrong("misuse-null", |b| {
             b.mov_imm(Reg::R1, 0);
             b.kfunc("hid_bpf_release_context");
         })

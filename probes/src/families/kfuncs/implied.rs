@@ -53,7 +53,7 @@ pub(super) fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
                 (row.then)(body);
             }));
         }
-        Returns::Plain | Returns::Never | Returns::Owned(_, false) => {}
+        Returns::Plain | Returns::Never(_) | Returns::Owned(_, false) => {}
     }
     rules
 }

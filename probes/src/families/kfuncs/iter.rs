@@ -42,7 +42,7 @@ pub(super) fn rows() -> Vec<Row> {
     let task = Iterator { section: true, ..Iterator::new(TASK, "6.12", TASKS, task, || Some(1)) };
     const CSS: [&str; 3] = ["bpf_iter_css_new", "bpf_iter_css_next", "bpf_iter_css_destroy"];
     let css = Iterator::new(CSS, "6.12", CGROUPS, css, || Some(1));
-    let css = Iterator { section: true, given: root_cgroup, let_go: release_cgroup, ..css };
+    let css = Iterator { section: true, object: true, given: root_cgroup, let_go: release_cgroup, ..css };
     const MEMBERS: [&str; 3] =
         ["bpf_iter_css_task_new", "bpf_iter_css_task_next", "bpf_iter_css_task_destroy"];
     let members = Iterator::new(MEMBERS, "7.3", TASKS, members, || Some(1));
@@ -275,13 +275,39 @@ impl Iterator {
         b.ja(&again).label(&end);
     }
 
+    /// The rules of making one hold for the two other kfuncs of themselves: a program that cannot make an iterator says
+    /// nothing about them.
     fn row(self, which: usize) -> Row {
         let row = kfunc(self.names[which], self.version, self.file).given(self.given);
-        match (self.section, self.sleepable) {
-            (true, _) => row.rcu(),
-            (false, true) => row.sleepable(),
-            (false, false) => row,
+        match (self.section, self.sleepable, which) {
+            (true, _, NEW) => row.rcu(),
+            (true, ..) => row.never_sleeps().wrong_sleepable("misuse-after-the-rcu-section", move |b| {
+                b.kfunc("bpf_rcu_read_lock");
+                self.make(b);
+                b.kfunc("bpf_rcu_read_unlock");
+                self.call(b, which);
+                self.end(b, which);
+            }),
+            (false, true, NEW) => row.sleepable(),
+            (false, true, _) => {
+                row.sleepable_for_its_arguments().wrong("misuse-in-an-rcu-section", move |b| {
+                    self.make(b);
+                    b.kfunc("bpf_rcu_read_lock");
+                    self.call(b, which);
+                    b.kfunc("bpf_rcu_read_unlock");
+                    self.end(b, which);
+                })
+            }
+            (false, false, _) => row,
         }
+    }
+
+    /// What ends a right program that has called one of them.
+    fn end(self, b: &mut Body<'_>, which: usize) {
+        if which != DESTROY {
+            self.call(b, DESTROY);
+        }
+        (self.let_go)(b);
     }
 
     fn rows(self) -> Vec<Row> {

@@ -1,8 +1,9 @@
 //! Kfuncs about keys and signatures, the first that LSM programs had (6.1).
 
-use super::body::{BUFFER, SECOND};
+use super::body::{BUFFER, Body, OUT, SECOND};
 use super::row::{GOT, KEPT, Row, kfunc};
-use crate::insn::Reg;
+use crate::insn::{Reg, Size};
+use crate::lsm::PAGE;
 use crate::spec::source;
 
 const TRACE: &str = "kernel/trace/bpf_trace.c";
@@ -57,18 +58,73 @@ fn system_key() -> Row {
         .cites(source("7.3", "kernel/bpf/helpers.c", "bpf_lookup_system_key"))
 }
 
+/// `R0 = a key of the user`, looked up by the id of its keyring.
+fn look_up(b: &mut Body<'_>) {
+    b.mov_imm(Reg::R1, USER_KEYRING).mov_imm(Reg::R2, CREATE);
+    b.kfunc("bpf_lookup_user_key");
+}
+
+/// `reg = how often the key in KEPT is held`.
+fn holders(b: &mut Body<'_>, reg: Reg) {
+    b.mov_reg(reg, KEPT);
+    b.follow(reg, "bpf_key", "key");
+    b.follow(reg, "key", "usage.refs.counter");
+}
+
+/// `R2 = how often the key in KEPT is held`, less what was left in the first slot.
+fn more_holders(b: &mut Body<'_>) {
+    holders(b, Reg::R2);
+    b.ldx(Size::DW, Reg::R3, PAGE, OUT).sub_reg(Reg::R2, Reg::R3);
+}
+
+/// Of a key that is looked up a second time the count goes up by one, and down again.
 fn put() -> Row {
     kfunc("bpf_key_put", "6.1", TRACE)
         .releases()
+        .sleepable_for_its_arguments()
         .takes(|b| {
-            b.mov_imm(Reg::R1, 0);
-            b.kfunc("bpf_lookup_system_key");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+            look_up(b);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
+            holders(b, Reg::R1);
+            b.leave(0, Reg::R1);
+            look_up(b);
+            b.jeq_imm(Reg::R0, 0, "none");
+            more_holders(b);
+            b.leave(1, Reg::R2);
+            b.mov_reg(Reg::R1, Reg::R0);
         })
+        .then(|b| {
+            more_holders(b);
+            b.leave(2, Reg::R2);
+        })
+        .finally(|b| {
+            b.label("none");
+            b.release("bpf_key_put", KEPT);
+        })
+        .leaves("more holders before", 1, || Some(1))
+        .leaves("more holders afterwards", 2, || Some(0))
+        .other("canonical-of-a-system-key", put_of_the_system())
         .wrong("misuse-of-another-type", |b| {
-            b.context_argument(Reg::R1, 0);
+            // Where nothing but keys can be acquired (6.1), what is not will have to do.
+            if b.knows("bpf_task_acquire") {
+                b.current(Reg::R1);
+                b.acquire_task();
+                b.mov_reg(Reg::R1, Reg::R0);
+            } else {
+                b.context_argument(Reg::R1, 0);
+            }
             b.kfunc("bpf_key_put");
         })
+        .cites(source("7.3", "kernel/bpf/helpers.c", "bpf_key_put"))
+}
+
+/// Nothing is counted of the kernel's own keyrings, and what has one looked up need not sleep.
+fn put_of_the_system() -> Row {
+    kfunc("bpf_key_put", "6.1", TRACE).takes(|b| {
+        b.mov_imm(Reg::R1, 0);
+        b.kfunc("bpf_lookup_system_key");
+        b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+    })
 }
 
 /// Zeros are no signature.

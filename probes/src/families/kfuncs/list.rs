@@ -171,14 +171,14 @@ fn pop(name: &'static str, value: u64) -> Row {
             b.kfunc(name);
             unlock(b);
         })
+        // Where the list is empty: nothing is owned then, so that the lock is all that is kept.
         .wrong("misuse-kept-locked", move |b| {
             lock(b);
             b.held(Reg::R1, ROOT);
             b.kfunc(name);
-            b.jeq_imm(Reg::R0, 0, "pass")
-                .mov_reg(Reg::R1, Reg::R0)
-                .add_imm(Reg::R1, -LINK)
-                .mov_imm(Reg::R2, 0);
+            b.mov_reg(GOT, Reg::R0).jeq_imm(GOT, 0, "pass");
+            unlock(b);
+            b.mov_reg(Reg::R1, GOT).add_imm(Reg::R1, -LINK).mov_imm(Reg::R2, 0);
             b.kfunc("bpf_obj_drop_impl");
         })
 }

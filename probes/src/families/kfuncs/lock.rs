@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::own::{Holds, NUMBER, Value};
 use super::row::{Row, kfunc};
+use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::spec::source;
 
@@ -49,6 +50,44 @@ fn add(b: &mut Body<'_>) {
     b.leave(0, Reg::R2);
 }
 
+/// Where the lock is on the stack, as it was found by one look into the map, and by another; and the flags of the second.
+const FOUND: [i32; 2] = [-32, -40];
+/// As [`FOUND`].
+const INNER_FLAGS: i32 = -48;
+
+/// The lock, looked up anew, which the verifier takes for another one: whether it is locked is seen when it runs.
+fn of_what_is_locked([name, unlock]: [&'static str; 2]) -> Row {
+    fn found(b: &mut Body<'_>, which: usize, flags: i32) {
+        b.ldx(Size::DW, Reg::R1, Reg::R10, FOUND[which]);
+        b.stack_address(Reg::R2, flags);
+    }
+    row(name)
+        .takes(move |b| {
+            for place in FOUND {
+                b.st_imm(Size::W, Reg::R10, -24, 0);
+                b.held_map(Reg::R1);
+                b.stack_address(Reg::R2, -24);
+                b.call(helper::MAP_LOOKUP_ELEM).jeq_imm(Reg::R0, 0, "pass");
+                b.stx(Size::DW, Reg::R10, place, Reg::R0);
+            }
+            found(b, 0, FLAGS);
+            b.kfunc(name);
+            b.jne_imm(Reg::R0, 0, "pass");
+            found(b, 1, INNER_FLAGS);
+        })
+        .gives(-i64::from(libc::EDEADLK))
+        .then(move |b| {
+            b.jne_imm(Reg::R0, 0, "not-locked");
+            found(b, 1, INNER_FLAGS);
+            b.kfunc(unlock);
+            b.label("not-locked");
+        })
+        .finally(move |b| {
+            found(b, 0, FLAGS);
+            b.kfunc(unlock);
+        })
+}
+
 fn lock([name, unlock]: [&'static str; 2]) -> Row {
     row(name)
         .takes(arguments)
@@ -59,6 +98,7 @@ fn lock([name, unlock]: [&'static str; 2]) -> Row {
             call(b, unlock);
         })
         .leaves("the number", 0, || Some(42))
+        .other("canonical-of-what-is-locked", of_what_is_locked([name, unlock]))
         .wrong("misuse-not-unlocked", move |b| locked(b, name))
         .wrong("misuse-not-looked-at", move |b| {
             call(b, name);

@@ -1,8 +1,14 @@
 //! Kfuncs about the memory of a cgroup (7.0).
 
-use super::body::Body;
-use super::row::{GOT, KEPT, Row, kfunc};
+use super::body::{Body, IN, OUT, RESULT};
+use super::row::{GOT, KEPT, Row, inode, kfunc};
 use crate::insn::Reg;
+use crate::results::Results;
+use crate::rules::in_child;
+use crate::session::{Attempt, Ended};
+use memmap2::MmapMut;
+use std::fs::{self, File};
+use std::io::Write;
 
 const MEMORY: &str = "mm/bpf_memcontrol.c";
 
@@ -12,31 +18,137 @@ pub(super) fn rows() -> Vec<Row> {
         root(),
         of_cgroup(),
         put(),
-        // The root is not accounted itself, and nothing has happened to any cgroup of this machine.
-        number("bpf_mem_cgroup_memory_events", "MEMCG_OOM_KILL").gives(0).also("no-such-event", -1, |b| {
-            b.mov_imm(Reg::R2, 1000);
-        }),
-        number("bpf_mem_cgroup_vm_events", "PGMAJFAULT").also("no-such-event", -1, |b| {
-            b.mov_imm(Reg::R2, 100_000);
-        }),
-        number("bpf_mem_cgroup_page_state", "NR_FILE_DIRTY").also("no-such-counter", -1, |b| {
-            b.mov_imm(Reg::R2, 100_000);
-        }),
-        number("bpf_mem_cgroup_usage", "MEMCG_OOM"),
-        of_root(kfunc("bpf_mem_cgroup_flush_stats", "7.3", MEMORY).sleepable()),
+        number("bpf_mem_cgroup_memory_events", "MEMCG_HIGH")
+            .checks(|attempt, results| {
+                attempt.same("result", Some(results.get(RESULT)), in_file("memory.events", "high"));
+                attempt.holds("it is more than nothing", results.get(RESULT) > 0);
+            })
+            .also("no-such-event", -1, |b| {
+                b.mov_imm(Reg::R2, 1000);
+            }),
+        number("bpf_mem_cgroup_vm_events", "PGFAULT")
+            .checks(|attempt, results| {
+                let known = in_file("memory.stat", "pgfault");
+                within(
+                    attempt,
+                    "the result is pgfault of memory.stat, or nearly",
+                    results.get(RESULT),
+                    known,
+                    (FAULTS, 4 * FAULTS),
+                );
+            })
+            .also("no-such-event", -1, |b| {
+                b.mov_imm(Reg::R2, 100_000);
+            }),
+        number("bpf_mem_cgroup_page_state", "NR_SHMEM")
+            .checks(|attempt, results| is_the_file(attempt, results.get(RESULT)))
+            .also("no-such-counter", -1, |b| {
+                b.mov_imm(Reg::R2, 100_000);
+            }),
+        of_own(kfunc("bpf_mem_cgroup_usage", "7.3", MEMORY).given(|results| give_own(results, true))).checks(
+            |attempt, results| {
+                let known = fs::read_to_string(format!("{OWN}/memory.current")).ok();
+                let known = known.and_then(|text| text.trim().parse().ok());
+                let usage = results.get(RESULT);
+                within(
+                    attempt,
+                    "the result is memory.current, or nearly",
+                    usage,
+                    known,
+                    (FILE_BYTES, BATCHES),
+                );
+            },
+        ),
+        flush(),
     ]
 }
 
-/// `KEPT = the memory of the root cgroup`.
-fn root_memory(b: &mut Body<'_>) {
-    b.kfunc("bpf_get_root_mem_cgroup");
-    b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
+/// A cgroup whose memory is accounted.
+const OWN: &str = "/sys/fs/cgroup/kfuncs-memory";
+/// A file in memory that a process of this cgroup writes: its pages stay the cgroup's when the process has ended.
+const FILE: &str = "/tmp/memory";
+/// Its size.
+const FILE_BYTES: u64 = 8 << 20;
+/// Pages that the process writes to one by one, beyond the limit: more than are accounted at once.
+const PAGES: usize = 65;
+/// As many faults there are at least.
+const FAULTS: u64 = 65;
+/// Bytes of a page.
+const PAGE: usize = 4096;
+const PAGE_BYTES: u64 = 4096;
+/// By how much a counter may be off that is accounted and summed up in batches.
+const BATCHES: u64 = 1 << 20;
+
+/// Makes the cgroup anew, has a process of it do what is counted, and tells the program its number. What is counted is
+/// summed up now and then, and when user space reads it if it is `read`.
+fn give_own(results: &mut Results, read: bool) -> Result<(), Ended> {
+    let cannot = |error: std::io::Error| Ended::could_not("make a cgroup with the memory controller", error);
+    // What a case before this one has left.
+    let _none = fs::remove_file(FILE);
+    let _none = fs::remove_dir(OWN);
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory").map_err(cannot)?;
+    fs::create_dir(OWN).map_err(cannot)?;
+    in_child(|| {
+        // What it could not do is seen in the numbers.
+        let _done = use_memory();
+    })?;
+    if read {
+        fs::read_to_string(format!("{OWN}/memory.stat")).map_err(cannot)?;
+    }
+    let id = inode(OWN).ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))?;
+    results.set(IN, id);
+    Ok(())
 }
 
-/// A kfunc whose first argument is the memory of the root cgroup.
-fn of_root(row: Row) -> Row {
+/// Writes the file, and as many pages more as must not be beyond it.
+fn use_memory() -> std::io::Result<()> {
+    fs::write(format!("{OWN}/cgroup.procs"), "0")?;
+    let mut file = File::create(FILE)?;
+    for _ in 0..FILE_BYTES / PAGE_BYTES {
+        file.write_all(&[1; PAGE])?;
+    }
+    fs::write(format!("{OWN}/memory.high"), fs::read_to_string(format!("{OWN}/memory.current"))?)?;
+    let mut pages = MmapMut::map_anon(PAGES * PAGE)?;
+    pages.chunks_mut(PAGE).for_each(|page| page[0] = 1);
+    fs::write(format!("{OWN}/memory.high"), "max")
+}
+
+/// The number that a file of the cgroup has for `key`.
+fn in_file(file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("{OWN}/{file}")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// Notes whether a number is what user space knows, or less than `off` more or less, and no less than is certain.
+fn within(attempt: &mut Attempt<'_>, key: &str, number: u64, known: Option<u64>, (least, off): (u64, u64)) {
+    match known {
+        Some(known) => attempt.holds(key, number >= least && number.abs_diff(known) < off),
+        None => attempt.see(key, "user space could not find out"),
+    }
+}
+
+/// Notes whether a number of bytes is that of memory that is a file's.
+fn is_the_file(attempt: &mut Attempt<'_>, bytes: u64) {
+    let known = in_file("memory.stat", "shmem");
+    within(attempt, "it is shmem of memory.stat, or nearly", bytes, known, (FILE_BYTES - BATCHES, BATCHES));
+}
+
+/// `KEPT = the memory of the cgroup`.
+fn own_memory(b: &mut Body<'_>) {
+    b.input(Reg::R1, 0);
+    b.kfunc("bpf_cgroup_from_id");
+    b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).mov_reg(Reg::R1, GOT);
+    b.member_address(Reg::R1, "cgroup", "self");
+    b.kfunc("bpf_get_mem_cgroup");
+    b.mov_reg(KEPT, Reg::R0);
+    b.release("bpf_cgroup_release", GOT);
+    b.jeq_imm(KEPT, 0, "pass");
+}
+
+/// A kfunc whose first argument is the memory of the cgroup.
+fn of_own(row: Row) -> Row {
     row.takes(|b| {
-        root_memory(b);
+        own_memory(b);
         b.mov_reg(Reg::R1, KEPT);
     })
     .finally(|b| b.release("bpf_put_mem_cgroup", KEPT))
@@ -46,11 +158,24 @@ fn of_root(row: Row) -> Row {
 
 /// A kfunc that gives a number of a kind.
 fn number(name: &'static str, kind: &'static str) -> Row {
-    of_root(kfunc(name, "7.3", MEMORY)).takes(move |b| {
-        root_memory(b);
+    of_own(kfunc(name, "7.3", MEMORY).given(|results| give_own(results, true))).takes(move |b| {
+        own_memory(b);
         b.enumerator(Reg::R2, kind);
         b.mov_reg(Reg::R1, KEPT);
     })
+}
+
+/// What nobody has read yet is summed up by it.
+fn flush() -> Row {
+    of_own(kfunc("bpf_mem_cgroup_flush_stats", "7.3", MEMORY).sleepable())
+        .given(|results| give_own(results, false))
+        .then(|b| {
+            b.enumerator(Reg::R2, "NR_SHMEM");
+            b.mov_reg(Reg::R1, KEPT);
+            b.kfunc("bpf_mem_cgroup_page_state");
+            b.leave(0, Reg::R0);
+        })
+        .checks(|attempt, results| is_the_file(attempt, results.get(OUT)))
 }
 
 /// Leaves the id of the cgroup of what is in [`GOT`].
@@ -63,7 +188,7 @@ fn leave_id(b: &mut Body<'_>) {
 }
 
 fn root_id() -> Option<u64> {
-    super::row::inode("/sys/fs/cgroup")
+    inode("/sys/fs/cgroup")
 }
 
 fn root() -> Row {

@@ -1,13 +1,18 @@
 //! Kfuncs about sockets and packets.
 
 use super::body::{BUFFER, Body};
+use super::dynptr::{write_to_a_slice, written_to};
 use super::own::{Holds, Value};
 use super::row::{KEPT, Row, kfunc};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::spec::source;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
+};
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 const KSOCK: &str = "net/core/bpf_ksock.c";
@@ -26,7 +31,7 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 /// A kfunc about a socket that a map holds (7.3).
-fn socket(name: &'static str) -> Row {
+fn of_socket(name: &'static str) -> Row {
     kfunc(name, "7.3", KSOCK)
         .holds(Holds::Value(Value::Socket))
         .not_run(NONE)
@@ -41,7 +46,7 @@ fn taken(b: &mut Body<'_>) {
 }
 
 fn acquire() -> Row {
-    socket("bpf_ksock_acquire")
+    of_socket("bpf_ksock_acquire")
         .takes(|b| {
             b.held(Reg::R1, 0);
             b.ldx(Size::DW, Reg::R1, Reg::R1, 0);
@@ -54,20 +59,22 @@ fn acquire() -> Row {
 }
 
 fn release() -> Row {
-    socket("bpf_ksock_release")
+    of_socket("bpf_ksock_release")
         .releases()
         .takes(|b| {
             taken(b);
             b.mov_reg(Reg::R1, KEPT);
         })
         .wrong("misuse-of-another-type", |b| {
-            b.context_argument(Reg::R1, 0);
+            b.current(Reg::R1);
+            b.acquire_task();
+            b.mov_reg(Reg::R1, Reg::R0);
             b.kfunc("bpf_ksock_release");
         })
 }
 
 fn send() -> Row {
-    socket("bpf_ksock_send")
+    of_socket("bpf_ksock_send")
         .sleepable()
         .takes(|b| {
             taken(b);
@@ -98,33 +105,63 @@ fn packet_arguments(b: &mut Body<'_>) {
     b.stack_address(Reg::R3, DYNPTR);
 }
 
+/// `R0 = what reading `bytes` from the beginning of the dynptr into the buffer gives`.
+fn read(b: &mut Body<'_>, bytes: usize) {
+    b.page_address(Reg::R1, BUFFER);
+    b.mov_imm(Reg::R2, i64::try_from(bytes).unwrap_or_default());
+    b.stack_address(Reg::R3, DYNPTR);
+    b.mov_imm(Reg::R4, 0).mov_imm(Reg::R5, 0).call(helper::DYNPTR_READ);
+}
+
+/// A message of the kind that does nothing (include/uapi/linux/netlink.h, NLMSG_NOOP), with 8 bytes in it.
+const MESSAGE: [u8; 24] =
+    [24, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'c', b'o', b'n', b'f', b'o', b'r', b'm', 0];
+
+/// Sends it to the kernel.
+fn send_to_the_kernel() -> Result<(), Errno> {
+    let protocol = SockProtocol::NetlinkRoute;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    sendto(socket.as_raw_fd(), &MESSAGE, &NetlinkAddr::new(0, 0), MsgFlags::empty())
+        .map(drop)
+        .map_err(Errno::from)
+}
+
+/// A packet where a program may sleep, which is when its sender hands it over.
+fn sent() -> Row {
+    kfunc("bpf_dynptr_from_skb", "7.3", "net/core/filter.c")
+        .sleepable()
+        .on("netlink_send", send_to_the_kernel)
+        .takes(packet_arguments)
+        .gives(0)
+        .then(|b| read(b, MESSAGE.len()))
+        .checks(|attempt, results| {
+            attempt.same("message", results.bytes(BUFFER, MESSAGE.len()), MESSAGE.to_vec());
+        })
+}
+
 /// The packet as the socket gets it, from the header of UDP on.
-fn packet() -> Row {
+fn arriving() -> Row {
     kfunc("bpf_dynptr_from_skb", "7.3", "net/core/filter.c")
         .never_sleeps()
         .on("socket_sock_rcv_skb", send_to_self)
         .takes(packet_arguments)
         .gives(0)
-        .then(|b| {
-            b.page_address(Reg::R1, BUFFER);
-            b.mov_imm(Reg::R2, 17);
-            b.stack_address(Reg::R3, DYNPTR);
-            b.mov_imm(Reg::R4, 0).mov_imm(Reg::R5, 0).call(helper::DYNPTR_READ);
-        })
+}
+
+fn packet() -> Row {
+    arriving()
+        .then(|b| read(b, HEADER + PAYLOAD.len()))
         .checks(|attempt, results| {
             let seen = results.bytes(BUFFER, HEADER + PAYLOAD.len());
             attempt.same("payload", seen[HEADER..].to_vec(), PAYLOAD.to_vec());
         })
         .not_null(Reg::R1)
         .spoilt("misuse-another-type", |b| b.context_argument(Reg::R1, 0))
+        .other("canonical-written-to", written_to(arriving(), DYNPTR))
+        .other("canonical-sleepable", sent())
         .wrong("misuse-written-to", |b| {
             packet_arguments(b);
             b.kfunc("bpf_dynptr_from_skb");
-            b.stack_address(Reg::R1, DYNPTR);
-            b.st_imm(Size::DW, Reg::R10, -24, 0);
-            b.mov_imm(Reg::R2, 0);
-            b.stack_address(Reg::R3, -24);
-            b.mov_imm(Reg::R4, 8);
-            b.kfunc("bpf_dynptr_slice_rdwr");
+            write_to_a_slice(b, DYNPTR);
         })
 }

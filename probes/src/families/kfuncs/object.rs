@@ -2,9 +2,10 @@
 //! the program passes and the verifier replaces, and one whose second argument the program does not see.
 
 use super::body::Body;
-use super::own::{Holds, Value, opaque};
+use super::own::{ELEMENTS, Holds, Value, opaque};
 use super::row::{GOT, Row, kfunc};
 use crate::btf_build::UNSIGNED;
+use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::spec::source;
@@ -124,7 +125,16 @@ fn new(name: &'static str, drop: &'static str, version: &'static str) -> Row {
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0).st_imm(Size::DW, GOT, 16, 1);
             b.release(drop, GOT);
         })
-        .cites(source(version, "kernel/bpf/verifier.c", "check_kfunc_call"))
+        .cites(source("6.12", "kernel/bpf/verifier.c", "check_kfunc_call"))
+        .cites(source("7.3", "kernel/bpf/verifier.c", "check_special_kfunc"))
+}
+
+/// Calls what gives back an object with a task that the program has acquired, so that nothing but its type is wrong.
+fn of_a_kernel_object(b: &mut Body<'_>, drop: &str) {
+    b.current(Reg::R1);
+    b.acquire_task();
+    b.mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
+    b.kfunc(drop);
 }
 
 fn drop(new: &'static str, name: &'static str, version: &'static str) -> Row {
@@ -136,11 +146,7 @@ fn drop(new: &'static str, name: &'static str, version: &'static str) -> Row {
             b.kfunc(new);
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
         })
-        .wrong("misuse-of-a-kernel-object", move |b| {
-            b.current(Reg::R1);
-            b.mov_imm(Reg::R2, 0);
-            b.kfunc(name);
-        })
+        .wrong("misuse-of-a-kernel-object", move |b| of_a_kernel_object(b, name))
         .wrong("misuse-of-map-memory", move |b| {
             b.page_address(Reg::R1, super::body::OUT);
             b.mov_imm(Reg::R2, 0);
@@ -210,11 +216,7 @@ fn percpu_drop(new: &'static str, name: &'static str, version: &'static str) -> 
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
             b.kfunc(name);
         })
-        .wrong("misuse-of-a-kernel-object", move |b| {
-            b.current(Reg::R1);
-            b.mov_imm(Reg::R2, 0);
-            b.kfunc(name);
-        })
+        .wrong("misuse-of-a-kernel-object", move |b| of_a_kernel_object(b, name))
 }
 
 fn refcount_acquire(name: &'static str, new: &'static str, drop: &'static str, version: &'static str) -> Row {
@@ -245,7 +247,7 @@ fn throw() -> Row {
         .takes(|b| {
             b.mov_imm(Reg::R1, -libc::EXDEV);
         })
-        .never_returns()
+        .never_returns(Errno::from_raw(libc::EXDEV))
         .spoilt("misuse-verdict-out-of-range", |b| {
             b.mov_imm(Reg::R1, 1);
         })
@@ -258,10 +260,14 @@ fn throw() -> Row {
         })
 }
 
-/// An array map does not count its elements: 0.
+/// Hash maps count their elements, of which there are two; arrays do not: 0.
 fn sum_elem_count() -> Row {
-    kfunc("bpf_map_sum_elem_count", "6.12", "kernel/bpf/map_iter.c")
-        .takes(|b| b.results_map(Reg::R1))
-        .gives(0)
+    let row = || kfunc("bpf_map_sum_elem_count", "6.12", "kernel/bpf/map_iter.c");
+    row()
+        .holds(Holds::Table)
+        .takes(|b| b.held_map(Reg::R1))
+        .gives(i64::from(ELEMENTS))
+        .other("canonical-of-an-array", row().takes(|b| b.results_map(Reg::R1)).gives(0))
         .not_null(Reg::R1)
+        .cites(source("6.12", "kernel/bpf/hashtab.c", "htab_map_alloc"))
 }

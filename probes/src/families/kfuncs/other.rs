@@ -1,6 +1,6 @@
 //! Kfuncs that are documented for LSM programs and had another life: renamed, destructive, or not for calling. A name that ended shows the kernel where it did.
 
-use super::body::Body;
+use super::body::{BUFFER, Body};
 use super::row::{KEPT, Row, kfunc};
 use crate::helper;
 use crate::insn::{Reg, Size};
@@ -69,17 +69,20 @@ fn flush(name: &'static str, version: &'static str, css: bool) -> Row {
 /// include/uapi/linux/capability.h: CAP_SYS_BOOT.
 const CAP_SYS_BOOT: u32 = 22;
 
-/// `KF_DESTRUCTIVE`: only `CAP_SYS_BOOT` may load a program with it.
+/// `KF_DESTRUCTIVE`: only `CAP_SYS_BOOT` may load a program with it. Registers are numbers and nothing else, so that any
+/// memory of their size will do. Those of a task, which a helper shows, are nothing that a program holds.
 fn crash() -> Row {
     kfunc("crash_kexec", "7.3", "kernel/crash_core.c")
-        .takes(|b| {
+        .takes(|b| b.page_address(Reg::R1, BUFFER))
+        .not_null(Reg::R1)
+        .spoilt("of-the-registers-of-a-task", |b| {
             b.current(Reg::R1);
             b.call(helper::TASK_PT_REGS).mov_reg(Reg::R1, Reg::R0);
         })
-        .not_null(Reg::R1)
         .needs_capability(CAP_SYS_BOOT)
         .not_run("it starts another kernel, or does nothing where none is loaded")
         .cites(source("7.3", "kernel/bpf/verifier.c", "check_kfunc_call"))
+        .cites(source("7.3", "kernel/bpf/verifier.c", "check_kfunc_args"))
 }
 
 /// What compilers put where code must not come to.
@@ -96,12 +99,12 @@ fn slab() -> Row {
         .then(|b| {
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R3, Reg::R0);
             b.follow(Reg::R3, "kmem_cache", "name");
-            b.page_address(Reg::R1, super::body::BUFFER);
+            b.page_address(Reg::R1, BUFFER);
             b.mov_imm(Reg::R2, 64).call(helper::PROBE_READ_KERNEL_STR);
         })
         .checks(|attempt, results| {
             let name = b"task_struct\0".to_vec();
-            attempt.same("its name", results.bytes(super::body::BUFFER, name.len()), name);
+            attempt.same("its name", results.bytes(BUFFER, name.len()), name);
         })
         .spoilt("misuse-pointer-for-number", |b| b.current(Reg::R1))
         .wrong("misuse-written-to", |b| {

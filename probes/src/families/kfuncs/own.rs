@@ -5,7 +5,9 @@
 //! `__process_kf_arg_ptr_to_graph_node`, which compares the two).
 
 use crate::asm::Asm;
-use crate::bpf::{self, BPF_F_MMAPABLE, FuncInfo, MapSpec, ProgSpec};
+use crate::bpf::{
+    self, BPF_F_MMAPABLE, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_RINGBUF, FuncInfo, MapSpec, ProgSpec,
+};
 use crate::btf::Btf;
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::session::{Attempt, Ended};
@@ -20,8 +22,12 @@ pub(super) enum Holds {
     Nothing,
     /// A map of one such value.
     Value(Value),
-    /// An arena of [`ARENA_PAGES`], mapped.
+    /// An arena of [`ARENA_PAGES`], mapped, with [`WRITTEN`] in the page [`TOUCHED`].
     Arena,
+    /// A hash map with [`ELEMENTS`] elements.
+    Table,
+    /// A ring buffer.
+    Ring,
 }
 
 /// The value of a map: a field that the kernel knows, and a number.
@@ -43,6 +49,8 @@ pub(super) enum Value {
     PerCpu,
     /// A pointer to a kernel socket (7.3).
     Socket,
+    /// A pointer to a task, as it was written up to 6.3.
+    Task,
 }
 
 /// Where the list or the tree is in its value; the lock is at 0.
@@ -55,6 +63,15 @@ pub(super) const LINK: i32 = 8;
 const NODE_WORDS: u32 = 3;
 /// Pages of an arena.
 pub(super) const ARENA_PAGES: u32 = 4;
+
+/// The page of an arena that user space has written to before the program runs, which other rows leave alone.
+pub(super) const TOUCHED: usize = 3;
+/// What stands there, and what programs write to a page.
+pub(super) const WRITTEN: u64 = 4711;
+/// Bytes of the ring buffer: a page.
+const RING_BYTES: u32 = 4096;
+/// Elements of the hash map.
+pub(super) const ELEMENTS: u32 = 2;
 
 /// `BPF_MAP_TYPE_ARENA` of include/uapi/linux/bpf.h.
 const ARENA: u32 = 33;
@@ -81,7 +98,7 @@ impl Own {
     pub(super) fn make(attempt: &mut Attempt<'_>, holds: Holds) -> Result<Option<Self>, Ended> {
         let value = match holds {
             Holds::Nothing => return Ok(None),
-            Holds::Arena => None,
+            Holds::Arena | Holds::Table | Holds::Ring => None,
             Holds::Value(value) => Some(value),
         };
         let btf = attempt.btf()?;
@@ -89,20 +106,25 @@ impl Own {
         let (blob, types) = types(value, nodes);
         let btf = bpf::btf_load(&blob)
             .map_err(|error| Ended::could_not("load the program's BTF", format!("{error}: {}", error.log)))?;
-        let spec = match value {
-            Some(_) => MapSpec {
+        let spec = match holds {
+            Holds::Table => MapSpec::new(BPF_MAP_TYPE_HASH, 4, 8, 2 * ELEMENTS),
+            Holds::Ring => MapSpec::new(BPF_MAP_TYPE_RINGBUF, 0, 0, RING_BYTES),
+            Holds::Arena => MapSpec { flags: BPF_F_MMAPABLE, ..MapSpec::new(ARENA, 0, 0, ARENA_PAGES) },
+            Holds::Value(_) | Holds::Nothing => MapSpec {
                 btf_fd: Some(btf.as_raw_fd()),
                 btf_key_type_id: types["int"],
                 btf_value_type_id: types["value"],
                 ..MapSpec::array(VALUE_BYTES, 1)
             },
-            None => MapSpec { flags: BPF_F_MMAPABLE, ..MapSpec::new(ARENA, 0, 0, ARENA_PAGES) },
         };
         let map = attempt.map(&spec)?;
-        let mapping = match value {
-            Some(_) => None,
-            None => Some(mapped(&map)?),
-        };
+        if holds == Holds::Table {
+            for key in 0..ELEMENTS {
+                bpf::map_update(&map, &key.to_le_bytes(), &[0; 8], 0)
+                    .map_err(|errno| Ended::could_not("fill the hash map", errno))?;
+            }
+        }
+        let mapping = if holds == Holds::Arena { Some(mapped(&map)?) } else { None };
         Ok(Some(Self { types, btf, map: Some(map), mapping }))
     }
 
@@ -149,8 +171,10 @@ pub(super) fn opaque(b: &mut BtfBuilder, (word, half): (u32, u32), name: &str, w
 fn mapped(arena: &OwnedFd) -> Result<MmapMut, Ended> {
     let length = ARENA_PAGES as usize * PAGE_BYTES;
     // SAFETY: the mapping is of a BPF map, which nobody truncates; it is only read through raw, volatile reads.
-    unsafe { MmapOptions::new().len(length).map_mut(arena.as_raw_fd()) }
-        .map_err(|error| Ended::could_not("map the arena", error))
+    let mut mapping = unsafe { MmapOptions::new().len(length).map_mut(arena.as_raw_fd()) }
+        .map_err(|error| Ended::could_not("map the arena", error))?;
+    mapping[TOUCHED * PAGE_BYTES..][..size_of::<u64>()].copy_from_slice(&WRITTEN.to_le_bytes());
+    Ok(mapping)
 }
 
 /// The types, of which that of the map's value is only what is asked for: kernels differ in what they know.
@@ -178,6 +202,13 @@ fn types(value: Option<Value>, words: [u32; 2]) -> (Vec<u8>, BTreeMap<&'static s
     (b.finish(), types)
 }
 
+/// A pointer that is kept in a map to a struct of the kernel's, of which the name is enough.
+fn kptr(b: &mut BtfBuilder, tag: &str, record: &str) -> u32 {
+    let record = b.structure(record, 0, &[]);
+    let tagged = b.type_tag(tag, record);
+    b.ptr(tagged)
+}
+
 /// The type of the map's value.
 fn value_type(b: &mut BtfBuilder, value: Value, types: &BTreeMap<&'static str, u32>) -> u32 {
     let (word, half) = (b.int("word", 8, UNSIGNED), b.int("half", 4, UNSIGNED));
@@ -189,11 +220,9 @@ fn value_type(b: &mut BtfBuilder, value: Value, types: &BTreeMap<&'static str, u
         Value::Work => opaque(b, "bpf_wq", 2),
         Value::TaskWork => opaque(b, "bpf_task_work", 1),
         Value::Timer => opaque(b, "bpf_timer", 2),
-        Value::Socket => {
-            let socket = b.structure("bpf_ksock", 0, &[]);
-            let tagged = b.type_tag("kptr", socket);
-            b.ptr(tagged)
-        }
+        Value::Socket => kptr(b, "kptr", "bpf_ksock"),
+        // The tag for a pointer that is owned was another one up to 6.3 (6.3 kernel/bpf/btf.c, btf_find_kptr).
+        Value::Task => kptr(b, "kptr_ref", "task_struct"),
         Value::PerCpu => {
             let tagged = b.type_tag("percpu_kptr", types["item"]);
             b.ptr(tagged)
@@ -202,7 +231,13 @@ fn value_type(b: &mut BtfBuilder, value: Value, types: &BTreeMap<&'static str, u
     let root = match value {
         Value::List => Some((opaque(b, "bpf_list_head", 2), "contains:node:link")),
         Value::Tree => Some((opaque(b, "bpf_rb_root", 2), "contains:knot:link")),
-        Value::Lock | Value::Work | Value::TaskWork | Value::Timer | Value::PerCpu | Value::Socket => None,
+        Value::Lock
+        | Value::Work
+        | Value::TaskWork
+        | Value::Timer
+        | Value::PerCpu
+        | Value::Socket
+        | Value::Task => None,
     };
     let Some((root, tag)) = root else {
         return b.structure("value", VALUE_BYTES, &[("field", first, 0), ("number", word, NUMBER)]);

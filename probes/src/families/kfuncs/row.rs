@@ -39,8 +39,8 @@ pub(super) enum Returns {
     Nullable,
     /// A reference (`KF_ACQUIRE`), given back with the kfunc named. NULL must be checked if the flag is set.
     Owned(&'static str, bool),
-    /// Nothing, and the call does not return.
-    Never,
+    /// Nothing, and the call does not return: the program ends there, with this verdict.
+    Never(Errno),
 }
 
 /// In which programs a kfunc is called.
@@ -97,8 +97,8 @@ pub(super) enum WrongKind {
     /// A program that should be sleepable and is not. The kernel hears of it from the call alone, before it looks at
     /// what is passed; this is for kernels that look later (6.1).
     NotSleepable(Code),
-    /// The canonical program as another program type: fentry on the hook's own function.
-    Fentry,
+    /// The canonical program, or one of its own, as another program type: fentry on the hook's own function.
+    Fentry(Option<Code>),
     /// The canonical program on another hook.
     On(&'static str),
     /// The canonical program, loaded without a capability (include/uapi/linux/capability.h).
@@ -148,6 +148,10 @@ pub(super) struct Row {
     pub(super) inspections: Vec<Inspection>,
     pub(super) also: Vec<Also>,
     pub(super) wrong: Vec<Wrong>,
+    /// Other programs that are right, as rows of their own, whose intended use is a case of this probe.
+    pub(super) others: Vec<(&'static str, Row)>,
+    /// Nothing but the misuses is asked: all else stands in another row of the same kfunc.
+    pub(super) only_misuses: bool,
 }
 
 /// A kfunc that takes nothing and gives nothing, called on `file_open`, with the place of its definition and flags.
@@ -179,6 +183,8 @@ pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static st
         inspections: Vec::new(),
         also: Vec::new(),
         wrong: Vec::new(),
+        others: Vec::new(),
+        only_misuses: false,
     }
 }
 
@@ -290,9 +296,9 @@ impl Row {
         self
     }
 
-    /// It does not return.
-    pub(super) fn never_returns(mut self) -> Self {
-        self.returns = Returns::Never;
+    /// It does not return, and the hook gives this errno.
+    pub(super) fn never_returns(mut self, verdict: Errno) -> Self {
+        self.returns = Returns::Never(verdict);
         self
     }
 
@@ -404,6 +410,18 @@ impl Row {
         self
     }
 
+    /// Run as another row has it, in the case `name` of this one's probe.
+    pub(super) fn other(mut self, name: &'static str, row: Row) -> Self {
+        self.others.push((name, row));
+        self
+    }
+
+    /// Only its misuses are asked about, for a second row that is there for them.
+    pub(super) fn only_misuses(mut self) -> Self {
+        self.only_misuses = true;
+        self
+    }
+
     /// A program of its own that breaks the rule `name`, sleepable exactly if the kfunc needs it.
     pub(super) fn wrong(self, name: &str, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
         let flags = self.sleep.flags();
@@ -459,7 +477,12 @@ impl Row {
     /// Only LSM programs may call it: a program of another type on the same function may not.
     pub(super) fn lsm_only(self) -> Self {
         // Never sleepable: the functions that hooks are cannot sleep for fentry, which would be another reason.
-        self.wrong_with("misuse-fentry-program", 0, WrongKind::Fentry)
+        self.wrong_with("misuse-fentry-program", 0, WrongKind::Fentry(None))
+    }
+
+    /// As [`Row::lsm_only`], for a kfunc whose arguments come from another one of that kind: a program that calls it alone.
+    pub(super) fn lsm_only_alone(self, code: impl Fn(&mut Body<'_>) + Send + Sync + 'static) -> Self {
+        self.wrong_with("misuse-fentry-program", 0, WrongKind::Fentry(Some(Arc::new(code))))
     }
 
     /// It may not be called on this hook.

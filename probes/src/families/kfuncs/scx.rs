@@ -2,7 +2,7 @@
 //! scheduler is loaded, so that most say just that; what would change one is loaded and not run. One probe for all of
 //! them, with a case each: they are about schedulers, not about security.
 
-use super::body::{BUFFER, Body, OUT};
+use super::body::{BUFFER, Body, OUT, RESULT};
 use super::cases::{Shared, misuse, run};
 use super::own::Holds;
 use super::row::{GOT, KEPT, Row, kfunc};
@@ -56,7 +56,6 @@ const NUMBERS: &[(&str, [i64; 3], Option<i64>)] = &[
     ("scx_bpf_cid_to_cpu", [0; 3], Some(-(libc::EINVAL as i64))),
     ("scx_bpf_cidperf_cap", [0; 3], Some(PERFORMANCE)),
     ("scx_bpf_cidperf_cur", [0; 3], Some(PERFORMANCE)),
-    ("scx_bpf_cpu_node", [0; 3], Some(-1)),
     ("scx_bpf_cpu_to_cid", [0; 3], Some(-(libc::EINVAL as i64))),
     ("scx_bpf_cpuperf_cap", [0; 3], Some(PERFORMANCE)),
     ("scx_bpf_cpuperf_cur", [0; 3], Some(PERFORMANCE)),
@@ -138,7 +137,8 @@ fn rows() -> Vec<Row> {
     rows.extend(FORMATTING.iter().map(|&(name, before)| format(name, before)));
     rows.extend(OF_TASKS.iter().map(|&(name, gives)| of_task(name, gives)));
     rows.extend(OF_ARENAS.iter().map(|&(name, numbers)| of_arena(name, numbers)));
-    rows.extend([topology(), events(), cgroup(), queued(), queue()]);
+    rows.extend([node(), topology(), events(), cgroup(), queued(), queue()]);
+    rows.extend([select(), select_of_a_mask(), select_of_arguments()]);
     rows
 }
 
@@ -199,14 +199,14 @@ fn mask(name: &'static str, put: &'static str, weight: Option<u64>) -> Row {
         })
 }
 
+/// Of an empty mask, where there is no scheduler: which of the two is missed differs.
 fn pick(name: &'static str) -> Row {
     row(name)
         .takes(|b| {
-            b.kfunc("bpf_cpumask_create");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0).mov_reg(Reg::R1, KEPT);
-            b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0);
+            own_mask(b);
+            b.mov_reg(Reg::R1, KEPT).mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0);
         })
-        .gives(-i64::from(libc::ENODEV))
+        .gives_errno()
         .finally(|b| b.release("bpf_cpumask_release", KEPT))
         .spoilt("null", |b| {
             b.mov_imm(Reg::R1, 0);
@@ -254,6 +254,69 @@ fn of_arena(name: &'static str, arguments: [i64; 2]) -> Row {
         .not_run(CHANGES)
 }
 
+/// The node of a CPU. Where there is no scheduler to ask, later kernels say `NUMA_NO_NODE` (7.3
+/// kernel/sched/ext/idle.c, `scx_bpf_cpu_node`).
+fn node() -> Row {
+    row("scx_bpf_cpu_node").takes(|b| numbers(b, &[0])).checks(|attempt, results| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the kfunc returns an int, what is above is not its own"
+        )]
+        let node = results.get(RESULT) as i32;
+        attempt.see("result", i64::from(node));
+    })
+}
+
+/// What selects a CPU for a task, for which only a scheduler's programs have a use.
+fn select() -> Row {
+    row("scx_bpf_select_cpu_dfl")
+        .takes(|b| {
+            b.current(Reg::R1);
+            b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0);
+            b.page_address(Reg::R4, OUT);
+        })
+        .gives_errno()
+        .spoilt("null", |b| {
+            b.mov_imm(Reg::R1, 0);
+        })
+}
+
+/// `KEPT = a mask` of the program's own.
+fn own_mask(b: &mut Body<'_>) {
+    b.kfunc("bpf_cpumask_create");
+    b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
+}
+
+fn select_of_a_mask() -> Row {
+    row("scx_bpf_select_cpu_and")
+        .takes(|b| {
+            own_mask(b);
+            b.current(Reg::R1);
+            b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0).mov_reg(Reg::R4, KEPT).mov_imm(Reg::R5, 0);
+        })
+        .gives_errno()
+        .finally(|b| b.release("bpf_cpumask_release", KEPT))
+        .spoilt("null", |b| {
+            b.mov_imm(Reg::R1, 0);
+        })
+}
+
+/// The same, with the numbers in a structure of 3 words (7.3 kernel/sched/ext/idle.c, `scx_bpf_select_cpu_and_args`).
+fn select_of_arguments() -> Row {
+    row("__scx_bpf_select_cpu_and")
+        .takes(|b| {
+            own_mask(b);
+            b.current(Reg::R1);
+            b.mov_reg(Reg::R2, KEPT);
+            b.page_address(Reg::R3, BUFFER);
+        })
+        .gives_errno()
+        .finally(|b| b.release("bpf_cpumask_release", KEPT))
+        .spoilt("null", |b| {
+            b.mov_imm(Reg::R1, 0);
+        })
+}
+
 /// Of a CPU's number nothing is known, which is -1 in every field.
 fn topology() -> Row {
     row("scx_bpf_cid_topo")
@@ -267,6 +330,10 @@ fn topology() -> Row {
 
 fn events() -> Row {
     row("scx_bpf_events")
+        .given(|results| {
+            results.set(OUT, u64::MAX);
+            Ok(())
+        })
         .takes(|b| {
             b.page_address(Reg::R1, OUT);
             b.mov_imm(Reg::R2, 8);

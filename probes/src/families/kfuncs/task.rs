@@ -1,17 +1,37 @@
 //! Kfuncs about tasks.
 
-use super::body::{Body, IN};
-use super::row::{GOT, KEPT, Row, kfunc};
+use super::body::{Body, IN, OUT};
+use super::own::{Holds, NUMBER, Value};
+use super::row::{GOT, KEPT, OPENED, Row, kfunc};
+use crate::errno::Errno;
+use crate::helper;
 use crate::insn::Reg;
-use crate::results::Results;
+use crate::results::{Results, TARGET};
+use crate::rules::{in_child, start_child};
 use crate::session::Ended;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::waitpid;
+use nix::unistd::{pipe, read, write};
+use std::fs::File;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
+/// Of include/linux/threads.h on 64 bits: all numbers of processes are smaller.
+const PID_MAX_LIMIT: i32 = 4 << 20;
 
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
-    vec![acquire(), release(), from_pid(), from_vpid(), under_cgroup(), send_signal()]
+    vec![
+        acquire(),
+        acquire_not_zero(),
+        kptr_get(),
+        release(),
+        from_pid(),
+        from_vpid(),
+        under_cgroup(),
+        send_signal(),
+    ]
 }
 
 /// Leaves the tgid of the task in [`GOT`].
@@ -46,6 +66,39 @@ fn acquire() -> Row {
         .not_number(Reg::R1)
         .not_untrusted(Reg::R1, "task_struct")
         .spoilt("misuse-another-type", |b| b.context_argument(Reg::R1, 0))
+}
+
+/// Why what was there for a while gives nothing.
+const NEVER: &str = "it never gives anything";
+
+fn acquire_not_zero() -> Row {
+    kfunc("bpf_task_acquire_not_zero", "6.2", HELPERS)
+        .takes(|b| b.current(Reg::R1))
+        .owned("bpf_task_release")
+        .gives_null(NEVER)
+        .not_null(Reg::R1)
+        .not_number(Reg::R1)
+        .spoilt("misuse-another-type", |b| b.context_argument(Reg::R1, 0))
+}
+
+/// A task that a map holds.
+fn kptr_get() -> Row {
+    kfunc("bpf_task_kptr_get", "6.2", HELPERS)
+        .holds(Holds::Value(Value::Task))
+        .takes(|b| {
+            b.current(Reg::R1);
+            b.acquire_task();
+            b.mov_reg(Reg::R2, Reg::R0);
+            b.held(Reg::R1, 0);
+            let empty = b.fresh("empty");
+            b.call(helper::KPTR_XCHG).jeq_imm(Reg::R0, 0, &empty);
+            b.release("bpf_task_release", Reg::R0);
+            b.label(&empty);
+            b.held(Reg::R1, 0);
+        })
+        .owned("bpf_task_release")
+        .gives_null(NEVER)
+        .spoilt("misuse-of-what-is-no-pointer", |b| b.held(Reg::R1, NUMBER))
 }
 
 /// `reg = how often the task in reg is held`, by those who count as `bpf_task_acquire` does.
@@ -102,7 +155,67 @@ fn from_pid() -> Row {
         .owned("bpf_task_release")
         .then(leave_tgid_of)
         .leaves("tgid", 0, our_pid)
+        .other("canonical-of-nobody", of_nobody(kfunc("bpf_task_from_pid", "6.12", HELPERS)))
         .spoilt("misuse-pointer-for-number", |b| b.current(Reg::R1))
+}
+
+/// Of a number that no process has.
+fn of_nobody(row: Row) -> Row {
+    row.takes(|b| {
+        b.mov_imm(Reg::R1, PID_MAX_LIMIT);
+    })
+    .owned("bpf_task_release")
+    .gives_null("no process has this number")
+}
+
+/// The cells of the page that [`in_a_namespace`] writes to: the target, and where it leaves its number.
+static TARGET_CELL: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
+/// As [`TARGET_CELL`].
+static NUMBER_CELL: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
+/// Byte offset in the page of the number that the process of the namespace has outside of it.
+const OUTSIDE: i32 = IN + 8;
+
+/// The trigger, done by the first process of a namespace of its own.
+fn open_in_a_namespace() -> Result<(), Errno> {
+    let cell = |pointer: &AtomicPtr<AtomicU64>| {
+        // SAFETY: a cell of the results page of the case under way, which lives until the trigger is over.
+        unsafe { pointer.load(Ordering::Relaxed).as_ref() }.ok_or(Errno::EINVAL)
+    };
+    let (target, number) = (cell(&TARGET_CELL)?, cell(&NUMBER_CELL)?);
+    in_child(|| {
+        let Ok(()) = unshare(CloneFlags::CLONE_NEWPID) else { return };
+        let Ok((heard, say)) = pipe() else { return };
+        let first = start_child(|| {
+            let _told = read(&heard, &mut [0]);
+            let _opened = File::open(OPENED);
+        });
+        if let Ok(first) = first {
+            number.store(u64::from(first.as_raw().unsigned_abs()), Ordering::SeqCst);
+            target.store(u64::from(first.as_raw().unsigned_abs()), Ordering::SeqCst);
+            let _told = write(&say, &[0]);
+            let _ended = waitpid(first, None);
+        }
+    })
+    .map_err(|_| Errno::last())
+}
+
+/// What has number 1 in a namespace has another outside of it.
+fn in_a_namespace() -> Row {
+    kfunc("bpf_task_from_vpid", "7.2", HELPERS)
+        .given(|results| {
+            results.set(IN, 1);
+            TARGET_CELL.store(results.cell(TARGET).cast_mut(), Ordering::Relaxed);
+            NUMBER_CELL.store(results.cell(OUTSIDE).cast_mut(), Ordering::Relaxed);
+            Ok(())
+        })
+        .on("file_open", open_in_a_namespace)
+        .takes(|b| b.input(Reg::R1, 0))
+        .owned("bpf_task_release")
+        .then(leave_tgid_of)
+        .checks(|attempt, results| {
+            attempt.same("tgid outside of the namespace", results.get(OUT), results.get(OUTSIDE));
+            attempt.holds("it is another", results.get(OUT) != results.get(IN));
+        })
 }
 
 fn from_vpid() -> Row {
@@ -112,6 +225,23 @@ fn from_vpid() -> Row {
         .owned("bpf_task_release")
         .then(leave_tgid_of)
         .leaves("tgid", 0, our_pid)
+        .other("canonical-in-a-namespace", in_a_namespace())
+        .other("canonical-of-nobody", of_nobody(kfunc("bpf_task_from_vpid", "7.2", HELPERS)))
+}
+
+/// A cgroup that the task is not in.
+fn under_another() -> Row {
+    kfunc("bpf_task_under_cgroup", "6.12", HELPERS)
+        .given(super::cgroup::give_empty_id)
+        .takes(|b| {
+            b.input(Reg::R1, 0);
+            b.kfunc("bpf_cgroup_from_id");
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
+            b.current(Reg::R1);
+            b.mov_reg(Reg::R2, KEPT);
+        })
+        .gives(0)
+        .finally(|b| b.release("bpf_cgroup_release", KEPT))
 }
 
 fn under_cgroup() -> Row {
@@ -122,6 +252,7 @@ fn under_cgroup() -> Row {
             b.mov_reg(Reg::R2, KEPT);
         })
         .gives(1)
+        .other("canonical-of-another", under_another())
         .rcu()
         .not_null(Reg::R1)
         .not_null(Reg::R2)

@@ -10,6 +10,8 @@ use crate::results::Results;
 use crate::spec::source;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
+/// Where a first result is on the stack.
+const FIRST: i32 = -128;
 
 /// The rows of this subject. Adding exists under two names, see `list`.
 pub(super) fn rows() -> Vec<Row> {
@@ -135,6 +137,33 @@ fn add(name: &'static str, new: &'static str, version: &'static str) -> Row {
         })
 }
 
+/// What is in no tree any more cannot be taken out, which is not forbidden: the second time there is nothing. Both results
+/// are given back once the tree is unlocked.
+fn removed_twice() -> Row {
+    row("bpf_rbtree_remove", "6.14")
+        .takes(|b| {
+            three(b);
+            node_of(b, "bpf_rbtree_first");
+            b.held(Reg::R1, ROOT);
+            b.mov_reg(Reg::R2, KEPT);
+            b.kfunc("bpf_rbtree_remove");
+            b.stx(Size::DW, Reg::R10, FIRST, Reg::R0);
+            b.held(Reg::R1, ROOT);
+            b.mov_reg(Reg::R2, KEPT);
+        })
+        .after(unlock)
+        .owned("bpf_obj_drop_impl")
+        .node_at(LINK)
+        .gives_null("the first call has taken it out of the tree")
+        .finally(|b| {
+            b.ldx(Size::DW, GOT, Reg::R10, FIRST).jeq_imm(GOT, 0, "pass");
+            leave_value(b, GOT);
+            b.mov_reg(Reg::R1, GOT).add_imm(Reg::R1, -LINK).mov_imm(Reg::R2, 0);
+            b.kfunc("bpf_obj_drop_impl");
+        })
+        .leaves("its value, the first time", 0, || Some(3))
+}
+
 fn remove() -> Row {
     row("bpf_rbtree_remove", "6.14")
         .takes(|b| {
@@ -148,6 +177,7 @@ fn remove() -> Row {
         .node_at(LINK)
         .then(|b| leave_value(b, GOT))
         .leaves("its value", 0, || Some(3))
+        .other("removed-twice", removed_twice())
         .not_null(Reg::R2)
         .wrong("misuse-without-the-lock", |b| {
             three(b);
@@ -156,16 +186,6 @@ fn remove() -> Row {
             b.held(Reg::R1, ROOT);
             b.mov_reg(Reg::R2, KEPT);
             b.kfunc("bpf_rbtree_remove");
-        })
-        .wrong("misuse-removed-twice", |b| {
-            three(b);
-            node_of(b, "bpf_rbtree_first");
-            for _ in 0..2 {
-                b.held(Reg::R1, ROOT);
-                b.mov_reg(Reg::R2, KEPT);
-                b.kfunc("bpf_rbtree_remove");
-            }
-            unlock(b);
         })
 }
 
@@ -185,15 +205,15 @@ fn look(name: &'static str, value: u64) -> Row {
             b.held(Reg::R1, ROOT);
             b.kfunc(name);
         })
-        .wrong("misuse-dropped", move |b| {
+        .wrong("misuse-after-the-lock", move |b| {
+            three(b);
             lock(b);
             b.held(Reg::R1, ROOT);
             b.kfunc(name);
             b.mov_reg(GOT, Reg::R0);
             unlock(b);
             b.jeq_imm(GOT, 0, "pass");
-            b.mov_reg(Reg::R1, GOT).add_imm(Reg::R1, -LINK).mov_imm(Reg::R2, 0);
-            b.kfunc("bpf_obj_drop_impl");
+            leave_value(b, GOT);
         })
 }
 
