@@ -141,6 +141,14 @@ pub const TEXT: &[Rule] = &[
         pattern: r"\b((?:\w+_)?fd)([= ])\d+\b",
         act: Act::Replace("$1$2<fd>"),
     },
+    Rule {
+        name: "statistics-behind-a-message",
+        why: "what the verification cost, on the line of a message that the kernel does not end (7.3 kernel/bpf/verifier.c, \
+              `expected prog array map for tail call`)",
+        scopes: VERIFIER,
+        pattern: r"processed \d+ insns \(limit \d+\).*$",
+        act: Act::Replace(""),
+    },
 ];
 
 /// Rules that recognise the lines of a verifier log which are trace.
@@ -339,6 +347,12 @@ mod tests {
         Scope::Verifier,
         "fd 5 is not pointing to valid bpf_map",
         "fd <fd> is not pointing to valid bpf_map"
+    )]
+    #[case::statistics(
+        "statistics-behind-a-message",
+        Scope::Verifier,
+        "expected prog array map for tail callprocessed 12 insns (limit 1000000) max_states_per_insn 0 total_states 0",
+        "expected prog array map for tail call"
     )]
     fn text_rules(#[case] rule: &str, #[case] scope: Scope, #[case] given: &str, #[case] expected: &str) {
         assert!(TEXT.iter().any(|known| known.name == rule), "no rule {rule}");

@@ -35,6 +35,11 @@ pub fn execve() -> Result<Act, Errno> {
     })
 }
 
+/// Writes a program that only leaves.
+pub(crate) fn write_leaver(path: &str) -> Result<(), Errno> {
+    write_program(path, &CODE)
+}
+
 /// Writes a program that makes the empty file `/asked` and leaves.
 pub(super) fn write_loader(path: &str) -> Result<(), Errno> {
     // mov eax, 2; lea rdi, [rip+name]; mov esi, O_CREAT; mov edx, 0600; syscall; then as in `CODE`

@@ -21,6 +21,10 @@ pub(super) const FILE: &str = ANYBODYS;
 /// What is in it.
 pub(super) const CONTENT: &str = "content\n";
 
+/// The hook whose programs may sleep on every kernel that knows such programs, on the first of them no other
+/// (5.10 kernel/bpf/verifier.c, btf_sleepable_lsm_hooks).
+pub(super) const SLEEPS_EVERYWHERE: &str = "bprm_committed_creds";
+
 /// The byte offset of a program's own slot in the results page.
 pub(super) const fn slot(index: i32) -> i32 {
     FREE + 8 * index
@@ -75,7 +79,7 @@ impl<'c, 'k> Bench<'c, 'k> {
     }
 
     /// A framed program of the kind that the case is about.
-    fn program(&self, hook: &str, results: &Results, body: impl FnOnce(&mut Asm)) -> LsmProgram {
+    pub(super) fn program(&self, hook: &str, results: &Results, body: impl FnOnce(&mut Asm)) -> LsmProgram {
         match self.kind {
             super::Kind::Cgroup => {
                 let asm = cgroup_frame(results, body);
@@ -94,10 +98,27 @@ impl<'c, 'k> Bench<'c, 'k> {
     /// As [`Bench::open`], for a body that takes nothing from its hook. Where no program on `file_open` may sleep, one
     /// that is to runs when a child executes a program (5.10 kernel/bpf/verifier.c, btf_sleepable_lsm_hooks).
     pub(super) fn open_or_execute(&mut self, body: impl FnOnce(&mut Asm)) -> Result<Results, Ended> {
-        if self.kind == super::Kind::Sleepable && !self.may_sleep()? {
-            return self.run("bprm_committed_creds", exec::at_secure, body).map(|(results, _)| results);
+        if self.only_execution_sleeps()? {
+            return self.run(SLEEPS_EVERYWHERE, exec::at_secure, body).map(|(results, _)| results);
         }
         self.open(body)
+    }
+
+    /// Whether the case is about a program that is to sleep, on a kernel where none may on the usual hook.
+    pub(super) fn only_execution_sleeps(&mut self) -> Result<bool, Ended> {
+        Ok(self.kind == super::Kind::Sleepable && !self.may_sleep()?)
+    }
+
+    /// Loads a program that may sleep and has `map`, where none may on the hook that gives the helper its owner or
+    /// packet: the call gets the program's context as its argument number `owner` instead. Whether such a program may
+    /// use the map is said before its instructions are looked at (5.10 kernel/bpf/verifier.c, `bpf_check`,
+    /// `replace_map_fd_with_map_ptr`).
+    pub(super) fn load_with_map(&mut self, map: &OwnedFd, place: Reg, owner: Reg) -> Result<(), Ended> {
+        let helper = self.helper;
+        self.load(|asm| {
+            asm.mov_imm(Reg::R3, 0).mov_imm(Reg::R4, 0).mov_imm(Reg::R5, 0);
+            asm.mov_reg(owner, CTX).ld_map_fd(place, map).call(helper);
+        })
     }
 
     /// Whether programs on the usual hook may sleep. The kernel is asked once: what its set of such hooks is does not
@@ -121,10 +142,11 @@ impl<'c, 'k> Bench<'c, 'k> {
         Ok(*KNOWN.get_or_init(|| answer))
     }
 
-    /// As [`Bench::open`], for a helper without arguments: its result is in the first slot.
+    /// As [`Bench::open`], for a helper without arguments: its result is in the first slot, which holds -1 before.
     pub(super) fn call_on_open(&mut self) -> Result<Results, Ended> {
         let helper = self.helper;
         self.open(|asm| {
+            preset(asm, 0);
             asm.call(helper).stx(Size::DW, PAGE, slot(0), Reg::R0);
         })
     }
@@ -190,8 +212,8 @@ impl<'c, 'k> Bench<'c, 'k> {
     /// Loads a program on `file_open` that is expected to be refused, and only that; where no program on that hook may
     /// sleep and it is to, on one where it may.
     pub(super) fn load(&mut self, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
-        let elsewhere = self.kind == super::Kind::Sleepable && !self.may_sleep()?;
-        self.load_on(if elsewhere { "bprm_committed_creds" } else { "file_open" }, body)
+        let elsewhere = self.only_execution_sleeps()?;
+        self.load_on(if elsewhere { SLEEPS_EVERYWHERE } else { "file_open" }, body)
     }
 
     /// As [`Bench::load`], for another hook.
@@ -285,6 +307,11 @@ pub(super) fn page(asm: &mut Asm, dst: Reg, index: i32) {
 /// Stores a register in a slot of the results page.
 pub(super) fn keep(asm: &mut Asm, index: i32, src: Reg) {
     asm.stx(Size::DW, PAGE, slot(index), src);
+}
+
+/// Fills a slot of the results page with ones, which the kernel's answer is to replace; so that 0 is an answer.
+pub(super) fn preset(asm: &mut Asm, index: i32) {
+    asm.st_imm(Size::DW, PAGE, slot(index), -1);
 }
 
 /// `dst = the hook's argument`.

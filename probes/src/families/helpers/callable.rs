@@ -3,14 +3,20 @@
 //!
 //! The kernel looks at the number, the kind of program, the licence and the helper's own condition before it looks at
 //! arguments (6.12 kernel/bpf/verifier.c, `check_helper_call`), so of the refusals that a bare call meets few mean that
-//! it may not be made. The one condition on the program that comes after the arguments is `bpf_set_retval`'s. The answers of the program type are in 6.12 kernel/bpf/bpf_lsm.c, `bpf_lsm_func_proto`: they
+//! it may not be made. The answers of the program type are in 6.12 kernel/bpf/bpf_lsm.c, `bpf_lsm_func_proto`: they
 //! depend on the attach type and on the hook.
+//!
+//! Two conditions on the program come after the arguments and show here all the same: `bpf_set_retval`'s, which is given
+//! its argument, and `bpf_get_func_ip`'s, which takes the context alone, and that is there (`check_get_func_ip`). What
+//! kinds of maps a program may use is no part of the question: a helper may be callable by programs that may sleep and
+//! have no map that they can give it (`check_map_prog_compatibility`), which the row's `canonical-sleepable` shows.
 
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_LSM_CGROUP, BPF_LSM_MAC, LoadError, ProgSpec};
 use crate::errno::Errno;
 use crate::helper::{self, HELPERS};
 use crate::insn::Reg;
+use crate::record::Phase;
 use crate::session::{Attempt, Ended};
 use crate::spec::{Probe, Source, source};
 use crate::triggers::creds::without_capability;
@@ -64,6 +70,8 @@ const CALLERS: &[Caller] = &[
     cgroup("file_open, of a cgroup", "file_open"),
     cgroup("socket_post_create, of a cgroup", "socket_post_create"),
     cgroup("inet_csk_clone, of a cgroup", OF_NO_SLEEP),
+    // There are such programs on some kernels only, as `cgroup/sleepable` shows.
+    Caller { flags: BPF_F_SLEEPABLE, ..cgroup("file_open, of a cgroup, sleepable", "file_open") },
 ];
 
 /// Whether the kernel has said that there are no programs of a kind. It says so of the attach type and of the hook, before
@@ -113,7 +121,9 @@ pub(super) fn callable(attempt: &mut Attempt<'_>, number: u32) -> Result<(), End
             let name = helper::name(number).unwrap_or("unknown");
             return Err(Ended::Absent(format!("helper bpf_{name}")));
         }
-        let none_sleeps = matches!(answer, Answer::NoSuchProgram(_)) && caller.flags & BPF_F_SLEEPABLE != 0;
+        let none_sleeps = matches!(answer, Answer::NoSuchProgram(_))
+            && caller.flags & BPF_F_SLEEPABLE != 0
+            && caller.attach_type == BPF_LSM_MAC;
         answers.push((caller, answer));
         if none_sleeps {
             answers.push((&SLEEPABLE_BEFORE_5_11, ask(attempt, &SLEEPABLE_BEFORE_5_11, number)?));
@@ -167,6 +177,24 @@ fn beyond(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     let name = helper::name(number);
     attempt
         .see("it is", name.map_or_else(|| "unknown to this suite".to_owned(), |name| format!("bpf_{name}")));
+    Ok(())
+}
+
+/// Notes on which of these hooks a program of a cgroup may call the helper.
+pub(super) fn on_hooks_of_cgroups(
+    attempt: &mut Attempt<'_>,
+    number: u32,
+    hooks: &[&'static str],
+) -> Result<(), Ended> {
+    attempt.at(Phase::Load);
+    for hook in hooks {
+        let answer = match ask(attempt, &cgroup(hook, hook), number) {
+            Err(Ended::Absent(_)) => "there is no such hook".to_owned(),
+            Ok(Answer::NoSuchProgram(errno)) => return Err(Ended::Refused(errno)),
+            answer => answer?.text(),
+        };
+        attempt.see(hook, answer);
+    }
     Ok(())
 }
 
@@ -242,13 +270,19 @@ fn meaning(error: &LoadError, number: u32) -> Result<Answer, Ended> {
         Ok(Answer::NotSleepable)
     } else if error.log.lines().any(about_arguments) {
         Ok(Answer::Callable)
-    } else if error.log.lines().all(is_statistics)
-        || error.log.lines().any(|line| line.ends_with(" is not sleepable"))
-    {
+    } else if error.log.lines().all(is_statistics) || error.log.lines().any(of_a_kind_that_never_sleeps) {
         Ok(Answer::NoSuchProgram(error.errno))
     } else {
         Err(Ended::could_not("tell what the refusal is about", error.log.trim()))
     }
+}
+
+/// Whether a line of the log says that there are no sleepable programs of this attach type or on this hook (6.12 and 7.3
+/// kernel/bpf/verifier.c, `bpf_check_attach_btf_id`, `can_be_sleepable`).
+fn of_a_kind_that_never_sleeps(line: &str) -> bool {
+    [" is not sleepable", " programs can be sleepable", "Program of this type cannot be sleepable"]
+        .into_iter()
+        .any(|end| line.ends_with(end))
 }
 
 /// Whether a line of the log says nothing, or only how much work there was.
@@ -308,6 +342,11 @@ mod tests {
     #[case("0: (85) call bpf_x#7\nR2 !read_ok\n", Some("callable"))]
     #[case("func bpf_x#7 not supported for program type 29\n", Some("condition"))]
     #[case("bpf_lsm_file_open is not sleepable\n", Some("no program"))]
+    #[case(
+        "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable\nprocessed 0 insns\n",
+        Some("no program")
+    )]
+    #[case("Program of this type cannot be sleepable\n", Some("no program"))]
     #[case("processed 0 insns (limit 1000000)\n", Some("no program"))]
     #[case("", Some("no program"))]
     #[case("something new\n", None)]

@@ -2,6 +2,7 @@
 
 use super::bench::{Bench, argument, keep, page, slot, stack};
 use super::call::Arg::{Argument, Hash, Number, Page, Sk, Stack, Unknown, Unwritten};
+use super::callable::on_hooks_of_cgroups;
 use super::{Row, of_cgroup};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_LSM_CGROUP, BPF_MAP_TYPE_CGROUP_STORAGE, LinkSpec, MapSpec};
@@ -63,6 +64,7 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             of_cgroup("canonical", |bench| options(bench, &ON_A_NEW_SOCKET)),
             of_cgroup("on-a-locked-socket", |bench| options(bench, &ON_A_LOCKED_SOCKET)),
+            of_cgroup("hooks", hooks),
             of_cgroup("misuse-number-for-socket", |bench| {
                 bench.call_on(CREATED, &[Number(4096), Number(1), Number(12), Page, Number(4)])
             }),
@@ -81,6 +83,7 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             of_cgroup("canonical", |bench| options(bench, &ON_A_NEW_SOCKET)),
             of_cgroup("on-a-locked-socket", |bench| options(bench, &ON_A_LOCKED_SOCKET)),
+            of_cgroup("hooks", hooks),
             of_cgroup("misuse-socket-of-the-file", |bench| {
                 bench.call_on(CREATED, &[Argument(0), Number(1), Number(12), Page, Number(4)])
             }),
@@ -95,6 +98,35 @@ pub(super) const ROWS: &[Row] = &[
 const CREATED: &str = "socket_post_create";
 /// A hook for each accepted connection, whose socket is locked; it returns nothing.
 const ACCEPTED: &str = "sock_graft";
+
+/// Hooks that are called for a socket, some with it locked.
+const OF_SOCKETS: &[&str] = &[
+    "socket_post_create",
+    "socket_socketpair",
+    "socket_bind",
+    "socket_connect",
+    "socket_listen",
+    "socket_accept",
+    "socket_sendmsg",
+    "socket_recvmsg",
+    "socket_getsockopt",
+    "socket_setsockopt",
+    "socket_shutdown",
+    "socket_sock_rcv_skb",
+    "sk_alloc_security",
+    "sk_clone_security",
+    "sk_free_security",
+    "sock_graft",
+    "inet_conn_request",
+    "inet_csk_clone",
+    "inet_conn_established",
+];
+
+/// Asks on which of them the helper may be called.
+fn hooks(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    on_hooks_of_cgroups(bench.attempt, helper, OF_SOCKETS)
+}
 
 /// Runs `body` in a program of a cgroup that this process is in, on `hook`, for what `act` does while armed. Also
 /// returns the cgroup's id.

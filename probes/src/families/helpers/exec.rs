@@ -15,12 +15,17 @@ pub(super) const PROGRAM: &CStr = c"/proc/self/exe";
 /// Executes this very program in a child that is traced, so that it stops before its first instruction, and returns
 /// its `AT_SECURE`.
 pub(super) fn at_secure(arm: Arm) -> Result<u64, Errno> {
+    at_secure_of(PROGRAM, arm)
+}
+
+/// The same with another program.
+pub(super) fn at_secure_of(program: &CStr, arm: Arm) -> Result<u64, Errno> {
     // SAFETY: a probe's process has one thread, and the child either executes or leaves.
     match unsafe { fork() }? {
         ForkResult::Child => {
             if ptrace::traceme().is_ok() {
                 arm.name(std::process::id());
-                let _never = nix::unistd::execv(PROGRAM, &[c"stopped"]);
+                let _never = nix::unistd::execv(program, &[c"stopped"]);
             }
             // SAFETY: takes a plain number and does not return.
             unsafe { libc::_exit(1) }

@@ -1,14 +1,14 @@
 //! What map values can hold beside bytes: spin locks and timers. Also tail calls.
 
-use super::bench::{Bench, keep, open_file, slot, stack};
+use super::bench::{Bench, SLEEPS_EVERYWHERE, keep, open_file, slot, stack};
 use super::call::Arg::{Context, Hash, Number};
-use super::{Row, canonical, case, misuse};
+use super::{Row, canonical, case, exec, misuse, sleepable};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY, MapSpec, btf_load};
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::helper;
 use crate::insn::{Reg, Size};
-use crate::lsm::{CTX, LsmProgram};
+use crate::lsm::CTX;
 use crate::session::Ended;
 use crate::spec::{Source, source};
 use crate::triggers::Arm;
@@ -27,6 +27,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[LSM, LOCK],
         cases: &[
             canonical(lock),
+            sleepable(lock),
             misuse("misuse-not-unlocked", |bench| {
                 with_value(bench, LOCKED, |asm, _| {
                     call(asm, helper::SPIN_LOCK);
@@ -64,6 +65,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[LSM, LOCK],
         cases: &[
             canonical(lock),
+            sleepable(lock),
             misuse("misuse-not-locked", |bench| {
                 with_value(bench, LOCKED, |asm, _| {
                     call(asm, helper::SPIN_UNLOCK);
@@ -150,13 +152,23 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         helper: helper::TAIL_CALL,
-        asks: "go on in another program, and come back with an errno where there is none",
+        asks: "go on in another program, and in its own where there is none",
         sources: &[
             source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_lsm_func_proto"),
             source("6.12", "kernel/bpf/core.c", "bpf_prog_map_compatible"),
+            source("6.12", "kernel/bpf/verifier.c", "check_map_prog_compatibility"),
         ],
         cases: &[
             canonical(tail_call),
+            sleepable(tail_call),
+            misuse("misuse-result-read", |bench| {
+                let helper = bench.helper();
+                let programs = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 2))?;
+                bench.load(|asm| {
+                    asm.mov_reg(Reg::R1, CTX).ld_map_fd(Reg::R2, &programs).mov_imm(Reg::R3, 0).call(helper);
+                    keep(asm, 0, Reg::R0);
+                })
+            }),
             misuse("misuse-number-for-context", |bench| bench.call(&[Number(4096), Hash, Number(0)])),
             misuse("misuse-number-for-map", |bench| bench.call(&[Context, Number(0), Number(0)])),
             misuse("misuse-map-of-another-type", |bench| {
@@ -243,7 +255,7 @@ fn number(map: &OwnedFd) -> Option<u64> {
 /// Adds to the number under the lock, twice.
 fn lock(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let map = value_map(bench, LOCKED)?;
-    bench.open(|asm| {
+    bench.open_or_execute(|asm| {
         look_up(asm, &map);
         for _ in 0..2 {
             call(asm, helper::SPIN_LOCK);
@@ -310,18 +322,21 @@ fn cancel(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// To a program of the same hook, to an empty place, and to a place that the map does not have.
+/// To a program of the same hook and kind, to an empty place, and to a place that the map does not have. What comes back
+/// leaves nothing in R0 (6.12 kernel/bpf/core.c, `bpf_tail_call_proto`), so that going on is all that shows.
 fn tail_call(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let helper = bench.helper();
     let programs = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 2))?;
     let mut results = bench.attempt.results()?;
     results.name_nobody();
-    let callee = LsmProgram::framed("file_open", &results, |asm| {
+    let by_executing = bench.only_execution_sleeps()?;
+    let hook = if by_executing { SLEEPS_EVERYWHERE } else { "file_open" };
+    let callee = bench.program(hook, &results, |asm| {
         asm.mov_imm(Reg::R1, 42);
         keep(asm, 3, Reg::R1);
     });
     let callee = bench.attempt.load_lsm(&callee)?;
-    let caller = LsmProgram::framed("file_open", &results, |asm| {
+    let caller = bench.program(hook, &results, |asm| {
         for place in [1, 2, 0] {
             asm.mov_reg(Reg::R1, CTX).ld_map_fd(Reg::R2, &programs).mov_imm(Reg::R3, place).call(helper);
             asm.mov_imm(Reg::R1, 1);
@@ -332,9 +347,13 @@ fn tail_call(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     bpf::map_update(&programs, &0_u32.to_ne_bytes(), &callee.as_raw_fd().to_ne_bytes(), bpf::BPF_ANY)
         .map_err(|errno| Ended::could_not("put the program into the map", errno))?;
     super::bench::write_file()?;
-    let _opened = bench.attempt.trigger(|| open_file(Arm::new(&results)));
+    let arm = Arm::new(&results);
+    let done = bench
+        .attempt
+        .trigger(|| if by_executing { exec::at_secure(arm).map(drop) } else { open_file(arm).map(drop) });
+    done.map_err(|errno| Ended::could_not("do the trigger", errno))?;
     std::mem::forget(caller); // as every program of a bench
-    bench.attempt.see("runs of both programs", results.runs());
+    bench.attempt.runs(results.runs());
     bench.attempt.holds("the other program ran", results.get(slot(3)) == 42);
     bench.attempt.holds("it came back from an empty place", results.get(slot(1)) == 1);
     bench.attempt.holds("it came back from no place", results.get(slot(2)) == 1);

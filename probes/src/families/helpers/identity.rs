@@ -1,19 +1,24 @@
 //! Who is running, and where.
 
-use super::bench::{Bench, FILE, keep, open_file, page, slot, stack};
-use super::call::Arg::{Number, Page, Stack};
+use super::bench::{Bench, FILE, keep, open_file, page, preset, slot, stack};
+use super::call::Arg::{Number, Stack};
 use super::{Row, canonical, case, misuse, rust};
+use crate::asm::Asm;
 use crate::aya_load::Global;
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::objects::TASK_IDENTITY;
 use crate::objects::layout::{COMM, TaskIdentity};
+use crate::rules::stay_on;
 use crate::session::{Attempt, Ended};
 use crate::spec::source;
 use crate::triggers::Arm;
 use nix::mount::{MsFlags, mount, umount};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, pipe};
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Barrier;
 
@@ -32,9 +37,10 @@ pub(super) const ROWS: &[Row] = &[
         asks: "give process and thread as a pid namespace numbers them",
         sources: &[source("5.9", "kernel/bpf/helpers.c", "bpf_get_ns_current_pid_tgid")],
         cases: &[
-            canonical(|bench| ns_pid_tgid(bench, 0)),
-            case("of-no-namespace", |bench| ns_pid_tgid(bench, 1)),
-            case("size-wrong", |bench| bench.answer(&[Number(0), Number(0), Page, Number(16)])),
+            canonical(ns_pid_tgid),
+            case("in-a-new-namespace", ns_pid_tgid_inside),
+            case("of-no-namespace", |bench| ns_refusal(bench, 1, 8)),
+            case("size-wrong", |bench| ns_refusal(bench, 0, 16)),
             misuse("misuse-size-beyond-the-stack", |bench| {
                 bench.call(&[Number(0), Number(0), Stack(4), Number(8)])
             }),
@@ -101,8 +107,9 @@ pub(super) const ROWS: &[Row] = &[
         asks: "give the number of the processor that runs the task",
         sources: &[source("5.9", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto")],
         cases: &[canonical(|bench| {
+            let user = settle(bench)?.0;
             let results = bench.call_on_open()?;
-            bench.attempt.same("the processor", results.get(slot(0)), place()?.0);
+            bench.attempt.same("the processor", results.get(slot(0)), user);
             Ok(())
         })],
     },
@@ -111,8 +118,9 @@ pub(super) const ROWS: &[Row] = &[
         asks: "give the number of the memory node of the processor that runs the task",
         sources: &[source("5.9", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto")],
         cases: &[canonical(|bench| {
+            let user = settle(bench)?.1;
             let results = bench.call_on_open()?;
-            bench.attempt.same("the node", results.get(slot(0)), place()?.1);
+            bench.attempt.same("the node", results.get(slot(0)), user);
             Ok(())
         })],
     },
@@ -194,22 +202,111 @@ fn pid_tgid_in_a_thread(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// For the namespace of this process, or for one whose inode has a number that is `off` by some.
-fn ns_pid_tgid(bench: &mut Bench<'_, '_>, off: u64) -> Result<(), Ended> {
-    let helper = bench.helper();
-    let namespace = fs::metadata("/proc/self/ns/pid")
-        .map_err(|error| Ended::could_not("look at the pid namespace", error))?;
-    let results = bench.open(|asm| {
-        asm.ld_imm64(Reg::R1, kernel_dev(namespace.dev())).ld_imm64(Reg::R2, namespace.ino() + off);
-        page(asm, Reg::R3, 1);
-        asm.mov_imm(Reg::R4, 8).call(helper);
-        keep(asm, 0, Reg::R0);
-    })?;
+/// The pid namespace of a process: the device and the inode of its file.
+fn namespace_of(process: &str) -> Result<(u64, u64), Ended> {
+    fs::metadata(format!("/proc/{process}/ns/pid"))
+        .map(|found| (kernel_dev(found.dev()), found.ino()))
+        .map_err(|error| Ended::could_not("look at the pid namespace", error))
+}
+
+/// Asks about a namespace; the answer and what is filled in (`struct bpf_pidns_info` has the thread first) are in two
+/// slots.
+fn ask_about(asm: &mut Asm, (device, inode): (u64, u64), size: i32, index: i32) {
+    preset(asm, index + 1);
+    asm.ld_imm64(Reg::R1, device).ld_imm64(Reg::R2, inode);
+    page(asm, Reg::R3, index + 1);
+    asm.mov_imm(Reg::R4, size).call(helper::GET_NS_CURRENT_PID_TGID);
+    keep(asm, index, Reg::R0);
+}
+
+/// For the namespace of this process.
+fn ns_pid_tgid(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let namespace = namespace_of("self")?;
+    let results = bench.open(|asm| ask_about(asm, namespace, 8, 0))?;
     bench.returned("returned", results.get(slot(0)));
-    // `struct bpf_pidns_info` has the thread first; zeroed when the call fails.
-    let user = if off == 0 { own_pid() << 32 | own_pid() } else { 0 };
-    bench.attempt.same("process and thread", results.get(slot(1)), user);
+    bench.attempt.same("process and thread", results.get(slot(1)), own_pid() << 32 | own_pid());
     Ok(())
+}
+
+/// For a namespace whose inode has a number that is `off` by some, or with another size than that of two numbers.
+fn ns_refusal(bench: &mut Bench<'_, '_>, off: u64, size: i32) -> Result<(), Ended> {
+    let (device, inode) = namespace_of("self")?;
+    let results = bench.open(|asm| ask_about(asm, (device, inode + off), size, 0))?;
+    bench.returned("returned", results.get(slot(0)));
+    bench.attempt.see("the buffer afterwards", format!("{:016x}", results.get(slot(1))));
+    Ok(())
+}
+
+/// In a process that is the first of its own namespace: for that one, and for its parent's.
+fn ns_pid_tgid_inside(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let mut inside = Inside::new()
+        .map_err(|errno| Ended::could_not("make a process in a pid namespace of its own", errno))?;
+    let (child, pid) = (inside.child, u64::from(inside.child.as_raw().unsigned_abs()));
+    let (own, parents) = (namespace_of(&child.to_string())?, namespace_of("self")?);
+    let (results, opened) = bench.run(
+        "file_open",
+        |arm| inside.open(arm),
+        |asm| {
+            ask_about(asm, own, 8, 0);
+            ask_about(asm, parents, 8, 2);
+            asm.call(helper::GET_CURRENT_PID_TGID);
+            keep(asm, 4, Reg::R0);
+        },
+    )?;
+    opened.map_err(|errno| Ended::could_not("open the file in a pid namespace", errno))?;
+    bench.returned("returned for its own", results.get(slot(0)));
+    bench.attempt.same("process and thread there", results.get(slot(1)), 1 << 32 | 1);
+    bench.attempt.same("those of bpf_get_current_pid_tgid", results.get(slot(4)), pid << 32 | pid);
+    bench.returned("returned for its parent's", results.get(slot(2)));
+    bench.attempt.see("the buffer afterwards", format!("{:016x}", results.get(slot(3))));
+    Ok(())
+}
+
+/// A child in a pid namespace of its own, which waits.
+struct Inside {
+    child: Pid,
+    go: Option<OwnedFd>,
+}
+
+impl Inside {
+    fn new() -> Result<Self, Errno> {
+        let (told, go) = pipe()?;
+        let flags = libc::CLONE_NEWPID | libc::SIGCHLD;
+        // SAFETY: five numbers that ask for what fork(2) does, in a process that has one thread.
+        let child =
+            Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0_u64, 0_u64, 0_u64, 0_u64) })?;
+        if child == 0 {
+            drop(go);
+            if nix::unistd::read(&told, &mut [0]) == Ok(1) {
+                let _opened = File::open(FILE);
+            }
+            // SAFETY: takes a plain number and does not return.
+            unsafe { libc::_exit(0) }
+        }
+        let child = Pid::from_raw(i32::try_from(child).map_err(|_| Errno::EOVERFLOW)?);
+        Ok(Self { child, go: Some(go) })
+    }
+
+    /// Has it open the file, and waits for its end.
+    fn open(&mut self, arm: Arm) -> Result<(), Errno> {
+        let Some(go) = self.go.take() else { return Ok(()) };
+        arm.name(self.child.as_raw().unsigned_abs());
+        let written = nix::unistd::write(&go, &[1]);
+        drop(go);
+        let ended = waitpid(self.child, None);
+        arm.name_nobody();
+        written?;
+        ended?;
+        Ok(())
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if self.go.take().is_some() {
+            let _ended = waitpid(self.child, None); // it has read the end of the pipe
+        }
+    }
 }
 
 /// `dev_t` as the kernel has it inside (MINORBITS is 20).
@@ -284,6 +381,7 @@ fn comm_with(bench: &mut Bench<'_, '_>, at: i32, size: i32) -> Result<(), Ended>
 /// What the object notes is this helper's and those of the other rows here.
 fn task_identity(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     set_name()?;
+    let cpu = settle(bench)?.0;
     super::bench::write_file()?;
     let object = bench.attempt.attach_object(&TASK_IDENTITY, &[Global::target()])?;
     let _opened = bench.attempt.trigger(|| File::open(FILE));
@@ -295,7 +393,7 @@ fn task_identity(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     attempt.same("the name", seen.comm, *NAME);
     attempt.same("process and thread", seen.pid_tgid, own_pid() << 32 | own_pid());
     attempt.same("user and group", seen.uid_gid, 0);
-    attempt.same("the processor", seen.cpu, place()?.0);
+    attempt.same("the processor", seen.cpu, cpu);
     attempt.same("the cgroup", seen.cgroup, cgroup);
     Ok(())
 }
@@ -378,6 +476,15 @@ fn class_id(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     opened.map_err(|error| Ended::could_not("open the file in a cgroup with a class", error))?;
     bench.attempt.same("the class", results.get(slot(0)), CLASS);
     Ok(())
+}
+
+/// Keeps this thread on its last processor, so that it is not the one with the number 0 where there are more, and gives
+/// the processor's number and that of its memory node.
+pub(super) fn settle(bench: &Bench<'_, '_>) -> Result<(u64, u64), Ended> {
+    let last = bench.attempt.kernel().facts().cpus.saturating_sub(1);
+    stay_on(usize::try_from(last).unwrap_or(0))
+        .map_err(|errno| Ended::could_not("stay on a processor", errno))?;
+    place()
 }
 
 /// The processor and the memory node that this thread runs on.

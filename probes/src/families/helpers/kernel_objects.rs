@@ -1,7 +1,9 @@
 //! Helpers about the hook's own arguments: a file's path and hash, a program that is executed, and about the call of
 //! the hook itself.
 
-use super::bench::{Bench, FILE, argument, keep, open_file, page, slot, stack, write_file};
+use super::bench::{
+    Bench, FILE, SLEEPS_EVERYWHERE, argument, keep, open_file, page, preset, slot, stack, write_file,
+};
 use super::call::Arg::{Argument, Context, Inode, MovedContext, Number, Page, Stack};
 use super::{Kind, Row, canonical, case, exec, misuse, sleepable, slow_misuse};
 use crate::bpf::{self, BPF_LSM_MAC, LinkSpec};
@@ -13,9 +15,12 @@ use crate::record::Phase;
 use crate::session::Ended;
 use crate::spec::{Probe, Source, source};
 use crate::triggers::Arm;
-use std::fs;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::chown;
+use crate::triggers::exec::write_leaver;
+use nix::unistd::pipe;
+use std::ffi::CStr;
+use std::fs::{self, Permissions};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
 
 const LSM: Source = source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_lsm_func_proto");
 const TRACING: Source = source("6.0", "kernel/trace/bpf_trace.c", "tracing_prog_func_proto");
@@ -30,6 +35,9 @@ pub(super) const ROWS: &[Row] = &[
             canonical(|bench| d_path(bench, 64)),
             sleepable(|bench| d_path(bench, 64)),
             case("more-than-fits", |bench| d_path(bench, 4)),
+            case("of-an-unlinked-file", |bench| path_again(bench, unlinked)),
+            case("of-a-memfd", |bench| path_again(bench, memory_file)),
+            case("of-a-pipe", |bench| path_again(bench, || Ok(pipe()?.0))),
             misuse("misuse-file-for-path", |bench| {
                 let helper = bench.helper();
                 bench.load(|asm| {
@@ -81,11 +89,17 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         helper: helper::BPRM_OPTS_SET,
         asks: "make the kernel tell an executed program that it runs securely (AT_SECURE)",
-        sources: &[LSM, source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_bprm_opts_set")],
+        sources: &[
+            LSM,
+            source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_bprm_opts_set"),
+            source("6.0", "security/commoncap.c", "cap_bprm_creds_from_file"),
+        ],
         cases: &[
-            canonical(|bench| bprm_opts(bench, 1)),
-            case("no-option", |bench| bprm_opts(bench, 0)),
-            case("unknown-option", |bench| bprm_opts(bench, 2)),
+            canonical(|bench| bprm_opts(bench, EXEC, exec::PROGRAM, 1)),
+            // Of a program that runs securely by itself, which the kernel finds out between the two hooks.
+            case("no-option", |bench| no_option(bench, EXEC)),
+            case("no-option-on-bprm_creds_from_file", |bench| no_option(bench, "bprm_creds_from_file")),
+            case("unknown-option", |bench| bprm_opts(bench, EXEC, exec::PROGRAM, 2)),
             misuse("misuse-number-for-bprm", |bench| {
                 let helper = bench.helper();
                 bench.load_on(EXEC, |asm| {
@@ -145,7 +159,9 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         helper: helper::GET_FUNC_RET,
-        asks: "give what the hook's call returns so far",
+        // A program that does not return 0 ends the call (7.1 arch/x86/net/bpf_jit_comp.c, invoke_bpf_mod_ret), so that
+        // no other number is to be found.
+        asks: "give what an int hook returns so far, 0 in every program that runs, and on a void hook what a register held",
         sources: &[
             TRACING,
             source("7.1", "kernel/trace/bpf_trace.c", "get_func_ret"),
@@ -153,6 +169,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
         cases: &[
             canonical(func_ret),
+            case("on-a-void-hook", func_ret_of_nothing),
             misuse("misuse-number-for-context", |bench| bench.call(&[Number(4096), Stack(8)])),
             misuse("misuse-size-beyond-the-stack", |bench| bench.call(&[Context, Stack(4)])),
             misuse("misuse-number-for-destination", |bench| bench.call(&[Context, Number(4096)])),
@@ -185,6 +202,46 @@ fn d_path(bench: &mut Bench<'_, '_>, size: i32) -> Result<(), Ended> {
     })?;
     bench.returned("returned", results.get(slot(0)));
     bench.attempt.see("the path", super::bench::text(&results.bytes(slot(1), 64)));
+    Ok(())
+}
+
+/// A file that has lost its only name.
+fn unlinked() -> Result<OwnedFd, Errno> {
+    const PATH: &str = "/tmp/unlinked";
+    let file = fs::File::create(PATH)?;
+    fs::remove_file(PATH)?;
+    Ok(file.into())
+}
+
+/// A file that never had one.
+fn memory_file() -> Result<OwnedFd, Errno> {
+    // SAFETY: a terminated name, which the call copies.
+    let fd = Errno::result(unsafe { libc::memfd_create(c"conform".as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens an open file again, through its link in /proc, which says what user space is told of its path.
+fn path_again(bench: &mut Bench<'_, '_>, open: fn() -> Result<OwnedFd, Errno>) -> Result<(), Ended> {
+    let (helper, path) = (bench.helper(), bench.offset("file", "f_path")?);
+    let file = open().map_err(|errno| Ended::could_not("make the file", errno))?;
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let known = fs::read_link(&link).map_err(|error| Ended::could_not("read the link of a file", error))?;
+    let known = known.to_string_lossy().into_owned();
+    let act = |arm: Arm| arm.during(|| fs::File::open(&link)).map_err(Errno::from);
+    let (results, opened) = bench.run("file_open", act, |asm| {
+        argument(asm, Reg::R1, 0);
+        asm.add_imm(Reg::R1, path);
+        page(asm, Reg::R2, 1);
+        asm.mov_imm(Reg::R3, 64).call(helper);
+        keep(asm, 0, Reg::R0);
+    })?;
+    opened.map_err(|errno| Ended::could_not("open the file again", errno))?;
+    // The number in the name of a pipe is another each time.
+    let shown: String = known.chars().filter(|character| !character.is_ascii_digit()).collect();
+    bench.attempt.see("the path, without digits", shown);
+    bench.attempt.same("the path", super::bench::text(&results.bytes(slot(1), 64)), known.clone());
+    bench.attempt.same("returned the length", results.get(slot(0)), known.len() as u64 + 1);
     Ok(())
 }
 
@@ -289,15 +346,32 @@ fn file_hash_while_opened(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     Ok(())
 }
 
-fn bprm_opts(bench: &mut Bench<'_, '_>, options: i32) -> Result<(), Ended> {
+/// A program that another user owns and that is executed as that user.
+const SET_USER_ID: &CStr = c"/tmp/set-user-id";
+
+/// Sets no option, for a program that runs securely by itself.
+fn no_option(bench: &mut Bench<'_, '_>, hook: &str) -> Result<(), Ended> {
+    const PATH: &str = "/tmp/set-user-id";
+    let why = |error: std::io::Error| Ended::could_not("make a set-user-ID program", error);
+    write_leaver(PATH).map_err(|errno| Ended::could_not("write a program", errno))?;
+    chown(PATH, Some(MEASURED_OWNER), None).map_err(why)?;
+    fs::set_permissions(PATH, Permissions::from_mode(0o4755)).map_err(why)?;
+    bprm_opts(bench, hook, SET_USER_ID, 0)
+}
+
+fn bprm_opts(bench: &mut Bench<'_, '_>, hook: &str, program: &CStr, options: i32) -> Result<(), Ended> {
     let helper = bench.helper();
-    let control =
-        exec::at_secure(Arm::idle()).map_err(|errno| Ended::could_not("execute a program", errno))?;
-    let (results, secure) = bench.run(EXEC, exec::at_secure, |asm| {
-        argument(asm, Reg::R1, 0);
-        asm.mov_imm(Reg::R2, options).call(helper);
-        keep(asm, 0, Reg::R0);
-    })?;
+    let control = exec::at_secure_of(program, Arm::idle())
+        .map_err(|errno| Ended::could_not("execute a program", errno))?;
+    let (results, secure) = bench.run(
+        hook,
+        |arm| exec::at_secure_of(program, arm),
+        |asm| {
+            argument(asm, Reg::R1, 0);
+            asm.mov_imm(Reg::R2, options).call(helper);
+            keep(asm, 0, Reg::R0);
+        },
+    )?;
     let secure = secure.map_err(|errno| Ended::could_not("execute a program", errno))?;
     bench.returned("returned", results.get(slot(0)));
     bench.attempt.see("AT_SECURE without the program", control);
@@ -340,6 +414,27 @@ fn func_arg(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     bench.returned("returned for the first", results.get(slot(0)));
     bench.attempt.holds("the first is that of the context", results.get(slot(1)) == results.get(slot(4)));
     bench.returned("returned for one that there is not", results.get(slot(2)));
+    Ok(())
+}
+
+/// Of a hook that returns nothing: the place of the return value is written by the trampoline all the same, with what
+/// the register for it holds after the call (7.1 arch/x86/net/bpf_jit_comp.c, `__arch_prepare_bpf_trampoline`).
+fn func_ret_of_nothing(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    const BEFORE: u64 = 0x0123_4567_89ab_cdef;
+    let helper = bench.helper();
+    let (results, executed) = bench.run(SLEEPS_EVERYWHERE, exec::at_secure, |asm| {
+        asm.ld_imm64(Reg::R1, BEFORE).stx(Size::DW, Reg::R10, -8, Reg::R1);
+        stack(asm, Reg::R2, -8);
+        preset(asm, 0);
+        asm.mov_reg(Reg::R1, CTX).call(helper);
+        keep(asm, 0, Reg::R0);
+        asm.ldx(Size::DW, Reg::R1, Reg::R10, -8);
+        keep(asm, 1, Reg::R1);
+    })?;
+    executed.map_err(|errno| Ended::could_not("execute a program", errno))?;
+    bench.returned("returned", results.get(slot(0)));
+    let kept = results.get(slot(1)) == BEFORE;
+    bench.attempt.see("the memory for the value", if kept { "as it was" } else { "overwritten" });
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Reading memory of the kernel and of user space.
 
-use super::bench::{Bench, argument, keep, page, slot, stack};
+use super::bench::{Bench, SLEEPS_EVERYWHERE, argument, keep, page, preset, slot, stack};
 use super::{Row, canonical, case, misuse, rust, sleepable, slow_misuse};
 use crate::asm::Asm;
 use crate::aya_load::Global;
@@ -8,6 +8,7 @@ use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::objects::USER_STRING;
 use crate::objects::layout::{STRING, UserString};
+use crate::results::Results;
 use crate::session::Ended;
 use crate::spec::{Source, source};
 use std::ffi::CStr;
@@ -201,19 +202,36 @@ fn read_user(bench: &mut Bench<'_, '_>, expected: u64) -> Result<(), Ended> {
 /// Reads from where there may be nothing, over what the buffer held before.
 fn read_bad(bench: &mut Bench<'_, '_>, address: u64) -> Result<(), Ended> {
     let helper = bench.helper();
-    let results = bench.open(|asm| {
-        asm.mov_imm(Reg::R1, -1);
-        keep(asm, 1, Reg::R1);
+    let results = bench.open_or_execute(|asm| {
+        preset(asm, 1);
         asm.ld_imm64(Reg::R3, address);
         read_to_page(asm, helper, 8);
     })?;
-    bench.returned("returned", results.get(slot(0)));
-    bench.attempt.see("the buffer afterwards", format!("{:016x}", results.get(slot(1))));
+    see_read(bench, &results);
     Ok(())
 }
 
-/// Reads from a page of this process that has never been touched.
+/// Notes what came of reading to a buffer that was full of ones.
+fn see_read(bench: &mut Bench<'_, '_>, results: &Results) {
+    bench.returned("returned", results.get(slot(0)));
+    bench.attempt.see("the buffer afterwards", format!("{:016x}", results.get(slot(1))));
+}
+
+/// Reads from a page of this process that has never been touched; where programs may sleep only when a program is
+/// executed, from the page below those that its stack has so far.
 fn read_untouched(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    if bench.only_execution_sleeps()? {
+        let (helper, top) = (bench.helper(), bench.offset("linux_binprm", "p")?);
+        let (results, executed) = bench.run(SLEEPS_EVERYWHERE, super::exec::at_secure, |asm| {
+            preset(asm, 1);
+            argument(asm, Reg::R3, 0);
+            asm.ldx(Size::DW, Reg::R3, Reg::R3, top).add_imm(Reg::R3, -4096);
+            read_to_page(asm, helper, 8);
+        })?;
+        executed.map_err(|errno| Ended::could_not("execute a program", errno))?;
+        see_read(bench, &results);
+        return Ok(());
+    }
     let page = memmap2::MmapMut::map_anon(4096).map_err(|error| Ended::could_not("map a page", error))?;
     read_bad(bench, page.as_ptr().expose_provenance() as u64)
 }
@@ -227,13 +245,12 @@ fn read_into(bench: &mut Bench<'_, '_>, at: i32, size: i32) -> Result<(), Ended>
     })
 }
 
-/// Reads the name of a program that is being executed from the stack that it will find. The hook is the one that has
-/// been for programs that may sleep from the first (5.10 kernel/bpf/verifier.c, btf_sleepable_lsm_hooks).
+/// Reads the name of a program that is being executed from the stack that it will find.
 fn copy_from_executed(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let (helper, exec) = (bench.helper(), bench.offset("linux_binprm", "exec")?);
     let name = super::exec::PROGRAM.to_bytes_with_nul();
     let size = i32::try_from(name.len()).unwrap_or(0);
-    let (results, executed) = bench.run("bprm_committed_creds", super::exec::at_secure, |asm| {
+    let (results, executed) = bench.run(SLEEPS_EVERYWHERE, super::exec::at_secure, |asm| {
         argument(asm, Reg::R3, 0);
         asm.ldx(Size::DW, Reg::R3, Reg::R3, exec);
         read_to_page(asm, helper, size);

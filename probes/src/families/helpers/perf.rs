@@ -85,6 +85,9 @@ pub(super) const ROWS: &[Row] = &[
                 bench.call(&[Hash, Number(0), Stack(16), Number(24)])
             }),
             misuse("misuse-context-for-destination", |bench| {
+                bench.call(&[Hash, Number(0), Context, Number(24)])
+            }),
+            misuse("misuse-moved-context-for-destination", |bench| {
                 bench.call(&[Hash, Number(0), MovedContext, Number(24)])
             }),
         ],

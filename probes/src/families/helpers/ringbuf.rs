@@ -213,13 +213,14 @@ fn reserve(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 
 fn discard(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let ring = ring(bench)?;
-    bench.open(|asm| {
+    let results = bench.open(|asm| {
         ask(asm, &ring);
         asm.jeq_imm(Reg::R0, 0, "pass").st_imm(Size::DW, Reg::R0, 0, 1);
         submit(asm, helper::RINGBUF_DISCARD);
         asm.mov_imm(Reg::R1, 1);
         keep(asm, 0, Reg::R1);
     })?;
+    bench.attempt.holds("it was reserved and discarded", results.get(slot(0)) == 1);
     bench.attempt.see("events received", received(ring)?.len());
     Ok(())
 }

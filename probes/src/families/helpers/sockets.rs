@@ -1,6 +1,6 @@
 //! Sockets: what a socket is, told from the kernel's general structure, and what user space calls it.
 
-use super::bench::{Bench, argument, keep, slot, stack};
+use super::bench::{Bench, argument, keep, preset, slot, stack};
 use super::call::Arg::{Argument, Inode};
 use super::packets::Shared;
 use super::{Row, canonical, case, misuse, sleepable};
@@ -112,6 +112,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
         &[
             canonical(of_xdp),
+            sleepable(of_xdp),
             case("socket-of-a-hook", |bench| convert(bench, TCP)),
             misuse("misuse-number-for-socket", number),
             misuse("misuse-without-null-check", |bench| {
@@ -185,10 +186,11 @@ fn of_xdp(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let shared = Shared::on_loopback()?;
     bpf::map_update(&map, &0_u32.to_ne_bytes(), &shared.socket.as_raw_fd().to_ne_bytes(), bpf::BPF_ANY)
         .map_err(|errno| Ended::could_not("store a socket", errno))?;
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         look_up(asm, &map);
         asm.jeq_imm(Reg::R0, 0, "pass").mov_imm(Reg::R1, 1);
         keep(asm, 0, Reg::R1);
+        preset(asm, 1);
         asm.mov_reg(Reg::R1, Reg::R0).call(helper);
         keep(asm, 1, Reg::R0);
     })?;
@@ -216,11 +218,16 @@ fn convert(bench: &mut Bench<'_, '_>, kind: Kind) -> Result<(), Ended> {
     let (results, made) = bench.run(kind.hook, kind.act, |asm| {
         sock(asm, sk);
         keep(asm, 0, Reg::R1);
+        preset(asm, 1);
         asm.call(helper);
         keep(asm, 1, Reg::R0);
     })?;
     let _made = made.map_err(|errno| Ended::could_not("make the socket", errno))?;
     let (given, got) = (results.get(slot(0)), results.get(slot(1)));
+    bench.attempt.holds("the program had a socket", given != 0);
+    if given == 0 {
+        return Err(Ended::CouldNotTell("the hook's socket had no struct sock to be converted".into()));
+    }
     let what = match got {
         0 => "null",
         _ if got == given => "the same socket",

@@ -3,7 +3,7 @@
 use super::bench::{Bench, argument, keep, open_file, page, slot};
 use super::call::Arg::{Context, Hash, Number, Page};
 use super::task::{BUFFER, BUFFER_BYTES, TRACING, number_for};
-use super::{Row, canonical, case, misuse};
+use super::{Case, Row, canonical, case, misuse, sleepable};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_STACK_TRACE, MapSpec};
 use crate::errno::Errno;
@@ -24,6 +24,8 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[TRACING, source("6.0", "kernel/bpf/stackmap.c", "__bpf_get_stack")],
         cases: &[
             canonical(|bench| kernel_stack(bench, Whose::Task)),
+            case("of-user-space", |bench| user_stack(bench, Whose::Task)),
+            Case { name: "of-user-space-sleepable", ..sleepable(|bench| user_stack(bench, Whose::Current)) },
             case("flags-that-there-are-not", |bench| stack_flags(bench, Whose::Task)),
             misuse("misuse-number-for-task", |bench| number_for(bench, Reg::R1)),
             misuse("misuse-size-beyond-the-value", |bench| beyond_the_value(bench, Whose::Task)),
@@ -38,6 +40,8 @@ pub(super) const ROWS: &[Row] = &[
         ],
         cases: &[
             canonical(|bench| kernel_stack(bench, Whose::Context)),
+            case("of-user-space", |bench| user_stack(bench, Whose::Context)),
+            Case { name: "of-user-space-sleepable", ..sleepable(|bench| user_stack(bench, Whose::Context)) },
             case("flags-that-there-are-not", |bench| stack_flags(bench, Whose::Context)),
             misuse("misuse-number-for-context", |bench| {
                 bench.call(&[Number(4096), Page, Number(16), Number(0)])
@@ -54,6 +58,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
         cases: &[
             canonical(stack_id),
+            sleepable(stack_id),
             misuse("misuse-number-for-context", |bench| bench.call(&[Number(4096), Hash, Number(0)])),
             misuse("misuse-number-for-map", |bench| bench.call(&[Context, Number(0), Number(0)])),
             misuse("misuse-map-of-another-type", |bench| {
@@ -72,6 +77,8 @@ pub(super) const ROWS: &[Row] = &[
 enum Whose {
     /// That of the task which is the hook's first argument, here the calling one.
     Task,
+    /// That of the task which runs the program (5.11), where no hook with a task has programs that may sleep.
+    Current,
     /// That which the program runs on, by its context.
     Context,
 }
@@ -82,7 +89,7 @@ impl Whose {
     const fn hook(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Self::Task => ("task_getscheduler", &["security_task_getscheduler"]),
-            Self::Context => ("file_open", &["path_openat"]),
+            Self::Current | Self::Context => ("file_open", &["path_openat"]),
         }
     }
 
@@ -90,7 +97,7 @@ impl Whose {
         match self {
             // SAFETY: takes a number; 0 is the caller.
             Self::Task => arm.during(|| Errno::result(unsafe { libc::sched_getscheduler(0) })).map(drop),
-            Self::Context => open_file(arm).map(drop),
+            Self::Current | Self::Context => open_file(arm).map(drop),
         }
     }
 }
@@ -99,6 +106,9 @@ impl Whose {
 fn call_for_stack(asm: &mut Asm, helper: u32, whose: Whose, size: i32, flags: i32) {
     match whose {
         Whose::Task => argument(asm, Reg::R1, 0),
+        Whose::Current => {
+            asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R1, Reg::R0);
+        }
         Whose::Context => drop(asm.mov_reg(Reg::R1, CTX)),
     }
     page(asm, Reg::R2, BUFFER);
@@ -109,6 +119,12 @@ fn call_for_stack(asm: &mut Asm, helper: u32, whose: Whose, size: i32, flags: i3
 /// Runs a program that calls for a stack.
 fn ask_for_stack(bench: &mut Bench<'_, '_>, whose: Whose, flags: i32) -> Result<Results, Ended> {
     let helper = bench.helper();
+    if bench.only_execution_sleeps()? {
+        let Whose::Context = whose else {
+            return Err(Ended::Absent("a task that a program that may sleep is given".into()));
+        };
+        return bench.open_or_execute(|asm| call_for_stack(asm, helper, whose, BUFFER_BYTES, flags));
+    }
     let (results, done) = bench.run(
         whose.hook().0,
         |arm| whose.act(arm),
@@ -125,6 +141,36 @@ fn kernel_stack(bench: &mut Bench<'_, '_>, whose: Whose) -> Result<(), Ended> {
     let length = usize::try_from(length).unwrap_or(0).min(usize::try_from(BUFFER_BYTES).unwrap_or(0));
     let bytes = results.bytes(slot(BUFFER), length);
     see_functions(bench, &bytes, whose.hook().1)
+}
+
+/// The stack of user space, which begins with where the task has left it; what follows depends on how user space was
+/// compiled.
+fn user_stack(bench: &mut Bench<'_, '_>, whose: Whose) -> Result<(), Ended> {
+    const USER_STACK: i32 = 1 << 8; // BPF_F_USER_STACK
+    let results = ask_for_stack(bench, whose, USER_STACK)?;
+    let length = results.get(slot(0)).cast_signed();
+    if length <= 0 {
+        bench.returned("returned", results.get(slot(0)));
+        return Ok(());
+    }
+    bench.attempt.holds("returned a whole number of addresses", length % 8 == 0);
+    let first = results.get(slot(BUFFER));
+    bench.attempt.holds("the first is in this process's code", is_code(first)?);
+    Ok(())
+}
+
+/// Whether an address is one of this process's code.
+fn is_code(address: u64) -> Result<bool, Ended> {
+    let maps = fs::read_to_string("/proc/self/maps")
+        .map_err(|error| Ended::could_not("read the process's memory areas", error))?;
+    Ok(maps.lines().any(|line| {
+        let mut words = line.split(' ');
+        let range = words.next().and_then(|range| range.split_once('-'));
+        let range = range.and_then(|(start, end)| {
+            Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
+        });
+        range.is_some_and(|range| range.contains(&address)) && words.next() == Some("r-xp")
+    }))
 }
 
 /// The functions that stacks are searched for, all in the first part of the kernel's text, and where their ranges are
@@ -199,7 +245,7 @@ fn stack_id(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     const DEPTH: u32 = 64;
     let helper = bench.helper();
     let map = bench.attempt.map(&MapSpec::new(BPF_MAP_TYPE_STACK_TRACE, 4, 8 * DEPTH, 16))?;
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         asm.mov_reg(Reg::R1, CTX).ld_map_fd(Reg::R2, &map).mov_imm(Reg::R3, 0).call(helper);
         keep(asm, 0, Reg::R0);
     })?;
