@@ -106,6 +106,7 @@ fn work_init_of_a_plain_map() -> Row {
     work("bpf_wq_init")
         .variant("-of-a-map-of-plain-values")
         .crashing()
+        .only_misuses()
         .takes(init_arguments)
         .spoilt("misuse-another-map", |b| b.results_map(Reg::R2))
         .cites(source("6.14", "kernel/bpf/verifier.c", "check_kfunc_args"))

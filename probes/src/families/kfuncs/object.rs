@@ -75,6 +75,7 @@ fn refcount_of_a_plain_object() -> Row {
     refcount_acquire("bpf_refcount_acquire_impl", "bpf_obj_new_impl", "bpf_obj_drop_impl", "6.12")
         .variant("-of-a-plain-object")
         .own_machine()
+        .only_misuses()
         .wrong("misuse-object-without-special-fields", |b| {
             let item = item(b);
             acquire_another(b, item, "bpf_refcount_acquire_impl", "bpf_obj_new_impl", "bpf_obj_drop_impl");

@@ -416,9 +416,10 @@ impl Row {
         self
     }
 
-    /// Only its misuses are asked about, for a second row that is there for them.
+    /// Only the misuses that follow are asked about, for a second row that is there for them.
     pub(super) fn only_misuses(mut self) -> Self {
         self.only_misuses = true;
+        self.wrong.clear();
         self
     }
 
