@@ -154,7 +154,7 @@ pub(super) fn user_space(session: &mut Session<'_>, labels: bool) -> Result<(), 
 }
 
 /// Labels a file of another user without capabilities. The file system leaves attributes of `security.` to the LSMs (7.3
-/// fs/xattr.c, xattr_permission), and until 6.8 one that has a say in them, if only 0, stands for capability's check
+/// fs/xattr.c, xattr_permission), and until 6.10 one that has a say in them, if only 0, stands for capability's check
 /// (5.7 security/security.c, security_inode_setxattr).
 fn without_capabilities(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     let could_not = |error| Ended::could_not("make another's file", error);
