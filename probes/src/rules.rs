@@ -17,6 +17,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+mod state;
+
+pub(crate) use state::{BARE, UNPRIVILEGED_DISABLED, bare_is_held, without_trampoline};
+
 /// Number of calls so far. Counted without an atomic operation, which before 5.12 would not give the number back:
 /// programs act for one task, which is in one of them at a time.
 const SEQUENCE: i32 = FREE;

@@ -93,7 +93,7 @@ fn way_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "attach/without-capabilities",
-            "Can a process without capabilities attach an LSM program whose descriptor it has?",
+            "Without capabilities, can a program be attached, with kernel.unprivileged_bpf_disabled at 0 and at 2?",
             &[CREATE, RAW, source("7.3", "kernel/bpf/syscall.c", "bpf_prog_get")],
             ways::without_capabilities,
         ),

@@ -161,8 +161,11 @@ fn flag_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "cgroup/link-create-flags",
-            "Which flags does BPF_LINK_CREATE take for a program of BPF_LSM_CGROUP?",
-            &[source("7.3", "kernel/bpf/cgroup.c", "cgroup_bpf_link_attach")],
+            "Which flags does BPF_LINK_CREATE take for a program of BPF_LSM_CGROUP, and what order do they make?",
+            &[
+                source("7.3", "kernel/bpf/cgroup.c", "cgroup_bpf_link_attach"),
+                source("7.3", "kernel/bpf/cgroup.c", "get_prog_list"),
+            ],
             flags::link_create,
         ),
         Probe::new(

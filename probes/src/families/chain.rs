@@ -230,8 +230,8 @@ fn neighbour_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "chain/fmod_ret-on-hook",
-            "Can fmod_ret be attached to a bpf_lsm_ function?",
-            &modify,
+            "Can fmod_ret be attached to a bpf_lsm_ function, with or without a trampoline, and does it run?",
+            &[TARGET, MOD_RET, source("5.7", "kernel/bpf/verifier.c", "check_attach_btf_id")],
             beside::fmod_ret_on_hook,
         ),
         Probe::new(

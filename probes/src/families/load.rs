@@ -65,7 +65,7 @@ fn name_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "load/expected-attach-type",
-            "With which expected_attach_type does an LSM program load?",
+            "With which expected_attach_type does an LSM program load, for a hook or for what fits the type?",
             &[TARGET, CHECK],
             names::expected_attach_type,
         ),
@@ -93,29 +93,30 @@ fn name_probes() -> Vec<Probe> {
 fn privilege_probes() -> Vec<Probe> {
     let needed = [LOAD, LOAD_OLD, source("7.3", "kernel/bpf/syscall.c", "is_perfmon_prog_type")];
     let with = |name: &str, question: &str, keep: &'static [u32]| {
+        let question = format!("{question}, with kernel.unprivileged_bpf_disabled at 0 and at 2?");
         Probe::new(format!("load/{name}"), question, &needed, move |session| privilege::with(session, keep))
     };
     vec![
-        with("without-capabilities", "Can a process without capabilities load an LSM program?", &[]),
-        with("with-cap-bpf", "Is CAP_BPF alone enough to load an LSM program?", &[privilege::CAP_BPF]),
+        with("without-capabilities", "Without capabilities, does an LSM program load", &[]),
+        with("with-cap-bpf", "Is CAP_BPF alone enough to load an LSM program", &[privilege::CAP_BPF]),
         with(
             "with-cap-perfmon",
-            "Is CAP_PERFMON alone enough to load an LSM program?",
+            "Is CAP_PERFMON alone enough to load an LSM program",
             &[privilege::CAP_PERFMON],
         ),
         with(
             "with-cap-bpf-and-perfmon",
-            "Are CAP_BPF and CAP_PERFMON together enough to load an LSM program?",
+            "Are CAP_BPF and CAP_PERFMON together enough to load an LSM program",
             &[privilege::CAP_BPF, privilege::CAP_PERFMON],
         ),
         with(
             "with-cap-sys-admin",
-            "Is CAP_SYS_ADMIN alone enough to load an LSM program?",
+            "Is CAP_SYS_ADMIN alone enough to load an LSM program",
             &[privilege::CAP_SYS_ADMIN],
         ),
         with(
             "with-cap-mac-admin",
-            "Is CAP_MAC_ADMIN, with CAP_BPF, enough to load an LSM program?",
+            "Is CAP_MAC_ADMIN, with CAP_BPF, enough to load an LSM program",
             &[privilege::CAP_BPF, privilege::CAP_MAC_ADMIN],
         ),
         Probe::new(
@@ -194,7 +195,7 @@ fn shape_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "load/global-subprogram-arguments",
-            "Which arguments may a global function of an LSM program have?",
+            "Which arguments may a global function of an LSM program have, plain and with declaration tags?",
             &[source("7.3", "kernel/bpf/btf.c", "btf_prepare_func_args")],
             shape::global_arguments,
         ),

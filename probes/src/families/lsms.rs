@@ -78,7 +78,7 @@ pub fn probes() -> Vec<Probe> {
     all
 }
 
-fn everywhere(suffix: &str, words: &str, order: Option<&str>) -> Vec<Probe> {
+fn everywhere(suffix: &str, words: &str, order: Option<&'static str>) -> Vec<Probe> {
     vec![
         on(
             Probe::new(
@@ -111,7 +111,7 @@ fn everywhere(suffix: &str, words: &str, order: Option<&str>) -> Vec<Probe> {
                     source("7.3", "security/security.c", "security_getprocattr"),
                     source("6.1", "security/security.c", "security_vm_enough_memory_mm"),
                 ],
-                presence::user_space,
+                move |session| presence::user_space(session, order.is_none()),
             ),
             order,
         ),
@@ -119,11 +119,14 @@ fn everywhere(suffix: &str, words: &str, order: Option<&str>) -> Vec<Probe> {
 }
 
 fn beside_others(suffix: &str, words: &str, order: Option<&str>) -> Vec<Probe> {
+    // Both come before whatever `lsm=` names: capability always (6.1 security/security.c, ordered_lsm_parse), lockdown as built
+    // here (CONFIG_SECURITY_LOCKDOWN_LSM_EARLY). `lsms/order-first` has the order.
+    let early = if suffix == "first" { "bpf first but for lockdown and capability" } else { words };
     let lockdown = on(
         Probe::new(
             format!("lsms/lockdown-{suffix}"),
             format!(
-                "With {words}, is a program asked where lockdown denies, and whose errno does user space see?"
+                "With {early}, is a program asked where lockdown denies, and whose errno does user space see?"
             ),
             &[CALL, source("7.3", "security/lockdown/lockdown.c", "lockdown_is_locked_down")],
             neighbours::lockdown,
@@ -169,7 +172,7 @@ fn beside_others(suffix: &str, words: &str, order: Option<&str>) -> Vec<Probe> {
         on(
             Probe::new(
                 format!("lsms/capability-{suffix}"),
-                format!("With {words}, is a program on capable asked where the capability is missing?"),
+                format!("With {early}, is a program on capable asked where the capability is missing?"),
                 &[CALL, source("7.3", "security/commoncap.c", "cap_capable")],
                 neighbours::capability,
             ),

@@ -50,6 +50,26 @@ pub fn drop_capabilities(keep: &[u32]) -> Result<(), Errno> {
     Capabilities { head: [VERSION, 0], data: [low, low, 0, high, high, 0] }.set()
 }
 
+/// Does `body` while this thread has these effective capabilities and no others; it gets back afterwards what it had. The
+/// kernel asks for no others than the effective ones (7.3 security/commoncap.c, cap_capable).
+///
+/// # Errors
+/// The errno of reading or changing them.
+pub fn with_only<T>(keep: &[u32], body: impl FnOnce() -> T) -> Result<T, Errno> {
+    let held = Capabilities::get()?;
+    let mut fewer = Capabilities { head: held.head, data: held.data };
+    for (word, place) in [(0, 0), (1, 3)] {
+        let kept = keep.iter().filter(|&&capability| capability / 32 == word);
+        if let Some(effective) = fewer.data.get_mut(place) {
+            *effective &= kept.fold(0, |bits, &capability| bits | 1 << (capability % 32));
+        }
+    }
+    fewer.set()?;
+    let result = body();
+    held.set()?;
+    Ok(result)
+}
+
 /// Does `body` while this thread lacks an effective capability, which it gets back afterwards.
 ///
 /// # Errors

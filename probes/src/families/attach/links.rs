@@ -1,6 +1,7 @@
 //! What a link knows and can do, once it is there.
 
 use crate::bpf::{self, BPF_LSM_MAC, LinkSpec, LinkTarget};
+use crate::btf::BtfError;
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
@@ -98,15 +99,30 @@ fn see_info(attempt: &mut Attempt<'_>, program: &OwnedFd, link: &OwnedFd, given:
         _ => "SOMETHING ELSE",
     };
     let vmlinux = vmlinux_btf_id().unwrap_or(0);
-    attempt.see(
-        "target_obj_id",
-        or_zero(u64::from(target_obj_id), u64::from(vmlinux), "the id of the kernel's BTF"),
-    );
-    attempt.see("target_btf_id", or_zero(u64::from(target_btf_id), u64::from(hook), "the hook's"));
-    if given != 0 {
-        attempt.see("cookie", or_zero(cookie, given, "the cookie given"));
+    for (field, value, expected, name) in [
+        ("target_obj_id", u64::from(target_obj_id), u64::from(vmlinux), "the id of the kernel's BTF"),
+        ("target_btf_id", u64::from(target_btf_id), u64::from(hook), "the hook's"),
+        ("cookie", cookie, given, "the cookie given"),
+    ] {
+        if field == "cookie" && given == 0 {
+            continue;
+        }
+        let told = tells(attempt, "bpf_link_info", &format!("tracing.{field}"))?;
+        attempt.see(field, if told { or_zero(value, expected, name) } else { NOT_TOLD });
     }
     Ok(())
+}
+
+const NOT_TOLD: &str = "not told: the kernel's structure has no such field";
+
+/// Whether the kernel's own structure has the field. What its length says is not enough: a union is as long as its
+/// longest member.
+fn tells(attempt: &Attempt<'_>, structure: &str, field: &str) -> Result<bool, Ended> {
+    match attempt.btf()?.member(structure, field) {
+        Ok(_) => Ok(true),
+        Err(BtfError::NoMember { .. }) => Ok(false),
+        Err(error) => Err(Ended::could_not("find out which fields there are", error)),
+    }
 }
 
 /// The id of the kernel's own BTF object, 0 where it has none (5.10 gives none to `vmlinux`).
@@ -247,6 +263,7 @@ pub(super) fn prog_info(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt.holds("it is compiled", info.jited_len != 0);
         attempt.holds("gpl_compatible", info.gpl_compatible);
         let of_hook = match info.attach_btf_id {
+            _ if !tells(attempt, "bpf_prog_info", "attach_btf_id")? => NOT_TOLD,
             0 => "0",
             id if id == hook => "the hook's",
             _ => "SOMETHING ELSE",

@@ -8,6 +8,7 @@ use crate::rules::{Chain, SESSION, in_child, member, start_child, until};
 use crate::session::{Attempt, Ended, Session, Stop};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 const EPERM: i32 = deny(Errno::EPERM);
@@ -79,7 +80,31 @@ pub(super) fn link_closed(session: &mut Session<'_>) -> Result<(), Stop> {
 pub(super) fn dead_process(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("after-its-end", |attempt| {
         let (mut chain, program) = start(attempt)?;
-        in_child(|| std::mem::forget(bpf::raw_tracepoint_open(&program, None, 0)))?;
+        let (said, say) = std::io::pipe().map_err(|error| Ended::could_not("make a pipe", error))?;
+        let child = start_child(|| {
+            let link = bpf::raw_tracepoint_open(&program, None, 0);
+            let _ = (&say).write_all(&link.as_ref().err().map_or(0, |errno| errno.raw()).to_ne_bytes());
+            loop {
+                // SAFETY: pause takes nothing and touches no memory.
+                unsafe { libc::pause() };
+            }
+        })?;
+        drop(say);
+        let mut number = [0_u8; 4];
+        let heard = (&said).read_exact(&mut number);
+        let attached = match (heard, i32::from_ne_bytes(number)) {
+            (Ok(()), 0) => Ok(()),
+            (Ok(()), errno) => Err(Ended::Refused(Errno::from_raw(errno))),
+            (Err(error), _) => Err(Ended::could_not("hear from the child", error)),
+        };
+        attempt.at(Phase::Attach);
+        if attached.is_ok() {
+            ask(attempt, &mut chain, "while the process that attached it lives");
+            attempt.runs(chain.results.runs());
+        }
+        let ended = kill(child, Signal::SIGKILL).and_then(|()| waitpid(child, None));
+        ended.map_err(|errno| Ended::could_not("end the child", errno))?;
+        attached?;
         ask(attempt, &mut chain, "after the end of the process that attached it");
         Ok(())
     })

@@ -1,16 +1,22 @@
 //! The ways in: which call attaches a program that was loaded in which way.
 
+use crate::asm::Asm;
 use crate::bpf::{
     self, ATTACH_TYPES, BPF_CGROUP_INET_INGRESS, BPF_F_ALLOW_MULTI, BPF_F_REPLACE, BPF_LSM_CGROUP,
-    BPF_LSM_MAC, BPF_MODIFY_RETURN, BPF_TRACE_FENTRY, BPF_TRACE_FEXIT, BPF_TRACE_RAW_TP,
+    BPF_LSM_MAC, BPF_MODIFY_RETURN, BPF_TRACE_FENTRY, BPF_TRACE_FEXIT, BPF_TRACE_FSESSION, BPF_TRACE_ITER,
+    BPF_TRACE_RAW_TP, ProgSpec,
 };
+use crate::btf::Kind;
 use crate::errno::Errno;
 use crate::insn::Reg;
 use crate::lsm::LsmProgram;
 use crate::record::Phase;
-use crate::rules::{Chain, Place, ROOT_CGROUP, SESSION, note, outcome_word};
+use crate::rules::{
+    BARE, Chain, Place, ROOT_CGROUP, SESSION, UNPRIVILEGED_DISABLED, bare_is_held, insns, note, outcome_word,
+    without_trampoline,
+};
 use crate::session::{Attempt, Ended, Session, Stop};
-use crate::triggers::creds::drop_capabilities;
+use crate::triggers::creds::with_only;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -119,27 +125,70 @@ pub(super) fn create_cgroup(session: &mut Session<'_>) -> Result<(), Stop> {
 pub(super) fn create_other(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, attach_type) in [
         ("loaded-as-fentry", BPF_TRACE_FENTRY),
-        ("loaded-as-fmod_ret", BPF_MODIFY_RETURN),
-        ("loaded-as-raw_tp", BPF_TRACE_RAW_TP),
+        ("loaded-as-fsession", BPF_TRACE_FSESSION),
+        // PID 1's program has made the function a trampoline.
+        ("loaded-as-fmod_ret-with-a-trampoline", BPF_MODIFY_RETURN),
+        ("loaded-as-raw_tp-on-a-hook", BPF_TRACE_RAW_TP),
         ("loaded-as-0", 0),
     ] {
         session.case(name, |attempt| {
             let chain = Chain::new(attempt, SESSION)?;
             let program = program(attempt, &chain, attach_type)?;
-            attempt.at(Phase::Attach);
-            attempt.outcome("BPF_RAW_TRACEPOINT_OPEN", &bpf::raw_tracepoint_open(&program, None, 0));
-            attempt.outcome(
-                "BPF_LINK_CREATE with that type",
-                &bpf::link_create_raw(&program, 0, attach_type, 0, 0),
-            );
-            attempt.outcome(
-                "BPF_LINK_CREATE with BPF_LSM_MAC",
-                &bpf::link_create_raw(&program, 0, BPF_LSM_MAC, 0, 0),
-            );
+            see_ways(attempt, &program, attach_type);
             Ok(())
         })?;
     }
+    let held = bare_is_held(session);
+    session.case("loaded-as-fmod_ret-without-a-trampoline", |attempt| {
+        let program = without_trampoline(held, || attempt.load_lsm(&elsewhere(BARE, BPF_MODIFY_RETURN)))?;
+        see_ways(attempt, &program, BPF_MODIFY_RETURN);
+        Ok(())
+    })?;
+    session.case("loaded-as-raw_tp-on-a-tracepoint", |attempt| {
+        let id = attempt.btf()?.find(Kind::Typedef, "btf_trace_sys_enter");
+        other_target(attempt, id, "btf_trace_sys_enter", BPF_TRACE_RAW_TP)
+    })?;
+    session.case("loaded-as-iter-on-an-iterator", |attempt| {
+        let id = attempt.btf()?.function("bpf_iter_task");
+        other_target(attempt, id, "bpf_iter_task", BPF_TRACE_ITER)
+    })
+}
+
+/// A program that allows.
+fn elsewhere(hook: &str, attach_type: u32) -> LsmProgram {
+    let mut asm = Asm::new();
+    asm.mov_imm(Reg::R0, 0).exit();
+    let mut program = LsmProgram::raw(hook, asm);
+    program.attach_type = attach_type;
+    program
+}
+
+/// A program that allows, for a type or function that is no hook's.
+fn other_target(
+    attempt: &mut Attempt<'_>,
+    id: Option<u32>,
+    name: &str,
+    attach_type: u32,
+) -> Result<(), Ended> {
+    let spec = ProgSpec {
+        expected_attach_type: attach_type,
+        ..ProgSpec::lsm(
+            "elsewhere",
+            id.ok_or_else(|| Ended::Absent(name.to_owned()))?,
+            insns(&elsewhere("", attach_type).asm)?,
+        )
+    };
+    let program = attempt.load(&spec)?;
+    see_ways(attempt, &program, attach_type);
     Ok(())
+}
+
+/// What each way to attach answers.
+fn see_ways(attempt: &mut Attempt<'_>, program: &OwnedFd, attach_type: u32) {
+    attempt.at(Phase::Attach);
+    attempt.outcome("BPF_RAW_TRACEPOINT_OPEN", &bpf::raw_tracepoint_open(program, None, 0));
+    attempt.outcome("BPF_LINK_CREATE with that type", &bpf::link_create_raw(program, 0, attach_type, 0, 0));
+    attempt.outcome("BPF_LINK_CREATE with BPF_LSM_MAC", &bpf::link_create_raw(program, 0, BPF_LSM_MAC, 0, 0));
 }
 
 /// The flags field.
@@ -193,23 +242,25 @@ impl Drop for Detaching {
     }
 }
 
-/// After the load every capability is given up.
+/// The load is done with every capability, the attaching with none, while bpf(2) is open to everybody and while not.
 pub(super) fn without_capabilities(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("after-the-load", |attempt| {
-        let chain = Chain::new(attempt, SESSION)?;
-        let program = program(attempt, &chain, BPF_LSM_MAC)?;
-        drop_capabilities(&[]).map_err(|errno| Ended::could_not("give up capabilities", errno))?;
-        attempt.at(Phase::Attach);
-        attempt.outcome("BPF_RAW_TRACEPOINT_OPEN", &bpf::raw_tracepoint_open(&program, None, 0));
-        attempt.outcome("BPF_LINK_CREATE", &bpf::link_create_raw(&program, 0, BPF_LSM_MAC, 0, 0));
-        attempt.see(
-            "kernel.unprivileged_bpf_disabled",
-            std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled")
-                .map(|text| text.trim().to_owned())
-                .unwrap_or_default(),
-        );
-        Ok(())
-    })
+    for value in UNPRIVILEGED_DISABLED {
+        session.case(&format!("after-the-load-at-{}", value.0), |attempt| {
+            let chain = Chain::new(attempt, SESSION)?;
+            let program = program(attempt, &chain, BPF_LSM_MAC)?;
+            let _set = value.set()?;
+            attempt.at(Phase::Attach);
+            let answers = with_only(&[], || {
+                let raw = bpf::raw_tracepoint_open(&program, None, 0).map(drop);
+                (raw, bpf::link_create_raw(&program, 0, BPF_LSM_MAC, 0, 0).map(drop))
+            });
+            let (raw, link) = answers.map_err(|errno| Ended::could_not("do without capabilities", errno))?;
+            attempt.outcome("BPF_RAW_TRACEPOINT_OPEN", &raw);
+            attempt.outcome("BPF_LINK_CREATE", &link);
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// `target_fd` and `target_btf_id`.
@@ -244,7 +295,13 @@ pub(super) fn claim_btf_id(session: &mut Session<'_>) -> Result<(), Stop> {
         let without = outcome_word(&bpf::link_create_raw(&program, 0, BPF_LSM_MAC, 0, 0));
         attempt.see("with the hook's id", with.as_str());
         attempt.see("with 0", without.as_str());
-        attempt.see("the documentation's sentence is", if with == "ok" { "true" } else { "false" });
+        let sentence = match (with.as_str(), without.as_str()) {
+            ("ok", "ok") => "false: either will do",
+            ("ok", _) => "true",
+            (_, "ok") => "false",
+            _ => "not to be asked: BPF_LINK_CREATE takes no such program in either way",
+        };
+        attempt.see("the documentation's sentence is", sentence);
         Ok(())
     })
 }
@@ -333,6 +390,7 @@ pub(super) fn every_type(session: &mut Session<'_>) -> Result<(), Stop> {
         ("loaded-as-cgroup", BPF_LSM_CGROUP),
         ("loaded-as-fentry", BPF_TRACE_FENTRY),
         ("loaded-as-fexit", BPF_TRACE_FEXIT),
+        ("loaded-as-fsession", BPF_TRACE_FSESSION),
     ] {
         session.case(name, |attempt| {
             let chain = Chain::new(attempt, SESSION)?;

@@ -2,10 +2,11 @@
 
 use super::bench::{NOTHING, add, inside, program, rounds};
 use crate::bpf::{
-    self, BPF_F_AFTER, BPF_F_ALLOW_MULTI, BPF_F_ALLOW_OVERRIDE, BPF_F_BEFORE, BPF_F_PREORDER, BPF_F_REPLACE,
-    BPF_LSM_CGROUP,
+    self, BPF_F_AFTER, BPF_F_ALLOW_MULTI, BPF_F_ALLOW_OVERRIDE, BPF_F_BEFORE, BPF_F_ID, BPF_F_LINK,
+    BPF_F_PREORDER, BPF_F_REPLACE, BPF_LSM_CGROUP,
 };
 use crate::errno::Errno;
+use crate::lsm::Attached;
 use crate::record::Phase;
 use crate::rules::{Cgroup, Chain, NTH, SESSION, outcome_word};
 use crate::session::{Attempt, Ended, Session, Stop};
@@ -18,6 +19,23 @@ const FLAGS: &[(&str, u32)] = &[
     ("allow-multi", BPF_F_ALLOW_MULTI),
     ("allow-override-and-multi", BPF_F_ALLOW_OVERRIDE | BPF_F_ALLOW_MULTI),
     ("replace-alone", BPF_F_REPLACE),
+    ("allow-multi-and-preorder", BPF_F_ALLOW_MULTI | BPF_F_PREORDER),
+    ("allow-multi-and-before", BPF_F_ALLOW_MULTI | BPF_F_BEFORE),
+    ("allow-multi-and-after", BPF_F_ALLOW_MULTI | BPF_F_AFTER),
+    ("unknown", 1 << 30),
+];
+
+/// The same for a link, whose program the kernel takes for one of several by itself (7.3 kernel/bpf/cgroup.c,
+/// BPF_F_LINK_ATTACH_MASK).
+const LINK_FLAGS: &[(&str, u32)] = &[
+    ("none", 0),
+    ("allow-override", BPF_F_ALLOW_OVERRIDE),
+    ("allow-multi", BPF_F_ALLOW_MULTI),
+    ("replace", BPF_F_REPLACE),
+    ("preorder", BPF_F_PREORDER),
+    ("before", BPF_F_BEFORE),
+    ("after", BPF_F_AFTER),
+    ("before-and-preorder", BPF_F_BEFORE | BPF_F_PREORDER),
     ("allow-multi-and-preorder", BPF_F_ALLOW_MULTI | BPF_F_PREORDER),
     ("allow-multi-and-before", BPF_F_ALLOW_MULTI | BPF_F_BEFORE),
     ("allow-multi-and-after", BPF_F_ALLOW_MULTI | BPF_F_AFTER),
@@ -69,13 +87,77 @@ pub(super) fn link_create(session: &mut Session<'_>) -> Result<(), Stop> {
         let (cgroup, chain) = inside(attempt, SESSION)?;
         let program = load(attempt, &chain, 0)?;
         attempt.at(Phase::Attach);
-        for &(name, flags) in FLAGS {
-            let target = cgroup.as_fd().as_raw_fd();
-            let link = bpf::link_create_raw(&program, target, BPF_LSM_CGROUP, flags, 0);
-            attempt.see(name, outcome_word(&link));
+        for &(name, flags) in LINK_FLAGS {
+            attempt.see(name, outcome_word(&tie(&program, &cgroup, flags, 0)));
         }
         Ok(())
+    })?;
+    session.case("beside-another", link_beside)?;
+    for (name, flag) in [("before-the-first", BPF_F_BEFORE), ("after-the-first", BPF_F_AFTER)] {
+        session.case(name, |attempt| order_of_links(attempt, flag | BPF_F_LINK))?;
+    }
+    session.case("before-all", |attempt| order_of_links(attempt, BPF_F_BEFORE))?;
+    session.case("after-all", |attempt| order_of_links(attempt, BPF_F_AFTER))?;
+    session.case("ancestor-with-preorder", |attempt| {
+        let (cgroup, mut chain) = inside(attempt, SESSION)?;
+        let child = Cgroup::new("inside/child")?;
+        for (number, place, flags) in [(0, &cgroup, BPF_F_PREORDER), (1, &child, 0)] {
+            let program = load(attempt, &chain, number)?;
+            let link = attempt.calls(Phase::Attach, tie(&program, place, flags, 0))?;
+            chain.attached.push(Some(Attached { program, link }));
+        }
+        child.enter()?;
+        rounds(attempt, &mut chain, &["the ancestor's", "the child's"], &[vec![1, 1]]);
+        Ok(())
     })
+}
+
+/// BPF_LINK_CREATE; `other` is the link or program that the flags refer to, by descriptor or id, whose field is that of
+/// a BTF id with other programs.
+fn tie(program: &OwnedFd, cgroup: &Cgroup, flags: u32, other: u32) -> Result<OwnedFd, Errno> {
+    bpf::link_create_raw(program, cgroup.as_fd().as_raw_fd(), BPF_LSM_CGROUP, flags, other)
+}
+
+fn field(fd: &OwnedFd) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+/// What a link may name as the one that it goes before or after.
+fn link_beside(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
+    let (cgroup, chain) = inside(attempt, SESSION)?;
+    let (first, second) = (load(attempt, &chain, 0)?, load(attempt, &chain, 1)?);
+    let link = attempt.calls(Phase::Attach, tie(&first, &cgroup, 0, 0))?;
+    let id = attempt.calls(Phase::Read, bpf::link_info(&link))?.id;
+    attempt.at(Phase::Attach);
+    for (name, flags, other) in [
+        ("before-a-link", BPF_F_BEFORE | BPF_F_LINK, field(&link)),
+        ("before-a-link-by-id", BPF_F_BEFORE | BPF_F_LINK | BPF_F_ID, id),
+        ("before-a-link-with-preorder", BPF_F_BEFORE | BPF_F_LINK | BPF_F_PREORDER, field(&link)),
+        ("before-a-program", BPF_F_BEFORE, field(&first)),
+        ("before-and-after-a-link", BPF_F_BEFORE | BPF_F_AFTER | BPF_F_LINK, field(&link)),
+        ("beside-a-link-neither-before-nor-after", BPF_F_LINK, field(&link)),
+        ("before-and-after", BPF_F_BEFORE | BPF_F_AFTER, 0),
+    ] {
+        attempt.see(name, outcome_word(&tie(&second, &cgroup, flags, other)));
+    }
+    Ok(())
+}
+
+/// Two links, and a third with these flags, which refer to the first where they refer to one.
+fn order_of_links(attempt: &mut Attempt<'_>, flags: u32) -> Result<(), Ended> {
+    let (cgroup, mut chain) = inside(attempt, SESSION)?;
+    for number in 0..3 {
+        let program = load(attempt, &chain, number)?;
+        let first = chain.attached.first().and_then(Option::as_ref).map(|first| field(&first.link));
+        let (flags, other) = match first {
+            Some(first) if number == 2 => (flags, if flags & BPF_F_LINK == 0 { 0 } else { first }),
+            _ => (0, 0),
+        };
+        let link = attempt.calls(Phase::Attach, tie(&program, &cgroup, flags, other))?;
+        chain.attached.push(Some(Attached { program, link }));
+    }
+    rounds(attempt, &mut chain, &NTH, &[vec![1, 1, 1]]);
+    Ok(())
 }
 
 /// The pairs of flags that mean anything to each other.

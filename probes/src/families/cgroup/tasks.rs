@@ -42,6 +42,7 @@ pub(super) fn outside(session: &mut Session<'_>) -> Result<(), Stop> {
         two.one.enter()?;
         let round = two.chain.round(attempt, &[1, 0]);
         attempt.see("in one, the other denies", round.words(&NAMES, false));
+        attempt.ran(two.chain.has_run());
         Ok(())
     })
 }
@@ -105,6 +106,8 @@ pub(super) fn socket_handed_over(session: &mut Session<'_>) -> Result<(), Stop> 
         two.one.enter()?;
         let round = two.chain.round_of(attempt, &mut binding(&cell), &[0, 0]);
         attempt.see("both deny", round.words(&NAMES, false));
+        attempt.ran(two.chain.has_run());
+        attempt.denied(round.outcome == Err(Errno::EPERM));
         Ok(())
     })
 }

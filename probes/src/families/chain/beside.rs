@@ -3,7 +3,10 @@
 use crate::bpf::{BPF_MODIFY_RETURN, BPF_TRACE_FENTRY, BPF_TRACE_FEXIT};
 use crate::errno::Errno;
 use crate::lsm::deny;
-use crate::rules::{Chain, Place, SESSION, Site, VOID, judge, note, tracing, verdict_word};
+use crate::rules::{
+    BARE, Chain, Place, SESSION, Site, VOID, bare_is_held, judge, note, tracing, verdict_word,
+    without_trampoline,
+};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::OwnedFd;
 
@@ -81,9 +84,27 @@ pub(super) fn fexit_on_hook(session: &mut Session<'_>) -> Result<(), Stop> {
     rounds(session, SESSION, "bpf_lsm_task_getsid", BPF_TRACE_FEXIT, &[[0, 0], [EPERM, 0]])
 }
 
+/// Where an LSM program has made the function a trampoline, and where nobody has: 5.7 asks only in the second case
+/// whether the function may be modified (5.7 kernel/bpf/verifier.c, check_attach_btf_id).
 pub(super) fn fmod_ret_on_hook(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("bpf_lsm_task_getsid", |attempt| {
-        pair(attempt, SESSION, "bpf_lsm_task_getsid", BPF_MODIFY_RETURN, true).map(drop)
+    session.case("with-a-trampoline", |attempt| {
+        let function = "bpf_lsm_task_getsid";
+        let (mut chain, _link) = pair(attempt, SESSION, function, BPF_MODIFY_RETURN, true)?;
+        for [lsm, other] in [[0, 0], [EPERM, 0], [0, EACCES], [EPERM, EACCES]] {
+            let round = chain.round(attempt, &[lsm, other]);
+            let key = format!("LSM {}, fmod_ret {}", verdict_word(lsm), verdict_word(other));
+            attempt.see(&key, round.words(&NAMES, true));
+        }
+        attempt.ran(chain.has_run());
+        Ok(())
+    })?;
+    let held = bare_is_held(session);
+    session.case("without-a-trampoline", |attempt| {
+        let results = attempt.results()?;
+        without_trampoline(held, || {
+            tracing(attempt, &format!("bpf_lsm_{BARE}"), BPF_MODIFY_RETURN, &results, |_| {})
+        })
+        .map(drop)
     })
 }
 

@@ -84,23 +84,11 @@ fn first_of_eight(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Fills the hook but for one place, and sees who takes that one; then with one place more for programs of a cgroup.
+/// Fills a hook but for one place, and sees who takes that one; then with one place more for programs of a cgroup.
 pub(super) fn takers(session: &mut Session<'_>) -> Result<(), Stop> {
     let mut links = Vec::new();
     session.case("one-place-left", |attempt| {
-        let results = attempt.results()?;
-        links = fill(attempt, TAKEN, MANY)?.0;
-        drop(links.pop());
-        let spare = attempt.load_lsm(&trivial(TAKEN))?;
-        let function = format!("bpf_lsm_{TAKEN}");
-        for (name, attach_type) in [("fentry", BPF_TRACE_FENTRY), ("fexit", BPF_TRACE_FEXIT)] {
-            let program = tracing(attempt, &function, attach_type, &results, |_| {})?;
-            attempt.at(Phase::Attach);
-            let taken = attach_raw(&program);
-            attempt.outcome(name, &taken);
-            attempt.outcome(&format!("an LSM program beside the {name}"), &attach_raw(&spare));
-        }
-        attempt.outcome("an LSM program in the place given back", &attach_raw(&spare));
+        links = one_place_left(attempt)?;
         Ok(())
     })?;
     session.case("two-left-programs-of-a-cgroup", |attempt| {
@@ -115,6 +103,32 @@ pub(super) fn takers(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt.outcome("one more", &attach_raw(&again));
         Ok(())
     })
+}
+
+/// Asks who takes the last place; gives the links of those that have the others.
+fn one_place_left(attempt: &mut Attempt<'_>) -> Result<Vec<OwnedFd>, Ended> {
+    let results = attempt.results()?;
+    let mut links = fill(attempt, TAKEN, MANY)?.0;
+    drop(links.pop());
+    let function = format!("bpf_lsm_{TAKEN}");
+    for (name, attach_type) in [("fentry", BPF_TRACE_FENTRY), ("fexit", BPF_TRACE_FEXIT)] {
+        let program = tracing(attempt, &function, attach_type, &results, |_| {})?;
+        attempt.at(Phase::Attach);
+        let taken = attach_raw(&program);
+        attempt.outcome(name, &taken);
+        see_another(attempt, &format!("an LSM program beside the {name}"))?;
+    }
+    see_another(attempt, "an LSM program in the place given back")?;
+    Ok(links)
+}
+
+/// Whether one more LSM program is taken. A new one each time: until 5.12 one that was attached once is never taken
+/// again (`chain/same-program-twice`), full or not.
+fn see_another(attempt: &mut Attempt<'_>, key: &str) -> Result<(), Ended> {
+    let spare = attempt.load_lsm(&trivial(TAKEN))?;
+    attempt.at(Phase::Attach);
+    attempt.outcome(key, &attach_raw(&spare));
+    Ok(())
 }
 
 /// A program of the root cgroup.

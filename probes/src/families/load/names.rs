@@ -2,7 +2,8 @@
 
 use crate::asm::Asm;
 use crate::bpf::{
-    self, ATTACH_TYPES, BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, License, MapSpec, ProgSpec, btf_load,
+    self, ATTACH_TYPES, BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_MODIFY_RETURN, BPF_PROG_TYPE_LSM, License, MapSpec,
+    ProgSpec, btf_load,
 };
 use crate::btf::{Btf, Kind};
 use crate::btf_build::{BtfBuilder, SIGNED};
@@ -10,7 +11,7 @@ use crate::errno::Errno;
 use crate::insn::Reg;
 use crate::lsm::{Attached, LsmProgram, deny};
 use crate::record::Phase;
-use crate::rules::{Chain, Site, insns, member, outcome_word};
+use crate::rules::{BARE, Chain, Site, bare_is_held, insns, member, outcome_word, without_trampoline};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::{modules, tasks};
 use std::ffi::CString;
@@ -127,6 +128,7 @@ pub(super) fn disabled_hooks(session: &mut Session<'_>) -> Result<(), Stop> {
         "inode_getsecurity",
         "inode_listsecurity",
         "inode_copy_up_xattr",
+        "xfrm_decode_session",
         "getselfattr",
         "getprocattr",
         "setprocattr",
@@ -209,33 +211,62 @@ pub(super) fn attach_btf_obj_fd(session: &mut Session<'_>) -> Result<(), Stop> {
     })
 }
 
-/// On hooks that no other probe before has loaded a program for: 5.7 takes fmod_ret for any function that has a trampoline
-/// already, and a program's goes some time after it (5.7 kernel/bpf/verifier.c, check_attach_btf_id).
+/// 5.7 takes fmod_ret for any function that has a trampoline already, and a program's goes some time after it (5.7
+/// kernel/bpf/verifier.c, check_attach_btf_id): that type is asked about on hooks of its own, with and without one.
 pub(super) fn expected_attach_type(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("every-type", |attempt| {
-        let id = attempt.hook("file_receive")?;
+    let held = bare_is_held(session);
+    session.case("every-type-on-a-hook", |attempt| {
+        let (id, bare) = (attempt.hook("file_receive")?, attempt.hook(BARE)?);
         attempt.at(Phase::Load);
         let mut accepted = Vec::new();
         for &(number, name) in ATTACH_TYPES {
-            if bpf::prog_load(&allowing(id, number)?, 0).is_ok() {
+            let taken = if number == BPF_MODIFY_RETURN {
+                let spec = allowing(bare, number)?;
+                let refused = without_trampoline(held, || taken(&spec)).map(drop);
+                match refused {
+                    Err(Ended::Refused(_)) => false,
+                    other => other.map(|()| true)?,
+                }
+            } else {
+                taken(&allowing(id, number)?).is_ok()
+            };
+            if taken {
                 accepted.push(name);
             }
         }
         attempt.see("accepted", accepted);
         Ok(())
     })?;
-    for (name, number) in [
-        ("missing", 0),
-        ("fmod_ret", bpf::BPF_MODIFY_RETURN),
-        ("iter", bpf::BPF_TRACE_ITER),
-        ("unknown", 0xffff),
-    ] {
+    session.case("fmod_ret-without-a-trampoline", |attempt| {
+        let spec = allowing(attempt.hook(BARE)?, BPF_MODIFY_RETURN)?;
+        without_trampoline(held, || attempt.load(&spec)).map(drop)
+    })?;
+    session.case("fmod_ret-with-a-trampoline", |attempt| {
+        let id = attempt.hook("file_receive")?;
+        let _keeps_it = attempt.load(&allowing(id, BPF_LSM_MAC)?)?;
+        attempt.load(&allowing(id, BPF_MODIFY_RETURN)?).map(drop)
+    })?;
+    for (name, number) in [("missing", 0), ("iter-on-a-hook", bpf::BPF_TRACE_ITER), ("unknown", 0xffff)] {
         session.case(name, |attempt| {
-            let id = attempt.hook("file_fcntl")?;
+            let id = attempt.hook("file_receive")?;
             attempt.load(&allowing(id, number)?).map(drop)
         })?;
     }
-    Ok(())
+    session.case("raw_tp-on-a-tracepoint", |attempt| {
+        let name = "btf_trace_sys_enter";
+        let id = attempt.btf()?.find(Kind::Typedef, name).ok_or_else(|| Ended::Absent(name.into()))?;
+        attempt.load(&allowing(id, bpf::BPF_TRACE_RAW_TP)?).map(drop)
+    })?;
+    session.case("iter-on-an-iterator", |attempt| {
+        let name = "bpf_iter_task";
+        let id = attempt.btf()?.function(name).ok_or_else(|| Ended::Absent(name.into()))?;
+        attempt.load(&allowing(id, bpf::BPF_TRACE_ITER)?).map(drop)
+    })
+}
+
+/// Whether it loads.
+fn taken(spec: &ProgSpec) -> Result<OwnedFd, Ended> {
+    bpf::prog_load(spec, 0).map_err(|refused| Ended::Refused(refused.errno))
 }
 
 pub(super) fn flags(session: &mut Session<'_>) -> Result<(), Stop> {

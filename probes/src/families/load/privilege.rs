@@ -1,12 +1,14 @@
 //! Who may load.
 
 use super::names::allowing;
-use crate::bpf::BPF_LSM_MAC;
+use crate::asm::Asm;
+use crate::bpf::{BPF_LSM_MAC, ProgSpec};
 use crate::errno::Errno;
+use crate::insn::{Reg, Size};
 use crate::lsm::deny;
-use crate::rules::{Chain, SESSION, member};
+use crate::rules::{Chain, SESSION, UNPRIVILEGED_DISABLED, insns, member};
 use crate::session::{Attempt, Ended, Session, Stop};
-use crate::triggers::creds::drop_capabilities;
+use crate::triggers::creds::with_only;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use std::fs;
@@ -20,32 +22,38 @@ pub(super) const CAP_PERFMON: u32 = 38;
 /// As above.
 pub(super) const CAP_BPF: u32 = 39;
 
-/// Loads with these capabilities and no others: a program that allows, and one that reads a member of its argument.
+/// Loads with these capabilities and no others: a program that allows, and one that reads a member of its argument; while
+/// bpf(2) is open to everybody and while not.
 pub(super) fn with(session: &mut Session<'_>, keep: &[u32]) -> Result<(), Stop> {
-    let dropped = drop_capabilities(keep);
-    session.case("allowing", |attempt| {
-        dropped.map_err(|errno| Ended::could_not("give up capabilities", errno))?;
-        see_sysctl(attempt);
-        load(attempt)
-    })?;
-    session.case("reading-a-member", |attempt| {
-        let id = attempt.hook("file_open")?;
-        let member = attempt.btf()?.member("file", "f_flags");
-        let offset = member.map_err(|error| Ended::could_not("find file.f_flags", error))?.byte_offset;
-        let mut asm = crate::asm::Asm::new();
-        use crate::insn::{Reg, Size};
-        asm.ldx(Size::DW, Reg::R1, Reg::R1, 0)
-            .ldx(Size::W, Reg::R1, Reg::R1, i64::from(offset))
-            .mov_imm(Reg::R0, 0)
-            .exit();
-        let spec = crate::bpf::ProgSpec { insns: crate::rules::insns(&asm)?, ..allowing(id, BPF_LSM_MAC)? };
-        attempt.load(&spec).map(drop)
-    })
+    for value in UNPRIVILEGED_DISABLED {
+        session.case(&format!("allowing-at-{}", value.0), |attempt| {
+            let _set = value.set()?;
+            with_only(keep, || load(attempt)).map_err(without)?
+        })?;
+        session.case(&format!("reading-a-member-at-{}", value.0), |attempt| {
+            let _set = value.set()?;
+            let spec = reading(attempt)?;
+            with_only(keep, || attempt.load(&spec).map(drop)).map_err(without)?
+        })?;
+    }
+    Ok(())
 }
 
-fn see_sysctl(attempt: &mut Attempt<'_>) {
-    let value = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").unwrap_or_default();
-    attempt.see("kernel.unprivileged_bpf_disabled", value.trim());
+fn without(errno: Errno) -> Ended {
+    Ended::could_not("do without the other capabilities", errno)
+}
+
+/// A program that reads `file->f_flags`.
+fn reading(attempt: &Attempt<'_>) -> Result<ProgSpec, Ended> {
+    let id = attempt.hook("file_open")?;
+    let member = attempt.btf()?.member("file", "f_flags");
+    let offset = member.map_err(|error| Ended::could_not("find file.f_flags", error))?.byte_offset;
+    let mut asm = Asm::new();
+    asm.ldx(Size::DW, Reg::R1, Reg::R1, 0)
+        .ldx(Size::W, Reg::R1, Reg::R1, i64::from(offset))
+        .mov_imm(Reg::R0, 0)
+        .exit();
+    Ok(ProgSpec { insns: insns(&asm)?, ..allowing(id, BPF_LSM_MAC)? })
 }
 
 fn load(attempt: &mut Attempt<'_>) -> Result<(), Ended> {

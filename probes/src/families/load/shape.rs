@@ -138,13 +138,26 @@ enum Kind {
     Void,
     PointerToInt,
     PointerToVoid,
+    PointerToWord,
+    PointerToFile,
 }
 
 /// Loads a program whose function `sub` is made by `callee`, with BTF.
 fn with_function(
     attempt: &mut Attempt<'_>,
     linkage: Linkage,
-    (result, argument): (Kind, Kind),
+    kinds: (Kind, Kind),
+    caller: impl FnOnce(&mut Asm),
+    callee: impl FnOnce(&mut Asm),
+) -> Result<(), Ended> {
+    with_tagged_argument(attempt, linkage, (kinds, None), caller, callee)
+}
+
+/// The same, with a declaration tag on the argument.
+fn with_tagged_argument(
+    attempt: &mut Attempt<'_>,
+    linkage: Linkage,
+    ((result, argument), tag): ((Kind, Kind), Option<&str>),
     caller: impl FnOnce(&mut Asm),
     callee: impl FnOnce(&mut Asm),
 ) -> Result<(), Ended> {
@@ -153,17 +166,27 @@ fn with_function(
     let word = types.int("unsigned long long", 8, UNSIGNED);
     let context = types.ptr(word);
     let (to_int, to_void) = (types.ptr(int), types.ptr(0));
+    let file = types.structure("file", 0, &[]);
+    let to_file = types.ptr(file);
     let id = |kind| match kind {
         Kind::Int => int,
         Kind::Void => 0,
         Kind::PointerToInt => to_int,
         Kind::PointerToVoid => to_void,
+        Kind::PointerToWord => context,
+        Kind::PointerToFile => to_file,
     };
     let proto = types.func_proto(int, &[("ctx", context)]);
     let main = types.func("main", proto, Linkage::Global);
     let proto = types.func_proto(id(result), &[("x", id(argument))]);
     let sub = types.func("sub", proto, linkage);
-    let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the program's BTF", error))?;
+    let could_not = |error| Ended::could_not("load the program's BTF", error);
+    let mut btf = btf_load(&types.finish()).map_err(could_not)?;
+    if let Some(tag) = tag {
+        types.decl_tag(tag, sub, 0);
+        // The same but for the tag was taken.
+        btf = btf_load(&types.finish()).map_err(|_| Ended::Absent("declaration tags in BTF".into()))?;
+    }
     let mut asm = Asm::new();
     caller(&mut asm);
     asm.label("sub");
@@ -269,6 +292,27 @@ pub(super) fn global_arguments(session: &mut Session<'_>) -> Result<(), Stop> {
     })?;
     session.case("the-context-as-pointer-to-void", |attempt| {
         with_function(attempt, Linkage::Global, (Kind::Int, Kind::PointerToVoid), context, returns(0))
+    })?;
+    for (name, tag) in [("the-context", None), ("the-context-tagged-ctx", Some("arg:ctx"))] {
+        session.case(name, |attempt| {
+            let kinds = (Kind::Int, Kind::PointerToWord);
+            with_tagged_argument(attempt, Linkage::Global, (kinds, tag), context, returns(0))
+        })?;
+    }
+    for (name, tag) in [("an-int-read-unchecked", None), ("an-int-tagged-nonnull", Some("arg:nonnull"))] {
+        session.case(name, |attempt| {
+            let kinds = (Kind::Int, Kind::PointerToInt);
+            with_tagged_argument(attempt, Linkage::Global, (kinds, tag), of_stack, |asm| {
+                asm.ldx(Size::W, Reg::R0, Reg::R1, 0).exit();
+            })
+        })?;
+    }
+    session.case("a-file-tagged-trusted", |attempt| {
+        let kinds = (Kind::Int, Kind::PointerToFile);
+        let caller = |asm: &mut Asm| {
+            asm.ldx(Size::DW, Reg::R1, Reg::R1, 0).call_sub("sub").mov_imm(Reg::R0, 0).exit();
+        };
+        with_tagged_argument(attempt, Linkage::Global, (kinds, Some("arg:trusted")), caller, returns(0))
     })
 }
 

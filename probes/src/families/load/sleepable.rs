@@ -1,11 +1,12 @@
 //! What BPF_F_SLEEPABLE allows and forbids. Map kinds have a family of their own.
 
 use crate::asm::Asm;
-use crate::bpf::{BPF_MAP_TYPE_PROG_ARRAY, MapSpec, btf_load};
+use crate::bpf::{BPF_MAP_TYPE_PROG_ARRAY, MapSpec, ProgSpec, btf_load};
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram};
+use crate::rules::insns;
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -14,12 +15,16 @@ const HOOK: &str = "bprm_committed_creds";
 
 /// Loads a program of `body` on a hook that may sleep, plain or sleepable.
 fn load(attempt: &mut Attempt<'_>, sleepable: bool, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
+    let program = LsmProgram::raw(HOOK, framed(body));
+    attempt.load_lsm(&if sleepable { program.sleepable() } else { program }).map(drop)
+}
+
+fn framed(body: impl FnOnce(&mut Asm)) -> Asm {
     let mut asm = Asm::new();
     asm.mov_reg(CTX, Reg::R1);
     body(&mut asm);
     asm.label("pass").mov_imm(Reg::R0, 0).exit();
-    let program = LsmProgram::raw(HOOK, asm);
-    attempt.load_lsm(&if sleepable { program.sleepable() } else { program }).map(drop)
+    asm
 }
 
 const BOTH: [(&str, bool); 2] = [("plain", false), ("sleepable", true)];
@@ -170,7 +175,7 @@ pub(super) fn rcu(session: &mut Session<'_>) -> Result<(), Stop> {
         session.case(name, |attempt| {
             let lock = attempt.kfunc("bpf_rcu_read_lock")?;
             let unlock = attempt.kfunc("bpf_rcu_read_unlock")?;
-            load(attempt, sleepable, |asm| {
+            let asm = framed(|asm| {
                 for step in steps {
                     match step {
                         Step::Lock => {
@@ -182,8 +187,21 @@ pub(super) fn rcu(session: &mut Session<'_>) -> Result<(), Stop> {
                         Step::Sleep => copy_from_user(asm),
                     }
                 }
-            })
+            });
+            let spec = ProgSpec::lsm(HOOK, attempt.hook(HOOK)?, insns(&asm)?);
+            load_if_tagged(attempt, &if sleepable { spec.sleepable() } else { spec })
         })?;
     }
     Ok(())
+}
+
+/// Loads a program with an RCU section. 6.2 and 6.3 take none where the kernel's BTF has no type tag `rcu`, which is the
+/// compiler's doing: only clang makes type tags (6.2 kernel/bpf/verifier.c, check_kfunc_call).
+fn load_if_tagged(attempt: &mut Attempt<'_>, spec: &ProgSpec) -> Result<(), Ended> {
+    let answer = attempt.ask(spec, 1);
+    if answer.as_ref().is_err_and(|refused| refused.log.contains("no vmlinux btf rcu tag support")) {
+        let why = "the kernel takes sections only if it was built with clang, for the type tags in its BTF";
+        return Err(Ended::CouldNotTell(why.into()));
+    }
+    attempt.answered(answer).map(drop)
 }

@@ -6,8 +6,8 @@ use crate::insn::Reg;
 use crate::lsm::{LsmProgram, deny};
 use crate::record::Phase;
 use crate::rules::{Cgroup, Chain, SESSION, cgroup_frame, in_child, member, outcome_word};
-use crate::session::{Ended, Session, Stop};
-use crate::triggers::creds::drop_capabilities;
+use crate::session::{Attempt, Ended, Session, Stop};
+use crate::triggers::creds::{drop_capabilities, with_only};
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
@@ -91,8 +91,8 @@ pub(super) fn fire(session: &mut Session<'_>) -> Result<(), Stop> {
     })
 }
 
-/// What is asked of the kernel without any program attached by this probe.
-pub(super) fn user_space(session: &mut Session<'_>) -> Result<(), Stop> {
+/// What is asked of the kernel without any program attached by this probe; `labels` by whom has no capabilities, too.
+pub(super) fn user_space(session: &mut Session<'_>, labels: bool) -> Result<(), Stop> {
     session.case("attributes-of-proc", |attempt| {
         for name in ["current", "exec", "fscreate", "keycreate", "prev", "sockcreate"] {
             let path = format!("/proc/self/attr/{name}");
@@ -138,6 +138,9 @@ pub(super) fn user_space(session: &mut Session<'_>) -> Result<(), Stop> {
         }
         Ok(())
     })?;
+    if labels {
+        session.case("extended-attributes-without-capabilities", without_capabilities)?;
+    }
     session.case("sockets-and-prctl", |attempt| {
         attempt.see("SO_PEERSEC of a pair", peer_security());
         // SAFETY: prctl takes numbers, and no kernel has this option.
@@ -148,6 +151,26 @@ pub(super) fn user_space(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt.see("KEYCTL_GET_SECURITY", outcome_word(&key));
         Ok(())
     })
+}
+
+/// Labels a file of another user without capabilities. The file system leaves attributes of `security.` to the LSMs (7.3
+/// fs/xattr.c, xattr_permission), and until 6.10 one that has a say in them, if only 0, stands for capability's check
+/// (5.7 security/security.c, security_inode_setxattr).
+fn without_capabilities(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
+    let could_not = |error| Ended::could_not("make another's file", error);
+    fs::write("/tmp/labelled", b"x").map_err(could_not)?;
+    std::os::unix::fs::chown("/tmp/labelled", Some(1000), Some(1000)).map_err(could_not)?;
+    let name = c"security.none";
+    let mut ask = |key: &str, act: fn(&std::ffi::CStr) -> Result<libc::ssize_t, Errno>| {
+        let answer = with_only(&[], || act(name));
+        let answer = answer.map_err(|errno| Ended::could_not("do without capabilities", errno))?;
+        attempt.see(key, xattr_word(answer));
+        Ok::<_, Ended>(())
+    };
+    ask("setting security.none", set_xattr)?;
+    set_xattr(name).map_err(|errno| Ended::could_not("label another's file", errno))?;
+    ask("setting what is there", set_xattr)?;
+    ask("removing it", remove_xattr)
 }
 
 fn file_word(result: std::io::Result<Vec<u8>>) -> String {
@@ -245,6 +268,11 @@ fn set_xattr(name: &std::ffi::CStr) -> Result<libc::ssize_t, Errno> {
     let result =
         unsafe { libc::setxattr(c"/tmp/labelled".as_ptr(), name.as_ptr(), c"x".as_ptr().cast(), 1, 0) };
     Errno::result(result).map(|_| 0)
+}
+
+fn remove_xattr(name: &std::ffi::CStr) -> Result<libc::ssize_t, Errno> {
+    // SAFETY: both names are C strings.
+    Errno::result(unsafe { libc::removexattr(c"/tmp/labelled".as_ptr(), name.as_ptr()) }).map(|_| 0)
 }
 
 fn xattr_word(result: Result<libc::ssize_t, Errno>) -> String {
