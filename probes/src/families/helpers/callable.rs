@@ -278,7 +278,7 @@ fn meaning(error: &LoadError, number: u32) -> Result<Answer, Ended> {
 }
 
 /// Whether a line of the log says that there are no sleepable programs of this attach type or on this hook (6.12 and 7.3
-/// kernel/bpf/verifier.c, `bpf_check_attach_btf_id`, `can_be_sleepable`).
+/// kernel/bpf/verifier.c, `check_attach_btf_id`, `can_be_sleepable`).
 fn of_a_kind_that_never_sleeps(line: &str) -> bool {
     [" is not sleepable", " programs can be sleepable", "Program of this type cannot be sleepable"]
         .into_iter()
