@@ -2,6 +2,7 @@
 //! channel that a machine would have. Everything between a kernel's job and its run is the real thing.
 
 use crate::model::{ImageFacts, KernelRun};
+use crate::provision::sha256_file;
 use crate::run::setup::{Deadlines, Job, Observer, Setup};
 use crate::vmm::accel::Accel;
 use crate::vmm::launch::{CHANNEL, Launcher, LauncherKind};
@@ -229,7 +230,7 @@ fn job(folder: &Path) -> Job {
     fs::write(&image, "").unwrap();
     Job {
         kernel: "k".to_owned(),
-        image: ImageFacts { path: image, ..ImageFacts::default() },
+        image: ImageFacts { sha256: sha256_file(&image).unwrap(), path: image, ..ImageFacts::default() },
         lsm: "bpf".to_owned(),
         release_prefix: String::new(),
         folder: folder.to_owned(),
