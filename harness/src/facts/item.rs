@@ -4,6 +4,7 @@
 //! helper may be called by some LSM program (`helpers/NAME`, case `callable`), a kfunc too (`kfuncs/inventory`). What is
 //! known beyond that (asleep, from a cgroup, a normal use that works) are the item's features.
 
+use super::usage::{normal_use, refuse_unusable};
 use super::{Known, Span, Version, guards, spans};
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::Snapshot;
@@ -258,12 +259,12 @@ fn excuse_absences(items: &mut BTreeMap<(Kind, String), Item>) {
     }
 }
 
-fn case_of<'a>(normal: &'a Normal, name: &str) -> Option<&'a NormalCase> {
+pub(super) fn case_of<'a>(normal: &'a Normal, name: &str) -> Option<&'a NormalCase> {
     normal.cases.iter().find(|case| case.name == name)
 }
 
 /// What a case says on each kernel; `done` reads the case that came through.
-fn answers(
+pub(super) fn answers(
     snapshot: &Snapshot,
     kernels: &[String],
     case: &str,
@@ -314,14 +315,14 @@ fn no_case(normal: &Normal) -> Answer {
     Answer::Unknown { why }
 }
 
-fn refusal(errno: &str, case: &NormalCase) -> String {
+pub(super) fn refusal(errno: &str, case: &NormalCase) -> String {
     match &case.reason {
         Some(reason) => format!("{errno}: {reason}"),
         None => format!("{errno} at {}", case.phase.name()),
     }
 }
 
-fn yes() -> Answer {
+pub(super) fn yes() -> Answer {
     Answer::Yes { condition: String::new() }
 }
 
@@ -339,9 +340,8 @@ fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
         let case = case_of(normal, "attach");
         match (is, case.map(|case| &case.end)) {
             ("disabled", _) => Answer::No { why: DISABLED.to_owned() },
-            ("no", _) => Answer::No { why: "not a hook".to_owned() },
-            // Up to 5.9 the verifier looks at the name alone.
-            (is, _) if is.starts_with("taken for one") => Answer::No { why: format!("not a hook, {is}") },
+            // Up to 5.9 the verifier looks at the name alone: such a function is none all the same.
+            (is, _) if is == "no" || is.starts_with("no, ") => Answer::No { why: "not a hook".to_owned() },
             (_, Some(End::Done)) => yes(),
             (_, Some(End::Refused { errno })) => {
                 Answer::No { why: case.map(|case| refusal(errno, case)).unwrap_or_default() }
@@ -454,60 +454,6 @@ fn helper(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
         prototype: None,
         answers: answers(snapshot, kernels, "callable", callable),
         features,
-    }
-}
-
-/// The case of a normal use in a program that may sleep.
-const ASLEEP: &str = "canonical-sleepable";
-
-/// A call that a program which may sleep gets past the verifier is of no use to it where the map that it needs is not
-/// one for such programs (6.12 kernel/bpf/verifier.c, `check_map_prog_compatibility`).
-fn refuse_unusable(asleep: &mut Answers, snapshot: &Snapshot) {
-    for (kernel, answer) in &mut asleep.0 {
-        let Some(case) = snapshot.of(kernel).and_then(|normal| case_of(normal, ASLEEP)) else { continue };
-        let End::Refused { errno } = &case.end else { continue };
-        let is_hooks = case.reason.as_ref().is_some_and(|reason| reason.ends_with("is not sleepable"));
-        if answer.known() == Known::Yes && !is_hooks {
-            *answer = Answer::No { why: refusal(errno, case) };
-        }
-    }
-}
-
-/// Whether a normal use is accepted and does what it says, in either kind of program.
-fn normal_use(snapshot: &Snapshot, kernels: &[String]) -> Option<Feature> {
-    let of = |case: &str| answers(snapshot, kernels, case, |_, case| came_true(case));
-    let first = snapshot.order.iter().find(|case| case.starts_with("canonical"))?;
-    let mut case = first.as_str();
-    let mut used = of(first);
-    if first != ASLEEP && snapshot.order.iter().any(|case| case == ASLEEP) {
-        let asleep = of(ASLEEP);
-        if used.kernels(Known::Yes).next().is_none() && asleep.kernels(Known::Yes).next().is_some() {
-            case = ASLEEP;
-        }
-        for (kernel, answer) in &mut used.0 {
-            match asleep.of(kernel) {
-                Some(other) if answer.known() != Known::Yes && other.known() == Known::Yes => {
-                    *answer = Answer::Yes { condition: "by programs that may sleep".to_owned() };
-                }
-                _ => {}
-            }
-        }
-    }
-    Some(Feature { name: "normal use", case: case.to_owned(), answers: used })
-}
-
-/// Yes, unless the case saw something else than it expects, or nothing but an errno, in which no use is seen.
-fn came_true(case: &NormalCase) -> Answer {
-    let is_wrong = |said: &str| said == "NO" || said.starts_with("NO,") || said.starts_with("DIFFERS");
-    let mut said = case.seen.iter().filter_map(|(what, said)| Some((what, said.as_str()?)));
-    if let Some((what, said)) = said.clone().find(|(_, said)| is_wrong(said)) {
-        return Answer::Unknown { why: format!("accepted, but {what}: {said}") };
-    }
-    match said.find(|(what, _)| *what == "returned") {
-        Some((_, errno)) if errno.starts_with("-E") => {
-            Answer::Unknown { why: format!("accepted, and all that was seen is {errno}") }
-        }
-        _ => yes(),
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod guards;
 pub mod item;
 pub mod range;
+mod usage;
 pub mod version;
 
 pub use item::{Answer, Answers, Feature, Item, Kind, collect};

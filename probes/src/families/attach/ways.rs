@@ -40,7 +40,7 @@ fn allowing(chain: &Chain, attach_type: u32) -> LsmProgram {
 }
 
 /// The same frame, for an attach type where 1 allows.
-fn of_cgroup(chain: &Chain) -> crate::asm::Asm {
+fn of_cgroup(chain: &Chain) -> Asm {
     crate::rules::cgroup_frame(&chain.results, |asm| note(asm, Place::nth(0), None))
 }
 

@@ -29,7 +29,7 @@ const VALUES: [(&str, Value); 9] = [
     ("-1", Value::Number(-1)),
     ("-4095", Value::Number(-4095)),
     ("-4096", Value::Number(-4096)),
-    ("EACCES", Value::Number(libc::EACCES as i64)),
+    ("13 (EACCES without its sign)", Value::Number(libc::EACCES as i64)),
     ("only high bits", Value::Number(1 << 32)),
     ("unknown", Value::Unknown),
 ];

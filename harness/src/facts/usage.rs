@@ -1,0 +1,62 @@
+//! What a helper or kfunc is good for: whether a normal use of it came true, and whether a program that may sleep can use
+//! what it may call.
+
+use super::Known;
+use super::item::{Answer, Answers, Feature, answers, case_of, refusal, yes};
+use crate::normalize::NormalCase;
+use crate::snapshot::Snapshot;
+use probes::record::End;
+
+/// The case of a normal use in a program that may sleep.
+const ASLEEP: &str = "canonical-sleepable";
+
+/// A call that a program which may sleep gets past the verifier is of no use to it where the map that it needs is not
+/// one for such programs (6.12 kernel/bpf/verifier.c, `check_map_prog_compatibility`).
+pub(super) fn refuse_unusable(asleep: &mut Answers, snapshot: &Snapshot) {
+    for (kernel, answer) in &mut asleep.0 {
+        let Some(case) = snapshot.of(kernel).and_then(|normal| case_of(normal, ASLEEP)) else { continue };
+        let End::Refused { errno } = &case.end else { continue };
+        let is_hooks = case.reason.as_ref().is_some_and(|reason| reason.ends_with("is not sleepable"));
+        if answer.known() == Known::Yes && !is_hooks {
+            *answer = Answer::No { why: refusal(errno, case) };
+        }
+    }
+}
+
+/// Whether a normal use is accepted and does what it says, in either kind of program.
+pub(super) fn normal_use(snapshot: &Snapshot, kernels: &[String]) -> Option<Feature> {
+    let of = |case: &str| answers(snapshot, kernels, case, |_, case| came_true(case));
+    let first = snapshot.order.iter().find(|case| case.starts_with("canonical"))?;
+    let mut case = first.as_str();
+    let mut used = of(first);
+    if first != ASLEEP && snapshot.order.iter().any(|case| case == ASLEEP) {
+        let asleep = of(ASLEEP);
+        if used.kernels(Known::Yes).next().is_none() && asleep.kernels(Known::Yes).next().is_some() {
+            case = ASLEEP;
+        }
+        for (kernel, answer) in &mut used.0 {
+            match asleep.of(kernel) {
+                Some(other) if answer.known() != Known::Yes && other.known() == Known::Yes => {
+                    *answer = Answer::Yes { condition: "by programs that may sleep".to_owned() };
+                }
+                _ => {}
+            }
+        }
+    }
+    Some(Feature { name: "normal use", case: case.to_owned(), answers: used })
+}
+
+/// Yes, unless the case saw something else than it expects, or nothing but an errno, in which no use is seen.
+fn came_true(case: &NormalCase) -> Answer {
+    let is_wrong = |said: &str| said == "NO" || said.starts_with("NO,") || said.starts_with("DIFFERS");
+    let mut said = case.seen.iter().filter_map(|(what, said)| Some((what, said.as_str()?)));
+    if let Some((what, said)) = said.clone().find(|(_, said)| is_wrong(said)) {
+        return Answer::Unknown { why: format!("accepted, but {what}: {said}") };
+    }
+    match said.find(|(what, _)| *what == "returned") {
+        Some((_, errno)) if errno.starts_with("-E") => {
+            Answer::Unknown { why: format!("accepted, and all that was seen is {errno}") }
+        }
+        _ => yes(),
+    }
+}
