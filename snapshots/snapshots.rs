@@ -43,13 +43,21 @@ const MAY_NOT_CALL: [&str; 6] = [
     "sleepable helper ",
 ];
 
-/// What kernels say of programs that may sleep: of their hook, and of the maps that they may use.
-const MAY_NOT_SLEEP: [&str; 2] = [" is not sleepable", "Sleepable programs can only use "];
+/// What kernels say of programs that may sleep: of their hook, of the maps that they may use, and, until 6.5, of a lock in
+/// one (6.4 kernel/bpf/verifier.c, `check_map_prog_compatibility`).
+const MAY_NOT_SLEEP: [&str; 3] =
+    [" is not sleepable", "Sleepable programs can only use ", "sleepable progs cannot use bpf_spin_lock yet"];
 
 /// Where a kernel has the helper and nothing that it could be used on: what has a place in a map comes from a kfunc, and
-/// for programs of type LSM these have no kfuncs at all (5.19 and 6.0 kernel/bpf/btf.c, `bpf_prog_type_to_kfunc_hook`).
-const NOTHING_TO_USE_IT_ON: [(&str, &str); 2] =
-    [("5.19", "helpers/bpf_kptr_xchg"), ("6.0", "helpers/bpf_kptr_xchg")];
+/// for programs of type LSM these have no kfuncs at all (5.19 and 6.0 kernel/bpf/btf.c, `bpf_prog_type_to_kfunc_hook`);
+/// what leads to an `xdp_buff` gives the structure that begins with one, which is not taken for it (5.9
+/// kernel/bpf/verifier.c, `check_func_arg`).
+const NOTHING_TO_USE_IT_ON: [(&str, &str); 4] = [
+    ("5.8", "helpers/bpf_xdp_output"),
+    ("5.9", "helpers/bpf_xdp_output"),
+    ("5.19", "helpers/bpf_kptr_xchg"),
+    ("6.0", "helpers/bpf_kptr_xchg"),
+];
 
 /// Why the normal use of a helper ended early, if that was for a reason of the probe's own making.
 fn own_fault(callable: &NormalCase, case: &NormalCase) -> Option<String> {
