@@ -107,3 +107,18 @@ pub struct KernelRun {
     /// Why the kernel as a whole could not be run (no image, no boot); its records are then all `not-run`.
     pub failure: Option<String>,
 }
+
+impl KernelRun {
+    /// Adds what `part`, another run of the same kernel, took and lost. Its records and its failure are the caller's.
+    pub fn add_cost(&mut self, part: &Self) {
+        self.boots += part.boots;
+        self.restored += part.restored;
+        self.boot_retries += part.boot_retries;
+        self.asked_again.extend_from_slice(&part.asked_again);
+        self.lost_between.extend_from_slice(&part.lost_between);
+        self.warned_between.extend_from_slice(&part.warned_between);
+        self.timing.boot_ms += part.timing.boot_ms;
+        self.timing.probes_ms += part.timing.probes_ms;
+        self.timing.rest_ms += part.timing.rest_ms;
+    }
+}

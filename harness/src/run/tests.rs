@@ -41,7 +41,7 @@ pub(crate) fn setup(folder: &Path) -> Setup {
 }
 
 /// A kernel with an image of its own in a folder of its own.
-fn job(folder: &Path) -> Job {
+pub(crate) fn job(folder: &Path) -> Job {
     let image = folder.join("vmlinuz");
     std::fs::write(&image, "an image").unwrap();
     Job {

@@ -75,6 +75,7 @@ fn join(joined: &mut Vec<KernelRun>, run: KernelRun) -> Result<(), Failure> {
         return Ok(());
     };
     is_the_same_kernel(there, &run)?;
+    there.add_cost(&run);
     for record in run.records {
         if there.records.iter().any(|other| other.probe == record.probe) {
             let why = anyhow::anyhow!("{} on {} is in two of the folders", record.probe, run.kernel);
@@ -82,15 +83,6 @@ fn join(joined: &mut Vec<KernelRun>, run: KernelRun) -> Result<(), Failure> {
         }
         there.records.push(record);
     }
-    there.boots += run.boots;
-    there.restored += run.restored;
-    there.boot_retries += run.boot_retries;
-    there.asked_again.extend(run.asked_again);
-    there.lost_between.extend(run.lost_between);
-    there.warned_between.extend(run.warned_between);
-    there.timing.boot_ms += run.timing.boot_ms;
-    there.timing.probes_ms += run.timing.probes_ms;
-    there.timing.rest_ms += run.timing.rest_ms;
     there.failure = there.failure.take().or(run.failure);
     if there.facts.is_none() {
         (there.image, there.facts) = (run.image, run.facts);

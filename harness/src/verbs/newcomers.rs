@@ -2,6 +2,7 @@
 //! about, because nobody knew of them when they started: they are asked within the same run, so that each of its kernels
 //! gives a record of each.
 
+use super::judge::without_record;
 use crate::model::KernelRun;
 use crate::run::schedule;
 use crate::run::setup::{Job, Observer, Setup};
@@ -46,7 +47,7 @@ pub(super) fn ask_the_others(
 
 /// The places of the runs that came to their end and lack some of `newcomers`.
 fn lacking(runs: &[KernelRun], newcomers: &BTreeSet<String>) -> Vec<usize> {
-    let lacks = |run: &KernelRun| run.failure.is_none() && !missing(run, newcomers).is_empty();
+    let lacks = |run: &KernelRun| run.failure.is_none() && !without_record(run, newcomers.iter()).is_empty();
     (0..runs.len()).filter(|&at| lacks(&runs[at])).collect()
 }
 
@@ -71,25 +72,11 @@ fn newcomers(runs: &[KernelRun], known: &[String]) -> BTreeSet<String> {
     all.filter(|id| !declared.contains(*id) && !known.contains(id)).cloned().collect()
 }
 
-/// Those of `ids` of which a run has no record.
-fn missing<'a>(run: &KernelRun, ids: &'a BTreeSet<String>) -> Vec<&'a str> {
-    let there: BTreeSet<&str> = run.records.iter().map(|record| record.probe.as_str()).collect();
-    ids.iter().map(String::as_str).filter(|id| !there.contains(id)).collect()
-}
-
 /// Adds the records that a run does not have yet, and what they cost.
 fn join(run: &mut KernelRun, more: KernelRun) {
     let there: BTreeSet<String> = run.records.iter().map(|record| record.probe.clone()).collect();
+    run.add_cost(&more);
     run.records.extend(more.records.into_iter().filter(|record| !there.contains(&record.probe)));
-    run.boots += more.boots;
-    run.boot_retries += more.boot_retries;
-    run.asked_again.extend(more.asked_again);
-    run.lost_between.extend(more.lost_between);
-    run.warned_between.extend(more.warned_between);
-    run.restored += more.restored;
-    run.timing.boot_ms += more.timing.boot_ms;
-    run.timing.probes_ms += more.timing.probes_ms;
-    run.timing.rest_ms += more.timing.rest_ms;
     run.failure = run.failure.take().or(more.failure);
 }
 
@@ -108,8 +95,8 @@ mod tests {
         let runs = [run("a", &["hooks/file_open", "hooks/old"]), run("b", &["hooks/old", "hooks/new"])];
         let found = newcomers(&runs, &["hooks/old".to_owned()]);
         assert_eq!(found.iter().collect::<Vec<_>>(), ["hooks/new"]);
-        assert_eq!(missing(&runs[0], &found), ["hooks/new"]);
-        assert!(missing(&runs[1], &found).is_empty());
+        assert_eq!(without_record(&runs[0], found.iter()), ["hooks/new"]);
+        assert!(without_record(&runs[1], found.iter()).is_empty());
     }
 
     /// As after an interruption: of three kernels that are asked, the first never started.

@@ -1,14 +1,13 @@
 //! Machines without QEMU: the guard is a shell script that only waits, and this process speaks for the guest, over the
 //! channel that a machine would have. Everything between a kernel's job and its run is the real thing.
 
-use crate::model::{ImageFacts, KernelRun};
-use crate::provision::sha256_file;
-use crate::run::setup::{Deadlines, Job, Observer, Setup};
-use crate::vmm::accel::Accel;
-use crate::vmm::launch::{CHANNEL, Launcher, LauncherKind};
+use crate::model::KernelRun;
+use crate::run::setup::{Deadlines, Observer, Setup};
+use crate::run::tests;
+use crate::vmm::launch::CHANNEL;
 use conform_boot::layout::{Header, WAITING};
 use probes::channel::{GuestEnd, Region};
-use probes::protocol::{Announced, Machine, Message, PROTOCOL, Part};
+use probes::protocol::{Announced, Machine, Message, PROTOCOL};
 use probes::record::{KernelFacts, Outcome};
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
@@ -164,7 +163,7 @@ pub(super) fn run(boots: &[Boot<'_>]) -> (KernelRun, Vec<String>) {
 /// The same, with a harness that stands still for `pause` after the first hello.
 pub(super) fn run_with_a_pause(pause: Duration, boots: &[Boot<'_>]) -> (KernelRun, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
-    let (setup, job) = (setup(folder.path()), job(folder.path()));
+    let (setup, job) = (setup(folder.path()), tests::job(folder.path()));
     let notes = Notes { pause, ..Notes::default() };
     let run = std::thread::scope(|scope| {
         let guests = scope.spawn(|| {
@@ -201,13 +200,7 @@ fn setup(folder: &Path) -> Setup {
     fs::write(&guard, GUARD).unwrap();
     fs::set_permissions(&guard, Permissions::from_mode(0o700)).unwrap();
     Setup {
-        vng_version: None,
-        launcher: Launcher { kind: LauncherKind::Qemu, vng: None, qemu: "qemu".into() },
-        accel: Accel::Tcg,
-        qemu_version: String::new(),
-        initramfs: folder.join("initramfs"),
         guest: b"second stage".as_slice().into(),
-        states: None,
         guard,
         deadlines: Deadlines {
             hello: Duration::from_secs(10),
@@ -215,27 +208,6 @@ fn setup(folder: &Path) -> Setup {
             silence: Duration::from_millis(1500),
             power_off: Duration::from_millis(100),
         },
-        select: Vec::new(),
-        known: Vec::new(),
-        detail: false,
-        memory_mib: 1,
-        cpus: 1,
-        shuffle: None,
-        bring: None,
-    }
-}
-
-fn job(folder: &Path) -> Job {
-    let image = folder.join("image");
-    fs::write(&image, "").unwrap();
-    Job {
-        kernel: "k".to_owned(),
-        image: ImageFacts { sha256: sha256_file(&image).unwrap(), path: image, ..ImageFacts::default() },
-        lsm: "bpf".to_owned(),
-        release_prefix: String::new(),
-        folder: folder.to_owned(),
-        part: Part::default(),
-        expected: None,
-        before: None,
+        ..tests::setup(folder)
     }
 }
