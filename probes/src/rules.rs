@@ -401,11 +401,7 @@ pub(crate) fn stay_on(processor: usize) -> nix::Result<()> {
 /// gets no value (6.3 kernel/cgroup/cgroup.c, `css_free_rwork_fn`; kernel/bpf/bpf_cgrp_storage.c,
 /// `bpf_cgrp_storage_trylock`; seen once in 37,000 records).
 pub(crate) fn let_cgroups_be_freed() {
-    const DYING: &str = "nr_dying_descendants ";
-    until(|| {
-        let stat = fs::read_to_string(Path::new(ROOT_CGROUP).join("cgroup.stat")).unwrap_or_default();
-        stat.lines().find_map(|line| line.strip_prefix(DYING)).is_none_or(|number| number == "0")
-    });
+    until(|| cgroups_die() != Some(true));
     // From here the worker has one grace period to wait for; then it comes before a process with next to no share of the
     // processor.
     let idle = libc::sched_param { sched_priority: 0 };
@@ -416,6 +412,19 @@ pub(crate) fn let_cgroups_be_freed() {
         libc::sched_yield();
         libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const idle);
     }
+}
+
+/// Whether cgroups that were removed are still to be freed, if the kernel tells.
+pub(crate) fn cgroups_die() -> Option<bool> {
+    let stat = fs::read_to_string(Path::new(ROOT_CGROUP).join("cgroup.stat")).ok()?;
+    stat.lines().find_map(|line| line.strip_prefix("nr_dying_descendants ")).map(|number| number != "0")
+}
+
+/// Makes a cgroup and removes it, so that there is one to be freed.
+pub(crate) fn let_a_cgroup_die() -> std::io::Result<()> {
+    let path = Path::new(ROOT_CGROUP).join("freed");
+    fs::create_dir(&path)?;
+    fs::remove_dir(&path)
 }
 
 /// Does `body` in a child process, and waits for its end. The child must not attach what is to last, nor panic.

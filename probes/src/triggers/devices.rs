@@ -133,7 +133,7 @@ pub fn end_loop() -> Result<Act, Errno> {
         control(&loops, ADD, minor)?;
         arm.name_mark(LOOP_MAJOR << 20 | minor as u64);
         let result = control(&loops, REMOVE, minor);
-        arm.until_run(FREED);
+        arm.until_run_or_freed(FREED);
         arm.name_nobody();
         result
     })

@@ -42,6 +42,7 @@ pub mod xfrm;
 
 use crate::errno::Errno;
 use crate::results::{NOBODY, RUNS, Results, TARGET};
+use crate::rules;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -150,10 +151,37 @@ impl Arm {
     /// Waits, a little, until a program has run: for hooks that the kernel calls some time after the system call.
     pub fn until_run(self, patience: Duration) {
         let end = Instant::now() + patience;
-        // SAFETY: as in `name`.
-        let Some(cell) = (unsafe { self.runs.as_ref() }) else { return };
-        while cell.load(Ordering::SeqCst) == 0 && Instant::now() < end {
+        while self.waits() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// As [`Arm::until_run`], for hooks that the kernel calls when it frees something a grace period later: no longer
+    /// than two cgroups, the second made when the first is gone, take to be freed, and a little more.
+    ///
+    /// Each of these wants a grace period of its own that begins after the system call (5.7 lib/percpu-refcount.c,
+    /// `__percpu_ref_switch_to_atomic`), so what was to be freed before is due by then. The little more is for another
+    /// processor, which may be behind with it.
+    pub fn until_run_or_freed(self, patience: Duration) {
+        const BEHIND: Duration = Duration::from_millis(300);
+        let end = Instant::now() + patience;
+        for _ in 0..2 {
+            if !self.waits() {
+                return;
+            }
+            if rules::let_a_cgroup_die().is_err() {
+                return self.until_run(patience);
+            }
+            while self.waits() && rules::cgroups_die() != Some(false) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        self.until_run(BEHIND.min(end.saturating_duration_since(Instant::now())));
+    }
+
+    /// Whether there is a program to wait for that has not run.
+    fn waits(self) -> bool {
+        // SAFETY: as in `store`.
+        unsafe { self.runs.as_ref() }.is_some_and(|runs| runs.load(Ordering::SeqCst) == 0)
     }
 }

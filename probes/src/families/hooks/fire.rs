@@ -204,16 +204,15 @@ fn program(
             argument::follow(&mut asm, slot, &mark, "pass");
         }
     }
-    asm.ldx(Size::DW, Reg::R2, PAGE, TARGET)
-        .jne_reg(Reg::R1, Reg::R2, "pass")
-        .mov_imm(Reg::R1, 1)
-        .atomic_add(Size::DW, PAGE, RUNS, Reg::R1);
+    asm.ldx(Size::DW, Reg::R2, PAGE, TARGET).jne_reg(Reg::R1, Reg::R2, "pass");
     // A kernel without the member has a program that does not read it; the case `argument` says so.
     if let Some(argument) = hook.argument
         && let Ok(way) = argument.way(attempt.btf()?, hook.name)
     {
         argument.read(&mut asm, &way);
     }
+    // Last: user space may be waiting on another processor for a run, and looks at once at what it brought.
+    asm.mov_imm(Reg::R1, 1).atomic_add(Size::DW, PAGE, RUNS, Reg::R1);
     decide(&mut asm);
     asm.label("pass").mov_imm(Reg::R0, hook.pass).exit();
     Ok(LsmProgram::raw(hook.name, asm))

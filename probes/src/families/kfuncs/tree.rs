@@ -137,15 +137,20 @@ fn add(name: &'static str, new: &'static str, version: &'static str) -> Row {
         })
 }
 
+/// A tree of three nodes, locked, and its first node as the second argument, to be taken out.
+fn the_first_of_three(b: &mut Body<'_>) {
+    three(b);
+    node_of(b, "bpf_rbtree_first");
+    b.held(Reg::R1, ROOT);
+    b.mov_reg(Reg::R2, KEPT);
+}
+
 /// What is in no tree any more cannot be taken out, which is not forbidden: the second time there is nothing. Both results
 /// are given back once the tree is unlocked.
 fn removed_twice() -> Row {
     row("bpf_rbtree_remove", "6.14")
         .takes(|b| {
-            three(b);
-            node_of(b, "bpf_rbtree_first");
-            b.held(Reg::R1, ROOT);
-            b.mov_reg(Reg::R2, KEPT);
+            the_first_of_three(b);
             b.kfunc("bpf_rbtree_remove");
             b.stx(Size::DW, Reg::R10, FIRST, Reg::R0);
             b.held(Reg::R1, ROOT);
@@ -166,12 +171,7 @@ fn removed_twice() -> Row {
 
 fn remove() -> Row {
     row("bpf_rbtree_remove", "6.14")
-        .takes(|b| {
-            three(b);
-            node_of(b, "bpf_rbtree_first");
-            b.held(Reg::R1, ROOT);
-            b.mov_reg(Reg::R2, KEPT);
-        })
+        .takes(the_first_of_three)
         .after(unlock)
         .owned("bpf_obj_drop_impl")
         .node_at(LINK)

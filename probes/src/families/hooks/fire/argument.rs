@@ -103,7 +103,7 @@ impl Argument {
         name.split("__").next() == Some(self.name)
     }
 
-    /// Appends the reading to a program that has just counted a call; it leaves R0 to R5 as it likes.
+    /// Appends the reading to a program that is about to count a call; it leaves R0 to R5 as it likes.
     pub(super) fn read(&self, asm: &mut Asm, way: &Way) {
         follow(asm, way.slot, &way.steps, "unread");
         match self.read {
@@ -123,7 +123,7 @@ impl Argument {
             .atomic_add(Size::DW, PAGE, AGREED, Reg::R3)
             .label("disagreed")
             .ldx(Size::DW, Reg::R2, PAGE, RUNS)
-            .jne_imm(Reg::R2, 1, "unread")
+            .jne_imm(Reg::R2, 0, "unread")
             .stx(Size::DW, PAGE, FIRST, Reg::R1)
             .stx(Size::DW, PAGE, READ, Reg::R3)
             .label("unread");
@@ -131,7 +131,7 @@ impl Argument {
 
     fn read_text(asm: &mut Asm) {
         asm.ldx(Size::DW, Reg::R2, PAGE, RUNS)
-            .jne_imm(Reg::R2, 1, "unread")
+            .jne_imm(Reg::R2, 0, "unread")
             .mov_reg(Reg::R3, Reg::R1)
             .mov_imm(Reg::R2, TEXT)
             .mov_reg(Reg::R1, PAGE)
