@@ -20,8 +20,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 include!(concat!(env!("OUT_DIR"), "/conformance.rs"));
 
-/// What a kernel gave, or why it gave nothing; shared by the tests of one process.
-type Shared = Arc<OnceLock<Result<KernelRun, String>>>;
+/// What a kernel gave and what that is worth, or why it gave nothing; shared by the tests of one process, since to read
+/// all snapshots for each of them took longer than the machines.
+type Shared = Arc<OnceLock<Result<(KernelRun, Comparison), String>>>;
 
 #[test]
 fn every_row_and_every_family_has_its_tests() {
@@ -45,15 +46,15 @@ fn filtered() -> bool {
 }
 
 fn check(family: &str, kernel: &str) {
-    let run = if filtered() { boot(kernel, Some(family)) } else { boot_shared(kernel) };
-    let mut run =
-        run.unwrap_or_else(|why| panic!("{kernel} could not be run: {why}\ncargo conform doctor says more"));
+    let judged = if filtered() { judged(kernel, Some(family)) } else { judged_once(kernel) };
+    let (mut run, comparison) =
+        judged.unwrap_or_else(|why| panic!("{kernel} could not be run: {why}\ncargo conform doctor says more"));
     if let Some(why) = &run.failure {
         panic!("{kernel} could not be run to its end: {why}\ncargo conform doctor says more");
     }
     run.records.retain(|record| family_of(&record.probe) == family);
     assert!(!run.records.is_empty(), "no probe of the family {family} ran on {kernel}");
-    compare(&run, family);
+    agree(&run, &comparison, family);
 }
 
 /// The records of a kernel and, where one is asked for alone, a family: nobody else writes there.
@@ -61,24 +62,28 @@ fn folder(kernel: &str, family: Option<&str>) -> PathBuf {
     project().work_folder().join("tests").join(family.unwrap_or("all")).join(kernel)
 }
 
-/// Compares with the snapshots, leaves what differs where `cargo insta review` finds it, and lets insta agree.
-fn compare(run: &KernelRun, family: &str) {
+/// Leaves what differs from the snapshots where `cargo insta review` finds it, and lets insta agree where nothing does.
+fn agree(run: &KernelRun, comparison: &Comparison, family: &str) {
     let project = project();
     let matrix = project.matrix().unwrap();
-    let runs = [run.clone()];
-    let known = harness::verbs::project::known(&matrix, &project.dynamic_ids().unwrap(), &runs);
-    let comparison = harness::verbs::compare_with_rows(&project, &matrix, &runs).unwrap();
-    let mine: Vec<String> = messages(&comparison, run);
+    let known = harness::verbs::project::known(&matrix, dynamic_ids(), std::slice::from_ref(run));
+    let mine = messages(comparison, run);
     if !mine.is_empty() {
         if Ci::from_env() == Ci::No {
             static ONE_WRITER: Mutex<()> = Mutex::new(());
             let _guard = ONE_WRITER.lock().unwrap_or_else(PoisonError::into_inner);
-            project.store().propose(&runs, &known).unwrap();
+            project.store().propose(std::slice::from_ref(run), &known).unwrap();
         }
         let folder = folder(&run.kernel, filtered().then_some(family));
         panic!("{}\n\nwith accept, name these records: --run-dir {}", mine.join("\n\n"), folder.display());
     }
     agree_with_insta(&project.store(), &known, run);
+}
+
+/// The probes that only a kernel makes, by the snapshots.
+fn dynamic_ids() -> &'static [String] {
+    static IDS: OnceLock<Vec<String>> = OnceLock::new();
+    IDS.get_or_init(|| project().dynamic_ids().unwrap())
 }
 
 fn messages(comparison: &Comparison, run: &KernelRun) -> Vec<String> {
@@ -100,11 +105,19 @@ fn agree_with_insta(store: &Store, known: &Known, run: &KernelRun) {
     }
 }
 
-fn boot_shared(kernel: &str) -> Result<KernelRun, String> {
+fn judged_once(kernel: &str) -> Result<(KernelRun, Comparison), String> {
     static RUNS: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
     let slot =
         Arc::clone(RUNS.lock().unwrap_or_else(PoisonError::into_inner).entry(kernel.to_owned()).or_default());
-    slot.get_or_init(|| boot(kernel, None)).clone()
+    slot.get_or_init(|| judged(kernel, None)).clone()
+}
+
+fn judged(kernel: &str, family: Option<&str>) -> Result<(KernelRun, Comparison), String> {
+    let run = boot(kernel, family)?;
+    let project = project();
+    let matrix = project.matrix().unwrap();
+    let comparison = harness::verbs::compare_with_rows(&project, &matrix, std::slice::from_ref(&run));
+    Ok((run, comparison.map_err(|failure| failure.to_string())?))
 }
 
 fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {

@@ -310,7 +310,8 @@ pub(crate) fn until(done: impl FnMut() -> bool) {
     until_within(Duration::from_secs(5), done);
 }
 
-fn until_within(patience: Duration, mut done: impl FnMut() -> bool) {
+/// As [`until`], with a patience of the caller's.
+pub(crate) fn until_within(patience: Duration, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + patience;
     while !done() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));

@@ -150,10 +150,7 @@ impl Arm {
 
     /// Waits, a little, until a program has run: for hooks that the kernel calls some time after the system call.
     pub fn until_run(self, patience: Duration) {
-        let end = Instant::now() + patience;
-        while self.waits() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        rules::until_within(patience, || !self.waits());
     }
 
     /// As [`Arm::until_run`], for hooks that the kernel calls when it frees something a grace period later: no longer
@@ -172,9 +169,8 @@ impl Arm {
             if rules::let_a_cgroup_die().is_err() {
                 return self.until_run(patience);
             }
-            while self.waits() && rules::cgroups_die() != Some(false) && Instant::now() < end {
-                std::thread::sleep(Duration::from_millis(2));
-            }
+            let left = end.saturating_duration_since(Instant::now());
+            rules::until_within(left, || !self.waits() || rules::cgroups_die() == Some(false));
         }
         self.until_run(BEHIND.min(end.saturating_duration_since(Instant::now())));
     }
