@@ -47,8 +47,8 @@ fn filtered() -> bool {
 
 fn check(family: &str, kernel: &str) {
     let judged = if filtered() { judged(kernel, Some(family)) } else { judged_once(kernel) };
-    let (mut run, comparison) =
-        judged.unwrap_or_else(|why| panic!("{kernel} could not be run: {why}\ncargo conform doctor says more"));
+    let (mut run, comparison) = judged
+        .unwrap_or_else(|why| panic!("{kernel} could not be run: {why}\ncargo conform doctor says more"));
     if let Some(why) = &run.failure {
         panic!("{kernel} could not be run to its end: {why}\ncargo conform doctor says more");
     }

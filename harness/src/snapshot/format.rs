@@ -174,9 +174,11 @@ impl<'a> Reader<'a> {
             return Err(self.error(self.line_of("kernels", 0) + 1, &problem));
         }
         let mut outcomes: Vec<Option<Normal>> = vec![None; names.len()];
-        self.each(&names, &body.outcome, self.line_of("outcome", 0), |place, value| {
+        let outcome = |value: &Value| {
             let (outcome, warnings) = block::outcome_from(value)?;
-            let normal = Normal { outcome, warnings, cases: Vec::new() };
+            Ok(Normal { outcome, warnings, cases: Vec::new() })
+        };
+        self.each(&names, &body.outcome, self.line_of("outcome", 0), outcome, |place, normal| {
             outcomes[place].replace(normal).map_or(Ok(()), |_| Err(twice(&names[place])))
         })?;
         let mut observed: Vec<(String, Normal)> = Vec::new();
@@ -203,8 +205,8 @@ impl<'a> Reader<'a> {
             let Value::Mapping(blocks) = blocks else {
                 return Err(self.error(line + 1, &format!("case {case:?} has no blocks per kernels")));
             };
-            self.each(names, blocks, line, |place, value| {
-                let found = block::case_from(case, value)?;
+            let read = |value: &Value| block::case_from(case, value);
+            self.each(names, blocks, line, read, |place, found| {
                 let (kernel, normal) = &mut observed[place];
                 if normal.cases.iter().any(|known| known.name == case) {
                     return Err(twice(kernel));
@@ -217,20 +219,23 @@ impl<'a> Reader<'a> {
         Ok(order)
     }
 
-    /// Calls `take` for each kernel of each block; `line` is the index of the line that the blocks stand below.
-    fn each(
+    /// Reads each block once, and calls `take` with it for each of its kernels; `line` is the index of the line that the
+    /// blocks stand below.
+    fn each<T: Clone>(
         &self,
         names: &[String],
         blocks: &Mapping,
         line: usize,
-        mut take: impl FnMut(usize, &Value) -> Result<(), String>,
+        read: impl Fn(&Value) -> Result<T, String>,
+        mut take: impl FnMut(usize, T) -> Result<(), String>,
     ) -> Result<(), SnapshotError> {
         for (key, value) in blocks {
             let phrase =
                 key.as_str().ok_or_else(|| self.error(line + 1, "kernels are written as a string"))?;
             let at = |problem: String| self.error(self.line_of(phrase, line + 1) + 1, &problem);
+            let found = read(value).map_err(at)?;
             for place in kernels::members(names, phrase).map_err(at)? {
-                take(place, value).map_err(at)?;
+                take(place, found.clone()).map_err(at)?;
             }
         }
         Ok(())
