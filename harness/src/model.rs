@@ -89,8 +89,11 @@ pub struct KernelRun {
     /// How many of them were restored from a saved state instead of booted.
     #[serde(default)]
     pub restored: u32,
-    /// Boots that died before hello and were tried again.
+    /// Boots that brought no record and were tried again, most of them before hello.
     pub boot_retries: u32,
+    /// How each of them ended, as far as it is known.
+    #[serde(default)]
+    pub boots_lost: Vec<String>,
     /// Probes that were asked again because their machine was ended from outside.
     #[serde(default)]
     pub asked_again: Vec<String>,
@@ -114,6 +117,7 @@ impl KernelRun {
         self.boots += part.boots;
         self.restored += part.restored;
         self.boot_retries += part.boot_retries;
+        self.boots_lost.extend_from_slice(&part.boots_lost);
         self.asked_again.extend_from_slice(&part.asked_again);
         self.lost_between.extend_from_slice(&part.lost_between);
         self.warned_between.extend_from_slice(&part.warned_between);

@@ -10,6 +10,7 @@
 //!   facts           what the guest said of itself (`KernelFacts`), or null
 //!   image           the image that was booted (`ImageFacts`)
 //!   vmm, accel, qemu, boots, restored, boot_retries
+//!   boots_lost[]    how the repeated boots ended
 //!   asked_again[]   probes that were asked again, because their machine was ended from outside
 //!   lost_between[]  after, what: machines that came up and were lost while no probe was under way, after which probe
 //!                   (null: before the first) and how
@@ -78,6 +79,9 @@ pub struct KernelReport {
     pub restored: u32,
     /// Boots that were tried again.
     pub boot_retries: u32,
+    /// How they ended, as far as it is known.
+    #[serde(default)]
+    pub boots_lost: Vec<String>,
     /// Probes that were asked again, because their machine was ended from outside.
     #[serde(default)]
     pub asked_again: Vec<String>,
@@ -166,6 +170,7 @@ fn kernel_report(run: &KernelRun, verdicts: &BTreeMap<&str, &Verdict>) -> Kernel
         boots: run.boots,
         restored: run.restored,
         boot_retries: run.boot_retries,
+        boots_lost: run.boots_lost.clone(),
         asked_again: run.asked_again.clone(),
         lost_between: run.lost_between.clone(),
         warned_between: run.warned_between.clone(),

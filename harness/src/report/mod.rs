@@ -86,6 +86,7 @@ pub(crate) mod made_up {
             accel: "tcg".to_owned(),
             boots: 2,
             boot_retries: 1,
+            boots_lost: vec!["before hello: BUG".to_owned()],
             asked_again: vec!["hooks/attach".to_owned()],
             timing: Timing { boot_ms: 4200, probes_ms: 1500, rest_ms: 300 },
             records: records(),

@@ -194,6 +194,7 @@ fn notes(runs: &[&KernelRun]) -> String {
         }
         if run.boot_retries > 0 {
             note(format!("{} of {} boots died early and were tried again", run.boot_retries, run.boots));
+            run.boots_lost.iter().for_each(|lost| note(format!("one of them: {lost}")));
         }
         if !run.asked_again.is_empty() {
             note(format!(
@@ -311,6 +312,7 @@ mod tests {
         5.10: could not be run: no boot
         6.1: not the row's version: 6.1.1 was gone, took 6.1.2
         6.1: 1 of 2 boots died early and were tried again
+        6.1: one of them: before hello: BUG
         6.1: asked again, because their machine was ended from outside: hooks/attach
 
         5.10: 2 probes not compared: no boot

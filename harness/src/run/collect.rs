@@ -15,7 +15,7 @@ use super::start::{StartError, Starter};
 use crate::interrupt;
 use crate::model::{FORMAT, KernelRun};
 use crate::vmm::MachineSpec;
-use crate::vmm::machine::{self as vm, MachineError, console_tail};
+use crate::vmm::machine::{self as vm, MachineError, console_tail, first_alarm};
 use nix::sys::signal::Signal;
 use probes::protocol::{Announced, Machine, Message, PROTOCOL, Plan};
 use probes::record::{Case, KernelFacts, Record};
@@ -104,6 +104,8 @@ struct UnderWay {
     quiet_at: u64,
     /// The same, before the probe that is under way began, or the time between two of them.
     console_from: u64,
+    /// How it was lost, if it was.
+    lost: Option<String>,
 }
 
 struct Current {
@@ -220,6 +222,7 @@ impl Collector<'_> {
                 Boot::Lost => {
                     self.fruitless += 1;
                     self.run.boot_retries += 1;
+                    self.run.boots_lost.extend(self.boot.lost.take());
                     if self.fruitless > RETRIES {
                         let tail = last_lines(&console_tail(&self.console_path()), 12);
                         let boots = self.run.boots;
@@ -272,6 +275,9 @@ impl Collector<'_> {
         let Some(mut machine) = self.starter.start(&spec, &self.console_path())? else {
             self.run.timing.boot_ms += millis(started.elapsed());
             go_on()?;
+            let tail = console_tail(&self.console_path());
+            let last = first_alarm(&tail).unwrap_or_else(|| last_lines(tail.trim_end(), 1));
+            self.boot.lost = Some(format!("before hello; the console ends with: {last}"));
             return Ok(Boot::Lost);
         };
         self.run.restored += u32::from(machine.restored);

@@ -8,6 +8,7 @@ use super::newcomers;
 use super::project::{Project, Subject, ids_in, probe_globs, probe_infos, subjects};
 use super::proposals::{accept, left_over, propose};
 use super::resume::Resumed;
+use super::soak::Base;
 use super::teller::Teller;
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
@@ -18,7 +19,7 @@ use crate::progress::Progress;
 use crate::provision::kernels::unbuilt;
 use crate::report::{Material, json, junit, table};
 use crate::run::schedule;
-use crate::run::setup::Job;
+use crate::run::setup::{Job, Setup};
 use crate::run::shard::Shard;
 use crate::run::took::Took;
 use crate::snapshot::{Ci, Comparison};
@@ -105,6 +106,8 @@ pub(super) enum Place<'a> {
     Test(&'a Path),
     /// A folder that is emptied, of a run that another verb makes for itself: nobody accepts or resumes it.
     Apart(&'a Path),
+    /// The same, of one of several runs that are compared and have to stand on one base.
+    Again(&'a Path, &'a Base),
     /// The folder of a run that goes on.
     Resumed(&'a Resumed),
 }
@@ -120,6 +123,22 @@ pub(super) fn run_in(
     place: Place<'_>,
     detail: bool,
     progress: &Progress,
+) -> Result<Finished, Failure> {
+    run_keeping(project, selection, options, place, detail, progress, &mut Vec::new())
+}
+
+/// The same; what an interrupted run has recorded is in `kept` then.
+///
+/// # Errors
+/// As [`prepare_and_run`].
+pub(super) fn run_keeping(
+    project: &Project,
+    selection: &Selection,
+    options: &MachineOptions,
+    place: Place<'_>,
+    detail: bool,
+    progress: &Progress,
+    kept: &mut Vec<KernelRun>,
 ) -> Result<Finished, Failure> {
     let matrix = project.matrix()?;
     let mut subjects = subjects(&matrix, &selection.kernels)?;
@@ -147,7 +166,9 @@ pub(super) fn run_in(
     }
     let folder = match place {
         Place::New(asked) => RunFolder::make(project, asked)?,
-        Place::Test(folder) | Place::Apart(folder) => RunFolder::emptied(project, folder)?,
+        Place::Test(folder) | Place::Apart(folder) | Place::Again(folder, _) => {
+            RunFolder::emptied(project, folder)?
+        }
         Place::Resumed(resumed) => RunFolder::take(&resumed.folder)?,
     };
     let share = shares(subjects, selection.shard);
@@ -163,7 +184,7 @@ pub(super) fn run_in(
     }
     let mut took = Took::read(project.work_folder().join("took.json"));
     ready.jobs.iter_mut().for_each(|job| job.expected = took.of(&job.kernel));
-    let (runs, not_kept) = run_jobs(&environment, ready, options, &folder, progress)?;
+    let (runs, not_kept) = run_jobs(&environment, ready, options, &folder, progress, kept)?;
     if matches!(place, Place::New(_)) && selection.probes.is_empty() && selection.shard.is_none() {
         // Nothing but the order of the next run is worse without it.
         let _ = took.note(&runs);
@@ -257,19 +278,25 @@ fn begin(
     match place {
         Place::New(_) | Place::Test(_) => manifest.begin(&folder.path)?,
         Place::Apart(_) => {}
+        Place::Again(_, base) => {
+            // How many processors a machine has differs on purpose.
+            let setup = Setup { cpus: 1, ..environment.setup.clone() };
+            base.hold(Manifest::of(manifest.options, &setup, &ready.jobs, &ready.failed)?)?;
+        }
         Place::Resumed(resumed) => resumed.go_on(&manifest, &mut ready.jobs)?,
     }
     Ok(ready)
 }
 
 /// Boots the kernels and keeps their records in `folder`. Those without an image come last, as failed. The second
-/// part says what could not be kept.
+/// part says what could not be kept. After an interruption what there is, is in `kept`.
 fn run_jobs(
     environment: &Environment,
     ready: Ready,
     options: &MachineOptions,
     folder: &RunFolder,
     progress: &Progress,
+    kept: &mut Vec<KernelRun>,
 ) -> Result<(Vec<KernelRun>, Vec<String>), Failure> {
     let Ready { jobs, mut failed } = ready;
     // One more than there are processors: a machine that waits for a grace period uses none.
@@ -300,6 +327,7 @@ fn run_jobs(
     if let Some(signal) = interrupt::asked()
         && let Some(failure) = interrupted(signal, &jobs, &runs, folder)
     {
+        *kept = runs;
         return Err(failure);
     }
     failed.iter().for_each(&write);

@@ -7,6 +7,7 @@ mod interruption;
 mod load;
 mod mutation;
 mod saved;
+mod soak;
 
 use probes::protocol::Machine;
 use probes::spec::Probe;

@@ -110,6 +110,7 @@ impl Collector<'_> {
             let text =
                 format!("the machine was {how} from outside during {}, which is run again", current.probe);
             self.observer.note(&self.job.kernel, &text);
+            self.boot.lost = Some(text);
             return;
         }
         // PID 1 may have passed some on and not lived to say that it had taken them.
@@ -141,6 +142,7 @@ impl Collector<'_> {
         // One that has not come up is counted as a boot that is tried again.
         let what = if self.boot.greeted { lost.to_string() } else { format!("before hello: {}", lost.what) };
         self.observer.note(&self.job.kernel, &format!("lost a machine {what}"));
+        self.boot.lost = Some(what);
         if self.boot.greeted {
             self.run.lost_between.push(lost);
         }

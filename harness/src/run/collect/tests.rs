@@ -105,6 +105,7 @@ fn a_machine_lost_before_its_first_probe_or_after_its_last_is_noted() {
     assert_eq!(outcomes(&run), [("f/a", Outcome::Observed)]);
     assert_eq!(run.lost_between, [between(None, BUG), between(Some("f/a"), BUG)]);
     assert_eq!((run.boots, run.boot_retries), (2, 1));
+    assert_eq!(run.boots_lost, [format!("before the first probe: {BUG}")]);
 }
 
 #[test]
@@ -157,6 +158,7 @@ fn a_probe_whose_machine_somebody_ends_is_asked_again_and_then_could_not_tell() 
     assert_eq!(outcomes(&run), [("f/a", why), ("f/b", Outcome::Observed)]);
     let said = "the machine was ended from outside during f/a, which is run again";
     assert_eq!(notes.iter().filter(|note| *note == said).count(), 1);
+    assert_eq!(run.boots_lost, [said]);
 }
 
 /// What ends no machine is not what ended a later one's.

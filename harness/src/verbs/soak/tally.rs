@@ -3,7 +3,7 @@
 use crate::model::KernelRun;
 use crate::normalize::{Normal, normalize};
 use crate::snapshot::{SnapshotError, difference};
-use probes::record::Outcome;
+use probes::record::{Outcome, Record};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -57,20 +57,25 @@ struct Form {
     diff: String,
 }
 
+/// The records of probes that ran.
+pub(super) fn ran(run: &KernelRun) -> impl Iterator<Item = &Record> {
+    run.records.iter().filter(|record| !matches!(record.outcome, Outcome::NotRun { .. }))
+}
+
 impl Tally {
-    /// Takes in what run `number` has recorded on one kernel.
-    pub(super) fn add(&mut self, number: u32, run: &KernelRun) {
+    /// Takes in what run `number` has recorded on one kernel. Of a run that is `broken_off` nobody knows what it would have
+    /// recorded besides: probes that another kernel made known are asked last.
+    pub(super) fn add(&mut self, number: u32, run: &KernelRun, broken_off: bool) {
         if !self.kernels.contains(&run.kernel) {
             self.kernels.push(run.kernel.clone());
         }
         if let Some(why) = &run.failure {
             let (kernel, why) = (run.kernel.clone(), why.clone());
             self.failures.push(Broken { run: number, kernel, why });
-        } else {
+        } else if !broken_off {
             self.whole.entry(run.kernel.clone()).or_default().push(number);
         }
-        let ran = run.records.iter().filter(|record| !matches!(record.outcome, Outcome::NotRun { .. }));
-        for record in ran {
+        for record in ran(run) {
             self.records += 1;
             let forms = self.forms.entry((run.kernel.clone(), record.probe.clone())).or_default();
             let form = Some(normalize(record));
@@ -162,7 +167,6 @@ impl Difference {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use probes::record::Record;
 
     fn run(probes: &[(&str, &str)], failure: Option<&str>) -> KernelRun {
         let record = |(probe, why): &(&str, &str)| Record {
@@ -176,9 +180,9 @@ mod tests {
     #[test]
     fn a_record_that_once_differed_is_reported_with_its_run() {
         let mut tally = Tally::default();
-        tally.add(1, &run(&[("a/b", "x"), ("a/c", "x")], None));
-        tally.add(2, &run(&[("a/b", "y"), ("a/c", "x")], None));
-        tally.add(3, &run(&[("a/b", "x"), ("a/c", "x")], None));
+        tally.add(1, &run(&[("a/b", "x"), ("a/c", "x")], None), false);
+        tally.add(2, &run(&[("a/b", "y"), ("a/c", "x")], None), false);
+        tally.add(3, &run(&[("a/b", "x"), ("a/c", "x")], None), false);
         let found = tally.differences().unwrap();
         assert_eq!((found.len(), tally.records), (1, 6));
         let words = found[0].in_words();
@@ -196,22 +200,24 @@ mod tests {
             run
         };
         let mut tally = Tally::default();
-        tally.add(1, &run(["a", "b", "c"]));
-        tally.add(2, &run(["a", "c", "b"]));
-        tally.add(3, &run(["a", "b", "c"]));
+        tally.add(1, &run(["a", "b", "c"]), false);
+        tally.add(2, &run(["a", "c", "b"]), false);
+        tally.add(3, &run(["a", "b", "c"]), false);
         let words = tally.differences().unwrap()[0].in_words();
         let order = "the same cases in another order, from the 2 on: c, b; in most runs: b, c\n";
         assert!(words.ends_with(order), "{words}");
     }
 
     #[test]
-    fn a_record_that_is_missing_differs_unless_the_kernel_failed() {
+    fn a_record_that_is_missing_differs_unless_the_kernel_failed_or_the_run_was_broken_off() {
         let mut tally = Tally::default();
-        tally.add(1, &run(&[("a/b", "x")], None));
-        tally.add(2, &run(&[], Some("no boot")));
+        tally.add(1, &run(&[("a/b", "x")], None), false);
+        tally.add(2, &run(&[], Some("no boot")), false);
         assert!(tally.differences().unwrap().is_empty());
         assert_eq!(tally.failures.len(), 1);
-        tally.add(3, &run(&[], None));
+        tally.add(4, &run(&[], None), true);
+        assert!(tally.differences().unwrap().is_empty());
+        tally.add(3, &run(&[], None), false);
         assert!(tally.differences().unwrap()[0].in_words().contains("there is no record"));
     }
 }

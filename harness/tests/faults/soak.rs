@@ -1,0 +1,44 @@
+//! What must come of a soak that is interrupted: what it saw until then is told.
+
+use super::interruption::listen;
+use super::{NEW, OLD, conform, image_of};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::process::Stdio;
+
+#[test]
+fn an_interrupted_soak_tells_what_it_saw() {
+    for kernel in [NEW, OLD] {
+        image_of(kernel);
+    }
+    let kernels = format!("{OLD},{NEW}");
+    let mut harness = conform()
+        .args(["soak", "--runs", "3", "--seed", "7", "--kernel", &kernels, "--probe", "selftest/before"])
+        .args(["--vmm", "qemu", "--jobs", "1", "--format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The newest comes first, and the second run boots: the older one has seconds to go.
+    let mut ended = 0;
+    let said = listen(&mut harness, &format!("[{NEW}] 1 records in"), |id| {
+        ended += 1;
+        if ended == 2 {
+            kill(Pid::from_raw(id.cast_signed()), Signal::SIGTERM).unwrap();
+        }
+    });
+    let output = harness.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    let document: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let of_runs = |name: &str| -> Vec<Value> {
+        document["runs"].as_array().unwrap().iter().map(|run| run[name].clone()).collect()
+    };
+    assert_eq!(of_runs("broken_off"), [false, true], "{document:#}");
+    assert_eq!(of_runs("complete"), [2, 1], "{document:#}");
+    assert_eq!(document["records"], 3, "{document:#}");
+    assert_eq!(document["differences"], Value::Array(Vec::new()), "{document:#}");
+    let ended = document["ended"].as_str().unwrap();
+    assert!(ended.contains(&format!("interrupted by SIGTERM; complete: {NEW}")), "{ended}");
+}
