@@ -165,14 +165,15 @@ const LOSING: [Expected; 7] = [
 
 /// Those that leave it to others. `memory` does too, and has a test of its own: how long it takes to fill a machine
 /// depends on the host.
-const LEAVING: [Expected; 11] = [
+const LEAVING: [Expected; 12] = [
     ("hang", "hung", ""),
     ("spin", "hung", ""),
     ("forks", "hung", ""),
     ("killed", "crashed", "SIGKILL"),
     ("worker", "crashed", "vanished"),
     ("flood", "observed", ""),
-    ("forge", "could-not-tell", ""),
+    ("forge", "could-not-tell", "said nonsense"),
+    ("endless", "could-not-tell", "said nonsense: a line of more than"),
     ("rust-panic", "crashed", "on purpose"),
     ("bpftool", "observed", ""),
     ("reach", "observed", ""),
@@ -270,7 +271,10 @@ fn misbehaving_probes_leave_their_machine_to_the_others(#[values(OLD, NEW)] kern
         assert_eq!(of(&run, name)["during"], "forever: trigger");
     }
     assert_eq!(of(&run, "forks")["during"], "fork: trigger");
-    keep_their_first_case(&run, &["before", "forks", "killed", "worker", "forge", "rust-panic", "after"]);
+    keep_their_first_case(
+        &run,
+        &["before", "forks", "killed", "worker", "forge", "endless", "rust-panic", "after"],
+    );
 }
 
 #[rstest]

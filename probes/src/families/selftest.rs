@@ -62,6 +62,11 @@ pub fn probes() -> Vec<Probe> {
         probe("worker", "Is a probe told apart that kills the process it was made from?", kill_the_worker),
         probe("flood", "Does a flooded console leave records whole?", flood_the_console),
         probe("forge", "Does nonsense on the probe's own pipe stay its own?", forge),
+        probe(
+            "endless",
+            "Does a line without end on the probe's own pipe stay its own?",
+            say_a_line_without_end,
+        ),
         probe("cut", "Is a stream that is cut blamed on the probe that cut it?", cut_the_stream),
         probe("lie", "Is a record in another probe's name refused, and blamed on the liar?", lie),
         probe("rust-panic", "Is a mistake in a probe's own code reported as such?", rust_panic),
@@ -313,6 +318,15 @@ fn flood_the_console(session: &mut Session<'_>) -> Result<(), Stop> {
 fn forge(session: &mut Session<'_>) -> Result<(), Stop> {
     well_behaved(session)?;
     session.write_raw(b"{\"case\": \"not one\"}\n").map_err(|error| Stop(error.to_string()))
+}
+
+/// PID 1 would need more memory for it than the machine has.
+fn say_a_line_without_end(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
+    let piece = vec![b'c'; 64 << 10];
+    loop {
+        session.write_raw(&piece).map_err(|error| Stop(error.to_string()))?;
+    }
 }
 
 /// The channel, which a probe has no business with: as root it can find it where PID 1 did.

@@ -7,7 +7,7 @@ use super::said::{Heard, Said};
 use super::worker::{Order, Report, Worker};
 use crate::channel::{ChannelError, Crumb, GuestEnd};
 use crate::families;
-use crate::protocol::{Message, Plan};
+use crate::protocol::{FRAME_MAX, Message, Plan};
 use crate::record::Outcome;
 use crate::session::{self, Kernel, Session, Sink};
 use crate::spec::{ANYBODYS, Probe};
@@ -195,7 +195,8 @@ impl Runner<'_> {
             }
         };
         let worker = Worker::start(prepare, own_memory, &mut body)?;
-        let ears = Ears { reader: File::from(reader), take: File::from(take), pending: Vec::new() };
+        let ears =
+            Ears { reader: File::from(reader), take: File::from(take), pending: Vec::new(), searched: 0 };
         self.nest = Some(Nest { worker, ears, told: 0 });
         Ok(())
     }
@@ -306,6 +307,26 @@ struct Ears {
     take: File,
     /// What has been read of a line that is not complete yet.
     pending: Vec<u8>,
+    /// How much of it, in bytes, is known to have no end of a line.
+    searched: usize,
+}
+
+impl Ears {
+    /// The next complete line, with its end.
+    fn line(&mut self) -> Option<Vec<u8>> {
+        let end = self.pending.iter().skip(self.searched).position(|&byte| byte == b'\n');
+        let Some(end) = end.map(|at| self.searched + at) else {
+            self.searched = self.pending.len();
+            return None;
+        };
+        self.searched = 0;
+        Some(self.pending.drain(..=end).collect())
+    }
+
+    /// Whether what is pending can be no line that anybody says: it would not fit into a frame.
+    const fn is_too_long(&self) -> bool {
+        self.pending.len() > FRAME_MAX
+    }
 }
 
 /// What there is to hear next, when it is no line.
@@ -388,8 +409,7 @@ fn listen(
 
 /// Takes the complete lines that have been read; an outcome ends the probe.
 fn pass_on(channel: &mut GuestEnd, probe: &Probe, ears: &mut Ears) -> Result<Option<Left>, ChannelError> {
-    while let Some(end) = ears.pending.iter().position(|&byte| byte == b'\n') {
-        let line: Vec<u8> = ears.pending.drain(..=end).collect();
+    while let Some(line) = ears.line() {
         // The notes are older than any line.
         match pass_notes_on(channel, &probe.id)? {
             Noted::Cases => {}
@@ -407,7 +427,9 @@ fn pass_on(channel: &mut GuestEnd, probe: &Probe, ears: &mut Ears) -> Result<Opt
         // A probe that has died meanwhile hears nothing, which its worker will say.
         let _ = ears.take.write_all(&[1]);
     }
-    Ok(None)
+    // PID 1's memory is the machine's: it does not wait for an end that may never come.
+    let endless = || Left::Otherwise(nonsense(&format!("a line of more than {FRAME_MAX} bytes")));
+    Ok(ears.is_too_long().then(endless))
 }
 
 /// What else was among the notes.
@@ -469,6 +491,22 @@ fn outcome_of_the_dead(channel: &GuestEnd, report: Option<Report>) -> Outcome {
 mod tests {
     use super::*;
     use crate::channel::tests::pair;
+
+    #[test]
+    fn lines_are_taken_whole_and_one_without_end_is_noticed() {
+        let (reader, take) = nix::unistd::pipe().unwrap();
+        let (reader, take) = (File::from(reader), File::from(take));
+        let mut ears = Ears { reader, take, pending: b"a\nbc".to_vec(), searched: 0 };
+        assert_eq!(ears.line().as_deref(), Some(&b"a\n"[..]));
+        assert_eq!((ears.line(), ears.searched), (None, 2));
+        ears.pending.extend_from_slice(b"d\n\n");
+        assert_eq!(ears.line().as_deref(), Some(&b"bcd\n"[..]));
+        assert_eq!(ears.line().as_deref(), Some(&b"\n"[..]));
+        ears.pending.resize(FRAME_MAX, b'e');
+        assert!(ears.line().is_none() && !ears.is_too_long());
+        ears.pending.push(b'e');
+        assert!(ears.line().is_none() && ears.is_too_long());
+    }
 
     #[test]
     fn notes_that_could_not_be_passed_on_stay_for_the_harness() {
