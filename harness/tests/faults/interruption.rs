@@ -163,7 +163,7 @@ fn a_guard_or_a_machine_that_stands_still_is_ended_with_the_run(#[values(true, f
 }
 
 /// What a run says, to its end; `act` is done with the run's process id when it has said `word`.
-fn listen(harness: &mut Child, word: &str, mut act: impl FnMut(u32)) -> String {
+pub(super) fn listen(harness: &mut Child, word: &str, mut act: impl FnMut(u32)) -> String {
     let mut said = String::new();
     for line in BufReader::new(harness.stderr.take().unwrap()).lines().map_while(Result::ok) {
         if line.contains(word) {
