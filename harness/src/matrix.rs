@@ -148,6 +148,12 @@ impl Archive {
             Origin::Debian(debian) => debian.upstream(),
         }
     }
+
+    /// The minor version of that release, such as `5.7`; a candidate's (`6.15-rc3`) is the one that it is for.
+    #[must_use]
+    pub fn series(&self) -> String {
+        self.release().split(['.', '-']).take(2).collect::<Vec<_>>().join(".")
+    }
 }
 
 impl Debian {

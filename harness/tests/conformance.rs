@@ -11,7 +11,7 @@ use harness::matrix::Matrix;
 use harness::model::KernelRun;
 use harness::progress::Progress;
 use harness::snapshot::{Ci, Comparison, Known, Snapshot, assert::assert_snapshot, merge};
-use harness::verbs::project::{Project, dynamic_of, known};
+use harness::verbs::project::Project;
 use harness::vmm::{AccelChoice, LauncherKind};
 use probes::record::Record;
 use probes::spec::family_of;
@@ -137,9 +137,8 @@ fn judged(kernel: &str, family: Option<&str>) -> Result<Arc<Judged>, String> {
         return Err(why);
     }
     let runs = std::slice::from_ref(&run);
-    let comparison =
+    let (comparison, known) =
         harness::verbs::compare_with(snapshots(), matrix(), runs).map_err(|failure| failure.to_string())?;
-    let known = known(matrix(), &dynamic_of(snapshots().keys().map(String::as_str)), runs);
     Ok(Arc::new(Judged { run, comparison, known }))
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "../../tests/hostile/memory.rs"]
 mod memory;
+#[path = "../../tests/hostile/region.rs"]
+mod region;
 #[path = "../../tests/hostile/targets.rs"]
 mod targets;
 

@@ -6,7 +6,7 @@ use crate::facts::Version;
 use crate::matrix::Matrix;
 use crate::model::KernelRun;
 use crate::run::setup::Job;
-use crate::snapshot::{Comparison, Snapshot, compare_as};
+use crate::snapshot::{Comparison, Known, Snapshot, compare_as};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Compares runs with the snapshots, each by itself. An image without a row is compared with the row of its series, or
@@ -19,10 +19,11 @@ pub fn compare_with_rows(
     matrix: &Matrix,
     runs: &[KernelRun],
 ) -> Result<Comparison, Failure> {
-    compare_with(&project.store().load_all()?, matrix, runs)
+    Ok(compare_with(&project.store().load_all()?, matrix, runs)?.0)
 }
 
-/// The same with snapshots that have been read: for who compares again and again.
+/// The same with snapshots that have been read, for who compares again and again; and what was known then, by which
+/// records are merged into snapshots.
 ///
 /// # Errors
 /// When a run is not the kernel's whose name it has.
@@ -30,12 +31,12 @@ pub fn compare_with(
     snapshots: &BTreeMap<String, Snapshot>,
     matrix: &Matrix,
     runs: &[KernelRun],
-) -> Result<Comparison, Failure> {
+) -> Result<(Comparison, Known), Failure> {
     check_releases(matrix, runs)?;
     let known = known(matrix, &dynamic_of(snapshots.keys().map(String::as_str)), runs);
     let rows: Vec<String> =
         runs.iter().map(|run| row_for(matrix, run).unwrap_or_else(|| run.kernel.clone())).collect();
-    Ok(compare_as(snapshots, runs, &rows, &known)?)
+    Ok((compare_as(snapshots, runs, &rows, &known)?, known))
 }
 
 /// The row that an image without one is compared with, by its release.

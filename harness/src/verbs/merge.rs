@@ -84,9 +84,11 @@ fn join(joined: &mut Vec<KernelRun>, run: KernelRun) -> Result<(), Failure> {
         there.records.push(record);
     }
     there.failure = there.failure.take().or(run.failure);
-    if there.facts.is_none() {
-        (there.image, there.facts) = (run.image, run.facts);
+    // Each by itself: what one part knows of the kernel the next ones are held against.
+    if there.image.sha256.is_empty() {
+        there.image = run.image;
     }
+    there.facts = there.facts.take().or(run.facts);
     Ok(())
 }
 
@@ -151,5 +153,39 @@ mod tests {
         let failure = join(&mut joined, second).unwrap_err();
         assert_eq!(failure.code, exit::BAD_INPUT);
         assert!(failure.to_string().contains(words), "{failure}");
+    }
+
+    /// What one part does not know, because it failed, hides nothing that another one says of its image.
+    #[rstest]
+    #[case::no_machine([KernelRun { facts: None, ..part("a/b", "6.1.1", "00") }, KernelRun::default()])]
+    #[case::no_image([part("a/b", "6.1.1", ""), part("a/c", "6.1.1", "00")])]
+    fn a_part_that_knows_less_hides_no_other_image(#[case] parts: [KernelRun; 2]) {
+        let mut joined = Vec::new();
+        for run in parts {
+            join(&mut joined, KernelRun { kernel: "6.1".into(), ..run }).unwrap();
+        }
+        let failure = join(&mut joined, part("a/d", "6.1.1", "01")).unwrap_err();
+        assert!(failure.to_string().contains("the image is 00 in one folder and 01 in another"), "{failure}");
+    }
+
+    /// The same from run folders, which say of their images nothing but what is in the records.
+    #[test]
+    fn folders_of_two_images_under_one_row_are_refused() {
+        let top = tempfile::tempdir().unwrap();
+        let folder = |name: &str, mut run: KernelRun| {
+            let folder = top.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            run.format = crate::model::FORMAT;
+            Manifest::made_up(&["6.1"]).begin(&folder).unwrap();
+            runs::write(&folder, &run).unwrap();
+            folder
+        };
+        let one = folder("one", part("a/b", "6.1.1", "00"));
+        let same = folder("same", part("a/c", "6.1.1", "00"));
+        let other = folder("other", part("a/d", "6.1.1", "01"));
+        assert_eq!(all_of(&[one.clone(), same.clone()]).unwrap().1[0].records.len(), 2);
+        let failure = all_of(&[one, same, other]).unwrap_err();
+        assert_eq!(failure.code, exit::BAD_INPUT);
+        assert!(failure.to_string().contains("come from two kernels: the image is 00"), "{failure}");
     }
 }

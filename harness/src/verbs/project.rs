@@ -61,11 +61,9 @@ impl Subject {
         let series = match self {
             Self::Row(row) => match &row.source {
                 Source::Debian(debian) => Some(format!("{}.", debian.package.series)),
-                Source::Upstream(version) => Some(version.trim_start_matches('v').to_owned()),
+                Source::Upstream(version) => mainline_release(version),
                 // The patch level may be another tree's; the minor version is checked before the build.
-                Source::Archive(archive) => {
-                    Some(archive.release().split('.').take(2).map(|part| format!("{part}.")).collect())
-                }
+                Source::Archive(archive) => Some(format!("{}.", archive.series())),
                 // A row that is named after a version promises it.
                 Source::Path(_) => is_version(&row.name).then(|| format!("{}.", row.name)),
             },
@@ -73,6 +71,23 @@ impl Subject {
         };
         series.unwrap_or_default()
     }
+}
+
+/// What `uname -r` of the mainline build of a version begins with: `6.14.5-` of `v6.14.5`. Where there may be candidates,
+/// which have the same three numbers, it goes on with what tells them apart: `6.14.0-061400-` of `v6.14`,
+/// `6.14.0-061400rc3-` of `v6.14-rc3`. So the builds call themselves that virtme-ng fetches.
+fn mainline_release(version: &str) -> Option<String> {
+    let bare = version.strip_prefix('v').unwrap_or(version);
+    let (numbers, candidate) = bare.split_once('-').map_or((bare, None), |(head, rc)| (head, Some(rc)));
+    let mut parts = numbers.split('.').map(str::parse::<u32>);
+    let (major, minor) = (parts.next()?.ok()?, parts.next()?.ok()?);
+    let patch = parts.next().transpose().ok()?.unwrap_or(0);
+    Some(if patch == 0 || candidate.is_some() {
+        let candidate = candidate.unwrap_or_default();
+        format!("{major}.{minor}.{patch}-{major:02}{minor:02}{patch:02}{candidate}-")
+    } else {
+        format!("{major}.{minor}.{patch}-")
+    })
 }
 
 /// Whether a row's name is two numbers, such as `6.12`.
@@ -365,6 +380,36 @@ mod tests {
     #[case("6.", false)]
     fn a_version_is_told_from_other_names(#[case] name: &str, #[case] version: bool) {
         assert_eq!(is_version(name), version);
+    }
+
+    /// The releases that a row takes, and those that it does not.
+    #[rstest]
+    #[case::first("upstream: v6.1", &["6.1.0-060100-generic"], &["6.12.0-061200-generic", "6.1.0-060100rc1-generic"])]
+    #[case::stable("upstream: v6.1.5", &["6.1.5-060105-generic"], &["6.1.50-060150-generic", "6.1.0-060100-generic"])]
+    #[case::candidate(
+        "upstream: v6.15-rc1",
+        &["6.15.0-061500rc1-generic"],
+        &["6.15.0-061500rc12-generic", "6.15.0-061500-generic", "6.14.0-061400rc1-generic"]
+    )]
+    #[case::debian(
+        "debian: {suite: bookworm, package: linux-image-6.1.0-32-cloud-amd64-unsigned, version: 6.1.129-1}",
+        &["6.1.0-49-cloud-amd64"],
+        &["6.12.94-cloud-amd64"]
+    )]
+    #[case::archive("archive: linux-5.7.14.tar.xz", &["5.7.14", "5.7.19"], &["5.70.1", "5.8.0"])]
+    #[case::first_archive("archive: linux-5.16.tar.xz", &["5.16.0"], &["5.160.0", "5.1.6"])]
+    #[case::candidates_archive("archive: linux-6.15-rc3.tar.gz", &["6.15.0-rc3"], &["6.14.0-rc3", "6.1.5"])]
+    #[case::named("path: vmlinuz", &["6.1.0"], &["6.12.0"])]
+    fn a_row_promises_a_release(#[case] source: &str, #[case] right: &[&str], #[case] wrong: &[&str]) {
+        let source = source.strip_prefix("archive: ").map_or_else(
+            || source.to_owned(),
+            |name| format!("archive: {{url: 'https://a/{name}', sha256: '{}'}}", "0".repeat(64)),
+        );
+        let text = format!("defaults: {{lsm: bpf}}\nkernels:\n  - {{name: '6.1', {source}}}\n");
+        let matrix = Matrix::parse(&text, Path::new("matrix.yaml")).unwrap();
+        let promised = Subject::Row(Box::new(matrix.rows[0].clone())).release_prefix();
+        assert!(right.iter().all(|release| release.starts_with(&promised)), "{promised}");
+        assert!(!wrong.iter().any(|release| release.starts_with(&promised)), "{promised}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod disk;
 mod interruption;
 mod load;
 mod mutation;
@@ -108,24 +109,6 @@ fn a_truncated_image_is_refused_before_any_machine_starts() {
     let output =
         run(&["run", "--kernel", cut.to_str().unwrap(), "--run-dir", folder.path().to_str().unwrap()]);
     must_end(&output, 3, &["vmlinuz-cut", "truncated"]);
-}
-
-/// The records of one kernel do not fit into one page; a user namespace makes such a small file system possible.
-#[test]
-fn a_full_disk_is_named_and_the_run_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let script = format!(
-        "mount -t tmpfs -o size=4k full {0} && exec {1} run --kernel {NEW} --probe program/type --vmm qemu --run-dir {0}/run",
-        folder.path().display(),
-        env!("CARGO_BIN_EXE_conform"),
-    );
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
-        .env("CI", "true")
-        .stdin(Stdio::null())
-        .output()
-        .expect("unshare, of util-linux");
-    must_end(&output, 3, &["No space left on device"]);
 }
 
 /// A hundredth of the usual is less than any machine takes to boot.

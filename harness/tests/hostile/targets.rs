@@ -4,6 +4,7 @@
 //! an error names the file, nothing is written outside of the folder, what was read is written back as it was.
 
 use super::memory;
+use super::region::Shared;
 use harness::claims::{Claims, evaluate};
 use harness::docs::check::Evidence;
 use harness::docs::fix::{self, Data};
@@ -18,12 +19,10 @@ use harness::snapshot::{self, Ci, Known, Snapshot, Store, compare};
 use harness::vmm::machine::first_alarm;
 use harness::vmm::state;
 use probes::btf::{Btf, Kind};
-use probes::channel::{HostEnd, Region};
 use probes::protocol::{FRAME_MAGIC, Message};
 use probes::record::{Case, Record};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -104,12 +103,11 @@ fn stream(input: &[u8]) {
     let ring = if kind == b'r' { rest.get(8..).unwrap_or_default().to_vec() } else { frames(rest) };
     let claimed = rest.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let head = if kind == b'r' { claimed } else { ring.len() as u64 };
-    let region = tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile()).expect("a file");
-    region.set_len(layout::REGION as u64).expect("a region");
-    let put = |at: usize, bytes: &[u8]| region.write_all_at(bytes, at as u64).expect("the region");
-    put(layout::HEAD, &head.to_le_bytes());
-    put(layout::TAIL, rest.get(..8).unwrap_or_default());
-    put(layout::CRUMB, &rest[..rest.len().min(4096)]);
+    let mut region = Shared::taken();
+    region.put(layout::HEAD, &head.to_le_bytes());
+    // The harness writes this one too.
+    region.put(layout::TAIL, rest.first_chunk().unwrap_or(&[0; 8]));
+    region.put(layout::CRUMB, &rest[..rest.len().min(4096)]);
     // In a ring of bytes the length of the notes is the input's too, and may be a lie.
     let noted = &rest[..rest.len().min(1 << 16)];
     let length = if kind == b'r' {
@@ -117,9 +115,9 @@ fn stream(input: &[u8]) {
     } else {
         u32::try_from(noted.len()).unwrap_or(0).to_le_bytes().to_vec()
     };
-    put(layout::NOTES, &[&length, noted].concat());
-    put(layout::RING, &ring[..ring.len().min(1 << 20)]);
-    let mut host = HostEnd::new(Region::map(&region).expect("a mapping"));
+    region.put(layout::NOTES, &[&length, noted].concat());
+    region.put(layout::RING, &ring[..ring.len().min(1 << 20)]);
+    let mut host = region.host();
     let mut cases: Vec<Case> = host.noted();
     let _ = first_alarm(&host.crumb());
     loop {
@@ -142,7 +140,6 @@ fn stream(input: &[u8]) {
 
 /// Where what lies in the region, see `conform_boot::layout`.
 mod layout {
-    pub(super) use probes::protocol::REGION;
     pub(super) const HEAD: usize = 16;
     pub(super) const TAIL: usize = 24;
     pub(super) const CRUMB: usize = 4096;

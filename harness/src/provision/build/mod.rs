@@ -225,8 +225,7 @@ impl Order<'_> {
 
     /// A tree of another minor version would be recorded under the wrong name.
     fn check_series(&self, archive: &Archive, tree: &Tree) -> Result<(), BuildError> {
-        let wanted = archive.release();
-        let series = wanted.split('.').take(2).collect::<Vec<_>>().join(".");
+        let (wanted, series) = (archive.release(), archive.series());
         let (major, minor) = tree.release.series();
         if series != format!("{major}.{minor}") {
             let (name, found) = (self.row.name.clone(), tree.release.to_string());
