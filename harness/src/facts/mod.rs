@@ -6,7 +6,9 @@
 //! were measured ([`range`]). What a kernel's build leaves out is no evidence about its version ([`guards`]).
 
 pub mod guards;
+mod hook;
 pub mod item;
+mod kfunc;
 pub mod range;
 mod usage;
 pub mod version;

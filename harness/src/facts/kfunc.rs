@@ -1,0 +1,64 @@
+//! Kfuncs: what the probe that asks about all of them says of each, and whether a normal use of it came true.
+
+use super::item::{Answer, Feature, Item, Kind, answers, prototype, yes};
+use super::usage::normal_use;
+use crate::normalize::{Normal, NormalCase};
+use crate::snapshot::Snapshot;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The probe that asks about every kfunc.
+pub(super) const INVENTORY: &str = "kfuncs/inventory";
+
+/// In an answer that is about the BTF that came with the image (`probes::families::kfuncs::cases`, `bare_call`).
+const BUILD: &str = "the kernel's BTF lacks";
+
+/// The answers of `kfuncs/inventory`, and what the kfunc's own probe adds.
+pub(super) fn kfuncs(
+    inventory: &Snapshot,
+    snapshots: &BTreeMap<String, Snapshot>,
+    kernels: &[String],
+) -> Vec<Item> {
+    const KINDS: [(&str, &str); 2] = [("plain", "LSM programs"), ("sleepable", "sleepable LSM programs")];
+    let of_kind = |said: Option<&Value>| match said.and_then(Value::as_str) {
+        Some("may call it") => yes(),
+        Some(said) if said.contains(BUILD) => Answer::BuildLacks { why: said.to_owned() },
+        Some(said) if said.starts_with("could not tell") => Answer::Unknown { why: said.to_owned() },
+        Some(said) => Answer::No { why: said.to_owned() },
+        None => Answer::Unknown { why: "the case does not say".to_owned() },
+    };
+    let whether = |_: &Normal, case: &NormalCase| {
+        let may: Vec<&str> = KINDS
+            .iter()
+            .filter(|(_, key)| case.seen.get(*key).is_some_and(|said| said == "may call it"))
+            .map(|(_, key)| *key)
+            .collect();
+        match may.as_slice() {
+            [] => of_kind(case.seen.get(KINDS[0].1)),
+            [one] => Answer::Yes { condition: format!("by {one} only") },
+            _ => yes(),
+        }
+    };
+    let item = |name: &String| {
+        let mut features: Vec<Feature> = KINDS
+            .iter()
+            .map(|&(feature, key)| Feature {
+                name: feature,
+                case: name.clone(),
+                answers: answers(inventory, kernels, name, |_, case| of_kind(case.seen.get(key))),
+            })
+            .collect();
+        let own = snapshots.get(&format!("kfuncs/{name}"));
+        features.extend(own.and_then(|own| normal_use(own, kernels)));
+        Item {
+            kind: Kind::Kfunc,
+            name: name.clone(),
+            probe: INVENTORY.to_owned(),
+            case: name.clone(),
+            prototype: own.and_then(|own| prototype(own, "exists")),
+            answers: answers(inventory, kernels, name, whether),
+            features,
+        }
+    };
+    inventory.order.iter().map(item).collect()
+}
