@@ -2,7 +2,7 @@
 //! the verdict that it should.
 
 use super::*;
-use crate::docs::judge::{of_condition, of_version};
+use crate::docs::judge::{is_of_a_test, of_condition, of_version};
 use crate::docs::testing::{PAGE, PROJECT, evidence};
 use crate::facts::{Answers, Version};
 use rstest::rstest;
@@ -225,4 +225,32 @@ fn a_restriction_that_could_not_be_told(
     let (verdict, detail) = judged_by(&found);
     assert_eq!(verdict, expected, "{detail}");
     assert!(detail.contains("could not be told"), "{detail}");
+}
+
+/// The readme says how many kfuncs the page's list leaves out, as the compatibility data counts them and as this does.
+#[test]
+fn the_readme_counts_what_the_list_of_kfuncs_leaves_out() {
+    let file = PROJECT.claims.files.iter().find(|file| file.name == "lists.yaml").unwrap();
+    let lists = file.lists.iter().filter(|(list, _)| *list == List::Kfuncs);
+    let listed: BTreeSet<&str> =
+        lists.flat_map(|(_, entries)| entries).map(|entry| entry.name.as_str()).collect();
+    let evidence = evidence();
+    let callable: Vec<&str> = evidence
+        .items
+        .values()
+        .filter(|item| item.kind == Kind::Kfunc && !item.answers.spans().is_empty())
+        .map(|item| item.name.as_str())
+        .filter(|name| !listed.contains(name))
+        .collect();
+    let told = left_out(&listed, List::Kfuncs, &evidence);
+    let tests = |names: &[&str]| names.iter().filter(|name| is_of_a_test(name)).count();
+    let told: Vec<&str> = told.iter().map(|it| it.name.as_str()).collect();
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let counts = format!("{} more can, {} of them the kernel's own tests", callable.len(), tests(&callable));
+    assert!(readme.contains(&counts), "{counts}");
+    let passed = format!("(`docs check` says {} and {}", told.len(), tests(&told));
+    assert!(readme.contains(&passed), "{passed}");
+    for name in callable.iter().filter(|name| !told.contains(name)) {
+        assert!(readme.contains(&format!("`{name}`")), "{name}");
+    }
 }

@@ -81,7 +81,7 @@ pub(super) fn complete(list: List, unlisted: &[Unlisted]) -> (Verdict, String) {
 }
 
 /// Kfuncs that the kernel has for its own tests alone, all the same in every build (6.12 net/bpf/test_run.c).
-fn is_of_a_test(name: &str) -> bool {
+pub(super) fn is_of_a_test(name: &str) -> bool {
     ["bpf_kfunc_call_", "bpf_modify_return_test", "bpf_fentry_test"]
         .iter()
         .any(|start| name.starts_with(start))
