@@ -1,6 +1,11 @@
 //! A hook: whether a program attaches to it, which kinds of program load, whether it fires, and what a program's value does.
+//!
+//! A hook `denies` where a program's errno reaches user space, as itself or by its effect. A few hooks return something else
+//! (`inode_xattr_skipcap`: whether a capability is not asked for), so that a program grants as well as denies: they `decide`.
+//! What counts as either is [`took_effect`], also for `list --coverage`.
 
-use super::item::{Answer, Feature, Item, Kind, answers, case_of, no_case, prototype, refusal, yes};
+use super::Known;
+use super::item::{Answer, Answers, Feature, Item, Kind, answers, case_of, no_case, prototype, refusal, yes};
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::Snapshot;
 use probes::families::hooks::unfired;
@@ -44,13 +49,9 @@ pub(super) fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item 
         feature("cgroup", "load-cgroup", answers(snapshot, kernels, "load-cgroup", plain)),
         feature("fires", "fire", answers(snapshot, kernels, "fire", fired)),
     ];
-    if let Some(case) = snapshot.order.iter().find(|case| case.starts_with("deny-")) {
-        let denied = |_: &Normal, case: &NormalCase| match case.denied {
-            Some(true) => yes(),
-            Some(false) => Answer::No { why: "user space saw no denial".to_owned() },
-            None => Answer::Unknown { why: "the case does not say".to_owned() },
-        };
-        features.push(feature("denies", case, answers(snapshot, kernels, case, denied)));
+    features.extend(verdict("denies", "deny-", snapshot, kernels, |case| denied(name, case)));
+    if returns_something(snapshot) {
+        features.extend(verdict("decides", "return-", snapshot, kernels, |case| decided(name, case)));
     }
     Item {
         kind: Kind::Hook,
@@ -61,4 +62,71 @@ pub(super) fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item 
         answers: answers(snapshot, kernels, "inventory", attach),
         features,
     }
+}
+
+/// Whether user space saw that a program's value counts. A case ends early, and is none, where the control run has failed.
+#[must_use]
+pub fn took_effect(case: &NormalCase) -> bool {
+    let asks = case.name.starts_with("deny-") || case.name.starts_with("return-");
+    let differs = match (case.seen.get("user space sees"), case.seen.get("not the target")) {
+        (Some(seen), Some(control)) => seen != control,
+        _ => false,
+    };
+    asks && case.end == End::Done && case.fired == Some(true) && (case.denied == Some(true) || differs)
+}
+
+/// What a denial was worth. One by a program that never ran says nothing of the hook.
+fn denied(hook: &str, case: &NormalCase) -> Answer {
+    match (case.fired, case.denied) {
+        _ if took_effect(case) => yes(),
+        (Some(false), _) => never_ran(hook),
+        (Some(true), Some(false)) => Answer::No { why: "user space saw no denial".to_owned() },
+        _ => Answer::Unknown { why: "the case does not say".to_owned() },
+    }
+}
+
+/// What a value that is no errno was worth: it may be what the kernel takes anyway, so that no effect is no "no".
+fn decided(hook: &str, case: &NormalCase) -> Answer {
+    match case.fired {
+        _ if took_effect(case) => yes(),
+        Some(false) => never_ran(hook),
+        Some(true) => Answer::Unknown {
+            why: "user space sees the same without the values that were asked about".to_owned(),
+        },
+        None => Answer::Unknown { why: "the case does not say".to_owned() },
+    }
+}
+
+fn never_ran(hook: &str) -> Answer {
+    Answer::Unknown { why: unfired::reason(hook).unwrap_or("its trigger made no program run").to_owned() }
+}
+
+/// Whether the hook has a return value, by the prototype of any kernel.
+fn returns_something(snapshot: &Snapshot) -> bool {
+    let slot = |normal| case_of(normal, "inventory").and_then(|case| case.seen.get("slot of ret"));
+    snapshot.observed.iter().filter_map(|(_, normal)| slot(normal)).any(Value::is_number)
+}
+
+/// What programs' values do, by all cases that begin with `prefix`: yes where one of them took effect, no only where none
+/// is left that could not tell.
+fn verdict(
+    name: &'static str,
+    prefix: &str,
+    snapshot: &Snapshot,
+    kernels: &[String],
+    of_case: impl Fn(&NormalCase) -> Answer,
+) -> Option<Feature> {
+    let cases = snapshot.order.iter().filter(|case| case.starts_with(prefix));
+    let asked: Vec<(&String, Answers)> =
+        cases.map(|case| (case, answers(snapshot, kernels, case, |_, case| of_case(case)))).collect();
+    let works = asked.iter().find(|(_, answers)| answers.kernels(Known::Yes).next().is_some());
+    let (case, _) = works.or_else(|| asked.first())?;
+    let of_kernel = |kernel: &String| {
+        let said = || asked.iter().filter_map(|(_, answers)| answers.of(kernel));
+        let of = |known| said().find(|answer| answer.known() == known);
+        let answer = of(Known::Yes).or_else(|| of(Known::Unknown)).or_else(|| said().next())?;
+        Some((kernel.clone(), answer.clone()))
+    };
+    let answers = Answers(kernels.iter().filter_map(of_kernel).collect());
+    Some(Feature { name, case: (*case).clone(), answers })
 }

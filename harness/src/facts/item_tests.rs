@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::snapshot::made_up::{done, names, observed, refused};
+use rstest::rstest;
 use serde_json::json;
 
 fn seen(name: &str, seen: &Value) -> NormalCase {
@@ -211,4 +212,58 @@ fn what_else_is_absent_is_no_absence_of_the_item() {
     assert_eq!(said[0], "not in the kernel");
     assert!(said[1].starts_with("could not tell: netdev_rx_queue"), "{said:?}");
     assert_eq!(said[2], "no: this kernel has no calls of kfuncs");
+}
+
+fn feature<'a>(item: &'a Item, name: &str) -> &'a Answers {
+    &item.features.iter().find(|feature| feature.name == name).unwrap().answers
+}
+
+/// A hook on one kernel: its inventory, `attach`, and the cases given.
+fn hook_with(name: &str, cases: Vec<NormalCase>) -> Item {
+    let inventory = seen("inventory", &json!({"hook": "yes", "prototype": "int f(void)", "slot of ret": 1}));
+    let cases = [vec![inventory, done("attach")], cases].concat();
+    let probe = format!("hooks/{name}");
+    let mut items = collect(&BTreeMap::from([snapshot(&probe, vec![("6.1", cases)])]), &names(&["6.1"]));
+    items.remove(&(Kind::Hook, name.to_owned())).unwrap()
+}
+
+#[rstest]
+#[case::for_a_known_reason("dentry_init_security", "up to 5.16")]
+#[case::for_no_known_reason("x", "its trigger made no program run")]
+fn a_program_that_never_ran_denied_nothing_and_allowed_nothing(#[case] hook: &str, #[case] says: &str) {
+    let silent = NormalCase { fired: Some(false), denied: Some(false), ..done("deny-EPERM") };
+    let item = hook_with(hook, vec![silent]);
+    let answer = feature(&item, "denies").of("6.1").unwrap();
+    assert_eq!(answer.known(), Known::Unknown);
+    assert!(answer.words().contains(says), "{}", answer.words());
+}
+
+#[rstest]
+#[case::the_first(Some(true), Some(false), Known::Yes)]
+#[case::the_second(Some(false), Some(true), Known::Yes)]
+#[case::neither(Some(false), Some(false), Known::No)]
+#[case::one_does_not_say(Some(false), None, Known::Unknown)]
+fn a_hook_denies_where_any_errno_does(
+    #[case] first: Option<bool>,
+    #[case] second: Option<bool>,
+    #[case] expected: Known,
+) {
+    let with = |name: &str, denied| NormalCase { denied, ..done(name) };
+    let item = hook_with("x", vec![with("deny-EPERM", first), with("deny-EACCES", second)]);
+    assert_eq!(feature(&item, "denies").of("6.1").map(Answer::known), Some(expected));
+}
+
+#[rstest]
+#[case::one_value("ok", "ENOMEM", Known::Yes)]
+#[case::no_value("ok", "ok", Known::Unknown)]
+fn a_value_that_is_no_errno_decides_and_does_not_deny(
+    #[case] sees: &str,
+    #[case] control: &str,
+    #[case] expected: Known,
+) {
+    let refused = refused("return--1", "R0 has smin=-1");
+    let other = seen("return-1", &json!({"user space sees": sees, "not the target": control}));
+    let item = hook_with("x", vec![refused, other]);
+    assert_eq!(feature(&item, "decides").of("6.1").map(Answer::known), Some(expected));
+    assert!(item.features.iter().all(|feature| feature.name != "denies"));
 }

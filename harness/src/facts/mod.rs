@@ -13,6 +13,7 @@ pub mod range;
 mod usage;
 pub mod version;
 
+pub use hook::took_effect;
 pub use item::{Answer, Answers, Feature, Item, Kind, collect};
 pub use range::{Added, Known, Removed, Span, spans};
 pub use version::Version;
