@@ -267,3 +267,20 @@ fn a_value_that_is_no_errno_decides_and_does_not_deny(
     assert_eq!(feature(&item, "decides").of("6.1").map(Answer::known), Some(expected));
     assert!(item.features.iter().all(|feature| feature.name != "denies"));
 }
+
+#[rstest]
+#[case::it_says_why(json!({"not run": "it starts another kernel"}), None)]
+#[case::it_was_only_loaded(json!({}), None)]
+#[case::nothing_ran(json!({}), Some(false))]
+fn what_was_not_run_is_no_normal_use(#[case] facts: Value, #[case] fired: Option<bool>) {
+    let inventory = snapshot(
+        INVENTORY,
+        vec![("6.1", vec![seen("crash_kexec", &json!({"LSM programs": "may call it"}))])],
+    );
+    let canonical = NormalCase { fired, ..seen("canonical", &facts) };
+    let asleep = NormalCase { fired: None, ..done("canonical-sleepable") };
+    let own = snapshot("kfuncs/crash_kexec", vec![("6.1", vec![canonical, asleep])]);
+    let items = collect(&BTreeMap::from([inventory, own]), &names(&["6.1"]));
+    let item = &items[&(Kind::Kfunc, "crash_kexec".to_owned())];
+    assert_eq!(feature(item, "normal use").of("6.1").map(Answer::known), Some(Known::Unknown));
+}
