@@ -284,3 +284,30 @@ fn what_was_not_run_is_no_normal_use(#[case] facts: Value, #[case] fired: Option
     let item = &items[&(Kind::Kfunc, "crash_kexec".to_owned())];
     assert_eq!(feature(item, "normal use").of("6.1").map(Answer::known), Some(Known::Unknown));
 }
+
+#[rstest]
+#[case("may NOT call it", "may NOT call it", Known::No, "no: may NOT call it")]
+#[case("may NOT call it", "could not tell: x", Known::Unknown, "could not tell: could not tell: x")]
+#[case("could not tell: x", "may NOT call it", Known::Unknown, "could not tell: could not tell: x")]
+#[case("may call it", "may NOT call it", Known::Yes, "yes, by LSM programs only")]
+#[case(
+    "may call it",
+    "could not tell: x",
+    Known::Yes,
+    "yes, by LSM programs, of others it could not be told"
+)]
+fn a_kfunc_is_closed_to_programs_only_if_both_kinds_have_told(
+    #[case] plain: &str,
+    #[case] asleep: &str,
+    #[case] known: Known,
+    #[case] says: &str,
+) {
+    let both = json!({"LSM programs": plain, "sleepable LSM programs": asleep});
+    let inventory = snapshot(INVENTORY, vec![("6.1", vec![seen("bpf_x", &both)])]);
+    let items = collect(&BTreeMap::from([inventory]), &names(&["6.1"]));
+    let item = &items[&(Kind::Kfunc, "bpf_x".to_owned())];
+    assert_eq!(
+        (item.answers.of("6.1").map(Answer::known), words(item)),
+        (Some(known), vec![says.to_owned()])
+    );
+}

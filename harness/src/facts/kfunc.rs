@@ -1,8 +1,9 @@
 //! Kfuncs: what the probe that asks about all of them says of each, and whether a normal use of it came true.
 
+use super::Known;
 use super::item::{Answer, Feature, Item, Kind, answers, prototype, yes};
 use super::usage::normal_use;
-use crate::normalize::{Normal, NormalCase};
+use crate::normalize::NormalCase;
 use crate::snapshot::Snapshot;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -13,32 +14,45 @@ pub(super) const INVENTORY: &str = "kfuncs/inventory";
 /// In an answer that is about the BTF that came with the image (`probes::families::kfuncs::cases`, `bare_call`).
 const BUILD: &str = "the kernel's BTF lacks";
 
+/// The kinds of program that are asked with, as features and as records call them.
+const KINDS: [(&str, &str); 2] = [("plain", "LSM programs"), ("sleepable", "sleepable LSM programs")];
+
+/// What the inventory says of one kind of program.
+fn of_kind(said: Option<&Value>) -> Answer {
+    match said.and_then(Value::as_str) {
+        Some("may call it") => yes(),
+        Some(said) if said.contains(BUILD) => Answer::BuildLacks { why: said.to_owned() },
+        Some(said) if said.starts_with("could not tell") => Answer::Unknown { why: said.to_owned() },
+        Some(said) => Answer::No { why: said.to_owned() },
+        None => Answer::Unknown { why: "the case does not say".to_owned() },
+    }
+}
+
+/// Whether any program may call it: no only where both kinds have told so.
+fn of_any(case: &NormalCase) -> Answer {
+    let [plain, asleep] = KINDS.map(|(_, key)| of_kind(case.seen.get(key)));
+    let alone = |who: &str, other: &Answer| {
+        let condition = match other.known() {
+            Known::Unknown => format!("by {who}, of others it could not be told"),
+            Known::Yes | Known::No => format!("by {who} only"),
+        };
+        Answer::Yes { condition }
+    };
+    match (plain.known(), asleep.known()) {
+        (Known::Yes, Known::Yes) => yes(),
+        (Known::Yes, _) => alone(KINDS[0].1, &asleep),
+        (_, Known::Yes) => alone(KINDS[1].1, &plain),
+        (Known::No, Known::Unknown) => asleep,
+        (Known::Unknown, _) | (Known::No, Known::No) => plain,
+    }
+}
+
 /// The answers of `kfuncs/inventory`, and what the kfunc's own probe adds.
 pub(super) fn kfuncs(
     inventory: &Snapshot,
     snapshots: &BTreeMap<String, Snapshot>,
     kernels: &[String],
 ) -> Vec<Item> {
-    const KINDS: [(&str, &str); 2] = [("plain", "LSM programs"), ("sleepable", "sleepable LSM programs")];
-    let of_kind = |said: Option<&Value>| match said.and_then(Value::as_str) {
-        Some("may call it") => yes(),
-        Some(said) if said.contains(BUILD) => Answer::BuildLacks { why: said.to_owned() },
-        Some(said) if said.starts_with("could not tell") => Answer::Unknown { why: said.to_owned() },
-        Some(said) => Answer::No { why: said.to_owned() },
-        None => Answer::Unknown { why: "the case does not say".to_owned() },
-    };
-    let whether = |_: &Normal, case: &NormalCase| {
-        let may: Vec<&str> = KINDS
-            .iter()
-            .filter(|(_, key)| case.seen.get(*key).is_some_and(|said| said == "may call it"))
-            .map(|(_, key)| *key)
-            .collect();
-        match may.as_slice() {
-            [] => of_kind(case.seen.get(KINDS[0].1)),
-            [one] => Answer::Yes { condition: format!("by {one} only") },
-            _ => yes(),
-        }
-    };
     let item = |name: &String| {
         let mut features: Vec<Feature> = KINDS
             .iter()
@@ -56,7 +70,7 @@ pub(super) fn kfuncs(
             probe: INVENTORY.to_owned(),
             case: name.clone(),
             prototype: own.and_then(|own| prototype(own, "exists")),
-            answers: answers(inventory, kernels, name, whether),
+            answers: answers(inventory, kernels, name, |_, case| of_any(case)),
             features,
         }
     };
