@@ -133,7 +133,7 @@ fn of_start(version: Version, added: Added) -> (Verdict, String) {
 
 /// A name that no record has.
 pub(super) fn of_unknown(list: List, name: &str) -> (Verdict, String) {
-    if let Some(option) = guards::guard(list.kind(), name) {
+    if let Some(option) = guards::leaves_out(list.kind(), name) {
         return (Verdict::Undecided, format!("no measured kernel has it; it may need {option}"));
     }
     let why = match list {

@@ -235,21 +235,27 @@ fn excuse_absences(items: &mut BTreeMap<(Kind, String), Item>) {
     for item in items.values() {
         let Some(option) = guards::guard(item.kind, &item.name) else { continue };
         for (kernel, answer) in &item.answers.0 {
-            if matches!(answer, Answer::Yes { .. } | Answer::No { .. }) {
-                on.insert((option, kernel.clone()));
-                let brought = guards::IMPLIED.iter().filter(|(by, _)| *by == option);
-                on.extend(brought.map(|(_, brought)| (*brought, kernel.clone())));
+            // A helper that is refused may be so for want of the option.
+            let shows = match answer {
+                Answer::Yes { .. } => true,
+                Answer::No { .. } => item.kind != Kind::Helper,
+                Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. } => false,
+            };
+            if shows {
+                let options =
+                    guards::each(option).flat_map(|it| std::iter::once(it).chain(guards::brought(it)));
+                on.extend(options.map(|option| (option, kernel.clone())));
             }
         }
     }
     for item in items.values_mut() {
-        let Some(option) = guards::guard(item.kind, &item.name) else { continue };
+        let Some(option) = guards::leaves_out(item.kind, &item.name) else { continue };
         let features = item.features.iter_mut().map(|feature| &mut feature.answers);
         for (kernel, answer) in
             std::iter::once(&mut item.answers).chain(features).flat_map(|answers| &mut answers.0)
         {
             if let Answer::Absent { perhaps } = answer
-                && !on.contains(&(option, kernel.clone()))
+                && !guards::each(option).all(|option| on.contains(&(option, kernel.clone())))
             {
                 *perhaps = Some(option);
             }

@@ -311,3 +311,40 @@ fn a_kfunc_is_closed_to_programs_only_if_both_kinds_have_told(
         (Some(known), vec![says.to_owned()])
     );
 }
+
+/// Helpers are numbered whatever the configuration: a number that a kernel does not know is the version's.
+#[test]
+fn an_option_leaves_out_no_helpers_number() {
+    let absent = NormalCase {
+        end: End::Absent { what: "helper bpf_cgrp_storage_get".to_owned() },
+        accepted: None,
+        ..done("callable")
+    };
+    let rows = vec![("6.1", vec![absent]), ("6.2", vec![seen("callable", &json!({"file_open": "yes"}))])];
+    let items =
+        collect(&BTreeMap::from([snapshot("helpers/bpf_cgrp_storage_get", rows)]), &names(&["6.1", "6.2"]));
+    let item = &items[&(Kind::Helper, "bpf_cgrp_storage_get".to_owned())];
+    assert_eq!(words(item)[0], "not in the kernel");
+    assert_eq!(item.answers.spans()[0].added.to_string(), "6.2");
+}
+
+/// A hook behind two options is the version's to lack only where both are known to be on.
+#[rstest]
+#[case(&["socket_bind", "path_mkdir"], "not in the kernel")]
+#[case(&["socket_bind"], "not in this build (it needs CONFIG_SECURITY_NETWORK && CONFIG_SECURITY_PATH)")]
+fn an_absence_behind_two_options(#[case] there: &[&str], #[case] says: &str) {
+    let inventory = || seen("inventory", &json!({"hook": "yes", "prototype": "int f(void)"}));
+    let is_there = || vec![inventory(), done("attach")];
+    let lacks = NormalCase {
+        end: End::Absent { what: "function bpf_lsm_unix_find".to_owned() },
+        accepted: None,
+        ..done("inventory")
+    };
+    let mut snapshots: BTreeMap<String, Snapshot> = there
+        .iter()
+        .map(|hook| snapshot(&format!("hooks/{hook}"), vec![("7.2", is_there()), ("7.3", is_there())]))
+        .collect();
+    snapshots.extend([snapshot("hooks/unix_find", vec![("7.2", vec![lacks]), ("7.3", is_there())])]);
+    let items = collect(&snapshots, &names(&["7.2", "7.3"]));
+    assert_eq!(words(&items[&(Kind::Hook, "unix_find".to_owned())])[0], says);
+}
