@@ -6,6 +6,7 @@ use crate::report::coverage::coverage;
 use crate::snapshot::{Ci, Store};
 use crate::verbs::project::probe_infos;
 use jsonschema::Validator;
+use rstest::rstest;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -87,6 +88,34 @@ fn a_restricted_helper_says_by_whom_and_a_refused_one_why() {
     assert!(
         notes.iter().any(|note| note["note"].as_str().unwrap().starts_with("ENOTSUPP: func bpf_get_func_ip"))
     );
+}
+
+/// A row is one build: what it says is so of that release.
+#[rstest]
+#[case("6.6", "6.6.17")]
+#[case::not_the_archives("5.15", "5.15.100")]
+#[case::the_first_of_a_series("6.9", "6.9.0")]
+#[case::of_a_package("5.10", "5.10.223")]
+#[case::a_flavour("7.3-fragments", "7.3.4")]
+fn a_kernel_says_of_which_release_it_is(#[case] name: &str, #[case] release: &str) {
+    for file in ["hooks.json", "rules.json"].map(file) {
+        let kernels = file["kernels"].as_array().unwrap();
+        assert!(kernels.iter().all(|kernel| kernel["release"].is_string()));
+        assert_eq!(kernels.iter().find(|kernel| kernel["name"] == name).unwrap()["release"], release);
+    }
+}
+
+#[rstest]
+#[case("upstream: v6.14", Some("6.14.0"))]
+#[case("path: bzImage", None)]
+#[case(
+    "debian: {suite: experimental, package: linux-image-6.14-cloud-amd64-unsigned, version: 6.14~rc3-1~exp1}",
+    None
+)]
+fn a_release_is_said_where_the_source_tells(#[case] source: &str, #[case] expected: Option<&str>) {
+    let text = format!("kernels:\n  - {{name: \"6.14\", lsm: bpf, {source}}}\n");
+    let matrix = Matrix::parse(&text, Path::new("matrix.yaml")).unwrap();
+    assert_eq!(release(&matrix.rows[0].source).as_deref(), expected);
 }
 
 /// `list --coverage` and the features count the same verdicts.
