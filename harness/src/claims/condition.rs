@@ -147,13 +147,9 @@ impl CaseIs {
             End::Refused { errno } => Some(errno.as_str()),
             End::Done | End::Absent { .. } | End::CouldNotTell { .. } => None,
         };
-        let meets = |wanted: Option<bool>, is: Option<bool>| wanted.is_none() || wanted == is;
         let fits = self.is.is_none_or(|wanted| ending == Some(wanted))
             && self.with.as_deref().is_none_or(|wanted| errno == Some(wanted))
             && self.at.as_deref().is_none_or(|wanted| case.phase.name() == wanted)
-            && meets(self.accepted, case.accepted)
-            && meets(self.fired, case.fired)
-            && meets(self.denied, case.denied)
             && self
                 .reason
                 .as_deref()
@@ -161,7 +157,25 @@ impl CaseIs {
         if !fits {
             return Truth::No;
         }
-        every(self.seen.iter().map(|(key, wanted)| self.fact(case, key, wanted)))
+        let flags = [
+            self.flag(case, "accepted", self.accepted, case.accepted),
+            self.flag(case, "fired", self.fired, case.fired),
+            self.flag(case, "denied", self.denied, case.denied),
+        ];
+        every(flags.into_iter().chain(self.seen.iter().map(|(key, wanted)| self.fact(case, key, wanted))))
+    }
+
+    /// A case that came through without saying so has not asked; of one that ended early it is not so.
+    fn flag(&self, case: &NormalCase, name: &str, wanted: Option<bool>, is: Option<bool>) -> Truth {
+        match (wanted, is, &case.end) {
+            (None, ..) => Truth::Yes,
+            (Some(_), None, End::Done) => Truth::Unknown(format!(
+                "{}/{}: the record does not say whether {name}",
+                self.probe, self.case
+            )),
+            (Some(wanted), is, _) if is == Some(wanted) => Truth::Yes,
+            (Some(_), ..) => Truth::No,
+        }
     }
 
     /// A fact of a case that came through is there; one that is missing has been renamed or not been seen.

@@ -17,6 +17,8 @@ pub struct Evaluated {
     pub not_of: Vec<String>,
     /// Where it is true, but not the whole truth ([`Claim::unless`]).
     pub restricted_on: Vec<String>,
+    /// Where it is true, and the records do not say whether that is the whole truth, each with the reason.
+    pub perhaps_restricted_on: Vec<(String, String)>,
 }
 
 /// Asks every kernel's records. A statement that no condition decides is unknown everywhere.
@@ -43,8 +45,10 @@ pub fn evaluate(claim: &Claim, snapshots: &BTreeMap<String, Snapshot>, kernels: 
         match condition.map(ask) {
             Some(Truth::Yes) => {
                 result.true_on.push(kernel.clone());
-                if claim.unless.as_ref().is_some_and(|unless| ask(&unless.when) == Truth::Yes) {
-                    result.restricted_on.push(kernel.clone());
+                match claim.unless.as_ref().map(|unless| ask(&unless.when)) {
+                    Some(Truth::Yes) => result.restricted_on.push(kernel.clone()),
+                    Some(Truth::Unknown(why)) => result.perhaps_restricted_on.push((kernel.clone(), why)),
+                    Some(Truth::No) | None => {}
                 }
             }
             Some(Truth::No) => result.false_on.push(kernel.clone()),

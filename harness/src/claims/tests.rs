@@ -93,6 +93,9 @@ fn answers(condition: &Condition) -> String {
 #[case("{probe: a/b, case: c, seen: {runs: 3}}", "nn???")]
 #[case("{probe: a/b, case: c, seen: {who: \"*[b]*\"}}", "yn???")]
 #[case("{probe: a/b, case: c, seen: {renamed: 1}}", "?n???")]
+#[case::not_recorded("{probe: a/b, case: c, denied: true}", "?n???")]
+#[case::not_recorded_and_not_false("{probe: a/b, case: c, denied: false}", "?n???")]
+#[case::something_else_is_wrong("{probe: a/b, case: c, denied: true, fired: false}", "nn???")]
 #[case("{not: {probe: a/b, case: c, is: done}}", "ny???")]
 #[case("{all: [{probe: a/b, case: c, is: done}, {probe: a/x, case: c, is: done}]}", "?n???")]
 #[case("{any: [{probe: a/b, case: c, is: done}, {probe: a/x, case: c, is: done}]}", "y????")]
@@ -110,6 +113,21 @@ fn a_statement_is_asked_only_of_kernels_it_speaks_of() {
         (names(&["1"]), names(&["2"]), names(&["1"]))
     );
     assert_eq!(found.unknown_on.len(), 1);
+}
+
+/// A restriction of which a kernel cannot tell is neither there nor not there.
+#[rstest]
+#[case::met("fired: true", &["1"], 0)]
+#[case::not_met("fired: false", &[], 0)]
+#[case::not_recorded("denied: true", &[], 1)]
+fn a_restriction_has_three_answers(#[case] when: &str, #[case] restricted: &[&str], #[case] unknown: usize) {
+    let rest = format!(
+        "    source: [6.1 f s]\n    holds: {{probe: a/b, case: c, is: done}}\n    unless: {{when: {{probe: a/b, case: c, {when}}}, then: at night}}\n"
+    );
+    let claims = read(&statement(&rest)).unwrap();
+    let found = evaluate(claims.statements().next().unwrap(), &snapshots(), &names(&["1"]));
+    assert_eq!((found.true_on, found.restricted_on), (names(&["1"]), names(restricted)));
+    assert_eq!(found.perhaps_restricted_on.len(), unknown);
 }
 
 fn project() -> (Claims, BTreeMap<String, Snapshot>) {

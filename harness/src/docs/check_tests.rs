@@ -2,7 +2,7 @@
 //! the verdict that it should.
 
 use super::*;
-use crate::docs::judge::of_version;
+use crate::docs::judge::{is_of_a_test, of_condition, of_version};
 use crate::docs::testing::{PAGE, PROJECT, evidence};
 use crate::facts::{Answers, Version};
 use rstest::rstest;
@@ -164,6 +164,14 @@ fn versions_are_judged_by_what_was_measured(
     Verdict::Contradicted
 )]
 #[case::absent_since(&[("6.11", Answer::Absent { perhaps: None })], Verdict::Contradicted)]
+#[case::a_newer_one_could_not_tell(
+    &[("6.11", Answer::No { why: "no".to_owned() }), ("6.12", Answer::Unknown { why: "no tool".to_owned() })],
+    Verdict::Undecided
+)]
+#[case::an_older_one_could_not_tell(
+    &[("6.11", Answer::Unknown { why: "no tool".to_owned() }), ("6.12", Answer::No { why: "no".to_owned() })],
+    Verdict::Contradicted
+)]
 fn kernels_from_before_an_entrys_version_say_nothing(
     #[case] answers: &[(&str, Answer)],
     #[case] expected: Verdict,
@@ -174,4 +182,75 @@ fn kernels_from_before_an_entrys_version_say_nothing(
     let answers =
         Answers(answers.iter().map(|(kernel, answer)| ((*kernel).to_owned(), answer.clone())).collect());
     assert_eq!(of_uncallable(&answers, &entry, &kernels).0, expected);
+}
+
+/// A statement of which one kernel tells something, with a restriction.
+fn judged_by(found: &Evaluated) -> (Verdict, String) {
+    let claim = PROJECT.claims.statements().find(|claim| claim.unless.is_some()).unwrap();
+    of_condition(claim, found, &["5.7", "5.8"].map(str::to_owned))
+}
+
+#[rstest]
+#[case::true_elsewhere(&["5.8"], &[], Verdict::Confirmed)]
+#[case::false_elsewhere(&[], &["5.8"], Verdict::Contradicted)]
+fn kernels_that_could_not_tell_are_named_beside_the_verdict(
+    #[case] yes: &[&str],
+    #[case] no: &[&str],
+    #[case] expected: Verdict,
+) {
+    let rows = |rows: &[&str]| rows.iter().map(|row| (*row).to_owned()).collect();
+    let unknown_on = vec![("5.7".to_owned(), "a/b/c: could not tell".to_owned())];
+    let found = Evaluated { true_on: rows(yes), false_on: rows(no), unknown_on, ..Evaluated::default() };
+    let (verdict, detail) = judged_by(&found);
+    assert_eq!(verdict, expected);
+    assert!(detail.contains("could not tell: only 5.7"), "{detail}");
+}
+
+/// What restricts a true statement is neither denied nor asserted where nobody could tell of it.
+#[rstest]
+#[case::nowhere_told(&[], &["5.7", "5.8"], Verdict::Undecided)]
+#[case::told_once(&[], &["5.7"], Verdict::Confirmed)]
+#[case::met_once(&["5.8"], &["5.7"], Verdict::Conditional)]
+fn a_restriction_that_could_not_be_told(
+    #[case] restricted: &[&str],
+    #[case] perhaps: &[&str],
+    #[case] expected: Verdict,
+) {
+    let found = Evaluated {
+        true_on: vec!["5.7".to_owned(), "5.8".to_owned()],
+        restricted_on: restricted.iter().map(|row| (*row).to_owned()).collect(),
+        perhaps_restricted_on: perhaps.iter().map(|row| ((*row).to_owned(), "no tool".to_owned())).collect(),
+        ..Evaluated::default()
+    };
+    let (verdict, detail) = judged_by(&found);
+    assert_eq!(verdict, expected, "{detail}");
+    assert!(detail.contains("could not be told"), "{detail}");
+}
+
+/// The readme says how many kfuncs the page's list leaves out, as the compatibility data counts them and as this does.
+#[test]
+fn the_readme_counts_what_the_list_of_kfuncs_leaves_out() {
+    let file = PROJECT.claims.files.iter().find(|file| file.name == "lists.yaml").unwrap();
+    let lists = file.lists.iter().filter(|(list, _)| *list == List::Kfuncs);
+    let listed: BTreeSet<&str> =
+        lists.flat_map(|(_, entries)| entries).map(|entry| entry.name.as_str()).collect();
+    let evidence = evidence();
+    let callable: Vec<&str> = evidence
+        .items
+        .values()
+        .filter(|item| item.kind == Kind::Kfunc && !item.answers.spans().is_empty())
+        .map(|item| item.name.as_str())
+        .filter(|name| !listed.contains(name))
+        .collect();
+    let told = left_out(&listed, List::Kfuncs, &evidence);
+    let tests = |names: &[&str]| names.iter().filter(|name| is_of_a_test(name)).count();
+    let told: Vec<&str> = told.iter().map(|it| it.name.as_str()).collect();
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let counts = format!("{} more can, {} of them the kernel's own tests", callable.len(), tests(&callable));
+    assert!(readme.contains(&counts), "{counts}");
+    let passed = format!("(`docs check` says {} and {}", told.len(), tests(&told));
+    assert!(readme.contains(&passed), "{passed}");
+    for name in callable.iter().filter(|name| !told.contains(name)) {
+        assert!(readme.contains(&format!("`{name}`")), "{name}");
+    }
 }

@@ -13,22 +13,48 @@ pub(super) fn phrase(all: &[String], some: &[String]) -> String {
     kernel_phrase(all, &places)
 }
 
+/// The verdict on a statement, with the kernels that have no part in it because they could not tell.
 pub(super) fn of_condition(claim: &Claim, found: &Evaluated, kernels: &[String]) -> (Verdict, String) {
     let why = claim.because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let on = |some: &[String]| phrase(kernels, some);
-    match (found.true_on.as_slice(), found.false_on.as_slice()) {
+    let (verdict, mut said) = match (found.true_on.as_slice(), found.false_on.as_slice()) {
         ([], []) => {
             let why =
                 found.unknown_on.first().map_or("no measured kernel is of its kind", |(_, why)| why.as_str());
-            (Verdict::Undecided, why.to_owned())
+            return (Verdict::Undecided, why.to_owned());
         }
         ([], no) => (Verdict::Contradicted, format!("false: {}{why}", on(no))),
-        (yes, []) => match (&claim.unless, found.restricted_on.is_empty()) {
-            (Some(unless), false) => (Verdict::Conditional, format!("true {}", unless.then)),
-            _ => (Verdict::Confirmed, format!("true: {}", on(yes))),
-        },
+        (yes, []) => of_true(claim, found, kernels, yes),
         (yes, no) => (Verdict::Conditional, format!("true: {}; false: {}{why}", on(yes), on(no))),
+    };
+    if !found.unknown_on.is_empty() {
+        said += &format!("; could not tell: {}", on(&rows(&found.unknown_on)));
     }
+    (verdict, said)
+}
+
+/// The verdict on a statement that is false nowhere: by whether it is the whole truth.
+fn of_true(claim: &Claim, found: &Evaluated, kernels: &[String], yes: &[String]) -> (Verdict, String) {
+    let Some(unless) = &claim.unless else {
+        return (Verdict::Confirmed, format!("true: {}", phrase(kernels, yes)));
+    };
+    let perhaps = match found.perhaps_restricted_on.as_slice() {
+        [] => String::new(),
+        perhaps => {
+            format!("; whether {} could not be told: {}", unless.then, phrase(kernels, &rows(perhaps)))
+        }
+    };
+    if !found.restricted_on.is_empty() {
+        return (Verdict::Conditional, format!("true {}{perhaps}", unless.then));
+    }
+    // As for the statement itself: kernels that tell decide, and where none does nothing is decided.
+    let told = yes.iter().any(|row| !found.perhaps_restricted_on.iter().any(|(perhaps, _)| perhaps == row));
+    let verdict = if told { Verdict::Confirmed } else { Verdict::Undecided };
+    (verdict, format!("true: {}{perhaps}", phrase(kernels, yes)))
+}
+
+fn rows(unknown: &[(String, String)]) -> Vec<String> {
+    unknown.iter().map(|(row, _)| row.clone()).collect()
 }
 
 pub(super) fn complete(list: List, unlisted: &[Unlisted]) -> (Verdict, String) {
@@ -55,7 +81,7 @@ pub(super) fn complete(list: List, unlisted: &[Unlisted]) -> (Verdict, String) {
 }
 
 /// Kfuncs that the kernel has for its own tests alone, all the same in every build (6.12 net/bpf/test_run.c).
-fn is_of_a_test(name: &str) -> bool {
+pub(super) fn is_of_a_test(name: &str) -> bool {
     ["bpf_kfunc_call_", "bpf_modify_return_test", "bpf_fentry_test"]
         .iter()
         .any(|start| name.starts_with(start))
@@ -107,7 +133,7 @@ fn of_start(version: Version, added: Added) -> (Verdict, String) {
 
 /// A name that no record has.
 pub(super) fn of_unknown(list: List, name: &str) -> (Verdict, String) {
-    if let Some(option) = guards::guard(list.kind(), name) {
+    if let Some(option) = guards::leaves_out(list.kind(), name) {
         return (Verdict::Undecided, format!("no measured kernel has it; it may need {option}"));
     }
     let why = match list {
@@ -125,7 +151,8 @@ fn is_from(since: Option<Version>, row: &str) -> bool {
     }
 }
 
-/// An entry that no measured kernel lets programs call. Kernels from before the version that it names say nothing.
+/// An entry that no measured kernel lets programs call. Kernels from before the version that it names say nothing, and one
+/// that could not tell leaves it open if it is newer than all that could: the item may have come since.
 pub(super) fn of_uncallable(answers: &Answers, entry: &PageEntry, kernels: &[String]) -> (Verdict, String) {
     let since = entry.since.as_deref().and_then(Version::parse);
     let counts = |kernel: &str| is_from(since, kernel);
@@ -146,9 +173,17 @@ pub(super) fn of_uncallable(answers: &Answers, entry: &PageEntry, kernels: &[Str
     };
     let refused = said(|answer| matches!(answer, Answer::No { .. }));
     let absent = said(|answer| matches!(answer, Answer::Absent { perhaps: None }));
+    let open: Vec<String> = untold(answers).into_iter().filter(|kernel| counts(kernel)).collect();
     match refused.or(absent) {
-        Some(why) => {
+        Some(why) if open.is_empty() => {
             (Verdict::Contradicted, format!("callable on no kernel; {}: {why}", phrase(kernels, &no)))
+        }
+        Some(why) => {
+            let (no, open) = (phrase(kernels, &no), phrase(kernels, &open));
+            (
+                Verdict::Undecided,
+                format!("callable on no kernel that tells; {no}: {why}; could not tell: {open}"),
+            )
         }
         None => {
             let why = said(|_| true).unwrap_or_else(|| "not measured".to_owned());
@@ -156,6 +191,18 @@ pub(super) fn of_uncallable(answers: &Answers, entry: &PageEntry, kernels: &[Str
             (Verdict::Undecided, format!("on every measured kernel{from} {why}"))
         }
     }
+}
+
+/// The rows of versions that could not tell and are newer than every one that said no.
+fn untold(answers: &Answers) -> Vec<String> {
+    let versions = answers.by_version();
+    let of = |known| versions.iter().filter(move |(_, answer)| answer.known() == known);
+    let told = of(Known::No).map(|(version, _)| *version).max();
+    let is_open = |row: &str| {
+        let version = Version::of_row(row);
+        version > told && of(Known::Unknown).any(|(unknown, _)| Some(*unknown) == version)
+    };
+    answers.0.iter().map(|(row, _)| row.clone()).filter(|row| is_open(row)).collect()
 }
 
 /// An entry that some kernel lets programs call: its version, then what restricts it.

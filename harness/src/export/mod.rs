@@ -41,6 +41,8 @@ pub struct Material<'a> {
 struct Kernel {
     name: String,
     build: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    release: Option<String>,
 }
 
 /// A range of versions in which something is so.
@@ -103,23 +105,45 @@ fn text<T: Serialize>(
     Ok(text + "\n}}\n")
 }
 
-/// The measured kernels and what each is a build of.
+/// The measured kernels, what each is a build of, and of which release.
 fn kernels(material: &Material<'_>) -> Vec<Kernel> {
-    let build = |name: &String| {
-        let row = material.matrix.rows.iter().find(|row| row.name == *name);
-        match row.map(|row| &row.source) {
-            Some(Source::Debian(debian)) => format!("{} {}", debian.package.full, debian.version),
-            Some(Source::Upstream(version)) => format!("mainline build {version}"),
-            Some(Source::Archive(Archive { origin: package @ Origin::Debian(_), .. })) => {
-                format!("{package} with the project's fragments")
-            }
-            Some(Source::Archive(archive)) => {
-                format!("linux-{} with the project's fragments", archive.measured())
-            }
-            Some(Source::Path(_)) | None => "an image of its own".to_owned(),
+    let build = |source: Option<&Source>| match source {
+        Some(Source::Debian(debian)) => format!("{} {}", debian.package.full, debian.version),
+        Some(Source::Upstream(version)) => format!("mainline build {version}"),
+        Some(Source::Archive(Archive { origin: package @ Origin::Debian(_), .. })) => {
+            format!("{package} with the project's fragments")
         }
+        Some(Source::Archive(archive)) => {
+            format!("linux-{} with the project's fragments", archive.measured())
+        }
+        Some(Source::Path(_)) | None => "an image of its own".to_owned(),
     };
-    material.kernels.iter().map(|name| Kernel { name: name.clone(), build: build(name) }).collect()
+    let kernel = |name: &String| {
+        let source = material.matrix.rows.iter().find(|row| row.name == *name).map(|row| &row.source);
+        Kernel { name: name.clone(), build: build(source), release: source.and_then(release) }
+    };
+    material.kernels.iter().map(kernel).collect()
+}
+
+/// The release as the kernel itself says it: the first of a series, which is published as 6.9, is 6.9.0. None where
+/// the row's source does not tell.
+fn release(source: &Source) -> Option<String> {
+    let text = match source {
+        // Debian writes a candidate as 7.4~rc3, which `upstream` does not tell from 7.4.
+        Source::Debian(debian) | Source::Archive(Archive { origin: Origin::Debian(debian), .. })
+            if debian.version.contains("~rc") =>
+        {
+            return None;
+        }
+        Source::Debian(debian) => debian.upstream(),
+        Source::Upstream(version) => version.trim_start_matches('v'),
+        Source::Archive(archive) => archive.measured(),
+        Source::Path(_) => return None,
+    };
+    let (numbers, candidate) = text.split_at(text.find('-').unwrap_or(text.len()));
+    Version::parse(numbers)?;
+    let first = if numbers.matches('.').count() == 1 { ".0" } else { "" };
+    Some(format!("{numbers}{first}{candidate}"))
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::facts;
+use crate::report::coverage::coverage;
 use crate::snapshot::{Ci, Store};
 use crate::verbs::project::probe_infos;
 use jsonschema::Validator;
+use rstest::rstest;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -13,20 +15,26 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-static FILES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+/// What the files are made from: the project's own.
+struct Project {
+    matrix: Matrix,
+    snapshots: BTreeMap<String, Snapshot>,
+    kernels: Vec<String>,
+}
+
+static PROJECT: LazyLock<Project> = LazyLock::new(|| {
     let matrix = Matrix::load(&root().join("matrix.yaml")).unwrap();
     let snapshots = Store::new(root().join("snapshots"), Ci::Yes).load_all().unwrap();
     let mut kernels: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
     kernels.retain(|kernel| snapshots.values().any(|snapshot| snapshot.of(kernel).is_some()));
-    let items = facts::collect(&snapshots, &kernels);
+    Project { matrix, snapshots, kernels }
+});
+
+static FILES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let Project { matrix, snapshots, kernels } = &*PROJECT;
+    let items = facts::collect(snapshots, kernels);
     let probes = probe_infos(&snapshots.keys().cloned().collect::<Vec<_>>());
-    let material = Material {
-        matrix: &matrix,
-        kernels: &kernels,
-        snapshots: &snapshots,
-        items: &items,
-        probes: &probes,
-    };
+    let material = Material { matrix, kernels, snapshots, items: &items, probes: &probes };
     files(&material).unwrap()
 });
 
@@ -80,6 +88,57 @@ fn a_restricted_helper_says_by_whom_and_a_refused_one_why() {
     assert!(
         notes.iter().any(|note| note["note"].as_str().unwrap().starts_with("ENOTSUPP: func bpf_get_func_ip"))
     );
+}
+
+/// A row is one build: what it says is so of that release.
+#[rstest]
+#[case("6.6", "6.6.17")]
+#[case::not_the_archives("5.15", "5.15.100")]
+#[case::the_first_of_a_series("6.9", "6.9.0")]
+#[case::of_a_package("5.10", "5.10.223")]
+#[case::a_flavour("7.3-fragments", "7.3.4")]
+fn a_kernel_says_of_which_release_it_is(#[case] name: &str, #[case] release: &str) {
+    for file in ["hooks.json", "rules.json"].map(file) {
+        let kernels = file["kernels"].as_array().unwrap();
+        assert!(kernels.iter().all(|kernel| kernel["release"].is_string()));
+        assert_eq!(kernels.iter().find(|kernel| kernel["name"] == name).unwrap()["release"], release);
+    }
+}
+
+#[rstest]
+#[case("upstream: v6.14", Some("6.14.0"))]
+#[case("path: bzImage", None)]
+#[case(
+    "debian: {suite: experimental, package: linux-image-6.14-cloud-amd64-unsigned, version: 6.14~rc3-1~exp1}",
+    None
+)]
+fn a_release_is_said_where_the_source_tells(#[case] source: &str, #[case] expected: Option<&str>) {
+    let text = format!("kernels:\n  - {{name: \"6.14\", lsm: bpf, {source}}}\n");
+    let matrix = Matrix::parse(&text, Path::new("matrix.yaml")).unwrap();
+    assert_eq!(release(&matrix.rows[0].source).as_deref(), expected);
+}
+
+/// `list --coverage` and the features count the same verdicts.
+#[test]
+fn hooks_that_deny_or_decide_are_those_that_coverage_counts() {
+    let hooks = file("hooks.json");
+    let yes = |item: &Value, feature: &str, kernel: &str| {
+        let ranges = item["features"][feature]["support"].as_array();
+        let builds = ranges.into_iter().flatten().filter_map(|range| range["kernels"].as_array());
+        builds.flatten().any(|row| row == kernel)
+    };
+    for figures in coverage(&PROJECT.snapshots, &PROJECT.kernels) {
+        // A flavour's rows stand in ranges only where its version's do not.
+        if figures.kernel.contains('-') {
+            continue;
+        }
+        let kernel = figures.kernel.as_str();
+        let of = |feature: &str| {
+            let items = hooks["items"].as_object().unwrap().values();
+            items.filter(|item| item["class"] == "int" && yes(item, feature, kernel)).count()
+        };
+        assert_eq!(of("denies") + of("decides"), figures.denied, "{kernel}");
+    }
 }
 
 #[test]

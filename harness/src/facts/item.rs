@@ -4,17 +4,15 @@
 //! helper may be called by some LSM program (`helpers/NAME`, case `callable`), a kfunc too (`kfuncs/inventory`). What is
 //! known beyond that (asleep, from a cgroup, a normal use that works) are the item's features.
 
+use super::hook::{DISABLED, hook};
+use super::kfunc::{INVENTORY, kfuncs};
 use super::usage::{normal_use, refuse_unusable};
 use super::{Known, Span, Version, guards, spans};
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::Snapshot;
-use probes::families::hooks::unfired;
 use probes::record::{End, Outcome};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The probe that asks about every kfunc.
-const INVENTORY: &str = "kfuncs/inventory";
 
 /// What sort of thing an item is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -237,21 +235,27 @@ fn excuse_absences(items: &mut BTreeMap<(Kind, String), Item>) {
     for item in items.values() {
         let Some(option) = guards::guard(item.kind, &item.name) else { continue };
         for (kernel, answer) in &item.answers.0 {
-            if matches!(answer, Answer::Yes { .. } | Answer::No { .. }) {
-                on.insert((option, kernel.clone()));
-                let brought = guards::IMPLIED.iter().filter(|(by, _)| *by == option);
-                on.extend(brought.map(|(_, brought)| (*brought, kernel.clone())));
+            // A helper that is refused may be so for want of the option.
+            let shows = match answer {
+                Answer::Yes { .. } => true,
+                Answer::No { .. } => item.kind != Kind::Helper,
+                Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. } => false,
+            };
+            if shows {
+                let options =
+                    guards::each(option).flat_map(|it| std::iter::once(it).chain(guards::brought(it)));
+                on.extend(options.map(|option| (option, kernel.clone())));
             }
         }
     }
     for item in items.values_mut() {
-        let Some(option) = guards::guard(item.kind, &item.name) else { continue };
+        let Some(option) = guards::leaves_out(item.kind, &item.name) else { continue };
         let features = item.features.iter_mut().map(|feature| &mut feature.answers);
         for (kernel, answer) in
             std::iter::once(&mut item.answers).chain(features).flat_map(|answers| &mut answers.0)
         {
             if let Answer::Absent { perhaps } = answer
-                && !on.contains(&(option, kernel.clone()))
+                && !guards::each(option).all(|option| on.contains(&(option, kernel.clone())))
             {
                 *perhaps = Some(option);
             }
@@ -299,7 +303,7 @@ fn absence(snapshot: &Snapshot, what: &str) -> Answer {
 const NO_KFUNCS: &str = "calls of kfuncs";
 
 /// A record without the case: the item is not in the kernel, or the probe ended before.
-fn no_case(normal: &Normal) -> Answer {
+pub(super) fn no_case(normal: &Normal) -> Answer {
     let is_gone = |case: &NormalCase| {
         matches!(case.end, End::Absent { .. }) && ["inventory", "exists"].contains(&case.name.as_str())
     };
@@ -326,64 +330,9 @@ pub(super) fn yes() -> Answer {
     Answer::Yes { condition: String::new() }
 }
 
-fn prototype(snapshot: &Snapshot, case: &str) -> Option<String> {
+pub(super) fn prototype(snapshot: &Snapshot, case: &str) -> Option<String> {
     let of = |normal: &Normal| Some(case_of(normal, case)?.seen.get("prototype")?.as_str()?.to_owned());
     snapshot.observed.iter().rev().find_map(|(_, normal)| of(normal))
-}
-
-/// Why a hook that programs may not attach to is one all the same (6.12 kernel/bpf/bpf_lsm.c, `bpf_lsm_disabled_hooks`).
-const DISABLED: &str = "the kernel keeps this hook from BPF programs";
-
-fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
-    let attach = |normal: &Normal, inventory: &NormalCase| {
-        let is = inventory.seen.get("hook").and_then(Value::as_str).unwrap_or_default();
-        let case = case_of(normal, "attach");
-        match (is, case.map(|case| &case.end)) {
-            ("disabled", _) => Answer::No { why: DISABLED.to_owned() },
-            // Up to 5.9 the verifier looks at the name alone: such a function is none all the same.
-            (is, _) if is == "no" || is.starts_with("no, ") => Answer::No { why: "not a hook".to_owned() },
-            (_, Some(End::Done)) => yes(),
-            (_, Some(End::Refused { errno })) => {
-                Answer::No { why: case.map(|case| refusal(errno, case)).unwrap_or_default() }
-            }
-            (_, Some(End::Absent { what })) => Answer::Unknown { why: format!("{what} is absent") },
-            (_, Some(End::CouldNotTell { why })) => Answer::Unknown { why: why.clone() },
-            (_, None) => no_case(normal),
-        }
-    };
-    let plain = |_: &Normal, _: &NormalCase| yes();
-    let fired = |_: &Normal, case: &NormalCase| match case.fired {
-        Some(true) => yes(),
-        // Where it is known why no trigger can reach the hook, that none did is no word of the kernel's.
-        Some(false) => match unfired::reason(name) {
-            Some(why) => Answer::Unknown { why: why.to_owned() },
-            None => Answer::No { why: "its trigger made no program run".to_owned() },
-        },
-        None => Answer::Unknown { why: "the case does not say".to_owned() },
-    };
-    let feature = |name, case: &str, answers| Feature { name, case: case.to_owned(), answers };
-    let mut features = vec![
-        feature("sleepable", "load-sleepable", answers(snapshot, kernels, "load-sleepable", plain)),
-        feature("cgroup", "load-cgroup", answers(snapshot, kernels, "load-cgroup", plain)),
-        feature("fires", "fire", answers(snapshot, kernels, "fire", fired)),
-    ];
-    if let Some(case) = snapshot.order.iter().find(|case| case.starts_with("deny-")) {
-        let denied = |_: &Normal, case: &NormalCase| match case.denied {
-            Some(true) => yes(),
-            Some(false) => Answer::No { why: "user space saw no denial".to_owned() },
-            None => Answer::Unknown { why: "the case does not say".to_owned() },
-        };
-        features.push(feature("denies", case, answers(snapshot, kernels, case, denied)));
-    }
-    Item {
-        kind: Kind::Hook,
-        name: name.to_owned(),
-        probe: snapshot.probe.clone(),
-        case: "attach".to_owned(),
-        prototype: prototype(snapshot, "inventory"),
-        answers: answers(snapshot, kernels, "inventory", attach),
-        features,
-    }
 }
 
 /// One kind of program's answer in a helper's case `callable`. Where no such program exists, none may call.
@@ -455,55 +404,6 @@ fn helper(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
         answers: answers(snapshot, kernels, "callable", callable),
         features,
     }
-}
-
-/// In an answer that is about the BTF that came with the image (`probes::families::kfuncs::cases`, `bare_call`).
-const BUILD: &str = "the kernel's BTF lacks";
-
-/// The answers of `kfuncs/inventory`, and what the kfunc's own probe adds.
-fn kfuncs(inventory: &Snapshot, snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Vec<Item> {
-    const KINDS: [(&str, &str); 2] = [("plain", "LSM programs"), ("sleepable", "sleepable LSM programs")];
-    let of_kind = |said: Option<&Value>| match said.and_then(Value::as_str) {
-        Some("may call it") => yes(),
-        Some(said) if said.contains(BUILD) => Answer::BuildLacks { why: said.to_owned() },
-        Some(said) if said.starts_with("could not tell") => Answer::Unknown { why: said.to_owned() },
-        Some(said) => Answer::No { why: said.to_owned() },
-        None => Answer::Unknown { why: "the case does not say".to_owned() },
-    };
-    let whether = |_: &Normal, case: &NormalCase| {
-        let may: Vec<&str> = KINDS
-            .iter()
-            .filter(|(_, key)| case.seen.get(*key).is_some_and(|said| said == "may call it"))
-            .map(|(_, key)| *key)
-            .collect();
-        match may.as_slice() {
-            [] => of_kind(case.seen.get(KINDS[0].1)),
-            [one] => Answer::Yes { condition: format!("by {one} only") },
-            _ => yes(),
-        }
-    };
-    let item = |name: &String| {
-        let mut features: Vec<Feature> = KINDS
-            .iter()
-            .map(|&(feature, key)| Feature {
-                name: feature,
-                case: name.clone(),
-                answers: answers(inventory, kernels, name, |_, case| of_kind(case.seen.get(key))),
-            })
-            .collect();
-        let own = snapshots.get(&format!("kfuncs/{name}"));
-        features.extend(own.and_then(|own| normal_use(own, kernels)));
-        Item {
-            kind: Kind::Kfunc,
-            name: name.clone(),
-            probe: INVENTORY.to_owned(),
-            case: name.clone(),
-            prototype: own.and_then(|own| prototype(own, "exists")),
-            answers: answers(inventory, kernels, name, whether),
-            features,
-        }
-    };
-    inventory.order.iter().map(item).collect()
 }
 
 #[cfg(test)]

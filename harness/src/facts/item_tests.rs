@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::snapshot::made_up::{done, names, observed, refused};
+use rstest::rstest;
 use serde_json::json;
 
 fn seen(name: &str, seen: &Value) -> NormalCase {
@@ -211,4 +212,139 @@ fn what_else_is_absent_is_no_absence_of_the_item() {
     assert_eq!(said[0], "not in the kernel");
     assert!(said[1].starts_with("could not tell: netdev_rx_queue"), "{said:?}");
     assert_eq!(said[2], "no: this kernel has no calls of kfuncs");
+}
+
+fn feature<'a>(item: &'a Item, name: &str) -> &'a Answers {
+    &item.features.iter().find(|feature| feature.name == name).unwrap().answers
+}
+
+/// A hook on one kernel: its inventory, `attach`, and the cases given.
+fn hook_with(name: &str, cases: Vec<NormalCase>) -> Item {
+    let inventory = seen("inventory", &json!({"hook": "yes", "prototype": "int f(void)", "slot of ret": 1}));
+    let cases = [vec![inventory, done("attach")], cases].concat();
+    let probe = format!("hooks/{name}");
+    let mut items = collect(&BTreeMap::from([snapshot(&probe, vec![("6.1", cases)])]), &names(&["6.1"]));
+    items.remove(&(Kind::Hook, name.to_owned())).unwrap()
+}
+
+#[rstest]
+#[case::for_a_known_reason("dentry_init_security", "up to 5.16")]
+#[case::for_no_known_reason("x", "its trigger made no program run")]
+fn a_program_that_never_ran_denied_nothing_and_allowed_nothing(#[case] hook: &str, #[case] says: &str) {
+    let silent = NormalCase { fired: Some(false), denied: Some(false), ..done("deny-EPERM") };
+    let item = hook_with(hook, vec![silent]);
+    let answer = feature(&item, "denies").of("6.1").unwrap();
+    assert_eq!(answer.known(), Known::Unknown);
+    assert!(answer.words().contains(says), "{}", answer.words());
+}
+
+#[rstest]
+#[case::the_first(Some(true), Some(false), Known::Yes)]
+#[case::the_second(Some(false), Some(true), Known::Yes)]
+#[case::neither(Some(false), Some(false), Known::No)]
+#[case::one_does_not_say(Some(false), None, Known::Unknown)]
+fn a_hook_denies_where_any_errno_does(
+    #[case] first: Option<bool>,
+    #[case] second: Option<bool>,
+    #[case] expected: Known,
+) {
+    let with = |name: &str, denied| NormalCase { denied, ..done(name) };
+    let item = hook_with("x", vec![with("deny-EPERM", first), with("deny-EACCES", second)]);
+    assert_eq!(feature(&item, "denies").of("6.1").map(Answer::known), Some(expected));
+}
+
+#[rstest]
+#[case::one_value("ok", "ENOMEM", Known::Yes)]
+#[case::no_value("ok", "ok", Known::Unknown)]
+fn a_value_that_is_no_errno_decides_and_does_not_deny(
+    #[case] sees: &str,
+    #[case] control: &str,
+    #[case] expected: Known,
+) {
+    let refused = refused("return--1", "R0 has smin=-1");
+    let other = seen("return-1", &json!({"user space sees": sees, "not the target": control}));
+    let item = hook_with("x", vec![refused, other]);
+    assert_eq!(feature(&item, "decides").of("6.1").map(Answer::known), Some(expected));
+    assert!(item.features.iter().all(|feature| feature.name != "denies"));
+}
+
+#[rstest]
+#[case::it_says_why(json!({"not run": "it starts another kernel"}), None)]
+#[case::it_was_only_loaded(json!({}), None)]
+#[case::nothing_ran(json!({}), Some(false))]
+fn what_was_not_run_is_no_normal_use(#[case] facts: Value, #[case] fired: Option<bool>) {
+    let inventory = snapshot(
+        INVENTORY,
+        vec![("6.1", vec![seen("crash_kexec", &json!({"LSM programs": "may call it"}))])],
+    );
+    let canonical = NormalCase { fired, ..seen("canonical", &facts) };
+    let asleep = NormalCase { fired: None, ..done("canonical-sleepable") };
+    let own = snapshot("kfuncs/crash_kexec", vec![("6.1", vec![canonical, asleep])]);
+    let items = collect(&BTreeMap::from([inventory, own]), &names(&["6.1"]));
+    let item = &items[&(Kind::Kfunc, "crash_kexec".to_owned())];
+    assert_eq!(feature(item, "normal use").of("6.1").map(Answer::known), Some(Known::Unknown));
+}
+
+#[rstest]
+#[case("may NOT call it", "may NOT call it", Known::No, "no: may NOT call it")]
+#[case("may NOT call it", "could not tell: x", Known::Unknown, "could not tell: could not tell: x")]
+#[case("could not tell: x", "may NOT call it", Known::Unknown, "could not tell: could not tell: x")]
+#[case("may call it", "may NOT call it", Known::Yes, "yes, by LSM programs only")]
+#[case(
+    "may call it",
+    "could not tell: x",
+    Known::Yes,
+    "yes, by LSM programs, of others it could not be told"
+)]
+fn a_kfunc_is_closed_to_programs_only_if_both_kinds_have_told(
+    #[case] plain: &str,
+    #[case] asleep: &str,
+    #[case] known: Known,
+    #[case] says: &str,
+) {
+    let both = json!({"LSM programs": plain, "sleepable LSM programs": asleep});
+    let inventory = snapshot(INVENTORY, vec![("6.1", vec![seen("bpf_x", &both)])]);
+    let items = collect(&BTreeMap::from([inventory]), &names(&["6.1"]));
+    let item = &items[&(Kind::Kfunc, "bpf_x".to_owned())];
+    assert_eq!(
+        (item.answers.of("6.1").map(Answer::known), words(item)),
+        (Some(known), vec![says.to_owned()])
+    );
+}
+
+/// Helpers are numbered whatever the configuration: a number that a kernel does not know is the version's.
+#[test]
+fn an_option_leaves_out_no_helpers_number() {
+    let absent = NormalCase {
+        end: End::Absent { what: "helper bpf_cgrp_storage_get".to_owned() },
+        accepted: None,
+        ..done("callable")
+    };
+    let rows = vec![("6.1", vec![absent]), ("6.2", vec![seen("callable", &json!({"file_open": "yes"}))])];
+    let items =
+        collect(&BTreeMap::from([snapshot("helpers/bpf_cgrp_storage_get", rows)]), &names(&["6.1", "6.2"]));
+    let item = &items[&(Kind::Helper, "bpf_cgrp_storage_get".to_owned())];
+    assert_eq!(words(item)[0], "not in the kernel");
+    assert_eq!(item.answers.spans()[0].added.to_string(), "6.2");
+}
+
+/// A hook behind two options is the version's to lack only where both are known to be on.
+#[rstest]
+#[case(&["socket_bind", "path_mkdir"], "not in the kernel")]
+#[case(&["socket_bind"], "not in this build (it needs CONFIG_SECURITY_NETWORK && CONFIG_SECURITY_PATH)")]
+fn an_absence_behind_two_options(#[case] there: &[&str], #[case] says: &str) {
+    let inventory = || seen("inventory", &json!({"hook": "yes", "prototype": "int f(void)"}));
+    let is_there = || vec![inventory(), done("attach")];
+    let lacks = NormalCase {
+        end: End::Absent { what: "function bpf_lsm_unix_find".to_owned() },
+        accepted: None,
+        ..done("inventory")
+    };
+    let mut snapshots: BTreeMap<String, Snapshot> = there
+        .iter()
+        .map(|hook| snapshot(&format!("hooks/{hook}"), vec![("7.2", is_there()), ("7.3", is_there())]))
+        .collect();
+    snapshots.extend([snapshot("hooks/unix_find", vec![("7.2", vec![lacks]), ("7.3", is_there())])]);
+    let items = collect(&snapshots, &names(&["7.2", "7.3"]));
+    assert_eq!(words(&items[&(Kind::Hook, "unix_find".to_owned())])[0], says);
 }

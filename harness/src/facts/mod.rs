@@ -6,11 +6,14 @@
 //! were measured ([`range`]). What a kernel's build leaves out is no evidence about its version ([`guards`]).
 
 pub mod guards;
+mod hook;
 pub mod item;
+mod kfunc;
 pub mod range;
 mod usage;
 pub mod version;
 
+pub use hook::took_effect;
 pub use item::{Answer, Answers, Feature, Item, Kind, collect};
 pub use range::{Added, Known, Removed, Span, spans};
 pub use version::Version;

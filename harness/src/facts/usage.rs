@@ -6,6 +6,7 @@ use super::item::{Answer, Answers, Feature, answers, case_of, refusal, yes};
 use crate::normalize::NormalCase;
 use crate::snapshot::Snapshot;
 use probes::record::End;
+use serde_json::Value;
 
 /// The case of a normal use in a program that may sleep.
 const ASLEEP: &str = "canonical-sleepable";
@@ -46,8 +47,13 @@ pub(super) fn normal_use(snapshot: &Snapshot, kernels: &[String]) -> Option<Feat
     Some(Feature { name: "normal use", case: case.to_owned(), answers: used })
 }
 
-/// Yes, unless the case saw something else than it expects, or nothing but an errno, in which no use is seen.
+/// Yes, unless no program ran, or the case saw something else than it expects, or nothing but an errno, in which no use is
+/// seen.
 fn came_true(case: &NormalCase) -> Answer {
+    if case.fired != Some(true) {
+        let why = case.seen.get("not run").and_then(Value::as_str).map(|why| format!(": {why}"));
+        return Answer::Unknown { why: format!("accepted, and not run{}", why.unwrap_or_default()) };
+    }
     let is_wrong = |said: &str| said == "NO" || said.starts_with("NO,") || said.starts_with("DIFFERS");
     let mut said = case.seen.iter().filter_map(|(what, said)| Some((what, said.as_str()?)));
     if let Some((what, said)) = said.clone().find(|(_, said)| is_wrong(said)) {

@@ -9,15 +9,17 @@
 //!   attachable      hooks that a program attaches to
 //!   fired           attachable hooks whose trigger made a program run for the trigger's own task
 //!   int_attachable  attachable hooks that return something
-//!   denied          int_attachable hooks with a verdict that user space saw, as the errno or as another effect, after
-//!                   the same act had succeeded without a denying program
+//!   denied          int_attachable hooks with a verdict that user space saw, as the errno or as another effect, where
+//!                   the same act ended otherwise without the program. Of hooks whose value is no errno it may grant
+//!                   what was refused (`inode_xattr_skipcap`): `compat/hooks.json` has those as `decides`, not `denies`
 //!
 //! list --unfired --format json     an array, one object per kernel and hook
 //!   kernel, hook    as above; the hook without `bpf_lsm_`
 //!   reason          why it did not fire
 //! ```
 
-use crate::normalize::{Normal, NormalCase};
+use crate::facts::took_effect;
+use crate::normalize::Normal;
 use crate::snapshot::{Snapshot, kernels::phrase};
 use comfy_table::{ContentArrangement, Table, presets};
 use probes::families::hooks::{is_hook, unfired};
@@ -86,19 +88,9 @@ impl Hook {
             attachable,
             fired: attachable && case("fire").is_some_and(|case| case.fired == Some(true)),
             int: fact("slot of ret").is_some_and(Value::is_number),
-            denied: attachable && normal.cases.iter().any(is_denial),
+            denied: attachable && normal.cases.iter().any(took_effect),
         }
     }
-}
-
-/// Whether a case saw a verdict take effect. It ends early, and is none, where the control run has failed.
-fn is_denial(case: &NormalCase) -> bool {
-    let decides = case.name.starts_with("deny-") || case.name.starts_with("return-");
-    let differs = match (case.seen.get("user space sees"), case.seen.get("not the target")) {
-        (Some(seen), Some(control)) => seen != control,
-        _ => false,
-    };
-    decides && case.end == End::Done && case.fired == Some(true) && (case.denied == Some(true) || differs)
 }
 
 /// The records of the family, hook by hook.
@@ -215,6 +207,7 @@ pub fn unfired_table(unfired: &[Unfired], kernels: &[String], width: u16) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::normalize::NormalCase;
     use crate::snapshot::made_up::{done, names, observed, refused};
     use rstest::rstest;
     use serde_json::json;
