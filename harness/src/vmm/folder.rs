@@ -1,5 +1,9 @@
-//! The private folder of a machine, and the removal of those whose harness was killed together with its guard.
+//! The private folder of a machine, with room for its channel, and the removal of those whose harness was killed together
+//! with its guard.
 
+use nix::errno::Errno;
+use nix::fcntl::posix_fallocate;
+use std::fmt;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -21,14 +25,56 @@ pub(super) struct Folder {
     _held: File,
 }
 
+/// There is no place for a machine's folder.
+#[derive(Debug, thiserror::Error)]
+pub struct NoPlace {
+    /// What was tried, and why it will not do.
+    tried: Vec<(PathBuf, io::Error)>,
+    /// What the channel takes.
+    bytes: u64,
+}
+
+impl fmt::Display for NoPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no place for a virtual machine's folder, which takes {} MiB:", self.bytes >> 20)?;
+        for (at, (place, why)) in self.tried.iter().enumerate() {
+            write!(f, "{} {}: {why}", if at == 0 { "" } else { ";" }, place.display())?;
+        }
+        write!(
+            f,
+            "; make room in one of these, let TMPDIR name a folder that has it, or, in a container, give it a larger /dev/shm (--shm-size)"
+        )
+    }
+}
+
 impl Folder {
-    /// A new one: in memory where there is such a place, because the channel is. The first of a process also removes what
-    /// others have left behind.
-    pub(super) fn new() -> io::Result<Self> {
+    /// A new one with a file `name` of `bytes`: in memory where there is room, because the channel is. The first of a process
+    /// also removes what others have left behind.
+    ///
+    /// # Errors
+    /// [`NoPlace`].
+    pub(super) fn with(name: &str, bytes: u64) -> Result<(Self, File), NoPlace> {
         static SWEPT: Once = Once::new();
-        let places = [PathBuf::from("/dev/shm"), std::env::temp_dir()];
+        let mut places = vec![PathBuf::from("/dev/shm"), std::env::temp_dir()];
+        places.dedup();
         SWEPT.call_once(|| places.iter().for_each(|place| sweep(place)));
-        Self::within(&places[0]).or_else(|_| Self::within(&places[1]))
+        Self::in_one_of(&places, name, bytes)
+    }
+
+    /// In the first of `places` that has room.
+    fn in_one_of(places: &[PathBuf], name: &str, bytes: u64) -> Result<(Self, File), NoPlace> {
+        let mut tried = Vec::new();
+        for place in places {
+            let made = Self::within(place).and_then(|folder| {
+                let file = reserved(&folder.path().join(name), bytes)?;
+                Ok((folder, file))
+            });
+            match made {
+                Ok(made) => return Ok(made),
+                Err(why) => tried.push((place.clone(), why)),
+            }
+        }
+        Err(NoPlace { tried, bytes })
     }
 
     fn within(place: &Path) -> io::Result<Self> {
@@ -44,6 +90,20 @@ impl Folder {
 
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
+    }
+}
+
+/// A new file of `bytes` zeros that has them. Both sides map the channel: a page of it that its file system, once full, no
+/// longer has is no error but a `SIGBUS` to whoever touches it first, harness or QEMU.
+fn reserved(path: &Path, bytes: u64) -> io::Result<File> {
+    let file = File::options().read(true).write(true).create_new(true).open(path)?;
+    let length = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
+    loop {
+        match posix_fallocate(&file, 0, length) {
+            // A signal that came meanwhile; nothing starts it again.
+            Err(Errno::EINTR) => {}
+            done => return done.map(|()| file).map_err(io::Error::from),
+        }
     }
 }
 
@@ -77,6 +137,29 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = Folder::within(place.path()).unwrap();
         assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn the_channel_has_all_its_pages() {
+        let place = tempfile::tempdir().unwrap();
+        let (_folder, file) = Folder::in_one_of(&[place.path().to_owned()], "channel", 1 << 20).unwrap();
+        let facts = file.metadata().unwrap();
+        assert_eq!(facts.len(), 1 << 20);
+        assert!(facts.blocks() * 512 >= 1 << 20, "{} blocks", facts.blocks());
+    }
+
+    #[test]
+    fn the_next_place_is_taken_and_without_one_all_are_named() {
+        let (there, gone) = (tempfile::tempdir().unwrap(), PathBuf::from("/no/such/place"));
+        let made = Folder::in_one_of(&[gone.clone(), there.path().to_owned()], "channel", 1);
+        assert!(made.unwrap().0.path().starts_with(there.path()));
+        // More than any file may have.
+        let error =
+            Folder::in_one_of(&[gone, there.path().to_owned()], "channel", i64::MAX as u64).unwrap_err();
+        let text = error.to_string();
+        let (first, second) = ("/no/such/place: No such file", &format!("; {}: ", there.path().display()));
+        assert!(text.contains(first) && text.contains(second) && text.contains("--shm-size"), "{text}");
+        assert_eq!(fs::read_dir(there.path()).unwrap().count(), 0, "nothing stays where there was no room");
     }
 
     #[test]

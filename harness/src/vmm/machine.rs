@@ -1,8 +1,8 @@
 //! One running virtual machine: started under guard, its console kept, ended for certain.
 
-use super::folder::Folder;
+use super::folder::{Folder, NoPlace};
 use super::guard;
-use super::launch::{BootFiles, Launcher, MachineSpec};
+use super::launch::{BootFiles, CHANNEL, Launcher, MachineSpec};
 use super::qmp::{Qmp, QmpError};
 use conform_boot::layout::WAITING;
 use probes::channel::{ChannelError, HostEnd, Region};
@@ -37,6 +37,9 @@ pub enum MachineError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is no room for its files.
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
     /// The launcher could not be started.
     #[error("cannot start {}: {source}", program.display())]
     Start {
@@ -107,15 +110,11 @@ impl Machine {
         guard_program: &Path,
         command: impl FnOnce(&Path) -> (PathBuf, Vec<OsString>),
     ) -> Result<Self, MachineError> {
-        let files =
-            Folder::new().map_err(|source| MachineError::Prepare { path: std::env::temp_dir(), source })?;
+        let (files, region) = Folder::with(CHANNEL, REGION as u64)?;
         let prepare = |source| MachineError::Prepare { path: files.path().to_owned(), source };
         let paths = BootFiles::within(files.path());
         fs::create_dir(&paths.empty).map_err(prepare)?;
-        let region_file =
-            File::options().read(true).write(true).create_new(true).open(&paths.region).map_err(prepare)?;
-        region_file.set_len(REGION as u64).map_err(prepare)?;
-        let channel = HostEnd::new(Region::map(&region_file)?);
+        let channel = HostEnd::new(Region::map(&region)?);
         // Whoever writes to it adds to it.
         let log = File::create(console)
             .and_then(|_| File::options().append(true).open(console))
