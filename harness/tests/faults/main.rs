@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod devices;
 mod interruption;
 mod load;
 mod mutation;
@@ -141,7 +142,7 @@ fn with_little_room(in_memory: &str, temporary: &str) -> Output {
         .env("CI", "true")
         .stdin(Stdio::null())
         .output()
-        .expect("unshare, of util-linux")
+        .unwrap()
 }
 
 /// As in a container, whose `/dev/shm` has 64 MiB if nobody says otherwise. A page of the channel that is not there ends
