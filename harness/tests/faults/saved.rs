@@ -40,10 +40,12 @@ fn in_head(state: &[u8], text: &str) -> usize {
 /// Where a byte of a state is.
 type Place = fn(&[u8]) -> usize;
 
-/// The places that are damaged. One in the name of the program that is run would be found out too, after a minute of
-/// waiting for it.
-const PLACES: [(&str, Place); 2] =
-    [("the stream", |state| state.len() / 2), ("the head", |state| in_head(state, "\"image\":") + 1)];
+/// The places that are damaged.
+const PLACES: [(&str, Place); 3] = [
+    ("the stream", |state| state.len() / 2),
+    ("the head", |state| in_head(state, "\"image\":") + 1),
+    ("the program that is run", |state| in_head(state, "\"qemu\":[\"") + 10),
+];
 
 #[rstest]
 fn a_damaged_state_is_dropped_and_the_machine_booted(#[values(OLD, NEW)] kernel: &str) {
