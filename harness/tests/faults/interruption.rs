@@ -32,7 +32,7 @@ fn guard_of(harness: u32) -> Option<(i32, String)> {
 }
 
 /// Processes that name `text` on their command line.
-fn processes_with(text: &str) -> Vec<i32> {
+pub(super) fn processes_with(text: &str) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let named = entries.filter(|entry| {
         std::fs::read(entry.path().join("cmdline"))
