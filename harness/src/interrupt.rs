@@ -53,6 +53,15 @@ pub fn asked() -> Option<Signal> {
     Signal::try_from(CAME.load(Ordering::SeqCst)).ok()
 }
 
+/// An error once a signal has asked this program to stop, for who waits for something outside of it.
+pub(crate) fn check() -> std::io::Result<()> {
+    match asked() {
+        None => Ok(()),
+        // Not `Interrupted`, after which readers and writers try again.
+        Some(signal) => Err(std::io::Error::other(format!("interrupted by {}", signal.as_str()))),
+    }
+}
+
 /// From here until the result is dropped, the first signal only makes [`asked`] say so.
 #[must_use]
 pub fn gracefully() -> Graceful {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// What people write: the matrix, fragments, claims, a page and its data; and a snapshot. The largest has 100 KB.
@@ -12,10 +13,17 @@ pub const RECORDED: u64 = 1 << 30;
 /// The text of the file at `path`.
 ///
 /// # Errors
-/// The system's, or one of its own for a file that has more than `limit` bytes or is not UTF-8.
+/// The system's, or one of its own for a file that has more than `limit` bytes, is not UTF-8, or is a pipe, a device or a
+/// folder, of which the first two may never end, nor even begin.
 pub fn read(path: &Path, limit: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    // To open a pipe would wait for who writes to it.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.is_file() {
+        let what = "it is no regular file; give a copy of what it holds";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         let what = format!("it has more than {limit} bytes, which no such file has");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
@@ -38,6 +46,16 @@ mod tests {
         assert!(read(file.path(), 3).unwrap_err().to_string().contains("more than 3 bytes"));
         std::fs::write(file.path(), b"12\xff").unwrap();
         assert!(read(file.path(), 4).unwrap_err().to_string().contains("not UTF-8 at byte 2"));
-        assert!(read(Path::new("/dev/zero"), 4).is_err());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [&pipe, folder.path(), Path::new("/dev/zero")] {
+            let error = read(path, 4).unwrap_err();
+            assert!(error.to_string().contains("no regular file"), "{}: {error}", path.display());
+        }
     }
 }

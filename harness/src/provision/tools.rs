@@ -1,7 +1,8 @@
 //! Finding QEMU and virtme-ng, and installing them when that is possible without asking for a privilege.
 //!
 //! QEMU comes from the system's packages: as root or with a passwordless `sudo` it is installed, otherwise the user
-//! is given the exact command. virtme-ng goes into a virtual Python environment inside the cache.
+//! is given the exact command. virtme-ng goes into a virtual Python environment inside the cache, with all that it takes in
+//! the versions and with the hashes that `virtme-ng.txt` has.
 
 use crate::cache::{Cache, CacheError};
 use crate::child::{ChildError, Command};
@@ -20,6 +21,8 @@ pub const QEMU: &str = "qemu-system-x86_64";
 const QEMU_PACKAGE: &str = "qemu-system-x86";
 /// The version of virtme-ng that the suite was tried with.
 pub const VNG_VERSION: &str = "1.42";
+/// What pip is to install for it, each file by its hash.
+const VNG_REQUIREMENTS: &str = include_str!("virtme-ng.txt");
 
 const VERSION_DEADLINE: Duration = Duration::from_secs(60);
 const SUDO_DEADLINE: Duration = Duration::from_secs(10);
@@ -319,13 +322,17 @@ pub fn ensure_vng(cache: &Cache, progress: &Progress, offline: bool) -> Result<T
     Ok(tool)
 }
 
+/// How pip installs only files whose hashes the requirements have. What is built from sources would be another file, and
+/// run before it is looked at.
+const HASHED: [&str; 4] = ["--require-hashes", "--only-binary", ":all:", "--requirement"];
+
 /// Makes the environment in place: its scripts hold their own path, so that it cannot be renamed into place.
 fn make_environment(python: &Path, dir: &Path, progress: &Progress) -> Result<(), ToolError> {
     if dir.exists() {
         std::fs::remove_dir_all(dir).map_err(|e| CacheError::io("remove", dir, e))?;
     }
-    let requirement = format!("virtme-ng=={VNG_VERSION}");
-    let _task = progress.task("install", &format!("installing {requirement}"));
+    let what = format!("installing virtme-ng {VNG_VERSION}");
+    let _task = progress.task("install", &what);
     let log = dir.with_extension("log");
     let failed = |command: String| {
         move |error| ToolError::Install {
@@ -339,11 +346,21 @@ fn make_environment(python: &Path, dir: &Path, progress: &Progress) -> Result<()
         .log(&log)
         .run()
         .map_err(failed(format!("python3 -m venv {}", dir.display())))?;
-    Command::new(dir.join("bin/python"), format!("installing {requirement}"), INSTALL_DEADLINE)
-        .args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet", &requirement])
+    let requirements = dir.join("requirements.txt");
+    std::fs::write(&requirements, VNG_REQUIREMENTS)
+        .map_err(|error| CacheError::io("write", &requirements, error))?;
+    Command::new(dir.join("bin/python"), what, INSTALL_DEADLINE)
+        .args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"])
+        .args(HASHED)
+        .arg(&requirements)
         .log(&log)
         .run()
-        .map_err(failed(format!("{} install {requirement}", dir.join("bin/pip").display())))?;
+        .map_err(failed(format!(
+            "{} install {} {}",
+            dir.join("bin/pip").display(),
+            HASHED.join(" "),
+            requirements.display()
+        )))?;
     Ok(())
 }
 
@@ -390,6 +407,17 @@ mod tests {
         assert!(
             error.to_string().ends_with("sudo apt-get install -y --no-install-recommends qemu-system-x86")
         );
+    }
+
+    #[test]
+    fn what_pip_installs_has_a_version_and_a_hash() {
+        let lines: Vec<&str> = VNG_REQUIREMENTS.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(lines.first().unwrap().starts_with(&format!("virtme-ng=={VNG_VERSION} ")), "{lines:?}");
+        for line in lines {
+            let (name, hash) = line.split_once(" --hash=sha256:").unwrap();
+            assert!(name.contains("=="), "{line}");
+            assert!(hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{line}");
+        }
     }
 
     #[test]

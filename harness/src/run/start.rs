@@ -52,6 +52,7 @@ impl Starter<'_> {
         let Some(store) = &self.setup.states else { return Ok(Some(machine)) };
         match machine.save(store, key, spec) {
             Ok(()) => Ok(Some(machine)),
+            Err(_) if interrupt::asked().is_some() => Ok(None),
             Err(error) => {
                 self.note(&format!("cannot keep the booted machine, so each run boots it: {error}"));
                 self.given_up = true;
@@ -94,6 +95,8 @@ impl Starter<'_> {
                 self.drop_state(&path, "the saved guest does not wait");
                 None
             }
+            // It says nothing against the state.
+            Err(_) if interrupt::asked().is_some() => None,
             Err(error) => {
                 self.drop_state(&path, &error.to_string());
                 None

@@ -178,12 +178,19 @@ fn wait_for(main: Pid) -> i32 {
     }
 }
 
-/// Kills everything below this process that `is_meant` until nothing of it is left, for up to five seconds.
+/// How long what was killed may take to be gone: a process may be where the kernel ends none.
+const KILLING: Duration = Duration::from_secs(5);
+
+/// Kills everything below this process that `is_meant` until nothing of it is left, for a while.
 fn kill_descendants(is_meant: impl Fn(u32) -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    kill_all(KILLING, || descendants(std::process::id()).into_iter().filter(|&pid| is_meant(pid)).collect());
+}
+
+/// Kills `victims` until there are none, for up to `patience`.
+fn kill_all(patience: Duration, victims: impl Fn() -> Vec<u32>) {
+    let deadline = Instant::now() + patience;
     loop {
-        let victims: Vec<u32> =
-            descendants(std::process::id()).into_iter().filter(|&pid| is_meant(pid)).collect();
+        let victims = victims();
         if victims.is_empty() || Instant::now() > deadline {
             return;
         }
@@ -228,4 +235,17 @@ fn descendants(ancestor: u32) -> Vec<u32> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_killed_is_not_waited_for_for_ever() {
+        let started = Instant::now();
+        // No process has this number, which is above the kernel's limit, so killing it comes to nothing.
+        kill_all(Duration::from_millis(20), || vec![i32::MAX.cast_unsigned()]);
+        assert!(started.elapsed() < KILLING);
+    }
 }

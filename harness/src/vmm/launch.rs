@@ -1,9 +1,12 @@
 //! Command lines: the same machine described to virtme-ng and to QEMU.
 //!
-//! Both start a `q35` machine with `-cpu max`, one serial port, no network, and the channel's memory device, so that
-//! a probe cannot tell them apart. virtme-ng's own init never runs: `rdinit=/init` and a later `-initrd` put ours in
-//! its place. virtme-ng always offers two read-only 9p exports; the first is an empty folder of ours, the second its
-//! own guest tools, and the guest mounts neither.
+//! Both start a `q35` machine without QEMU's default devices and without a network, with one serial port and the channel's
+//! memory device (`ivshmem-plain`); the board itself brings an ISA bridge, an SMBus and an AHCI controller without drives.
+//! virtme-ng adds three devices that cannot be left out (1.42 virtme/commands/run.py): two 9p exports, read-only, of an
+//! empty folder of ours and of its own guest tools, neither of which the guest mounts, and a watchdog (`i6300esb`), which
+//! could restart the machine and so end it. A fourth, a console that writes to virtme-ng's standard error, it leaves out
+//! because that is a socket ([`super::said`]). A test has the list (`a_machine_has_these_devices_and_no_others`).
+//! virtme-ng's own init never runs: `rdinit=/init` and a later `-initrd` put ours in its place.
 
 use super::accel::Accel;
 use serde::{Deserialize, Serialize};
@@ -133,7 +136,7 @@ impl MachineSpec {
             "init_on_alloc=0".into(),
         ];
         words.extend(self.append.iter().cloned());
-        // Last: without a script virtme-ng puts the console on a virtio device that older kernels have as a module.
+        // Last: it is what /dev/console is.
         words.push("console=ttyS0".into());
         words.join(" ")
     }
@@ -179,7 +182,8 @@ impl MachineSpec {
             Accel::Tcg => format!("-accel {} -cpu {PROCESSOR} ", self.tcg()),
         };
         let options = format!(
-            "{processor}-no-reboot -initrd {} {}",
+            // With KVM virtme-ng names no machine, and QEMU's default is an older one.
+            "{processor}-machine q35 -nodefaults -no-user-config -no-reboot -initrd {} {}",
             shell_word(&self.initramfs.to_string_lossy()),
             self.channel_arguments(files).iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
         );
@@ -309,6 +313,38 @@ mod tests {
             assert!(words.contains("-no-reboot"), "{words}");
         }
         assert!(by_vng.contains("-initrd '/tmp/a b/init.cpio'"), "{by_vng}");
+    }
+
+    /// What is not here is a device, or a way to the host, that nobody has thought about.
+    #[test]
+    fn qemu_is_given_these_devices_and_no_others() {
+        let spec = spec();
+        let launcher = Launcher { kind: LauncherKind::Qemu, vng: None, qemu: "/q".into() };
+        let (_, words) = spec.command(&launcher, &BootFiles::within(Path::new("/run/x")));
+        let cmdline = spec.cmdline();
+        let expected = [
+            ["-machine", "q35"],
+            ["-accel", "tcg"],
+            ["-cpu", PROCESSOR],
+            ["-m", "384"],
+            ["-smp", "1"],
+            ["-nodefaults", "-no-user-config"],
+            ["-display", "none"],
+            ["-vga", "none"],
+            ["-net", "none"],
+            ["-no-reboot", "-serial"],
+            ["stdio", "-monitor"],
+            ["none", "-kernel"],
+            ["/k/vmlinuz", "-initrd"],
+            ["/tmp/a b/init.cpio", "-append"],
+            [&cmdline, "-object"],
+            ["memory-backend-file,id=channel,share=on,mem-path=/run/x/channel,size=16777216", "-device"],
+            ["ivshmem-plain,memdev=channel,master=on", "-qmp"],
+        ];
+        let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let (words, last) = words.split_at(words.len() - 1);
+        assert_eq!(words, expected.concat());
+        assert_eq!(last, ["unix:/run/x/qmp,server=on,wait=off"]);
     }
 
     #[test]

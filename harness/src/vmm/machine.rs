@@ -1,17 +1,17 @@
 //! One running virtual machine: started under guard, its console kept, ended for certain.
 
-use super::folder::Folder;
+use super::folder::{Folder, NoPlace};
 use super::guard;
-use super::launch::{BootFiles, Launcher, MachineSpec};
+use super::launch::{BootFiles, CHANNEL, Launcher, MachineSpec};
 use super::qmp::{Qmp, QmpError};
+use super::said::Said;
 use conform_boot::layout::WAITING;
 use probes::channel::{ChannelError, HostEnd, Region};
 use probes::protocol::{Message, Plan, REGION};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
+use std::io::{self, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 const CONSOLE_TAIL: usize = 256 << 10;
 /// The most that a console may hold, in bytes: it is a file of the host's. All boots of a kernel take some hundred KiB.
 pub const CONSOLE_MAX: u64 = 64 << 20;
-/// The most that is kept of what QEMU and its launcher say for themselves, in bytes from its end.
-const ERRORS_TAIL: u64 = 64 << 10;
+/// The most that a file may hold which anything of a machine's writes, in bytes. Of the console it is a little more than it
+/// may hold, so that one that was cut here is known for flooded; this ends it also while the harness cannot look.
+const FILE_MAX: u64 = CONSOLE_MAX + 4096;
 /// What QEMU says before it leaves with status 0 because somebody sent it SIGTERM, SIGINT or SIGHUP (QEMU 7.2
 /// softmmu/runstate.c, `qemu_kill_report`).
 const TERMINATING: &str = "terminating on signal";
@@ -35,15 +36,18 @@ pub enum MachineError {
         /// Where.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// There is no room for its files.
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
     /// The launcher could not be started.
     #[error("cannot start {}: {source}", program.display())]
     Start {
         /// What.
         program: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The channel failed.
     #[error(transparent)]
@@ -74,8 +78,8 @@ pub struct Machine {
     console: PathBuf,
     /// The console again, to see how long it is and to add to it.
     log: File,
-    /// What QEMU and its launcher say for themselves, which is not the guest's word. The file has no name.
-    errors: File,
+    /// What QEMU and its launcher say for themselves, which is not the guest's word.
+    said: Said,
     flooded: bool,
     /// Holds the channel's file; removed with the machine.
     pub(super) files: Folder,
@@ -107,20 +111,16 @@ impl Machine {
         guard_program: &Path,
         command: impl FnOnce(&Path) -> (PathBuf, Vec<OsString>),
     ) -> Result<Self, MachineError> {
-        let files =
-            Folder::new().map_err(|source| MachineError::Prepare { path: std::env::temp_dir(), source })?;
+        let (files, region) = Folder::with(CHANNEL, REGION as u64)?;
         let prepare = |source| MachineError::Prepare { path: files.path().to_owned(), source };
         let paths = BootFiles::within(files.path());
         fs::create_dir(&paths.empty).map_err(prepare)?;
-        let region_file =
-            File::options().read(true).write(true).create_new(true).open(&paths.region).map_err(prepare)?;
-        region_file.set_len(REGION as u64).map_err(prepare)?;
-        let channel = HostEnd::new(Region::map(&region_file)?);
+        let channel = HostEnd::new(Region::map(&region)?);
         // Whoever writes to it adds to it.
         let log = File::create(console)
             .and_then(|_| File::options().append(true).open(console))
             .map_err(|source| MachineError::Prepare { path: console.to_owned(), source })?;
-        let errors = tempfile::tempfile_in(files.path()).map_err(prepare)?;
+        let (said, err) = Said::new().map_err(prepare)?;
 
         // What a guard that is killed leaves behind comes to this process.
         guard::adopt_orphans();
@@ -132,14 +132,15 @@ impl Machine {
             command.env("PATH", path_with(folder));
         }
         let start = |source| MachineError::Start { program: program.clone(), source };
-        let (out, err) = (log.try_clone().map_err(start)?, errors.try_clone().map_err(start)?);
+        write_no_more_than(&mut command, FILE_MAX);
+        let out = log.try_clone().map_err(start)?;
         let guard = command.stdin(Stdio::piped()).stdout(out).stderr(err).spawn().map_err(start)?;
         Ok(Self {
             guard,
             channel,
             console: console.to_owned(),
             log,
-            errors,
+            said,
             flooded: false,
             files,
             monitor: None,
@@ -194,7 +195,7 @@ impl Machine {
 
     /// Whether the machine still runs. One that floods the host is ended.
     pub fn is_running(&mut self) -> bool {
-        if !self.flooded && self.console_length().max(length(&self.errors)) > CONSOLE_MAX {
+        if !self.flooded && self.console_length().max(self.said.length()) > CONSOLE_MAX {
             self.flooded = true;
             self.kill();
         }
@@ -215,19 +216,11 @@ impl Machine {
     /// does a signal that asks QEMU to end.
     pub fn ending(&mut self) -> Ending {
         let by_itself = !matches!(self.guard.try_wait(), Ok(Some(status)) if !guard::ended_by_itself(status));
-        match (self.flooded, by_itself && !self.errors().contains(TERMINATING)) {
+        match (self.flooded, by_itself && !self.said.text().contains(TERMINATING)) {
             (true, _) => Ending::Flooded,
             (false, true) => Ending::Itself,
             (false, false) => Ending::Taken,
         }
-    }
-
-    /// The end of what QEMU and its launcher have said for themselves.
-    fn errors(&self) -> String {
-        let mut bytes = vec![0; usize::try_from(ERRORS_TAIL.min(length(&self.errors))).unwrap_or_default()];
-        let from = length(&self.errors).saturating_sub(ERRORS_TAIL);
-        let read = self.errors.read_at(&mut bytes, from).unwrap_or_default();
-        String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).into_owned()
     }
 
     /// Lets a machine that is powering off go by itself for up to `patience`, then kills it.
@@ -256,7 +249,7 @@ impl Machine {
         }
         if was_there {
             // Nothing hangs on it.
-            let _ = self.log.write_all(self.errors().as_bytes());
+            let _ = self.log.write_all(self.said.text().as_bytes());
         }
     }
 
@@ -270,6 +263,28 @@ impl Machine {
     #[must_use]
     pub fn console_since(&self, from: u64) -> String {
         console_since(&self.console, from)
+    }
+}
+
+/// Has no file grow beyond `bytes` by what the child or anything below it writes; they see an error.
+fn write_no_more_than(command: &mut Command, bytes: u64) {
+    // SAFETY: the closure runs between fork and exec and calls only `signal`, `getrlimit` and `setrlimit`, which are system
+    // calls and no more; it allocates nothing (an error made from a raw errno owns no memory).
+    unsafe {
+        command.pre_exec(move || {
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // Else it would end QEMU, whose core would be one more file.
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            if libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            limit.rlim_max = limit.rlim_max.min(bytes);
+            limit.rlim_cur = limit.rlim_max;
+            if libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
     }
 }
 
@@ -304,7 +319,7 @@ fn console_since(path: &Path, from: u64) -> String {
     let mut bytes = Vec::new();
     if let Ok(mut file) = File::open(path) {
         let from = length(&file).saturating_sub(CONSOLE_TAIL as u64).max(from);
-        let _ = std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(from));
+        let _ = io::Seek::seek(&mut file, io::SeekFrom::Start(from));
         let _ = file.take(CONSOLE_TAIL as u64).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
@@ -379,6 +394,29 @@ mod tests {
     fn a_console_that_is_flooded_ends_its_machine() {
         let (ending, console) = ending_of("head -c 70000000 /dev/zero; exec cat");
         assert_eq!((ending, console.len()), (Ending::Flooded, CONSOLE_TAIL));
+    }
+
+    #[test]
+    fn what_qemu_says_is_limited_too_and_cannot_be_opened_anew() {
+        assert_eq!(ending_of("head -c 70000000 /dev/zero >&2; exec cat").0, Ending::Flooded);
+        // As virtme-ng does it for a console of the guest's.
+        let (ending, console) = ending_of("(exec 3<>/proc/$$/fd/2) && echo opened; echo over");
+        assert_eq!(ending, Ending::Itself);
+        assert!(console.contains("over") && !console.contains("opened"), "{console}");
+    }
+
+    /// A harness that is stopped does not look at the console.
+    #[test]
+    fn a_console_is_cut_while_nobody_looks() {
+        let (_folder, mut machine) = guarded_by("head -c 100000000 /dev/zero; exit 0");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while machine.has_a_guard() {
+            assert!(Instant::now() < deadline, "it writes on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(machine.console_length(), FILE_MAX);
+        assert!(!machine.is_running());
+        assert_eq!(machine.ending(), Ending::Flooded);
     }
 
     /// It neither powers off nor minds that its guard is told to end it; the guard does not either.

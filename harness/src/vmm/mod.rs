@@ -6,6 +6,7 @@ pub mod guard;
 pub mod launch;
 pub mod machine;
 pub mod qmp;
+mod said;
 pub mod state;
 pub mod warm;
 

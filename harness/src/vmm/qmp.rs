@@ -3,8 +3,9 @@
 //! One JSON object per line; an answer has `return` or `error`, and events may come in between
 //! (QEMU docs/interop/qmp-spec).
 
+use crate::interrupt;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,13 +14,15 @@ use std::time::{Duration, Instant};
 const ANSWER: Duration = Duration::from_secs(20);
 /// How often something that is under way is asked about.
 const POLL: Duration = Duration::from_millis(3);
+/// How long a socket may be waited for before deadlines and signals are looked at again.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// What can go wrong with the monitor.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
     /// The socket failed.
     #[error("qemu's monitor cannot be reached: {0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// What came was no answer.
     #[error("qemu's monitor said something else than an answer: {0}")]
     Nonsense(String),
@@ -47,23 +50,40 @@ pub enum QmpError {
 #[derive(Debug)]
 pub struct Qmp {
     stream: BufReader<UnixStream>,
+    /// How long an answer may take.
+    patience: Duration,
+    /// When all answers must have come, if there is such a time.
+    deadline: Option<Instant>,
 }
 
 impl Qmp {
-    /// Connects to `socket`, which QEMU makes while it starts, and leaves negotiation mode.
+    /// Connects to `socket`, which QEMU makes while it starts, and leaves negotiation mode. All answers must come by
+    /// `deadline`, until [`Qmp::has_time`]. `lives` says whether that QEMU is there.
     ///
     /// # Errors
-    /// [`QmpError`], among them when there is no socket by `deadline`.
-    pub fn connect(socket: &Path, deadline: Instant) -> Result<Self, QmpError> {
-        Self::answering(socket, deadline, ANSWER)
+    /// [`QmpError`], among them when there is no socket by `deadline`, and when a signal asks this program to stop.
+    pub fn connect(
+        socket: &Path,
+        deadline: Instant,
+        lives: &mut dyn FnMut() -> bool,
+    ) -> Result<Self, QmpError> {
+        Self::answering(connect(socket, deadline, lives)?, Some(deadline), ANSWER)
     }
 
-    /// The same with a monitor that must answer within `patience`.
-    fn answering(socket: &Path, deadline: Instant, patience: Duration) -> Result<Self, QmpError> {
-        let stream = connect(socket, deadline)?;
-        stream.set_read_timeout(Some(patience))?;
+    /// From now on only each answer by itself has a deadline.
+    pub fn has_time(&mut self) {
+        self.deadline = None;
+    }
+
+    /// A monitor that must answer within `patience`.
+    fn answering(
+        stream: UnixStream,
+        deadline: Option<Instant>,
+        patience: Duration,
+    ) -> Result<Self, QmpError> {
+        stream.set_read_timeout(Some(LOOK))?;
         stream.set_write_timeout(Some(patience))?;
-        let mut qmp = Self { stream: BufReader::new(stream) };
+        let mut qmp = Self { stream: BufReader::new(stream), patience, deadline };
         qmp.line()?; // the greeting
         qmp.command("qmp_capabilities", json!({}))?;
         Ok(qmp)
@@ -105,6 +125,7 @@ impl Qmp {
     ) -> Result<(), QmpError> {
         let started = Instant::now();
         loop {
+            interrupt::check()?;
             let answer = self.command(command, json!({}))?;
             let status = answer.get("status").and_then(Value::as_str).unwrap_or_default();
             if done(status)? {
@@ -122,23 +143,43 @@ impl Qmp {
     }
 
     fn line(&mut self) -> Result<Value, QmpError> {
-        let mut line = String::new();
-        if self.stream.read_line(&mut line)? == 0 {
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        let late = Instant::now() + self.patience;
+        let late = self.deadline.map_or(late, |deadline| deadline.min(late));
+        let mut line = Vec::new();
+        // What has come of a line stays in `line`.
+        while let Err(error) = self.stream.read_until(b'\n', &mut line) {
+            if !is_pause(&error) || Instant::now() > late {
+                return Err(error.into());
+            }
+            interrupt::check()?;
         }
-        serde_json::from_str(&line).map_err(|error| QmpError::Nonsense(format!("{error}: {}", line.trim())))
+        if !line.ends_with(b"\n") {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        serde_json::from_slice(&line).map_err(|error| {
+            QmpError::Nonsense(format!("{error}: {}", String::from_utf8_lossy(&line).trim()))
+        })
     }
 }
 
-/// Connects to a socket that another process is about to make.
+/// Whether a socket with a timeout only says that it has passed.
+pub(super) fn is_pause(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// Connects to a socket that another process is about to make, for as long as it `lives`.
 ///
 /// # Errors
-/// The last attempt's, when `deadline` has passed.
-pub fn connect(socket: &Path, deadline: Instant) -> std::io::Result<UnixStream> {
+/// The last attempt's, when `deadline` has passed; and when the process has ended, or a signal asks this one to.
+pub fn connect(socket: &Path, deadline: Instant, lives: &mut dyn FnMut() -> bool) -> io::Result<UnixStream> {
     loop {
+        interrupt::check()?;
+        // Asked first: it may have made the socket and ended in between.
+        let there = lives();
         match UnixStream::connect(socket) {
             Ok(stream) => return Ok(stream),
             Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) if !there => return Err(io::Error::other("qemu ended before it could be reached")),
             Err(_) => std::thread::sleep(POLL),
         }
     }
@@ -165,7 +206,7 @@ mod tests {
                 writeln!(stream, "{answer}").unwrap();
             }
         });
-        let qmp = Qmp::connect(&socket, Instant::now() + Duration::from_secs(5)).unwrap();
+        let qmp = Qmp::connect(&socket, Instant::now() + Duration::from_secs(5), &mut || true).unwrap();
         (folder, qmp)
     }
 
@@ -196,10 +237,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("qmp");
         let patience = Duration::from_millis(20);
-        assert!(Qmp::answering(&socket, Instant::now() + patience, ANSWER).is_err());
-        let _silent = UnixListener::bind(&socket).unwrap();
+        assert!(Qmp::connect(&socket, Instant::now() + patience, &mut || true).is_err());
         let started = Instant::now();
-        assert!(Qmp::answering(&socket, Instant::now() + ANSWER, patience).is_err());
+        let error = Qmp::connect(&socket, started + ANSWER, &mut || false).unwrap_err();
+        assert!(error.to_string().contains("qemu ended before"), "{error}");
+        let _silent = UnixListener::bind(&socket).unwrap();
+        let silent = || UnixStream::connect(&socket).unwrap();
+        assert!(Qmp::answering(silent(), None, patience).is_err());
+        assert!(Qmp::answering(silent(), Some(Instant::now() + patience), ANSWER).is_err());
         assert!(started.elapsed() < ANSWER);
     }
 

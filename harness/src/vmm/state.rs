@@ -1,8 +1,8 @@
 //! Saved machines: a guest that has booted and waits, kept so that the next run need not boot it.
 //!
-//! A state is one file in the cache, named after the SHA-256 of everything that it depends on ([`Key`]). It holds a
-//! line of JSON ([`Head`]) and QEMU's migration stream, compressed with a checksum at its end; a file that is cut or
-//! changed is found out before the machine it holds runs. States are written beside their place and renamed into it.
+//! A state is one file in the cache, named after the SHA-256 of everything that it depends on ([`Key`]). It holds a line
+//! of JSON ([`Head`]) after its SHA-256, and QEMU's migration stream, compressed with a checksum at its end; a file that is
+//! cut or changed is found out before the machine it holds runs. States are written beside their place and renamed into it.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// Changes when a state written by an older harness must not be used.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// How much all states together may take, in bytes. One takes 23 to 35 MB, and a kernel has nine, for each launcher.
 const ROOM: u64 = 12 << 30;
 /// Files of a writer that has gone are removed when they are older than this.
@@ -78,6 +78,24 @@ pub struct Head {
     pub key: Key,
     /// QEMU's own command line when the machine was saved, with its paths replaced.
     pub qemu: Vec<String>,
+}
+
+impl Head {
+    /// The line that stands before the stream.
+    fn written(&self) -> serde_json::Result<String> {
+        let text = serde_json::to_string(self)?;
+        Ok(format!("{:x} {text}\n", Sha256::digest(&text)))
+    }
+
+    /// What such a line says. Its command is run as it stands, so a line that is not as it was written is refused first.
+    fn read(line: &str) -> Result<Self, String> {
+        let split = line.strip_suffix('\n').and_then(|line| line.split_once(' '));
+        let (sum, text) = split.ok_or("its first line is no head")?;
+        if format!("{:x}", Sha256::digest(text)) != sum {
+            return Err("its head was changed or is damaged".into());
+        }
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
 }
 
 /// What can go wrong with a state.
@@ -155,8 +173,7 @@ impl Store {
         let mut file = BufReader::new(file);
         let mut line = String::new();
         file.by_ref().take(1 << 20).read_line(&mut line).map_err(|source| io_error("read", &path, source))?;
-        let head: Head = serde_json::from_str(&line)
-            .map_err(|error| StateError::Wrong { path: path.clone(), why: error.to_string() })?;
+        let head = Head::read(&line).map_err(|why| StateError::Wrong { path: path.clone(), why })?;
         if head.key != *key {
             return Err(StateError::Wrong { path, why: "its key is another's".into() });
         }
@@ -172,9 +189,8 @@ impl Store {
         let path = self.folder.join(head.key.file_name());
         let failed = |source| io_error("write", &path, source);
         let mut file = tempfile::Builder::new().prefix("half-").tempfile_in(&self.folder).map_err(failed)?;
-        let mut line = serde_json::to_vec(head).map_err(|error| failed(error.into()))?;
-        line.push(b'\n');
-        file.write_all(&line).map_err(failed)?;
+        let line = head.written().map_err(|error| failed(error.into()))?;
+        file.write_all(line.as_bytes()).map_err(failed)?;
         let mut stream = zstd::Encoder::new(file, LEVEL).map_err(failed)?;
         stream.include_checksum(true).map_err(failed)?;
         Ok(Writer { path, stream })
@@ -308,6 +324,22 @@ mod tests {
             fs::write(&path, bad).unwrap();
             let mut state = store.find(&key("a")).unwrap().unwrap();
             assert!(io::copy(&mut state, &mut io::sink()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_changed_head_is_found_out() {
+        let (_folder, store) = store();
+        let path = put(&store, "a", b"stream");
+        let whole = fs::read(&path).unwrap();
+        let length = whole.iter().position(|&byte| byte == b'\n').unwrap();
+        // The last but four is the name of QEMU's program.
+        for at in [0, 70, length - 4, length - 1] {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            fs::write(&path, changed).unwrap();
+            let error = store.find(&key("a")).err().unwrap().to_string();
+            assert!(error.contains("is no state of this machine: its"), "{at}: {error}");
         }
     }
 

@@ -6,17 +6,18 @@
 
 use super::launch::{BootFiles, Launcher, MachineSpec};
 use super::machine::{Machine, MachineError};
-use super::qmp::{Qmp, QmpError, connect};
+use super::qmp::{LOOK, Qmp, QmpError, connect, is_pause};
 use super::state::{Head, Key, State, StateError, Store};
+use crate::interrupt;
 use serde_json::json;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long saving or restoring may take; on an idle machine both take less than a second.
+/// How long saving or restoring may take in all; on an idle machine both take less than a second.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes per second: no limit that matters. QEMU's default is made for networks.
 const BANDWIDTH: u64 = 1 << 40;
@@ -79,7 +80,7 @@ impl Machine {
         let qemu = words.iter().map(|word| displaced(word, &files, spec)).collect();
         let mut writer = store.create(&Head { key, qemu })?;
 
-        let mut qmp = Qmp::connect(&files.join(super::launch::MONITOR), deadline)?;
+        let mut qmp = Qmp::connect(&files.join(super::launch::MONITOR), deadline, &mut || self.is_running())?;
         qmp.command("stop", json!({}))?;
         qmp.command("migrate-set-parameters", json!({ "max-bandwidth": BANDWIDTH }))?;
         let written = |source| WarmError::Stream { what: "written", source };
@@ -88,10 +89,18 @@ impl Machine {
         qmp.command("migrate", json!({ "uri": format!("unix:{}", socket.display()) }))?;
         // QEMU connects before it answers, so this does not wait.
         listener.set_nonblocking(true).map_err(written)?;
-        let (mut stream, _) = accept(&listener, deadline).map_err(written)?;
+        let mut stream = patiently(deadline, || {
+            let accepted = listener.accept();
+            if accepted.as_ref().is_err_and(is_pause) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            accepted
+        })
+        .map_err(written)?
+        .0;
         stream.set_nonblocking(false).map_err(written)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(written)?;
-        io::copy(&mut stream, &mut writer).map_err(written)?;
+        stream.set_read_timeout(Some(LOOK)).map_err(written)?;
+        pass_on(&mut stream, &mut writer, deadline).map_err(written)?;
         qmp.until("query-migrate", deadline, |status| match status {
             "completed" => Ok(true),
             "failed" | "cancelled" => {
@@ -100,6 +109,7 @@ impl Machine {
             _ => Ok(false),
         })?;
         store.publish(writer)?;
+        qmp.has_time();
         self.monitor = Some(qmp);
         Ok(())
     }
@@ -126,29 +136,50 @@ impl Machine {
         })?;
         let files = machine.files.path().to_owned();
         let read = |source| WarmError::Stream { what: "read", source };
-        let mut stream = connect(&files.join("in"), deadline).map_err(read)?;
-        stream.set_write_timeout(Some(PATIENCE)).map_err(read)?;
-        io::copy(&mut state, &mut stream).map_err(read)?;
-        stream.flush().map_err(read)?;
+        let mut lives = || machine.is_running();
+        let mut stream = connect(&files.join("in"), deadline, &mut lives).map_err(read)?;
+        stream.set_write_timeout(Some(LOOK)).map_err(read)?;
+        pass_on(&mut state, &mut stream, deadline).map_err(read)?;
         drop(stream);
-        let mut qmp = Qmp::connect(&files.join(super::launch::MONITOR), deadline)?;
+        let mut qmp = Qmp::connect(&files.join(super::launch::MONITOR), deadline, &mut lives)?;
         qmp.until("query-status", deadline, |status| Ok(status != "inmigrate"))?;
+        qmp.has_time();
         machine.monitor = Some(qmp);
         machine.restored = true;
         Ok(machine)
     }
 }
 
-fn accept(
-    listener: &UnixListener,
-    deadline: Instant,
-) -> io::Result<(std::os::unix::net::UnixStream, std::os::unix::net::SocketAddr)> {
+/// Copies all of `from` to `to` by `deadline`. What of the two is a socket has a timeout, [`LOOK`].
+fn pass_on(from: &mut impl Read, to: &mut impl Write, deadline: Instant) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
     loop {
-        match listener.accept() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(2));
+        let count = patiently(deadline, || from.read(&mut buffer))?;
+        let mut rest = buffer.get(..count).unwrap_or_default();
+        if rest.is_empty() {
+            return to.flush();
+        }
+        while !rest.is_empty() {
+            let written = patiently(deadline, || to.write(rest))?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
             }
-            accepted => return accepted,
+            rest = rest.get(written..).unwrap_or_default();
+        }
+    }
+}
+
+/// Tries until it is done, the deadline has passed, or a signal asks this program to stop.
+fn patiently<T>(deadline: Instant, mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        interrupt::check()?;
+        if Instant::now() > deadline {
+            let what = format!("not done after {} s", PATIENCE.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+        }
+        match act() {
+            Err(error) if is_pause(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
         }
     }
 }
@@ -184,4 +215,61 @@ fn placed(word: &str, files: &Path, spec: &MachineSpec) -> String {
         .iter()
         .zip(PLACES)
         .fold(word.to_owned(), |word, (path, place)| word.replace(place, path.to_string_lossy().as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+
+    /// A stream that never stops, and that always has a little: no single read waits long.
+    #[test]
+    fn a_stream_that_drips_is_given_up() {
+        let (mut from, mut theirs) = UnixStream::pair().unwrap();
+        from.set_read_timeout(Some(LOOK)).unwrap();
+        let drips = std::thread::spawn(move || {
+            while theirs.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let started = Instant::now();
+        let error = pass_on(&mut from, &mut io::sink(), started + Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(from);
+        drips.join().unwrap();
+        // And one that nobody takes.
+        let (mut to, _theirs) = UnixStream::pair().unwrap();
+        to.set_write_timeout(Some(LOOK)).unwrap();
+        let error = pass_on(&mut io::repeat(1), &mut to, Instant::now() + LOOK).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() < PATIENCE / 3);
+    }
+
+    /// Whose program is not there any more, for instance.
+    #[test]
+    fn a_state_whose_qemu_ends_at_once_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let guard = folder.path().join("guard");
+        fs::write(&guard, "#!/bin/sh\nexit 127\n").unwrap();
+        fs::set_permissions(&guard, fs::Permissions::from_mode(0o700)).unwrap();
+        let store = Store::open(folder.path().join("states")).unwrap();
+        let key = Key::new("i", "i", "q", Vec::new());
+        let writer = store.create(&Head { key: key.clone(), qemu: vec!["/no/such/qemu".into()] }).unwrap();
+        store.publish(writer).unwrap();
+        let state = store.find(&key).unwrap().unwrap();
+        let spec = MachineSpec {
+            image: "/i".into(),
+            initramfs: "/i".into(),
+            lsm: "bpf".into(),
+            append: Vec::new(),
+            memory_mib: 1,
+            cpus: 1,
+            accel: crate::vmm::Accel::Tcg,
+        };
+        let started = Instant::now();
+        let error = Machine::restore(state, &spec, &folder.path().join("console"), &guard).err().unwrap();
+        assert!(error.to_string().contains("qemu ended before it could be reached"), "{error}");
+        assert!(started.elapsed() < PATIENCE / 3);
+    }
 }

@@ -1,5 +1,5 @@
 //! What must come of a disk that is full: it is named, what was written before is whole, nothing half-written is left, and
-//! the run goes on, at once and with `--resume`.
+//! the run goes on, at once and with `--resume`. And of memory that has no room for a machine.
 
 use super::interruption::listen;
 use super::{NEW, OLD, conform, image_of, must_end, told};
@@ -242,4 +242,38 @@ fn snapshots_on_a_full_disk_are_whole_the_old_or_the_new() {
     }
     // None of them, one of them, both.
     assert_eq!(seen, [[false, false], [true, false], [true, true]].into());
+}
+
+/// A run of one probe where `/dev/shm` and the folder for temporary files have so much, in namespaces of its own.
+fn with_little_room(in_memory: &str, temporary: &str) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size={in_memory} little /dev/shm && mkdir {0}/tmp && mount -t tmpfs -o size={temporary} little {0}/tmp \
+         && exec env TMPDIR={0}/tmp {1} run --kernel {NEW} --probe program/type --vmm qemu --run-dir {0}/run",
+        folder.path().display(),
+        env!("CARGO_BIN_EXE_conform"),
+    );
+    Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+        .env("CI", "true")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// As in a container, whose `/dev/shm` has 64 MiB if nobody says otherwise. A page of the channel that is not there ends
+/// whoever touches it with SIGBUS.
+#[test]
+fn a_machine_that_does_not_fit_into_memory_is_put_elsewhere() {
+    must_end(&with_little_room("8m", "64m"), 0, &["1 matched"]);
+}
+
+#[test]
+fn no_room_for_a_machine_is_named_with_the_places_and_the_remedy() {
+    let output = with_little_room("8m", "12m");
+    must_end(
+        &output,
+        3,
+        &["takes 16 MiB: /dev/shm: No space left on device", "/tmp: No space left", "--shm-size"],
+    );
 }

@@ -32,7 +32,7 @@ fn guard_of(harness: u32) -> Option<(i32, String)> {
 }
 
 /// Processes that name `text` on their command line.
-fn processes_with(text: &str) -> Vec<i32> {
+pub(super) fn processes_with(text: &str) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let named = entries.filter(|entry| {
         std::fs::read(entry.path().join("cmdline"))
@@ -42,7 +42,7 @@ fn processes_with(text: &str) -> Vec<i32> {
 }
 
 /// The QEMUs among them.
-fn qemus_with(text: &str) -> Vec<i32> {
+pub(super) fn qemus_with(text: &str) -> Vec<i32> {
     let is_qemu = |pid: &i32| {
         std::fs::read_link(format!("/proc/{pid}/exe"))
             .is_ok_and(|path| path.to_string_lossy().contains("qemu-system"))
@@ -50,7 +50,7 @@ fn qemus_with(text: &str) -> Vec<i32> {
     processes_with(text).into_iter().filter(is_qemu).collect()
 }
 
-fn wait_for(what: &str, patience: Duration, mut done: impl FnMut() -> bool) {
+pub(super) fn wait_for(what: &str, patience: Duration, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !done() {
         assert!(Instant::now() < deadline, "waited {patience:?} in vain for: {what}");
@@ -62,15 +62,15 @@ fn wait_for(what: &str, patience: Duration, mut done: impl FnMut() -> bool) {
 const LAUNCHERS: [&str; 2] = ["virtme-ng", "qemu"];
 
 /// A run of a probe that does not end, up to where its machine runs.
-struct Hanging {
+pub(super) struct Hanging {
     harness: Child,
     guard: i32,
-    machine: String,
+    pub(super) machine: String,
     folder: tempfile::TempDir,
 }
 
 impl Hanging {
-    fn start(vmm: &str) -> Self {
+    pub(super) fn start(vmm: &str) -> Self {
         image_of(NEW);
         let folder = tempfile::tempdir().unwrap();
         // Booted, so that both launchers are tried.

@@ -17,15 +17,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Says which folder is the machine's, and waits until the file `over` is there or the harness closes the pipe.
+/// Says which folder is the machine's, and waits until the file `over` is there or the harness closes the pipe. Who listens
+/// to the pipe is gone before the guard is: the harness removes the folder then, and nothing may be written to it.
 const GUARD: &str = r#"#!/bin/sh
 here=$(dirname "$0") folder=$3
 exec 3<&0
 (cat <&3 >/dev/null; echo 1 >"$folder/over") 2>/dev/null &
+listens=$!
 echo "$folder" >"$here/new" && mv "$here/new" "$here/machine"
 while [ ! -s "$folder/over" ]; do sleep 0.01; done
 cat "$folder/errors" >&2 2>/dev/null
-exit "$(cat "$folder/over")"
+status=$(cat "$folder/over")
+kill -9 $listens 2>/dev/null
+wait $listens 2>/dev/null
+exit "$status"
 "#;
 
 /// What a guest does in one boot.
@@ -210,4 +215,22 @@ fn setup(folder: &Path) -> Setup {
         },
         ..tests::setup(folder)
     }
+}
+
+/// Written between the removal of what the folder holds and its own, a file kept the folder for ever.
+#[test]
+fn a_scripted_guard_that_is_over_writes_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (setup, files) = (setup(folder.path()), folder.path().join("files"));
+    fs::create_dir(&files).unwrap();
+    fs::write(files.join("over"), "0\n").unwrap();
+    let mut guard = std::process::Command::new(&setup.guard);
+    guard.args(["guard", "--remove"]).arg(&files).stdin(std::process::Stdio::piped());
+    let mut guard = guard.spawn().unwrap();
+    let pipe = guard.stdin.take();
+    assert!(guard.wait().unwrap().success());
+    fs::remove_file(files.join("over")).unwrap();
+    drop(pipe);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!files.join("over").exists());
 }

@@ -3,6 +3,7 @@
 
 use super::{Bench, ONE, wait};
 use crate::cache::Cache;
+use crate::child::{self, ChildError};
 use crate::exit::{self, Failure};
 use crate::provision::tools;
 use cpio::newc;
@@ -10,10 +11,12 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The program in the guest (`probes/src/families/selftest.rs`).
 const BPFTOOL: &str = "/usr/sbin/bpftool";
+/// How long naming a program's libraries may take, which is done at once.
+const LDD_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Bench<'_> {
     /// Everything that there is to compare with. What is missing or does not work here is said, and no figure.
@@ -34,7 +37,8 @@ impl Bench<'_> {
         };
         let failed = |error: io::Error| Failure::new(exit::INFRASTRUCTURE, error);
         let mut archive = tempfile::NamedTempFile::new().map_err(failed)?;
-        pack(&program, &mut archive).map_err(failed)?;
+        let libraries = libraries("ldd", &program, LDD_DEADLINE).map_err(io::Error::other).map_err(failed)?;
+        pack(&program, &libraries, &mut archive).map_err(failed)?;
         let path = archive.path().to_string_lossy().into_owned();
         let took =
             self.run(&["--kernel", kernel, "--probe", "selftest/bpftool", "--cold", "--bring", &path])?;
@@ -83,13 +87,22 @@ impl Bench<'_> {
     }
 }
 
-/// Packs a program and the libraries that `ldd` names for it, where they are.
-fn pack(program: &Path, mut archive: impl Write) -> io::Result<()> {
-    let listed = Command::new("ldd").arg(program).stdin(Stdio::null()).output()?;
-    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let libraries = text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+/// The libraries that `ldd` names for a program; none for one that it will not look into, as a static one.
+fn libraries(ldd: &str, program: &Path, deadline: Duration) -> Result<Vec<PathBuf>, ChildError> {
+    match child::Command::new(ldd, "asking for the libraries of a program", deadline).arg(program).run() {
+        Ok(listed) => {
+            let words = listed.stdout.split_whitespace();
+            Ok(words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
+        }
+        Err(ChildError::Failed { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Packs a program and its libraries, where they are.
+fn pack(program: &Path, libraries: &[PathBuf], mut archive: impl Write) -> io::Result<()> {
     let mut folders = BTreeSet::new();
-    for file in std::iter::once(PathBuf::from(BPFTOOL)).chain(libraries) {
+    for file in std::iter::once(&PathBuf::from(BPFTOOL)).chain(libraries) {
         let name = file.strip_prefix("/").map_err(io::Error::other)?;
         let parents: Vec<&Path> = name.ancestors().skip(1).filter(|it| !it.as_os_str().is_empty()).collect();
         for folder in parents.into_iter().rev() {
@@ -99,7 +112,7 @@ fn pack(program: &Path, mut archive: impl Write) -> io::Result<()> {
                 head.write(&mut archive, 0).finish()?;
             }
         }
-        let from = if file == Path::new(BPFTOOL) { program } else { &file };
+        let from = if file == Path::new(BPFTOOL) { program } else { file };
         let content = std::fs::read(from)?;
         let size = u32::try_from(content.len()).map_err(io::Error::other)?;
         let mut entry = newc::Builder::new(&name.to_string_lossy()).mode(0o100_755).write(&mut archive, size);
@@ -108,4 +121,27 @@ fn pack(program: &Path, mut archive: impl Write) -> io::Result<()> {
     }
     newc::trailer(&mut archive)?;
     archive.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_program_that_names_no_libraries_in_time_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let ldd = folder.path().join("ldd");
+        let by = |script: &str, deadline| {
+            std::fs::write(&ldd, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&ldd, std::fs::Permissions::from_mode(0o700)).unwrap();
+            libraries(ldd.to_str().unwrap(), Path::new("/bin/sh"), deadline)
+        };
+        let lines = "echo 'libc.so.6 => /lib/libc.so.6 (0x7f)'; echo '/lib64/ld.so (0x8f)'";
+        let [libc, linker] = ["/lib/libc.so.6", "/lib64/ld.so"].map(PathBuf::from);
+        assert_eq!(by(lines, LDD_DEADLINE).unwrap(), [libc, linker]);
+        assert!(by("echo 'not a dynamic executable' >&2; exit 1", LDD_DEADLINE).unwrap().is_empty());
+        let error = by("exec sleep 600", Duration::from_millis(100)).unwrap_err();
+        assert!(matches!(error, ChildError::Deadline { .. }), "{error}");
+    }
 }
