@@ -5,7 +5,7 @@
 //! virtme-ng adds three devices that cannot be left out (1.42 virtme/commands/run.py): two 9p exports, read-only, of an
 //! empty folder of ours and of its own guest tools, neither of which the guest mounts, and a watchdog (`i6300esb`), which
 //! could restart the machine and so end it. A fourth, a console that writes to virtme-ng's standard error, it leaves out
-//! because that is a socket ([`super::said`]). A test has the list (`a_machine_has_these_devices_and_no_others`).
+//! because that is a socket (`vmm::said`). A test has the list (`a_machine_has_these_devices_and_no_others`).
 //! virtme-ng's own init never runs: `rdinit=/init` and a later `-initrd` put ours in its place.
 
 use super::accel::Accel;
