@@ -142,6 +142,20 @@ pub const TEXT: &[Rule] = &[
         act: Act::Replace("$1$2<fd>"),
     },
     Rule {
+        name: "member-offset",
+        why: "where a member of a kernel's struct is depends on its configuration (lock debugging, layout randomisation)",
+        scopes: VERIFIER,
+        pattern: r"\b(access beyond struct \w+ at off |with moff |in struct \w+ with off |invalid variable offset: off=)\d+\b",
+        act: Act::Replace("$1<off>"),
+    },
+    Rule {
+        name: "member-of-null",
+        why: "the same: a small address that is not 0 is where a member would be, were the struct at 0",
+        scopes: MESSAGE,
+        pattern: r"\b(NULL pointer dereference, address: )0{12}(?:0{0,3}[1-9a-f][0-9a-f]{0,3})\b",
+        act: Act::Replace("$1<off>"),
+    },
+    Rule {
         name: "statistics-behind-a-message",
         why: "what the verification cost, on the line of a message that the kernel does not end (7.3 kernel/bpf/verifier.c, \
               `expected prog array map for tail call`)",
@@ -324,6 +338,42 @@ mod tests {
         "kfunc bpf_put_file#<id> needs"
     )]
     #[case::helper_stays("kfunc-id", Scope::Verifier, "unknown func bpf_foo#211", "unknown func bpf_foo#211")]
+    #[case::beyond_a_struct(
+        "member-offset",
+        Scope::Verifier,
+        "access beyond struct file at off 176 size 8",
+        "access beyond struct file at off <off> size 8"
+    )]
+    #[case::member(
+        "member-offset",
+        Scope::Verifier,
+        "cannot access ptr member f_inode with moff 32 in struct file with off 36 size 8",
+        "cannot access ptr member f_inode with moff <off> in struct file with off <off> size 8"
+    )]
+    #[case::variable_offset(
+        "member-offset",
+        Scope::Verifier,
+        "R1 is ptr_file invalid variable offset: off=136, var_off=(0x0; 0xf)",
+        "R1 is ptr_file invalid variable offset: off=<off>, var_off=(0x0; 0xf)"
+    )]
+    #[case::the_programs_own_offset_stays(
+        "member-offset",
+        Scope::Verifier,
+        "invalid bpf_context access off=16 size=8",
+        "invalid bpf_context access off=16 size=8"
+    )]
+    #[case::member_of_null(
+        "member-of-null",
+        Scope::Message,
+        "BUG: kernel NULL pointer dereference, address: 0000000000000028",
+        "BUG: kernel NULL pointer dereference, address: <off>"
+    )]
+    #[case::null_itself_stays(
+        "member-of-null",
+        Scope::Message,
+        "BUG: kernel NULL pointer dereference, address: 0000000000000000",
+        "BUG: kernel NULL pointer dereference, address: 0000000000000000"
+    )]
     #[case::number_asked_for(
         "kfunc-id",
         Scope::Verifier,
