@@ -111,8 +111,8 @@ pub(super) const ROWS: &[Row] = &[
             ARGUMENTS,
         ],
         &[
+            // Programs that may sleep cannot have such a map, which says nothing of the helper; `callable` asks them.
             canonical(of_xdp),
-            sleepable(of_xdp),
             case("socket-of-a-hook", |bench| convert(bench, TCP)),
             misuse("misuse-number-for-socket", number),
             misuse("misuse-without-null-check", |bench| {

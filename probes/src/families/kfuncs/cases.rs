@@ -238,6 +238,9 @@ fn about_the_row(
     if let Some(why) = refusal::of_the_build(&log) {
         return Err(attempt.undecided(why));
     }
+    if let Some(said) = refusal::lacks_prototype(&log) {
+        return Err(attempt.undecided(format!("the BTF of this build lacks the full prototype: {said}")));
+    }
     match refusal::forbidden(&log) {
         Some((named, said)) if named != row.name => {
             match forbidden_alone(attempt, row, caller, hook, None)? {

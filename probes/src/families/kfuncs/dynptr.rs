@@ -146,18 +146,6 @@ pub(super) fn as_outcome(result: u64) -> Result<(), Errno> {
     }
 }
 
-/// Writes to a slice of the dynptr at `place`, where there is one.
-pub(super) fn write_to_a_slice(b: &mut Body<'_>, place: i32) {
-    b.st_imm(Size::DW, Reg::R10, SCRATCH, 0);
-    b.stack_address(Reg::R1, place);
-    b.mov_imm(Reg::R2, 0);
-    b.stack_address(Reg::R3, SCRATCH);
-    b.mov_imm(Reg::R4, 8);
-    b.kfunc("bpf_dynptr_slice");
-    let none = b.fresh("none");
-    b.jeq_imm(Reg::R0, 0, &none).st_imm(Size::DW, Reg::R0, 0, 1).label(&none);
-}
-
 /// What both slices have in common: 8 bytes from offset 8, with a buffer in case they are not in one piece.
 fn slicing(name: &'static str) -> Row {
     of_one(kfunc(name, "6.12", HELPERS))

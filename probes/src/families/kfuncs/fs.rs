@@ -1,7 +1,7 @@
 //! Kfuncs about files, which are there for LSM programs only.
 
 use super::body::{BUFFER, BUFFER_BYTES, Body, OUT};
-use super::dynptr::{as_outcome, write_to_a_slice, written_to};
+use super::dynptr::{as_outcome, written_to};
 use super::row::{GOT, KEPT, OPENED, Row, inode, kfunc};
 use crate::errno::Errno;
 use crate::helper;
@@ -396,12 +396,6 @@ fn from_file_misused(row: Row) -> Row {
         .wrong("misuse-not-discarded", |b| {
             file_arguments(b);
             b.kfunc("bpf_dynptr_from_file");
-        })
-        .wrong("misuse-written-to", |b| {
-            file_arguments(b);
-            b.kfunc("bpf_dynptr_from_file");
-            write_to_a_slice(b, DYNPTR);
-            discard(b);
         })
 }
 

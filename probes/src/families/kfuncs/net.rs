@@ -1,7 +1,7 @@
 //! Kfuncs about sockets and packets.
 
 use super::body::{BUFFER, Body};
-use super::dynptr::{write_to_a_slice, written_to};
+use super::dynptr::written_to;
 use super::own::{Holds, Value};
 use super::row::{KEPT, Row, kfunc};
 use crate::errno::Errno;
@@ -159,9 +159,4 @@ fn packet() -> Row {
         .spoilt("misuse-another-type", |b| b.context_argument(Reg::R1, 0))
         .other("canonical-written-to", written_to(arriving(), DYNPTR))
         .other("canonical-sleepable", sent())
-        .wrong("misuse-written-to", |b| {
-            packet_arguments(b);
-            b.kfunc("bpf_dynptr_from_skb");
-            write_to_a_slice(b, DYNPTR);
-        })
 }

@@ -180,14 +180,15 @@ fn through_the_map(b: &mut Body<'_>, drop: &str) {
     b.mov_imm(Reg::R2, 0).call(helper::KPTR_XCHG).jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0);
 }
 
-/// The copy of each CPU can be reached once the object is in a map (percpu_btf_ptr_types).
+/// The copy of each CPU can be reached once the object is in a map (percpu_btf_ptr_types), and then only in an RCU section,
+/// which is a rule of `bpf_this_cpu_ptr`. The kfunc has none: a program that may sleep calls it where it is given back.
 fn percpu_new(name: &'static str, drop: &'static str, version: &'static str) -> Row {
     kfunc(name, version, HELPERS)
         .holds(Holds::Value(Value::PerCpu))
         .takes(held_item)
         .owned(drop)
         .then(move |b| through_the_map(b, drop))
-        .rcu()
+        .never_sleeps()
         .leaves("value, through the map", 0, || Some(4711))
         .wrong("misuse-reached-before-it-is-in-a-map", move |b| {
             held_item(b);

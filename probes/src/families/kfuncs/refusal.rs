@@ -35,6 +35,17 @@ pub(super) fn forbidden(log: &str) -> Option<(&str, &str)> {
     })
 }
 
+/// What the verifier says of a kfunc with implicit arguments whose full prototype, `.._impl`, is not in the kernel's BTF.
+/// resolve_btfids writes it there, up to 7.2 only for functions that pahole has tagged as kfuncs (7.1 and 7.3
+/// tools/bpf/resolve_btfids/main.c): those of a Debian build of 7.1 and of one of 7.2 lack it for another few each.
+const NO_PROTOTYPE: (&str, &str) = ("cannot find function ", "_impl in BTF");
+
+/// The line that says that the kernel's BTF lacks a kfunc's full prototype, which is the build's doing.
+pub(super) fn lacks_prototype(log: &str) -> Option<&str> {
+    let (before, after) = NO_PROTOTYPE;
+    log.lines().map(str::trim).find(|line| line.starts_with(before) && line.ends_with(after))
+}
+
 /// Why it is the build of the kernel that refuses, where another build of the same version would not.
 pub(super) fn of_the_build(log: &str) -> Option<String> {
     let said = log.lines().find(|line| line.contains(NO_RCU_TAG))?;
@@ -92,6 +103,11 @@ mod tests {
     #[test]
     fn the_build_is_to_blame_for_a_missing_tag_alone() {
         assert!(of_the_build("no vmlinux btf rcu tag support for kfunc bpf_rcu_read_lock\n").is_some());
+        assert_eq!(
+            lacks_prototype("cannot find function a_impl in BTF\nx\n"),
+            Some("cannot find function a_impl in BTF")
+        );
+        assert_eq!(lacks_prototype("cannot find function a in BTF\n"), None);
         assert!(of_the_build("nested rcu read lock (kernel function bpf_rcu_read_lock)\n").is_none());
     }
 }
