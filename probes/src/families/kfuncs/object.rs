@@ -180,8 +180,19 @@ fn through_the_map(b: &mut Body<'_>, drop: &str) {
     b.mov_imm(Reg::R2, 0).call(helper::KPTR_XCHG).jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0);
 }
 
+/// In a program that may sleep: the object is given back without having been in a map.
+fn percpu_new_sleepable(name: &'static str, drop: &'static str, version: &'static str) -> Row {
+    kfunc(name, version, HELPERS)
+        .both()
+        .takes(|b| {
+            let item = item(b);
+            type_argument(b, item);
+        })
+        .owned(drop)
+}
+
 /// The copy of each CPU can be reached once the object is in a map (percpu_btf_ptr_types), and then only in an RCU section,
-/// which is a rule of `bpf_this_cpu_ptr`. The kfunc has none: a program that may sleep calls it where it is given back.
+/// which is a rule of `bpf_this_cpu_ptr`. The kfunc has none, which a program shows that may sleep and reaches nothing.
 fn percpu_new(name: &'static str, drop: &'static str, version: &'static str) -> Row {
     kfunc(name, version, HELPERS)
         .holds(Holds::Value(Value::PerCpu))
@@ -190,6 +201,7 @@ fn percpu_new(name: &'static str, drop: &'static str, version: &'static str) -> 
         .then(move |b| through_the_map(b, drop))
         .never_sleeps()
         .leaves("value, through the map", 0, || Some(4711))
+        .other("canonical-sleepable", percpu_new_sleepable(name, drop, version))
         .wrong("misuse-reached-before-it-is-in-a-map", move |b| {
             held_item(b);
             b.kfunc(name);
