@@ -9,8 +9,10 @@ use nix::mount::{MsFlags, mount};
 use std::fs;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
-/// Every process of the machine is in the root of the default hierarchy.
+/// The root of the default hierarchy, which every process is in that has not moved.
 const ROOT: &str = "/sys/fs/cgroup";
+/// A cgroup for one process, at level 1.
+const OWN: &str = "/sys/fs/cgroup/kfuncs";
 
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
@@ -18,8 +20,19 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 /// A cgroup's id is the inode number of its directory (6.12 include/linux/kernfs.h, kernfs_ino, on 64 bits).
-fn root_id() -> Option<u64> {
+pub(super) fn root_id() -> Option<u64> {
     inode(ROOT)
+}
+
+/// Makes a cgroup, unless a case before this one has.
+fn make(path: &str) -> Result<u64, Ended> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Ended::could_not("make a cgroup", error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    inode(path).ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))
 }
 
 pub(super) fn give_root_id(results: &mut Results) -> Result<(), Ended> {
@@ -32,12 +45,19 @@ pub(super) fn give_root_id(results: &mut Results) -> Result<(), Ended> {
 const EMPTY: &str = "/sys/fs/cgroup/kfuncs-empty";
 
 pub(super) fn give_empty_id(results: &mut Results) -> Result<(), Ended> {
-    let cannot = |error: std::io::Error| Ended::could_not("make a cgroup", error);
-    match fs::create_dir(EMPTY) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(cannot(error)),
-        Ok(()) | Err(_) => {}
+    results.set(IN, make(EMPTY)?);
+    Ok(())
+}
+
+/// A cgroup with this process and nobody else in it. The process stays in it until it ends, and moves only once, which
+/// costs a grace period.
+pub(super) fn give_own_id(results: &mut Results) -> Result<(), Ended> {
+    let cannot = |error: std::io::Error| Ended::could_not("enter a cgroup", error);
+    let id = make(OWN)?;
+    let place = fs::read_to_string("/proc/self/cgroup").map_err(cannot)?;
+    if !place.lines().any(|line| line == "0::/kfuncs") {
+        fs::write(format!("{OWN}/cgroup.procs"), "0").map_err(cannot)?;
     }
-    let id = inode(EMPTY).ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))?;
     results.set(IN, id);
     Ok(())
 }
