@@ -122,29 +122,28 @@ fn release() -> Row {
         })
 }
 
-fn ancestor() -> Row {
+/// The ancestor at `level` of the process's cgroup, which is at level 1.
+fn at_level(level: i32) -> Row {
     kfunc("bpf_cgroup_ancestor", "6.12", HELPERS)
-        .takes(|b| {
+        .given(give_own_id)
+        .takes(move |b| {
             b.current_cgroup(Reg::R1);
-            b.mov_imm(Reg::R2, 0);
+            b.mov_imm(Reg::R2, level);
         })
         .owned("bpf_cgroup_release")
-        .then(leave_id)
-        .leaves("cgroup id", 0, root_id)
-        .other("canonical-beyond-its-level", beyond_its_level())
-        .rcu()
-        .not_null(Reg::R1)
 }
 
-/// The root is at level 0, so that nothing is at level 1 above it.
-fn beyond_its_level() -> Row {
-    kfunc("bpf_cgroup_ancestor", "6.12", HELPERS)
-        .takes(|b| {
-            b.current_cgroup(Reg::R1);
-            b.mov_imm(Reg::R2, 1);
-        })
-        .owned("bpf_cgroup_release")
-        .gives_null("the cgroup is at a level above")
+fn ancestor() -> Row {
+    at_level(0)
+        .then(leave_id)
+        .leaves("id of the root", 0, root_id)
+        .other(
+            "canonical-at-its-own-level",
+            at_level(1).then(leave_id).leaves("id of its own cgroup", 0, || inode(OWN)),
+        )
+        .other("canonical-beyond-its-level", at_level(2).gives_null("the cgroup is at a level above"))
+        .rcu()
+        .not_null(Reg::R1)
 }
 
 /// Where the probe mounts a hierarchy of the first version, which the machine has none of.
