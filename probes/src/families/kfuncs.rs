@@ -17,8 +17,10 @@ mod bare;
 mod body;
 mod cases;
 mod cgroup;
+mod counted;
 mod cpumask;
 mod dynptr;
+mod exe;
 mod fs;
 mod hid;
 mod implied;
@@ -29,6 +31,7 @@ mod later;
 mod list;
 mod lock;
 mod memcg;
+mod misuses;
 mod module;
 mod net;
 mod object;
@@ -55,6 +58,7 @@ pub fn probes() -> Vec<Probe> {
         cgroup::rows(),
         section::rows(),
         cpumask::rows(),
+        exe::rows(),
         fs::rows(),
         key::rows(),
         dynptr::rows(),

@@ -1,7 +1,8 @@
 //! Kfuncs about cgroups.
 
 use super::body::{Body, IN};
-use super::row::{GOT, Row, inode, kfunc};
+use super::counted::{COUNTS, leave_holders, one_holder_less};
+use super::row::{GOT, KEPT, Row, inode, kfunc};
 use crate::insn::Reg;
 use crate::results::Results;
 use crate::session::Ended;
@@ -25,7 +26,7 @@ pub(super) fn root_id() -> Option<u64> {
 }
 
 /// Makes a cgroup, unless a case before this one has.
-fn make(path: &str) -> Result<u64, Ended> {
+pub(super) fn make(path: &str) -> Result<u64, Ended> {
     match fs::create_dir(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(Ended::could_not("make a cgroup", error));
@@ -101,14 +102,34 @@ fn acquire() -> Row {
         .not_untrusted(Reg::R1, "cgroup")
 }
 
+/// Where a cgroup counts who holds it.
+const REFCNT: (&str, &str) = ("cgroup", "self.refcnt");
+
+/// `R0 = the cgroup` of which user space gave the id.
+fn of_id(b: &mut Body<'_>) {
+    b.input(Reg::R1, 0);
+    b.kfunc("bpf_cgroup_from_id");
+}
+
+/// Of a cgroup that is looked up a second time the count goes up by one, and down again. Nobody is in it, so that nobody
+/// else counts; the root is not counted at all (6.12 include/linux/cgroup_refcnt.h, CSS_NO_REF).
 fn release() -> Row {
-    kfunc("bpf_cgroup_release", "6.12", HELPERS)
+    one_holder_less(kfunc("bpf_cgroup_release", "6.12", HELPERS))
         .releases()
-        .given(give_root_id)
+        .given(give_empty_id)
         .takes(|b| {
-            b.input(Reg::R1, 0);
-            b.kfunc("bpf_cgroup_from_id");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+            of_id(b);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
+            leave_holders(b, COUNTS, REFCNT);
+            of_id(b);
+            b.jeq_imm(Reg::R0, 0, "none").mov_reg(GOT, Reg::R0);
+            leave_holders(b, COUNTS + 1, REFCNT);
+            b.mov_reg(Reg::R1, GOT);
+        })
+        .then(|b| leave_holders(b, COUNTS + 2, REFCNT))
+        .finally(|b| {
+            b.label("none");
+            b.release("bpf_cgroup_release", KEPT);
         })
         .wrong("misuse-not-acquired", |b| {
             b.current_cgroup(Reg::R1);

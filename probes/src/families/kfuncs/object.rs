@@ -147,6 +147,7 @@ fn drop(new: &'static str, name: &'static str, version: &'static str) -> Row {
             b.kfunc(new);
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
         })
+        .effect_not_looked_at()
         .wrong("misuse-of-a-kernel-object", move |b| of_a_kernel_object(b, name))
         .wrong("misuse-of-map-memory", move |b| {
             b.page_address(Reg::R1, super::body::OUT);
@@ -224,6 +225,7 @@ fn percpu_drop(new: &'static str, name: &'static str, version: &'static str) -> 
             b.kfunc(new);
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
         })
+        .effect_not_looked_at()
         .wrong("misuse-of-an-object-that-is-not-per-cpu", move |b| {
             held_item(b);
             b.kfunc(if new.ends_with("_impl") { "bpf_obj_new_impl" } else { "bpf_obj_new" });
