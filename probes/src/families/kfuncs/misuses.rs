@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 impl Row {
     /// Its arguments are protected by RCU only, which a sleepable program is not by itself: there, the canonical
-    /// program breaks a rule.
+    /// program breaks a rule, unless it is in a section.
     pub(super) fn rcu(mut self) -> Self {
         self.sleep = Sleep::Never;
+        self.section = true;
         self.wrong.push(Wrong {
             name: "misuse-sleepable-without-rcu".to_owned(),
             flags: BPF_F_SLEEPABLE,

@@ -47,7 +47,7 @@ pub(super) fn lacks_prototype(log: &str) -> Option<&str> {
 }
 
 /// Why it is the build of the kernel that refuses, where another build of the same version would not.
-pub(super) fn of_the_build(log: &str) -> Option<String> {
+pub(in crate::families) fn of_the_build(log: &str) -> Option<String> {
     let said = log.lines().find(|line| line.contains(NO_RCU_TAG))?;
     Some(format!("the compiler of this kernel writes no type tag rcu into BTF: {}", said.trim()))
 }

@@ -136,6 +136,8 @@ pub(super) struct Row {
     pub(super) hook: &'static str,
     pub(super) act: fn() -> Result<(), Errno>,
     pub(super) sleep: Sleep,
+    /// Its arguments are protected by RCU only: a program that may sleep calls it in a section of its own.
+    pub(super) section: bool,
     pub(super) returns: Returns,
     pub(super) given: Vec<Given>,
     pub(super) before: Code,
@@ -169,6 +171,7 @@ pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static st
         hook: "file_open",
         act: open,
         sleep: Sleep::Either,
+        section: false,
         returns: Returns::Plain,
         given: vec![Arc::new(|_| {
             File::create(OPENED).map(drop).map_err(|error| Ended::could_not("create a file", error))

@@ -11,6 +11,23 @@ use crate::spec::source;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
 
+/// The same row with an RCU section around all that its program does.
+pub(super) fn inside(row: &Row) -> Row {
+    let (before, finally) = (row.before.clone(), row.finally.clone());
+    row.clone()
+        .takes(move |b| {
+            b.kfunc("bpf_rcu_read_lock");
+            b.label("section");
+            before(b);
+        })
+        .finally(move |b| {
+            finally(b);
+            // What passes because something is not there ends the section as well.
+            b.land("section", "pass", "end of the section");
+            b.kfunc("bpf_rcu_read_unlock");
+        })
+}
+
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
     vec![
