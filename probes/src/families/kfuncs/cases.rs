@@ -255,7 +255,13 @@ fn about_the_row(
                 None => Err(attempt.undecided(format!("the program was refused for {named}: {said}"))),
             }
         }
-        Some(_) | None => ended,
+        Some(_) => ended,
+        None => match refusal::refused_anyway(&log) {
+            Some((named, said)) if named != row.name => {
+                Err(attempt.undecided(format!("the program was refused for {named}: {said}")))
+            }
+            Some(_) | None => ended,
+        },
     }
 }
 
