@@ -157,6 +157,15 @@ impl Asm {
         self
     }
 
+    /// Places a label where those jumps land from now on that were to go to `label` and stand after `begin`, which has been
+    /// placed: for code that must not be left in another way than by its end.
+    pub fn land(&mut self, begin: &str, label: &str, here: &str) -> &mut Self {
+        let begin = self.labels.get(begin).copied().unwrap_or(self.insns.len());
+        let inside = |fixup: &&mut Fixup| fixup.at >= begin && fixup.label == label;
+        self.fixups.iter_mut().filter(inside).for_each(|fixup| here.clone_into(&mut fixup.label));
+        self.label(here)
+    }
+
     /// The index of the instruction after a label that has been placed, for `bpf_func_info.insn_off`.
     #[must_use]
     pub fn position(&self, label: &str) -> Option<u32> {

@@ -48,6 +48,15 @@ fn calls_and_callbacks_count_slots_of_wide_loads() {
 }
 
 #[test]
+fn jumps_out_of_a_stretch_of_code_land_at_its_end() {
+    let mut a = Asm::new();
+    a.jeq_imm(R0, 0, "out").label("begin").jeq_imm(R0, 1, "out").jeq_imm(R0, 2, "other");
+    a.land("begin", "out", "end").mov_imm(R0, 0).label("out").label("other").exit();
+    let insns = a.finish().unwrap();
+    assert_eq!(insns[..3].iter().map(|insn| insn.off).collect::<Vec<_>>(), [3, 1, 1]);
+}
+
+#[test]
 fn backward_and_long_jumps() {
     let mut a = Asm::new();
     a.label("top").mov_imm(R0, 0).may_goto("top").gotol("top").jslt32_reg(R0, R1, "top");

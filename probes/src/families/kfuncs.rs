@@ -6,7 +6,8 @@
 //! - `exists`: is the function in the kernel's BTF, with which prototype and tags. If not, every case is absent. Whether
 //!   an LSM program may call it at all is `inventory`'s question, for every kfunc there is.
 //! - `canonical`: the intended use, run by a real trigger, its result compared. `canonical-sleepable`: the same in a
-//!   program that may sleep, which is only loaded where that makes no difference to the kfunc.
+//!   program that may sleep, which is only loaded where that makes no difference to the kfunc. Where RCU alone protects
+//!   the arguments, it is `canonical-sleepable-in-an-rcu-section`.
 //! - `misuse-..`: one rule each that its flags imply, broken; the program is loaded and never attached.
 //!
 //! A program that is refused for another kfunc than its row's says nothing of that one, and a misuse that meets what the
@@ -17,8 +18,10 @@ mod bare;
 mod body;
 mod cases;
 mod cgroup;
+mod counted;
 mod cpumask;
 mod dynptr;
+mod exe;
 mod fs;
 mod hid;
 mod implied;
@@ -29,6 +32,7 @@ mod later;
 mod list;
 mod lock;
 mod memcg;
+mod misuses;
 mod module;
 mod net;
 mod object;
@@ -46,6 +50,7 @@ mod user;
 
 use crate::spec::Probe;
 pub(in crate::families) use bare::{NOT_ALLOWED, bare_call};
+pub(in crate::families) use refusal::of_the_build;
 
 /// The probes of this family.
 #[must_use]
@@ -55,6 +60,7 @@ pub fn probes() -> Vec<Probe> {
         cgroup::rows(),
         section::rows(),
         cpumask::rows(),
+        exe::rows(),
         fs::rows(),
         key::rows(),
         dynptr::rows(),

@@ -32,8 +32,14 @@ pub(super) enum Arg {
     Page,
     /// This many bytes of the stack up to its end, written.
     Stack(i32),
-    /// The same, never written.
+    /// The same, never written, below which the program has written to the stack.
+    ///
+    /// What lies higher than what a program has written is stack that it has as well (7.3 kernel/bpf/verifier.c,
+    /// `grow_stack_state`), and until 6.5 a read of other stack was refused for that alone (6.5 there,
+    /// `check_stack_range_initialized`, `allocated_stack`).
     Unwritten(i32),
+    /// The same, of a program that has not written to the stack at all.
+    Untouched(i32),
     /// A hash map of four elements with keys of 4 and values of 8 bytes.
     Hash,
 }
@@ -70,6 +76,10 @@ impl Given {
                 Arg::Stack(bytes) => (1..=bytes / 4).for_each(|word| {
                     asm.st_imm(Size::W, Reg::R10, -4 * word, 0);
                 }),
+                Arg::Unwritten(bytes) => {
+                    // The next slot of 8 bytes below.
+                    asm.st_imm(Size::DW, Reg::R10, -8 * ((bytes + 7) / 8 + 1), 0);
+                }
                 Arg::Context
                 | Arg::MovedContext
                 | Arg::Number(_)
@@ -77,7 +87,7 @@ impl Given {
                 | Arg::Argument(_)
                 | Arg::Inode
                 | Arg::Page
-                | Arg::Unwritten(_)
+                | Arg::Untouched(_)
                 | Arg::Hash => {}
             }
         }
@@ -100,7 +110,7 @@ impl Given {
             }
             Arg::Sk | Arg::Task => drop(asm.mov_reg(reg, Reg::R8)),
             Arg::Page => page(asm, reg, 1),
-            Arg::Stack(bytes) | Arg::Unwritten(bytes) => stack(asm, reg, -bytes),
+            Arg::Stack(bytes) | Arg::Unwritten(bytes) | Arg::Untouched(bytes) => stack(asm, reg, -bytes),
             Arg::Hash => {
                 if let Some(map) = &self.map {
                     asm.ld_map_fd(reg, map);

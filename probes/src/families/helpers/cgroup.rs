@@ -1,7 +1,7 @@
 //! Helpers of programs of a cgroup: the cgroup's own value, the call's errno, and options of the socket at hand.
 
 use super::bench::{Bench, argument, keep, page, slot, stack};
-use super::call::Arg::{Argument, Hash, Number, Page, Sk, Stack, Unknown, Unwritten};
+use super::call::Arg::{Argument, Hash, Number, Page, Sk, Stack, Unknown, Untouched, Unwritten};
 use super::callable::on_hooks_of_cgroups;
 use super::{Row, of_cgroup};
 use crate::asm::Asm;
@@ -73,6 +73,9 @@ pub(super) const ROWS: &[Row] = &[
             }),
             of_cgroup("value-not-written", |bench| {
                 bench.call_on(CREATED, &[Sk, Number(1), Number(12), Unwritten(4), Number(4)])
+            }),
+            of_cgroup("value-on-untouched-stack", |bench| {
+                bench.call_on(CREATED, &[Sk, Number(1), Number(12), Untouched(4), Number(4)])
             }),
         ],
     },

@@ -11,10 +11,12 @@ use crate::bpf::{
 };
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::errno::Errno;
+use crate::families::kfuncs::of_the_build;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::objects::layout::Storage;
 use crate::objects::{INODE_STORAGE, Object, TASK_STORAGE};
+use crate::results::Results;
 use crate::rules::let_cgroups_be_freed;
 use crate::session::Ended;
 use crate::spec::{Source, source};
@@ -119,6 +121,10 @@ pub(super) const ROWS: &[Row] = &[
             canonical(|bench| get(bench, CGROUP)),
             // Outside of an RCU section, which a sleepable program is not by itself, the task's cgroup is not trusted.
             super::Case { name: "misuse-without-rcu-lock", ..sleepable(|bench| get(bench, CGROUP)) },
+            super::Case {
+                name: "canonical-sleepable-in-an-rcu-section",
+                ..sleepable(|bench| get_in_a_section(bench, CGROUP))
+            },
             misuse("misuse-without-null-check", |bench| unchecked(bench, CGROUP)),
             misuse("misuse-number-for-owner", |bench| no_owner(bench, CGROUP)),
         ],
@@ -276,26 +282,61 @@ fn get(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
     if bench.only_execution_sleeps()? {
         return bench.load_with_map(&map, Reg::R1, Reg::R2);
     }
-    let (results, fd) = bench.run(
+    let (results, fd) =
+        bench.run(owner.hook, |arm| act(owner, arm), |asm| get_twice(asm, owner, &map, &offsets))?;
+    same_value(bench, &results, &map, fd)
+}
+
+/// As [`get`], in an RCU section, which makes the owner one that a program that may sleep can pass on.
+fn get_in_a_section(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
+    let (map, offsets) = (map(bench, owner)?, offsets(bench, owner)?);
+    let kfunc = |bench: &Bench<'_, '_>, name| {
+        let lacks =
+            |_| Ended::CouldNotTell(format!("asking takes kfunc {name}, which this kernel does not have"));
+        bench.attempt.kfunc(name).map_err(lacks)
+    };
+    let (begin, end) = (kfunc(bench, "bpf_rcu_read_lock")?, kfunc(bench, "bpf_rcu_read_unlock")?);
+    let ran = bench.run(
         owner.hook,
         |arm| act(owner, arm),
         |asm| {
-            for (index, more) in [(0, 40), (1, 2)] {
-                (owner.into_r2)(asm, &offsets);
-                if index == 0 {
-                    create(asm, &map, owner.get);
-                } else {
-                    asm.ld_map_fd(Reg::R1, &map).mov_imm(Reg::R3, 0).mov_imm(Reg::R4, 0).call(owner.get);
-                }
-                asm.jeq_imm(Reg::R0, 0, "pass").ldx(Size::DW, Reg::R1, Reg::R0, 0).add_imm(Reg::R1, more);
-                asm.stx(Size::DW, Reg::R0, 0, Reg::R1);
-                keep(asm, index, Reg::R1);
-            }
+            asm.call_kfunc(begin, 0).label("section");
+            get_twice(asm, owner, &map, &offsets);
+            asm.land("section", "pass", "end of the section").call_kfunc(end, 0);
         },
-    )?;
+    );
+    let (results, fd) = match (ran, of_the_build(bench.attempt.load_log())) {
+        (Err(Ended::Refused(_)), Some(why)) => return Err(bench.attempt.undecided(why)),
+        (ran, _) => ran?,
+    };
+    same_value(bench, &results, &map, fd)
+}
+
+/// Gets the owner's value, which is made the first time, and adds to it; and again.
+fn get_twice(asm: &mut Asm, owner: Owner, map: &OwnedFd, offsets: &[u32]) {
+    for (index, more) in [(0, 40), (1, 2)] {
+        (owner.into_r2)(asm, offsets);
+        if index == 0 {
+            create(asm, map, owner.get);
+        } else {
+            asm.ld_map_fd(Reg::R1, map).mov_imm(Reg::R3, 0).mov_imm(Reg::R4, 0).call(owner.get);
+        }
+        asm.jeq_imm(Reg::R0, 0, "pass").ldx(Size::DW, Reg::R1, Reg::R0, 0).add_imm(Reg::R1, more);
+        asm.stx(Size::DW, Reg::R0, 0, Reg::R1);
+        keep(asm, index, Reg::R1);
+    }
+}
+
+/// Notes the value that the program has left, and whether it is the one that user space finds.
+fn same_value(
+    bench: &mut Bench<'_, '_>,
+    results: &Results,
+    map: &OwnedFd,
+    fd: Result<OwnedFd, Errno>,
+) -> Result<(), Ended> {
     let fd = fd.map_err(|errno| Ended::could_not("make the owner", errno))?;
     bench.attempt.see("the program's value", results.get(slot(1)));
-    bench.attempt.same("user space's value", Ok(results.get(slot(1))), stored(&map, &fd));
+    bench.attempt.same("user space's value", Ok(results.get(slot(1))), stored(map, &fd));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use super::bench::{Bench, keep, slot};
 use super::{Row, canonical};
+use crate::errno::Errno;
 use crate::helper;
 use crate::insn::Reg;
 use crate::session::Ended;
@@ -21,7 +22,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         helper: helper::KTIME_GET_BOOT_NS,
-        asks: "give a time between two readings of CLOCK_BOOTTIME",
+        asks: "give a time between two readings of CLOCK_BOOTTIME, which is CLOCK_MONOTONIC here: no machine was suspended",
         sources: &[
             source("5.9", "kernel/trace/bpf_trace.c", "bpf_tracing_func_proto"),
             source("7.1", "kernel/bpf/helpers.c", "bpf_ktime_get_boot_ns"),
@@ -40,8 +41,11 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         helper: helper::KTIME_GET_TAI_NS,
         asks: "give a time between two readings of CLOCK_TAI",
-        sources: &[source("6.14", "kernel/bpf/helpers.c", "bpf_ktime_get_tai_ns")],
-        cases: &[canonical(|bench| between(bench, ClockId::CLOCK_TAI))],
+        sources: &[
+            source("6.14", "kernel/bpf/helpers.c", "bpf_ktime_get_tai_ns"),
+            source("7.3", "kernel/time/ntp.c", "process_adjtimex_modes"),
+        ],
+        cases: &[canonical(tai)],
     },
     Row {
         helper: helper::JIFFIES64,
@@ -68,6 +72,59 @@ fn between(bench: &mut Bench<'_, '_>, clock: ClockId) -> Result<(), Ended> {
     let after = now()?;
     let time = results.get(slot(0));
     bench.attempt.holds("between two readings of the clock", (before..=after).contains(&time));
+    Ok(())
+}
+
+/// Seconds that TAI is ahead of UTC since 2017.
+const LEAP_SECONDS: libc::c_long = 37;
+
+/// Says how far TAI is ahead, which the kernel does not know by itself (7.3 kernel/time/ntp.c, `process_adjtimex_modes`),
+/// and takes it back at the end.
+struct TaiAhead {
+    before: libc::c_long,
+}
+
+/// Sets how far TAI is ahead, and gives what that was before.
+fn set_tai(seconds: libc::c_long) -> Result<libc::c_long, Errno> {
+    // SAFETY: zeros are a request that changes nothing.
+    let mut request: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure that the call is for, which outlives it.
+    Errno::result(unsafe { libc::adjtimex(&raw mut request) })?;
+    let before = libc::c_long::from(request.tai);
+    request.modes = libc::ADJ_TAI;
+    request.constant = seconds;
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::adjtimex(&raw mut request) })?;
+    Ok(before)
+}
+
+impl TaiAhead {
+    fn new() -> Result<Self, Errno> {
+        Ok(Self { before: set_tai(LEAP_SECONDS)? })
+    }
+}
+
+impl Drop for TaiAhead {
+    fn drop(&mut self) {
+        let _ = set_tai(self.before);
+    }
+}
+
+/// Unless somebody sets it apart, TAI is CLOCK_REALTIME, and either would do.
+fn tai(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let ahead = TaiAhead::new();
+    let read = |clock| clock_gettime(clock).map(Duration::from);
+    let apart = match (read(ClockId::CLOCK_REALTIME), read(ClockId::CLOCK_TAI)) {
+        (Ok(utc), Ok(tai)) => tai.saturating_sub(utc) > Duration::from_secs(1),
+        (Err(errno), _) | (_, Err(errno)) => return Err(Ended::could_not("read the clock", errno)),
+    };
+    between(bench, ClockId::CLOCK_TAI)?;
+    match ahead {
+        Ok(_) => bench.attempt.holds("the clock is ahead of CLOCK_REALTIME", apart),
+        Err(errno) => {
+            bench.attempt.see("the clock is ahead of CLOCK_REALTIME", format!("cannot be set: {errno}"));
+        }
+    }
     Ok(())
 }
 

@@ -34,7 +34,7 @@ const UNCONDITIONAL: &[&str] = &[
 ];
 
 /// The log shows the call once the verifier has come to it, where it first asks who makes it.
-const CALL: &str = "(85) call ";
+pub(super) const CALL: &str = "(85) call ";
 
 /// Whether such a program may call a kfunc.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use super::own::{Own, node_words};
 use super::row::{GOT, Returns, Row};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_F_RDONLY_PROG, BPF_MAP_TYPE_ARRAY, FuncInfo, MapSpec, ProgSpec};
-use crate::btf::Btf;
+use crate::btf::{Btf, Kind};
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::helper;
 use crate::insn::{Reg, Size};
@@ -94,6 +94,11 @@ impl Body<'_> {
     /// Whether the kernel has a kfunc, for rows whose arguments can be had in more than one way.
     pub(super) fn knows(&self, kfunc: &str) -> bool {
         self.btf.function(kfunc).is_some()
+    }
+
+    /// Whether a struct of the kernel has a member, of which builds differ.
+    pub(super) fn has_member(&self, record: &str, member: &str) -> bool {
+        self.btf.member(record, member).is_ok()
     }
 
     /// Whether a kfunc that may give nothing on later kernels always gives something on this one
@@ -208,6 +213,14 @@ impl Body<'_> {
             }
             Err(error) => self.trouble(Ended::could_not("find a member", error)),
         }
+    }
+
+    /// `R0 = this processor's copy` of a variable of the kernel that every processor has one of; clobbers the argument
+    /// registers. `false`, and no code, where the kernel's BTF has no such variable.
+    pub(super) fn this_cpus(&mut self, variable: &str) -> bool {
+        let Some(id) = self.btf.find(Kind::Var, variable) else { return false };
+        self.ld_btf_id(Reg::R1, id, 0).call(helper::THIS_CPU_PTR);
+        true
     }
 
     /// `dst = id` of a struct of the kernel.

@@ -7,6 +7,7 @@ use super::inventory::TAG;
 use super::own::Own;
 use super::refusal;
 use super::row::{Also, Machine, Returns, Row, Sleep, Wrong, WrongKind};
+use super::section;
 use crate::bpf::{
     self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, LoadError, Loaded, ProgSpec,
 };
@@ -61,6 +62,12 @@ fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
             session.case("canonical-sleepable", |it| load(it, &shared, row, BPF_F_SLEEPABLE))?;
         }
         Sleep::Never => {}
+    }
+    if row.section {
+        let inside = section::inside(row);
+        session.case("canonical-sleepable-in-an-rcu-section", |attempt| {
+            run(attempt, &shared, &inside, (BPF_F_SLEEPABLE, None))
+        })?;
     }
     let flags = row.sleep.flags();
     for also in &row.also {
@@ -248,7 +255,13 @@ fn about_the_row(
                 None => Err(attempt.undecided(format!("the program was refused for {named}: {said}"))),
             }
         }
-        Some(_) | None => ended,
+        Some(_) => ended,
+        None => match refusal::refused_anyway(&log) {
+            Some((named, said)) if named != row.name => {
+                Err(attempt.undecided(format!("the program was refused for {named}: {said}")))
+            }
+            Some(_) | None => ended,
+        },
     }
 }
 

@@ -1,7 +1,8 @@
 //! Kfuncs about cgroups.
 
 use super::body::{Body, IN};
-use super::row::{GOT, Row, inode, kfunc};
+use super::counted::{COUNTS, leave_holders, one_holder_less};
+use super::row::{GOT, KEPT, Row, inode, kfunc};
 use crate::insn::Reg;
 use crate::results::Results;
 use crate::session::Ended;
@@ -9,8 +10,10 @@ use nix::mount::{MsFlags, mount};
 use std::fs;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
-/// Every process of the machine is in the root of the default hierarchy.
+/// The root of the default hierarchy, which every process is in that has not moved.
 const ROOT: &str = "/sys/fs/cgroup";
+/// A cgroup for one process, at level 1.
+const OWN: &str = "/sys/fs/cgroup/kfuncs";
 
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
@@ -18,8 +21,19 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 /// A cgroup's id is the inode number of its directory (6.12 include/linux/kernfs.h, kernfs_ino, on 64 bits).
-fn root_id() -> Option<u64> {
+pub(super) fn root_id() -> Option<u64> {
     inode(ROOT)
+}
+
+/// Makes a cgroup, unless a case before this one has.
+pub(super) fn make(path: &str) -> Result<u64, Ended> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Ended::could_not("make a cgroup", error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    inode(path).ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))
 }
 
 pub(super) fn give_root_id(results: &mut Results) -> Result<(), Ended> {
@@ -32,12 +46,19 @@ pub(super) fn give_root_id(results: &mut Results) -> Result<(), Ended> {
 const EMPTY: &str = "/sys/fs/cgroup/kfuncs-empty";
 
 pub(super) fn give_empty_id(results: &mut Results) -> Result<(), Ended> {
-    let cannot = |error: std::io::Error| Ended::could_not("make a cgroup", error);
-    match fs::create_dir(EMPTY) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(cannot(error)),
-        Ok(()) | Err(_) => {}
+    results.set(IN, make(EMPTY)?);
+    Ok(())
+}
+
+/// A cgroup with this process and nobody else in it. The process stays in it until it ends, and moves only once, which
+/// costs a grace period.
+pub(super) fn give_own_id(results: &mut Results) -> Result<(), Ended> {
+    let cannot = |error: std::io::Error| Ended::could_not("enter a cgroup", error);
+    let id = make(OWN)?;
+    let place = fs::read_to_string("/proc/self/cgroup").map_err(cannot)?;
+    if !place.lines().any(|line| line == "0::/kfuncs") {
+        fs::write(format!("{OWN}/cgroup.procs"), "0").map_err(cannot)?;
     }
-    let id = inode(EMPTY).ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))?;
     results.set(IN, id);
     Ok(())
 }
@@ -81,14 +102,34 @@ fn acquire() -> Row {
         .not_untrusted(Reg::R1, "cgroup")
 }
 
+/// Where a cgroup counts who holds it.
+const REFCNT: (&str, &str) = ("cgroup", "self.refcnt");
+
+/// `R0 = the cgroup` of which user space gave the id.
+fn of_id(b: &mut Body<'_>) {
+    b.input(Reg::R1, 0);
+    b.kfunc("bpf_cgroup_from_id");
+}
+
+/// Of a cgroup that is looked up a second time the count goes up by one, and down again. Nobody is in it, so that nobody
+/// else counts; the root is not counted at all (6.12 include/linux/cgroup_refcnt.h, CSS_NO_REF).
 fn release() -> Row {
-    kfunc("bpf_cgroup_release", "6.12", HELPERS)
+    one_holder_less(kfunc("bpf_cgroup_release", "6.12", HELPERS))
         .releases()
-        .given(give_root_id)
+        .given(give_empty_id)
         .takes(|b| {
-            b.input(Reg::R1, 0);
-            b.kfunc("bpf_cgroup_from_id");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+            of_id(b);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
+            leave_holders(b, COUNTS, REFCNT);
+            of_id(b);
+            b.jeq_imm(Reg::R0, 0, "none").mov_reg(GOT, Reg::R0);
+            leave_holders(b, COUNTS + 1, REFCNT);
+            b.mov_reg(Reg::R1, GOT);
+        })
+        .then(|b| leave_holders(b, COUNTS + 2, REFCNT))
+        .finally(|b| {
+            b.label("none");
+            b.release("bpf_cgroup_release", KEPT);
         })
         .wrong("misuse-not-acquired", |b| {
             b.current_cgroup(Reg::R1);
@@ -102,29 +143,28 @@ fn release() -> Row {
         })
 }
 
-fn ancestor() -> Row {
+/// The ancestor at `level` of the process's cgroup, which is at level 1.
+fn at_level(level: i32) -> Row {
     kfunc("bpf_cgroup_ancestor", "6.12", HELPERS)
-        .takes(|b| {
+        .given(give_own_id)
+        .takes(move |b| {
             b.current_cgroup(Reg::R1);
-            b.mov_imm(Reg::R2, 0);
+            b.mov_imm(Reg::R2, level);
         })
         .owned("bpf_cgroup_release")
-        .then(leave_id)
-        .leaves("cgroup id", 0, root_id)
-        .other("canonical-beyond-its-level", beyond_its_level())
-        .rcu()
-        .not_null(Reg::R1)
 }
 
-/// The root is at level 0, so that nothing is at level 1 above it.
-fn beyond_its_level() -> Row {
-    kfunc("bpf_cgroup_ancestor", "6.12", HELPERS)
-        .takes(|b| {
-            b.current_cgroup(Reg::R1);
-            b.mov_imm(Reg::R2, 1);
-        })
-        .owned("bpf_cgroup_release")
-        .gives_null("the cgroup is at a level above")
+fn ancestor() -> Row {
+    at_level(0)
+        .then(leave_id)
+        .leaves("id of the root", 0, root_id)
+        .other(
+            "canonical-at-its-own-level",
+            at_level(1).then(leave_id).leaves("id of its own cgroup", 0, || inode(OWN)),
+        )
+        .other("canonical-beyond-its-level", at_level(2).gives_null("the cgroup is at a level above"))
+        .rcu()
+        .not_null(Reg::R1)
 }
 
 /// Where the probe mounts a hierarchy of the first version, which the machine has none of.

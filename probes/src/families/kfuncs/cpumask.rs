@@ -184,7 +184,7 @@ fn of_one_mask() -> Vec<Row> {
         ("bpf_cpumask_any_distribute", || Some(0)),
     ];
     let row = |&(name, known): &Known<i64>| {
-        kfunc(name, "6.12", CPUMASK)
+        let row = kfunc(name, "6.12", CPUMASK)
             .takes(|b| {
                 mask_of_cpu_0(b);
                 b.mov_reg(Reg::R1, KEPT);
@@ -192,9 +192,25 @@ fn of_one_mask() -> Vec<Row> {
             .finally(release_kept)
             .gives_as_known(known)
             .not_null(Reg::R1)
-            .not_untrusted(Reg::R1, "cpumask")
+            .not_untrusted(Reg::R1, "cpumask");
+        // What gives the number of a CPU that is in the mask gives 0 above, as what does nothing would.
+        if matches!(name, "bpf_cpumask_first" | "bpf_cpumask_any_distribute") {
+            row.other("canonical-of-an-empty-mask", of_an_empty_mask(name))
+        } else {
+            row
+        }
     };
     TABLE.iter().map(row).collect()
+}
+
+fn of_an_empty_mask(name: &'static str) -> Row {
+    kfunc(name, "6.12", CPUMASK)
+        .takes(|b| {
+            mask(b);
+            b.mov_reg(Reg::R1, KEPT);
+        })
+        .finally(release_kept)
+        .checks(names_no_cpu)
 }
 
 /// The two masks: the kept one with CPU 0, the other empty.
@@ -214,7 +230,7 @@ fn release_two(b: &mut Body<'_>) {
     release_kept(b);
 }
 
-/// Where there is no CPU in both they give the number of CPU ids, or of the bits of a mask where these are few: at least
+/// Where there is no CPU in a mask, or in both, they give the number of CPU ids, or of the bits of a mask where these are few: at least
 /// `nr_cpu_ids` (6.6 include/linux/cpumask.h, `cpumask_first_and`; 7.3 lib/cpumask.c, `cpumask_any_and_distribute`).
 fn names_no_cpu(attempt: &mut Attempt<'_>, results: &Results) {
     let given = results.get(RESULT) & u64::from(u32::MAX);

@@ -28,8 +28,6 @@ const DYNPTR: i32 = -16;
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        exe_file(),
-        put_file(),
         d_path(),
         file_xattr(),
         dentry_xattr(),
@@ -48,44 +46,6 @@ pub(super) fn rows() -> Vec<Row> {
         cgroup_xattr(),
         socket_xattr(),
     ]
-}
-
-/// Leaves the inode number of the file in [`GOT`], keeping it.
-fn leave_inode(b: &mut Body<'_>) {
-    b.mov_reg(Reg::R1, GOT);
-    b.follow(Reg::R1, "file", "f_inode");
-    b.follow(Reg::R1, "inode", "i_ino");
-    b.leave(0, Reg::R1);
-}
-
-fn exe_file() -> Row {
-    kfunc("bpf_get_task_exe_file", "6.12", FS)
-        .takes(|b| b.current(Reg::R1))
-        .owned("bpf_put_file")
-        .then(leave_inode)
-        .leaves("inode of the executable", 0, || inode("/proc/self/exe"))
-        .not_null(Reg::R1)
-        .not_untrusted(Reg::R1, "task_struct")
-        .lsm_only()
-        .cites(source("6.12", FS, "bpf_fs_kfuncs_filter"))
-}
-
-fn put_file() -> Row {
-    kfunc("bpf_put_file", "6.12", FS)
-        .releases()
-        .takes(|b| {
-            b.current(Reg::R1);
-            b.kfunc("bpf_get_task_exe_file");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
-        })
-        .wrong("misuse-not-acquired", |b| {
-            b.context_argument(Reg::R1, 0);
-            b.kfunc("bpf_put_file");
-        })
-        .lsm_only_alone(|b| {
-            b.context_argument(Reg::R1, 0);
-            b.kfunc("bpf_put_file");
-        })
 }
 
 fn d_path() -> Row {

@@ -1,8 +1,10 @@
-//! Open-coded iterators: new, next, destroy.
+//! Open-coded iterators: new, next, destroy. The first element is looked at, and all are counted.
 
-use super::body::{BUFFER, Body, IN, OUT};
-use super::row::{GOT, KEPT, Row, inode, kfunc};
+use super::body::{BUFFER, Body, OUT};
+use super::cgroup::{give_own_id, give_root_id, root_id};
+use super::row::{GOT, KEPT, Row, kfunc};
 use crate::errno::Errno;
+use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::PAGE;
 use crate::results::Results;
@@ -23,53 +25,46 @@ const NEXT: usize = 1;
 const DESTROY: usize = 2;
 /// `CSS_TASK_ITER_PROCS` of include/linux/cgroup.h: a process once, not for each of its threads.
 const CSS_TASK_ITER_PROCS: i32 = 1;
-/// The root of the default hierarchy.
-const ROOT: &str = "/sys/fs/cgroup";
-/// A cgroup for one process.
-const OWN: &str = "/sys/fs/cgroup/kfuncs";
 /// Where an iterator is on the stack; the largest has 4 words.
 const ITER: i32 = -64;
 
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
     const NAMES: [&str; 3] = ["bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy"];
-    let num = Iterator::new(NAMES, "6.12", NUM, num, || Some(5));
-    let num = Iterator { word: Size::W, ..num };
-    const BITS: [&str; 3] = ["bpf_iter_bits_new", "bpf_iter_bits_next", "bpf_iter_bits_destroy"];
-    let bits = Iterator::new(BITS, "6.12", HELPERS, bits, || Some(3));
-    let bits = Iterator { word: Size::W, given: bit_mask, ..bits };
+    let num = Iterator::new(NAMES, "6.12", NUM, num, || Some(NUMBERS));
+    let num = Iterator { word: Size::W, look: NUMBER, ..num };
+    const MASK: [&str; 3] = ["bpf_iter_bits_new", "bpf_iter_bits_next", "bpf_iter_bits_destroy"];
+    let bits = Iterator::new(MASK, "6.12", HELPERS, bits, || Some(3));
+    let bits = Iterator { word: Size::W, given: bit_mask, look: BIT, ..bits };
     const TASK: [&str; 3] = ["bpf_iter_task_new", "bpf_iter_task_next", "bpf_iter_task_destroy"];
     let task = Iterator { section: true, ..Iterator::new(TASK, "6.12", TASKS, task, || Some(1)) };
     const CSS: [&str; 3] = ["bpf_iter_css_new", "bpf_iter_css_next", "bpf_iter_css_destroy"];
     let css = Iterator::new(CSS, "6.12", CGROUPS, css, || Some(1));
-    let css = Iterator { section: true, object: true, given: root_cgroup, let_go: release_cgroup, ..css };
+    let css = Iterator { given: give_root_id, let_go: release_cgroup, look: CGROUP_ID, ..css };
+    let css = Iterator { section: true, object: true, ..css };
     const MEMBERS: [&str; 3] =
         ["bpf_iter_css_task_new", "bpf_iter_css_task_next", "bpf_iter_css_task_destroy"];
     let members = Iterator::new(MEMBERS, "7.3", TASKS, members, || Some(1));
-    let members =
-        Iterator { given: own_cgroup, let_go: release_cgroup, look: Some(TGID), object: true, ..members };
+    let members = Iterator { given: give_own_id, let_go: release_cgroup, object: true, ..members };
     const AREAS: [&str; 3] = ["bpf_iter_task_vma_new", "bpf_iter_task_vma_next", "bpf_iter_task_vma_destroy"];
-    let areas = Iterator {
-        look: Some(AREA),
-        object: true,
-        ..Iterator::new(AREAS, "7.3", TASKS, areas, areas_of_maps)
-    };
+    let areas = Iterator::new(AREAS, "7.3", TASKS, areas, areas_of_maps);
+    let areas = Iterator { look: AREA, object: true, ..areas };
     const CACHES: [&str; 3] =
         ["bpf_iter_kmem_cache_new", "bpf_iter_kmem_cache_next", "bpf_iter_kmem_cache_destroy"];
     let caches = Iterator::new(CACHES, "7.3", "kernel/bpf/kmem_cache_iter.c", nothing, slab_caches);
-    let caches = Iterator { sleepable: true, ..caches };
+    let caches = Iterator { sleepable: true, look: CACHE, ..caches };
     const BUFFERS: [&str; 3] = ["bpf_iter_dmabuf_new", "bpf_iter_dmabuf_next", "bpf_iter_dmabuf_destroy"];
     let buffers = Iterator::new(BUFFERS, "7.3", "kernel/bpf/dmabuf_iter.c", nothing, || Some(1));
-    let buffers = Iterator { sleepable: true, given: dma_buffer, look: Some(BYTES), ..buffers };
+    let buffers = Iterator { sleepable: true, given: dma_buffer, look: BYTES, ..buffers };
     [num, bits, task, css, members, areas, caches, buffers].into_iter().flat_map(Iterator::rows).collect()
 }
 
-/// What an element is, that the program leaves, and what user space knows it to be.
+/// What the first element is, which is never 0, and what user space knows it to be.
 #[derive(Clone, Copy)]
 struct Look {
     key: &'static str,
-    /// Struct and member.
-    member: [&'static str; 2],
+    /// Leaves it in slot 0. The element is in [`GOT`], its first word in R1.
+    leave: fn(&mut Body<'_>),
     known: fn() -> Option<u64>,
 }
 
@@ -88,7 +83,8 @@ struct Iterator {
     given: fn(&mut Results) -> Result<(), Ended>,
     /// How many elements there are.
     count: fn() -> Option<u64>,
-    look: Option<Look>,
+    /// What is seen of the first element.
+    look: Look,
     word: Size,
     /// Whether it needs an RCU section (`KF_RCU_PROTECTED`).
     section: bool,
@@ -98,38 +94,49 @@ struct Iterator {
     object: bool,
 }
 
-const TGID: Look = Look { key: "its tgid", member: ["task_struct", "tgid"], known: our_pid };
-const AREA: Look = Look { key: "its begin", member: ["vm_area_struct", "vm_start"], known: first_area };
-const BYTES: Look = Look { key: "its size", member: ["dma_buf", "size"], known: || Some(DMA_BYTES) };
+/// The first number, and how many there are.
+const FIRST: u64 = 7;
+const NUMBERS: u64 = 5;
+/// Three bits, and the number of the first.
+const BITS: u64 = 0b10_1100;
+const FIRST_BIT: u64 = 2;
+
+const NUMBER: Look = Look { key: "the number", leave: |b| b.leave(0, Reg::R1), known: || Some(FIRST) };
+const BIT: Look = Look { key: "the bit", leave: |b| b.leave(0, Reg::R1), known: || Some(FIRST_BIT) };
+const TGID: Look = Look { key: "its tgid", leave: |b| leave(b, &[["task_struct", "tgid"]]), known: our_pid };
+const AREA: Look =
+    Look { key: "its begin", leave: |b| leave(b, &[["vm_area_struct", "vm_start"]]), known: first_area };
+const BYTES: Look =
+    Look { key: "its size", leave: |b| leave(b, &[["dma_buf", "size"]]), known: || Some(DMA_BYTES) };
+const CGROUP_ID: Look = Look {
+    key: "id of its cgroup",
+    leave: |b| leave(b, &[["cgroup_subsys_state", "cgroup"], ["cgroup", "kn"], ["kernfs_node", "id"]]),
+    known: root_id,
+};
+const CACHE: Look = Look { key: "the beginning of its name", leave: leave_name, known: first_name };
+
+/// Leaves what is found in the element by following these members.
+fn leave(b: &mut Body<'_>, members: &[[&str; 2]]) {
+    b.mov_reg(Reg::R1, GOT);
+    for [record, member] in members {
+        b.follow(Reg::R1, record, member);
+    }
+    b.leave(0, Reg::R1);
+}
+
+/// Leaves as much of a cache's name as a slot holds.
+fn leave_name(b: &mut Body<'_>) {
+    b.mov_reg(Reg::R3, GOT);
+    b.follow(Reg::R3, "kmem_cache", "name");
+    b.page_address(Reg::R1, OUT);
+    b.mov_imm(Reg::R2, 8).call(helper::PROBE_READ_KERNEL_STR);
+}
 
 /// No arguments beside the iterator.
 fn nothing(_: &mut Body<'_>) {}
 
 fn bit_mask(results: &mut Results) -> Result<(), Ended> {
-    results.set(BUFFER, 0b1011);
-    Ok(())
-}
-
-fn root_cgroup(results: &mut Results) -> Result<(), Ended> {
-    let id = inode(ROOT).ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))?;
-    results.set(IN, id);
-    Ok(())
-}
-
-/// A cgroup with this process and nobody else in it. The process stays in it until it ends, and moves only once, which
-/// costs a grace period.
-fn own_cgroup(results: &mut Results) -> Result<(), Ended> {
-    let cannot = |error: std::io::Error| Ended::could_not("make a cgroup", error);
-    match fs::create_dir(OWN) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(cannot(error)),
-        Ok(()) | Err(_) => {}
-    }
-    let place = fs::read_to_string("/proc/self/cgroup").map_err(cannot)?;
-    if !place.lines().any(|line| line == "0::/kfuncs") {
-        fs::write(format!("{OWN}/cgroup.procs"), "0").map_err(cannot)?;
-    }
-    let id = inode(OWN).ok_or_else(|| Ended::CouldNotTell("no cgroup".to_owned()))?;
-    results.set(IN, id);
+    results.set(BUFFER, BITS);
     Ok(())
 }
 
@@ -153,6 +160,16 @@ fn first_area() -> Option<u64> {
 fn slab_caches() -> Option<u64> {
     let caches = fs::read_to_string("/proc/slabinfo").ok()?;
     u64::try_from(caches.lines().count().checked_sub(2)?).ok()
+}
+
+/// The name in the first of these lines, cut off and padded as [`leave_name`] leaves it: both go through the kernel's own
+/// list (7.3 mm/slab_common.c, `slab_start`; kernel/bpf/kmem_cache_iter.c, `bpf_iter_kmem_cache_next`).
+fn first_name() -> Option<u64> {
+    let caches = fs::read_to_string("/proc/slabinfo").ok()?;
+    let name = caches.lines().nth(2)?.split_whitespace().next()?;
+    let mut word = [0; 8];
+    word.iter_mut().zip(name.bytes().take(7)).for_each(|(to, from)| *to = from);
+    Some(u64::from_le_bytes(word))
 }
 
 /// Bytes of the one DMA buffer that there is.
@@ -189,7 +206,7 @@ fn dma_buffer(_: &mut Results) -> Result<(), Ended> {
 }
 
 fn num(b: &mut Body<'_>) {
-    b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 5);
+    b.mov_imm(Reg::R2, FIRST.cast_signed()).mov_imm(Reg::R3, (FIRST + NUMBERS).cast_signed());
 }
 
 fn bits(b: &mut Body<'_>) {
@@ -248,7 +265,7 @@ impl Iterator {
             let_go: nothing,
             given: |_| Ok(()),
             count,
-            look: None,
+            look: TGID,
             word: Size::DW,
             section: false,
             sleepable: false,
@@ -352,22 +369,13 @@ impl Iterator {
             .nullable()
             .then(move |b| {
                 b.ldx(self.word, Reg::R1, GOT, 0);
-                b.mov_imm(Reg::R1, 1).atomic_add(Size::DW, PAGE, OUT, Reg::R1);
-                if let Some(look) = self.look {
-                    b.mov_reg(Reg::R1, GOT);
-                    b.follow(Reg::R1, look.member[0], look.member[1]);
-                    b.leave(1, Reg::R1);
-                }
+                (self.look.leave)(b);
             })
             .finally(move |b| {
                 self.call(b, DESTROY);
                 (self.let_go)(b);
             })
-            .leaves("elements", 0, || Some(1));
-        let row = match self.look {
-            Some(look) => row.leaves(look.key, 1, look.known),
-            None => row,
-        };
+            .leaves(self.look.key, 0, self.look.known);
         row.wrong("misuse-not-made", move |b| self.call(b, NEXT)).wrong("misuse-after-destroy", move |b| {
             self.make(b);
             self.call(b, DESTROY);

@@ -1,6 +1,8 @@
 //! Kfuncs about the memory of a cgroup (7.0).
 
 use super::body::{Body, IN, OUT, RESULT};
+use super::cgroup::make;
+use super::counted::{COUNTS, leave_holders, one_holder_less};
 use super::row::{GOT, KEPT, Row, inode, kfunc};
 use crate::insn::Reg;
 use crate::results::Results;
@@ -230,12 +232,38 @@ fn of_cgroup() -> Row {
         .not_null(Reg::R1)
 }
 
+/// Where a cgroup's memory counts who holds it.
+const REFCNT: (&str, &str) = ("mem_cgroup", "css.refcnt");
+/// A cgroup with nobody in it, whose memory is accounted: nobody else counts.
+const EMPTY: &str = "/sys/fs/cgroup/kfuncs-no-memory";
+
+fn give_empty(results: &mut Results) -> Result<(), Ended> {
+    let cannot = |error: std::io::Error| Ended::could_not("make a cgroup with the memory controller", error);
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory").map_err(cannot)?;
+    results.set(IN, make(EMPTY)?);
+    Ok(())
+}
+
+/// Of memory that is had a second time the count goes up by one, and down again. The root's is not counted at all (7.3
+/// include/linux/cgroup_refcnt.h, CSS_NO_REF).
 fn put() -> Row {
-    kfunc("bpf_put_mem_cgroup", "7.3", MEMORY)
+    one_holder_less(kfunc("bpf_put_mem_cgroup", "7.3", MEMORY))
         .releases()
+        .given(give_empty)
         .takes(|b| {
-            b.kfunc("bpf_get_root_mem_cgroup");
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+            own_memory(b);
+            leave_holders(b, COUNTS, REFCNT);
+            b.mov_reg(Reg::R1, KEPT);
+            b.member_address(Reg::R1, "mem_cgroup", "css");
+            b.kfunc("bpf_get_mem_cgroup");
+            b.jeq_imm(Reg::R0, 0, "none").mov_reg(GOT, Reg::R0);
+            leave_holders(b, COUNTS + 1, REFCNT);
+            b.mov_reg(Reg::R1, GOT);
+        })
+        .then(|b| leave_holders(b, COUNTS + 2, REFCNT))
+        .finally(|b| {
+            b.label("none");
+            b.release("bpf_put_mem_cgroup", KEPT);
         })
         .wrong("misuse-of-another-type", |b| {
             b.current(Reg::R1);

@@ -1,9 +1,9 @@
 //! Kfuncs about objects of the program's own types. Since 7.1 each exists twice: `.._impl`, whose second argument
 //! the program passes and the verifier replaces, and one whose second argument the program does not see.
 
-use super::body::Body;
+use super::body::{Body, OUT};
 use super::own::{ELEMENTS, Holds, Value, opaque};
-use super::row::{GOT, Row, kfunc};
+use super::row::{GOT, KEPT, Row, kfunc};
 use crate::btf_build::UNSIGNED;
 use crate::errno::Errno;
 use crate::helper;
@@ -138,18 +138,50 @@ fn of_a_kernel_object(b: &mut Body<'_>, drop: &str) {
     b.kfunc(drop);
 }
 
+/// Leaves how often the object in [`KEPT`] is held, of the type [`counted`]. Programs may not load the field (6.6
+/// kernel/bpf/btf.c, `btf_struct_access`); what they may read of the kernel is more.
+fn leave_holders(b: &mut Body<'_>, slot: i32) {
+    let behind = 8 + 8 * b.list_node_words();
+    b.page_address(Reg::R1, OUT + 8 * slot);
+    b.mov_imm(Reg::R2, 4).mov_reg(Reg::R3, KEPT).add_imm(Reg::R3, behind).call(helper::PROBE_READ_KERNEL);
+}
+
+/// Of an object that is held twice one reference is given back.
+fn drop_one_of_two(new: &'static str, name: &'static str, version: &'static str) -> Row {
+    let acquire = if new.ends_with("_impl") { "bpf_refcount_acquire_impl" } else { "bpf_refcount_acquire" };
+    kfunc(name, version, HELPERS)
+        .takes(move |b| {
+            let counted = counted(b);
+            type_argument(b, counted);
+            b.kfunc(new);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
+            b.mov_reg(Reg::R1, KEPT).mov_imm(Reg::R2, 0);
+            b.kfunc(acquire);
+            b.mov_reg(GOT, Reg::R0);
+            leave_holders(b, 0);
+            b.mov_reg(Reg::R1, GOT).mov_imm(Reg::R2, 0);
+        })
+        .then(|b| leave_holders(b, 1))
+        .finally(move |b| b.release(name, KEPT))
+        .leaves("holders before", 0, || Some(2))
+        .leaves("holders afterwards", 1, || Some(1))
+}
+
+/// That the memory is free again is nothing that a program sees. Of an object that counts who holds it the count is.
 fn drop(new: &'static str, name: &'static str, version: &'static str) -> Row {
     kfunc(name, version, HELPERS)
         .releases()
+        .other("canonical-of-an-object-held-twice", drop_one_of_two(new, name, version))
         .takes(move |b| {
             let item = item(b);
             type_argument(b, item);
             b.kfunc(new);
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
         })
+        .effect_not_looked_at()
         .wrong("misuse-of-a-kernel-object", move |b| of_a_kernel_object(b, name))
         .wrong("misuse-of-map-memory", move |b| {
-            b.page_address(Reg::R1, super::body::OUT);
+            b.page_address(Reg::R1, OUT);
             b.mov_imm(Reg::R2, 0);
             b.kfunc(name);
         })
@@ -180,8 +212,19 @@ fn through_the_map(b: &mut Body<'_>, drop: &str) {
     b.mov_imm(Reg::R2, 0).call(helper::KPTR_XCHG).jeq_imm(Reg::R0, 0, "pass").mov_reg(GOT, Reg::R0);
 }
 
+/// In a program that may sleep: the object is given back without having been in a map.
+fn percpu_new_sleepable(name: &'static str, drop: &'static str, version: &'static str) -> Row {
+    kfunc(name, version, HELPERS)
+        .both()
+        .takes(|b| {
+            let item = item(b);
+            type_argument(b, item);
+        })
+        .owned(drop)
+}
+
 /// The copy of each CPU can be reached once the object is in a map (percpu_btf_ptr_types), and then only in an RCU section,
-/// which is a rule of `bpf_this_cpu_ptr`. The kfunc has none: a program that may sleep calls it where it is given back.
+/// which is a rule of `bpf_this_cpu_ptr`. The kfunc has none, which a program shows that may sleep and reaches nothing.
 fn percpu_new(name: &'static str, drop: &'static str, version: &'static str) -> Row {
     kfunc(name, version, HELPERS)
         .holds(Holds::Value(Value::PerCpu))
@@ -190,6 +233,7 @@ fn percpu_new(name: &'static str, drop: &'static str, version: &'static str) -> 
         .then(move |b| through_the_map(b, drop))
         .never_sleeps()
         .leaves("value, through the map", 0, || Some(4711))
+        .other("canonical-sleepable", percpu_new_sleepable(name, drop, version))
         .wrong("misuse-reached-before-it-is-in-a-map", move |b| {
             held_item(b);
             b.kfunc(name);
@@ -212,6 +256,7 @@ fn percpu_drop(new: &'static str, name: &'static str, version: &'static str) -> 
             b.kfunc(new);
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
         })
+        .effect_not_looked_at()
         .wrong("misuse-of-an-object-that-is-not-per-cpu", move |b| {
             held_item(b);
             b.kfunc(if new.ends_with("_impl") { "bpf_obj_new_impl" } else { "bpf_obj_new" });
@@ -227,7 +272,7 @@ fn refcount_acquire(name: &'static str, new: &'static str, drop: &'static str, v
             let counted = counted(b);
             type_argument(b, counted);
             b.kfunc(new);
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(super::row::KEPT, Reg::R0);
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
             b.st_imm(Size::DW, Reg::R0, 0, 4711).mov_reg(Reg::R1, Reg::R0).mov_imm(Reg::R2, 0);
         })
         .owned_never_null(drop) // KF_RET_NULL does not count for an object that the program owns (is_kfunc_ret_null)
@@ -235,7 +280,7 @@ fn refcount_acquire(name: &'static str, new: &'static str, drop: &'static str, v
             b.ldx(Size::DW, Reg::R1, GOT, 0);
             b.leave(0, Reg::R1);
         })
-        .finally(move |b| b.release(drop, super::row::KEPT))
+        .finally(move |b| b.release(drop, KEPT))
         .leaves("value, through the second reference", 0, || Some(4711));
     row.wrong("misuse-object-without-a-count", move |b| {
         let uncounted = uncounted(b);

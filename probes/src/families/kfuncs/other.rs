@@ -52,6 +52,7 @@ fn updated(name: &'static str, version: &'static str, css: bool) -> Row {
         })
         .given(super::cgroup::give_root_id)
         .finally(let_go)
+        .effect_not_looked_at()
         .not_null(Reg::R1)
         .spoilt("misuse-another-type", |b| b.context_argument(Reg::R1, 0))
 }
@@ -62,6 +63,7 @@ fn flush(name: &'static str, version: &'static str, css: bool) -> Row {
         .takes(move |b| state(b, css))
         .given(super::cgroup::give_root_id)
         .finally(let_go)
+        .effect_not_looked_at()
         .not_null(Reg::R1)
         .spoilt("misuse-another-type", |b| b.context_argument(Reg::R1, 0))
 }

@@ -1,6 +1,8 @@
 //! What a refusal says of the kfunc that a program is about: which kfunc it names, and whether it is the kernel's
 //! build alone that refuses.
 
+use super::bare::{CALL, is_unconditional};
+
 /// What the verifier says of a kfunc that a program may not call at all, whatever is passed: the words before its name
 /// and those after it.
 ///
@@ -35,6 +37,14 @@ pub(super) fn forbidden(log: &str) -> Option<(&str, &str)> {
     })
 }
 
+/// The kfunc whose call the verifier refuses whatever is passed and whoever calls, as it came to that call last, and what
+/// it says.
+pub(super) fn refused_anyway(log: &str) -> Option<(&str, String)> {
+    let mut calls = log.lines().filter_map(|line| line.split_once(CALL)?.1.split_once('#'));
+    let (name, _) = calls.next_back().filter(|_| is_unconditional(log))?;
+    Some((name, message(log)))
+}
+
 /// What the verifier says of a kfunc with implicit arguments whose full prototype, `.._impl`, is not in the kernel's BTF.
 /// resolve_btfids writes it there, up to 7.2 only for functions that pahole has tagged as kfuncs (7.1 and 7.3
 /// tools/bpf/resolve_btfids/main.c): those of a Debian build of 7.1 and of one of 7.2 lack it for another few each.
@@ -47,7 +57,7 @@ pub(super) fn lacks_prototype(log: &str) -> Option<&str> {
 }
 
 /// Why it is the build of the kernel that refuses, where another build of the same version would not.
-pub(super) fn of_the_build(log: &str) -> Option<String> {
+pub(in crate::families) fn of_the_build(log: &str) -> Option<String> {
     let said = log.lines().find(|line| line.contains(NO_RCU_TAG))?;
     Some(format!("the compiler of this kernel writes no type tag rcu into BTF: {}", said.trim()))
 }
@@ -89,6 +99,14 @@ mod tests {
     )]
     fn names_the_kfunc_that_may_not_be_called(#[case] log: &str, #[case] expected: Option<&str>) {
         assert_eq!(forbidden(log).map(|(name, _)| name), expected);
+    }
+
+    #[test]
+    fn what_is_refused_anyway_is_the_call_that_was_come_to_last() {
+        let log = "0: (85) call a#1\n1: (85) call b#2\nbpf_refcount_acquire calls are disabled for now\n";
+        let said = "bpf_refcount_acquire calls are disabled for now".to_owned();
+        assert_eq!(refused_anyway(log), Some(("b", said)));
+        assert_eq!(refused_anyway("0: (85) call a#1\nR1 must be referenced or trusted\n"), None);
     }
 
     #[test]
