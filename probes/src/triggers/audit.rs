@@ -199,8 +199,8 @@ fn enforce(word: &[u8]) -> Result<(), Errno> {
 /// security/selinux/selinuxfs.c, sel_write_enforce; security/selinux/avc.c, avc_ss_reset).
 ///
 /// There is one rule, about a program whose folder has another name by now. A rule that a module says it knows is made anew,
-/// and this one cannot be: audit drops it (5.9 kernel/auditfilter.c, update_lsm_rule). So whether it can still be removed
-/// shows what was said.
+/// and this one cannot be: audit drops it, though it goes on counting it (5.9 kernel/auditfilter.c, update_lsm_rule). So
+/// whether it can still be removed shows what was said.
 ///
 /// # Errors
 /// The errno of mounting SELinux's file system, or of making the program or the socket.
