@@ -64,7 +64,11 @@ pub fn probes() -> Vec<Probe> {
         "lsms/asked-last",
         "With bpf last, is a program run on the hooks that the family hooks asks about with bpf first, and is its denial seen?",
         &[CALL, source("6.8", "security/security.c", "security_getprocattr")],
-        |session| hooks::ask_on_this_machine(session, &hooks::asked_first()),
+        |session| {
+            // AppArmor ends the asking of the last one too; what that changes can be seen beside SELinux alone.
+            let names = [hooks::asked_first(), vec!["socket_getpeersec_dgram"]].concat();
+            hooks::ask_on_this_machine(session, &names)
+        },
     ));
     all.push(on(
         Probe::new(

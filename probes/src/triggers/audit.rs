@@ -5,7 +5,10 @@ use super::labels::UNLABELLED;
 use super::netlink::{Generic, Netlink, attribute};
 use super::{Act, Arm, Seen, act, act_seen};
 use crate::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use nix::sys::ptrace;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,13 +19,14 @@ const DEL_RULE: u16 = 1012;
 const USER_MESSAGE: u16 = 1107;
 /// The same: AUDIT_FILTER_USER, AUDIT_FILTER_EXIT.
 const OF_MESSAGES: u32 = 0;
-const OF_SYSTEM_CALLS: u32 = 4;
+pub(crate) const OF_SYSTEM_CALLS: u32 = 4;
 /// The same: AUDIT_NEVER, AUDIT_ALWAYS.
 const NEVER: u32 = 0;
 const ALWAYS: u32 = 2;
-/// The same: AUDIT_PID, AUDIT_SUBJ_ROLE, AUDIT_NOT_EQUAL, AUDIT_EQUAL.
+/// The same: AUDIT_PID, AUDIT_SUBJ_ROLE, AUDIT_EXE, AUDIT_NOT_EQUAL, AUDIT_EQUAL.
 const PID: u32 = 0;
 const ROLE: u32 = 14;
+const PROGRAM: u32 = 112;
 const NOT_EQUAL: u32 = 0x3000_0000;
 const EQUAL: u32 = 0x4000_0000;
 /// The same: AUDIT_NLGRP_READLOG.
@@ -159,7 +163,7 @@ fn audited(body: impl Fn(Arm) -> Result<(), Errno> + 'static) -> Result<Act, Err
 /// # Errors
 /// The errno of making the file or the socket.
 pub fn look_up() -> Result<Act, Errno> {
-    std::fs::write("/tmp/audited", b"content")?;
+    fs::write("/tmp/audited", b"content")?;
     audited(|arm| arm.during(|| nix::sys::stat::stat("/tmp/audited").map(drop).map_err(Errno::from)))
 }
 
@@ -179,6 +183,52 @@ pub fn trace() -> Result<Act, Errno> {
     audited(|arm| {
         let child = Idle::new()?;
         arm.during(|| ptrace::seize(child.0, ptrace::Options::empty()).map_err(Errno::from))
+    })
+}
+
+/// Where SELinux is told whether to enforce, below the place at which its file system is mounted.
+const ENFORCE: &str = "/tmp/selinux/enforce";
+
+/// Tells SELinux whether to enforce, which without a policy denies nothing.
+fn enforce(word: &[u8]) -> Result<(), Errno> {
+    let mut file = OpenOptions::new().write(true).open(ENFORCE)?;
+    file.write_all(word).map_err(Errno::from)
+}
+
+/// `write(2)` that makes SELinux enforce, upon which it has audit look at its rules again (5.9
+/// security/selinux/selinuxfs.c, sel_write_enforce; security/selinux/avc.c, avc_ss_reset).
+///
+/// There is one rule, about a program whose folder has another name by now. A rule that a module says it knows is made anew,
+/// and this one cannot be: audit drops it, though it goes on counting it (5.9 kernel/auditfilter.c, update_lsm_rule). So
+/// whether it can still be removed shows what was said.
+///
+/// # Errors
+/// The errno of mounting SELinux's file system, or of making the program or the socket.
+pub fn look_at_rules_again() -> Result<Act, Errno> {
+    const NAMED: &str = "/tmp/named";
+    const RENAMED: &str = "/tmp/renamed";
+    const PATH: &str = "/tmp/named/programs/none";
+    if !fs::exists(ENFORCE)? {
+        fs::create_dir_all("/tmp/selinux")?;
+        mount(Some("conform"), "/tmp/selinux", Some("selinuxfs"), MsFlags::empty(), None::<&str>)?;
+    }
+    fs::create_dir_all("/tmp/named/programs")?;
+    File::create(PATH)?;
+    let audit = audit()?;
+    let length = u32::try_from(PATH.len()).unwrap_or(0);
+    let rule = rule(OF_SYSTEM_CALLS, ALWAYS, (PROGRAM, EQUAL, length), PATH);
+    act_seen(move |arm: Arm| {
+        audit.ask(ADD_RULE, 0, &rule)?;
+        fs::rename(NAMED, RENAMED)?;
+        let result = arm.during(|| enforce(b"1"));
+        enforce(b"0")?;
+        fs::rename(RENAMED, NAMED)?;
+        let removed = audit.ask(DEL_RULE, 0, &rule);
+        result?;
+        match removed {
+            Err(errno) if errno.raw() == libc::ENOENT => Ok(Seen("ok, and the rule is gone")),
+            other => other.map(|_| Seen("ok, and the rule is there")),
+        }
     })
 }
 

@@ -12,25 +12,47 @@ use std::os::unix::net::UnixDatagram;
 /// # Errors
 /// The errno of making the sockets.
 pub fn receive_label() -> Result<Act, Errno> {
+    let (one, other) = wanting_labels()?;
+    act_seen(move |arm| {
+        one.send(b"x")?;
+        arm.during(|| label_of_message(&other))
+    })
+}
+
+/// `send(2)` to such a socket: the kernel finds out what label the sender has when it sends, and tells the receiver.
+///
+/// # Errors
+/// The errno of making the sockets.
+pub fn send_labelled() -> Result<Act, Errno> {
+    let (one, other) = wanting_labels()?;
+    act_seen(move |arm| {
+        arm.during(|| one.send(b"x"))?;
+        label_of_message(&other)
+    })
+}
+
+/// Two local sockets, the second of which wants to hear the label of who sends.
+fn wanting_labels() -> Result<(UnixDatagram, UnixDatagram), Errno> {
     let (one, other) = UnixDatagram::pair()?;
     let (socket, on, length): (_, i32, _) = (other.as_raw_fd(), 1, 4);
     // SAFETY: a descriptor, numbers, and an integer with its length.
     Errno::result(unsafe {
         libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_PASSSEC, (&raw const on).cast(), length)
     })?;
-    act_seen(move |arm| {
-        one.send(b"x")?;
-        let (mut byte, mut control) = ([0_u8; 1], [0_u64; 32]);
-        let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
-        // SAFETY: null pointers and zeros are a message header.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
-        (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), size_of_val(&control));
-        let socket = other.as_raw_fd();
-        // SAFETY: the header names two buffers with their lengths, which live across the call.
-        arm.during(|| Errno::result(unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_DONTWAIT) }))?;
-        Ok(if message.msg_controllen == 0 { UNLABELLED } else { Seen("ok, with a label") })
-    })
+    Ok((one, other))
+}
+
+/// Receives a message, which must be there, and whether a label came with it.
+fn label_of_message(socket: &UnixDatagram) -> Result<Seen, Errno> {
+    let (mut byte, mut control) = ([0_u8; 1], [0_u64; 32]);
+    let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
+    // SAFETY: null pointers and zeros are a message header.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), size_of_val(&control));
+    // SAFETY: the header names two buffers with their lengths, which live across the call.
+    Errno::result(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })?;
+    Ok(if message.msg_controllen == 0 { UNLABELLED } else { Seen("ok, with a label") })
 }
 
 /// The outcome in which no label is to be seen; if it is the control's, nobody's verdict on labels can be seen either.

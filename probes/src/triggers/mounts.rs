@@ -33,6 +33,22 @@ pub fn new_mount() -> Result<Act, Errno> {
     })
 }
 
+/// The same, with an option that is SELinux's: what its files are to be labelled.
+///
+/// # Errors
+/// The errno of making the directory.
+pub fn labelled_mount() -> Result<Act, Errno> {
+    fs::create_dir_all(PATH)?;
+    act_seen(|arm: Arm| {
+        let labelled =
+            || mount(Some("conform"), PATH, Some("tmpfs"), MsFlags::empty(), Some("context=conform"));
+        match arm.during(labelled) {
+            Err(nix::Error::EINVAL) => Ok(Seen("EINVAL: there is no policy")),
+            other => other.map_err(Errno::from).and_then(|()| unmount()).map(|()| OK),
+        }
+    })
+}
+
 /// `mount(2)` that changes a tmpfs.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, CTX, LsmProgram, PAGE, deny};
+use crate::record::Phase;
 use crate::results::{FREE, RUNS, Results, TARGET};
 use crate::session::{Attempt, Ended};
 use crate::triggers::{Act, Arm, Seen};
@@ -45,9 +46,10 @@ impl Ready {
         attempt.hook(hook.name)?;
         let mut results = attempt.results()?;
         results.name_nobody();
-        let mut act = (hook.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
-        let control =
-            act(Arm::idle()).map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
+        let (act, control) = match tried(hook) {
+            Ok(ready) => ready,
+            Err(why) => return Err(refused_or(attempt, program(attempt, hook, &results, decide), why)),
+        };
         let program = program(attempt, hook, &results, decide)?;
         let attached = attempt.attach_lsm(&program)?;
         Ok(Self { results, act, control, _attached: attached })
@@ -94,6 +96,27 @@ impl Ready {
             attempt.denied_as(&Ok(self.control), &self.control, asked); // others saw it too: no verdict for the target
         }
     }
+}
+
+/// A trigger that is ready and works without a program, and what user space sees then.
+fn tried(hook: Hook) -> Result<(Act, Seen), Ended> {
+    let mut act = (hook.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
+    let control = act(Arm::idle());
+    let control = control.map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
+    Ok((act, control))
+}
+
+/// How a case ends that has no trigger: with the kernel's refusal of the program, if it refuses that, else it could not tell,
+/// and whether it takes the program counts for nothing.
+fn refused_or(attempt: &mut Attempt<'_>, program: Result<LsmProgram, Ended>, why: Ended) -> Ended {
+    let Ended::CouldNotTell(why) = why else { return why };
+    if let Ok(program) = program
+        && let Err(refused @ Ended::Refused(_)) = attempt.load_lsm(&program)
+    {
+        return refused;
+    }
+    attempt.at(Phase::Open);
+    attempt.undecided(why)
 }
 
 pub(super) fn fire(attempt: &mut Attempt<'_>, hook: Hook, kept: &mut Option<Ready>) -> Result<(), Ended> {

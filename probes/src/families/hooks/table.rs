@@ -120,8 +120,10 @@ impl Hook {
         Self { whom: Whom::Anyone, ..self }
     }
 
-    /// The same row, its program returning the hook's default, which is not 0. Returning 0 amounts to the same: the
-    /// default is then asked for (6.12 arch/x86/net/bpf_jit_comp.c, invoke_bpf_mod_ret).
+    /// The same row, its program returning the hook's default, which is not 0 on any kernel where the trigger makes the
+    /// program run. Returning 0 amounts to the same: the default is then asked for (6.12 arch/x86/net/bpf_jit_comp.c,
+    /// invoke_bpf_mod_ret). It is the only way for a hook whose default once was 0: up to 6.7 what is not 0 ends the asking
+    /// (5.9 security/security.c, call_int_hook).
     const fn passing(self, pass: i32) -> Self {
         Self { pass, ..self }
     }

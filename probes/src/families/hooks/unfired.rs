@@ -34,10 +34,6 @@ const REASONS: &[(&[&str], &str)] = &[
         "needs an InfiniBand device (drivers/infiniband/core/security.c)",
     ),
     (
-        &["audit_rule_known"],
-        "called when SELinux reloads its policy (security/selinux/ss/services.c, aurule_avc_callback), and not loaded here",
-    ),
-    (
         &["initramfs_populated"],
         "called once at boot, before user space is there (init/initramfs.c, do_populate_rootfs)",
     ),
@@ -48,8 +44,9 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["fs_context_dup"],
-        "called by NFS and, from 6.8 on, btrfs for a mount with a subvolume (fs/nfs/nfs4super.c, fs/btrfs/super.c): needs \
-         a server or a block device",
+        "called by NFS and, from 6.8 on, by btrfs at each mount (fs/nfs/nfs4super.c; 6.8 fs/btrfs/super.c, \
+         btrfs_get_tree_subvol): needs a server, or btrfs, which Debian's kernels have as a module that is not fetched and \
+         those built from source lack",
     ),
     (
         &["fs_context_submount"],
@@ -66,8 +63,9 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["sb_free_mnt_opts"],
-        "called only if a module has kept options (security/security.c, security_free_mnt_opts), as SELinux and \
-         Smack do and a program cannot",
+        "called only if a module has kept options (security/security.c, security_free_mnt_opts), which a program cannot; \
+         from 5.18 on SELinux, which has no policy here, keeps none (5.18 security/selinux/hooks.c, selinux_add_opt), and \
+         Smack, which does, is in no lsm= of the suite",
     ),
     (
         &["inode_getsecctx", "inode_setsecctx"],
@@ -80,7 +78,9 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["ismaclabel"],
-        "from 6.12 on no program may attach; called by the clients of NFS and Ceph (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server",
+        "from 6.12 on no program may attach; before, only the clients of NFS and Ceph call it (fs/nfs/nfs4proc.c, \
+         fs/ceph/xattr.c), later whoever lists the attributes of a file in memory too (7.0 fs/xattr.c, xattr_is_maclabel): \
+         needs a server",
     ),
     (
         &["dentry_init_security"],
@@ -105,9 +105,9 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["kernel_act_as", "kernel_create_files_as"],
-        "needs cachefiles. Those of 6.8 to 6.14 that are built from sources lack it, because nothing selects NETFS_SUPPORT \
-         (fs/netfs/Kconfig), which no longer can be asked for; of 6.19 to 7.1 the package with modules has left Debian's \
-         archive",
+        "needs cachefiles, and the package with this kernel's modules has left Debian's archive. A kernel of 6.8 to 6.14 \
+         that was built from sources without a file system that selects NETFS_SUPPORT (fs/netfs/Kconfig), which cannot be \
+         asked for, lacks it too",
     ),
     (
         &[

@@ -27,6 +27,11 @@ pub(super) const HOOKS: &[Hook] = &[
         .member("sb", MAGIC, TMPFS),
     int("sb_eat_lsm_opts", mounts::new_mount, "fs/fs_context.c", "vfs_parse_monolithic_sep")
         .text("orig", "size=64k"),
+    // Up to 5.17 SELinux keeps its options without a policy too; the mount fails for want of one, and they go with its
+    // context.
+    void("sb_free_mnt_opts", mounts::labelled_mount, "fs/fs_context.c", "put_fs_context")
+        .read_in("5.17")
+        .asked_before_selinux(),
     int("sb_pivotroot", mounts::exchange_root, "fs/namespace.c", "SYSCALL_DEFINE2(pivot_root)"),
     int("move_mount", mounts::place_mount, "fs/namespace.c", "SYSCALL_DEFINE5(move_mount)").known(
         "to_path",

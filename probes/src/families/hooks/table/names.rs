@@ -18,7 +18,7 @@ pub(super) const HOOKS: &[Hook] = &[
     int("inode_readlink", names::readlink, "fs/stat.c", "do_readlinkat").text_at("dentry", NAME, "read-link"),
     int("inode_follow_link", names::follow, "fs/namei.c", "pick_link")
         .known("inode", "inode.i_ino", || known::inode_of_name("/tmp/followed")),
-    // An int hook that is not 0 without a program: -EOPNOTSUPP.
+    // From 6.6 on its default is not 0 but -EOPNOTSUPP, which the kernel makes of a program's 0.
     int("inode_init_security", names::create, "mm/shmem.c", "shmem_mknod").text_at(
         "qstr",
         "qstr.name",

@@ -11,8 +11,6 @@ const FAMILY: &str = "socket.sk sock.__sk_common.skc_family";
 /// From a socket to its own port.
 const PORT: &str = "sock.__sk_common.skc_num";
 const OF_SOCK: &str = "sock.__sk_common.skc_family";
-/// What no module gives for a label that it does not know.
-const ENOPROTOOPT: i32 = -libc::ENOPROTOOPT;
 
 pub(super) const HOOKS: &[Hook] = &[
     int("socket_create", sockets::create, "net/socket.c", "__sock_create").number("family", libc::AF_UNIX),
@@ -45,8 +43,9 @@ pub(super) const HOOKS: &[Hook] = &[
     int("socket_sock_rcv_skb", sockets::send_udp, "net/core/filter.c", "sk_filter_trim_cap")
         .object(0, PORT)
         .member("sk", OF_SOCK, INET),
+    // The default is 0 up to 6.7, but for late releases of 5.10, and anything else ends the asking; -ENOPROTOOPT later, which
+    // the kernel makes of a program's 0.
     int("socket_getpeersec_stream", sockets::peer_label, "net/core/sock.c", "sk_getsockopt")
-        .passing(ENOPROTOOPT)
         .asked_first()
         .member("sock", FAMILY, INET),
     // SELinux gives a number to each sender; AppArmor to none, so that there is nothing to ask about.
@@ -54,10 +53,12 @@ pub(super) const HOOKS: &[Hook] = &[
         .passing(-libc::EOPNOTSUPP)
         .mute_where(labels::UNLABELLED)
         .asked_before_selinux(),
-    // Asked of every datagram; who sends is not told the answer.
-    int("socket_getpeersec_dgram", sockets::send_datagram, "include/net/scm.h", "unix_get_peersec_dgram")
-        .passing(ENOPROTOOPT)
-        .asked_first()
+    // Asked of every datagram. What it returns is dropped, but it keeps SELinux from being asked: the message has number 0
+    // then, for which there is no name (5.9 security/selinux/ss/services.c, security_sid_to_context_core), and comes
+    // without a label. Its default is as that of socket_getpeersec_stream.
+    int("socket_getpeersec_dgram", labels::send_labelled, "include/net/scm.h", "unix_get_peersec_dgram")
+        .mute_where(labels::UNLABELLED)
+        .asked_before_selinux()
         .member("sock", FAMILY, UNIX),
     int("unix_stream_connect", sockets::connect_stream, "net/unix/af_unix.c", "unix_stream_connect")
         .with_files()

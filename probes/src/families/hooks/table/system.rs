@@ -116,7 +116,8 @@ pub(super) const HOOKS: &[Hook] = &[
         .passing(EOPNOTSUPP)
         .number("attr", 100),
     // Its value says whether the task may have what is reserved for the privileged. Without a program it is 0, no, up to
-    // 6.5, but for late releases of 5.10 and 6.1, and 1 later (include/linux/lsm_hook_defs.h). Other modules have said yes.
+    // 6.5, but for late releases of 5.10 and 6.1, and 1 from 6.6 to 6.11 (include/linux/lsm_hook_defs.h). Other modules have
+    // said yes. From 6.12 on no program may attach.
     int(
         "vm_enough_memory",
         memory::mmap_of_the_reserve,
@@ -133,9 +134,17 @@ pub(super) const HOOKS: &[Hook] = &[
         .read_in("6.1")
         .values(&[1, -1])
         .number("field", 14),
+    // Its value says whether the rule is about a label, so that a new policy may have changed its meaning, and from 6.11 on
+    // it is 0 or 1. The hook is asked about each rule when SELinux forgets what it has decided.
+    int("audit_rule_known", audit::look_at_rules_again, "kernel/auditfilter.c", "update_lsm_rule")
+        .with_files()
+        .read_in("5.9")
+        .asked_before_selinux()
+        .values(&[1, -1])
+        .member("krule", "audit_krule.listnr", audit::OF_SYSTEM_CALLS as u64),
     // The rule itself goes after a grace period, which may end in the task that waits.
     void("audit_rule_free", audit::remove_rule, "kernel/auditfilter.c", "audit_free_lsm_field").uncounted(),
-    // AppArmor's name for the sender's label, in audit's log alone: the sender is not told whether it is there. From 6.17 on
+    // AppArmor's name for the sender's label, in audit's log alone: the sender is not told whether it is there. From 6.18 on
     // what the first module says counts, also that it has no name (security/security.c, security_lsmprop_to_secctx): with
     // bpf first there is none in any case.
     int("lsmprop_to_secctx", audit::labelled_message, "kernel/audit.c", "audit_log_task_context")
