@@ -80,7 +80,7 @@ pub struct Case {
     /// Whether a program ran on behalf of the trigger; `None` when the case had no trigger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fired: Option<bool>,
-    /// Whether user space saw the denial that a program asked for; `None` when none was asked for.
+    /// Whether user space saw the denial that a program asked for, or one of several; `None` when none was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied: Option<bool>,
     /// What was observed, in the order in which it was seen.

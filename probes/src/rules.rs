@@ -8,7 +8,7 @@ use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, CTX, LsmProgram, PAGE, frame};
 use crate::results::{FREE, RUNS, Results};
 use crate::session::{Attempt, Ended};
-use crate::triggers::{Act, Arm, Recipe, Seen, files, tasks};
+use crate::triggers::{Act, Arm, Recipe, Seen, exec, files, tasks};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
@@ -17,8 +17,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+mod round;
 mod state;
 
+pub(crate) use round::Round;
 pub(crate) use state::{BARE, UNPRIVILEGED_DISABLED, bare_is_held, without_trampoline};
 
 /// Number of calls so far. Counted without an atomic operation, which before 5.12 would not give the number back:
@@ -43,6 +45,9 @@ pub(crate) struct Site {
 pub(crate) const SESSION: Site = Site { hook: "task_getsid", ret: Some(1), recipe: tasks::get_session };
 /// An int hook that takes sleepable programs.
 pub(crate) const OPEN: Site = Site { hook: "file_open", ret: Some(1), recipe: files::open };
+/// The only hook that takes sleepable programs on every kernel that has them; [`OPEN`] does since 5.11 (5.10
+/// kernel/bpf/verifier.c, btf_sleepable_lsm_hooks). A void one.
+pub(crate) const EXEC: Site = Site { hook: "bprm_committed_creds", ret: None, recipe: exec::execve };
 /// A void hook.
 pub(crate) const VOID: Site = Site { hook: "file_set_fowner", ret: None, recipe: files::setown };
 
@@ -156,14 +161,6 @@ pub(crate) struct Chain {
     site: Site,
 }
 
-/// What one trigger made the kernel do.
-pub(crate) struct Round {
-    /// Which programs ran, the earliest first, each with the `ret` that it saw.
-    pub(crate) ran: Vec<(usize, i64)>,
-    /// What user space saw.
-    pub(crate) outcome: Result<Seen, Errno>,
-}
-
 impl Chain {
     /// A chain without programs.
     pub(crate) fn new(attempt: &mut Attempt<'_>, site: Site) -> Result<Self, Ended> {
@@ -260,25 +257,6 @@ impl Chain {
     /// Whether any program has run so far.
     pub(crate) fn has_run(&self) -> bool {
         self.results.get(RUNS) != 0
-    }
-}
-
-impl Round {
-    /// The round in words; `ret` only where the hook has one.
-    pub(crate) fn words(&self, names: &[&str], with_ret: bool) -> String {
-        let one = |&(number, ret): &(usize, i64)| {
-            let name = names.get(number).copied().unwrap_or("another");
-            if with_ret { format!("{name} (ret {ret})") } else { name.to_owned() }
-        };
-        let ran: Vec<String> = self.ran.iter().map(one).collect();
-        let ran = if ran.is_empty() { "none".to_owned() } else { ran.join(", ") };
-        let seen = self.outcome.as_ref().map_or_else(|errno| errno.name(), |seen| seen.0.to_owned());
-        format!("ran {ran}; user space sees {seen}")
-    }
-
-    /// Whether the programs that ran are these, in this order.
-    pub(crate) fn order_is(&self, numbers: &[usize]) -> bool {
-        self.ran.iter().map(|&(number, _)| number).eq(numbers.iter().copied())
     }
 }
 
@@ -479,13 +457,5 @@ mod tests {
             false
         });
         assert!(asked > 1);
-    }
-
-    #[test]
-    fn a_round_in_words() {
-        let round = Round { ran: vec![(1, 0), (0, -1)], outcome: Err(Errno::EPERM) };
-        assert_eq!(round.words(&NTH, true), "ran second (ret 0), first (ret -1); user space sees EPERM");
-        assert!(round.order_is(&[1, 0]) && !round.order_is(&[1]));
-        assert_eq!(verdict_word(-13), "-EACCES");
     }
 }

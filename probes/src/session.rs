@@ -409,9 +409,14 @@ impl<'a> Attempt<'a> {
 
     /// Notes what user space saw of a system call that a program was to deny with `asked`.
     pub fn denial<T>(&mut self, key: &str, result: &Result<T, Errno>, asked: Errno) {
+        self.returned(result, asked);
+        self.outcome(key, result);
+    }
+
+    /// As [`Attempt::denial`], where a fact says in more words what user space saw: a program has returned `asked`.
+    pub fn returned<T>(&mut self, result: &Result<T, Errno>, asked: Errno) {
         let denied = result.as_ref().err() == Some(&asked);
         self.case.denied = Some(self.case.denied.unwrap_or(false) || denied);
-        self.outcome(key, result);
     }
 
     /// Notes whether a program that was to deny with `asked` changed what user space saw of a system call that gives

@@ -242,7 +242,7 @@ fn neighbour_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "chain/freplace-of-program",
-            "Can an extension replace an LSM program, or a global function of it?",
+            "Can an extension replace an LSM program, with the usual prototype, its context tagged, or no argument, or a global function of it?",
             &extension,
             replaced::freplace,
         ),
@@ -286,7 +286,7 @@ fn tail_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "chain/tail-call-sleepable",
-            "Can sleepable and plain programs of one hook be in one program array, and tail-call each other?",
+            "Can sleepable and plain programs of one void hook be in one program array, and tail-call each other?",
             &tails,
             tail::sleepable,
         ),

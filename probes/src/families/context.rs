@@ -93,7 +93,7 @@ fn limit_probes() -> Vec<Probe> {
         // The kernel may warn of it, once; the warning taints.
         Probe::new(
             "context/ret-over-impossible",
-            "When ret is loaded into a register that held a number it cannot be, does the verifier notice?",
+            "When ret is loaded into a register that held a number it cannot be, does the verifier notice, and what does it believe then?",
             &range,
             limits::ret_over_impossible,
         )

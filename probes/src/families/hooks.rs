@@ -118,9 +118,9 @@ pub(crate) fn ask_on_this_machine(session: &mut Session<'_>, names: &[&str]) -> 
     Ok(())
 }
 
-/// The rows that are measured where bpf is first in `lsm=`.
+/// The rows that are measured where bpf is first in `lsm=`, because it is.
 pub(crate) fn asked_first() -> Vec<&'static str> {
-    let first = |row: &Hook| row.order.is_some_and(|order| order.lsm == super::lsms::FIRST);
+    let first = |row: &Hook| row.order.is_some_and(|order| order.words == table::BPF_FIRST);
     table::hooks().filter(first).map(|row| row.name).collect()
 }
 

@@ -115,7 +115,7 @@ fn everywhere(suffix: &str, words: &str, order: Option<&'static str>) -> Vec<Pro
                     source("7.3", "security/security.c", "security_getprocattr"),
                     source("6.1", "security/security.c", "security_vm_enough_memory_mm"),
                 ],
-                move |session| presence::user_space(session, order.is_none()),
+                presence::user_space,
             ),
             order,
         ),

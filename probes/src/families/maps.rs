@@ -5,22 +5,23 @@ mod table;
 
 use crate::asm::Asm;
 use crate::bpf::{
-    self, BPF_MAP_TYPE_BLOOM_FILTER, BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_STACK,
-    BPF_PROG_TYPE_LSM, MAP_TYPES, MapSpec, ProgSpec, btf_load, name_in,
+    self, BPF_LSM_CGROUP, BPF_MAP_TYPE_BLOOM_FILTER, BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_RINGBUF,
+    BPF_MAP_TYPE_STACK, BPF_PROG_TYPE_LSM, LinkSpec, MAP_TYPES, MapSpec, ProgSpec, btf_load, name_in,
 };
 use crate::btf::Kind;
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{LsmProgram, PAGE};
+use crate::record::Phase;
 use crate::results::{FREE, Results};
-use crate::rules::{OPEN, ROOT_CGROUP, Site, insns};
+use crate::rules::{Cgroup, EXEC, OPEN, ROOT_CGROUP, SESSION, cgroup_frame, insns};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::{Probe, Source, source};
-use crate::triggers::{Arm, exec};
+use crate::triggers::Arm;
 use memmap2::MmapOptions;
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The hooks with an inert program.
 pub const KEPT: &[&str] = &["file_open"];
@@ -28,9 +29,6 @@ pub const KEPT: &[&str] = &["file_open"];
 const COMPATIBLE: Source = source("7.3", "kernel/bpf/verifier.c", "check_map_prog_compatibility");
 const COMPATIBLE_OLD: Source = source("5.10", "kernel/bpf/verifier.c", "check_map_prog_compatibility");
 const FUNCTION: Source = source("7.3", "kernel/bpf/verifier.c", "check_map_func_compatibility");
-
-/// A hook that takes sleepable programs since 5.10; `file_open` does since 5.11.
-const SLEEPABLE: Site = Site { hook: "bprm_committed_creds", ret: None, recipe: exec::execve };
 
 /// What a use leaves in R0.
 #[derive(Clone, Copy)]
@@ -99,9 +97,13 @@ fn probe(row: &'static Row) -> Probe {
         session.case("sleepable", |attempt| {
             let results = attempt.results()?;
             let map = create(attempt, row)?;
-            let program = program(attempt, SLEEPABLE.hook, &results, &[(row, &map)])?;
+            let program = program(attempt, EXEC.hook, &results, &[(row, &map)])?;
             attempt.load_lsm(&program.sleepable()).map(drop)
-        })
+        })?;
+        if row.call == table::OF_CGROUP {
+            session.case("of-a-cgroup", |attempt| of_a_cgroup(attempt, row))?;
+        }
+        Ok(())
     })
 }
 
@@ -117,6 +119,12 @@ fn question(row: &Row) -> String {
         table::STORED => format!(
             "Can a plain and a sleepable program store in and look up a {kind}{how}, and does user space read it?"
         ),
+        table::OF_CGROUP => {
+            format!(
+                "Can a plain, a sleepable and a cgroup's program use a map of type {kind} with {}, and what does that give?",
+                row.call
+            )
+        }
         call => {
             let map = if row.empty { "an empty map" } else { "a map" };
             let gives = if matches!(row.gives, Gives::Nothing) { "" } else { ", and what does that give" };
@@ -164,6 +172,31 @@ fn plain(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
     Ok(())
 }
 
+/// The same from a program of the root cgroup, which the kernel gives storage of its own when it is attached (6.0
+/// kernel/bpf/cgroup.c, bpf_cgroup_storages_alloc).
+fn of_a_cgroup(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
+    let mut results = attempt.results()?;
+    results.name_nobody();
+    let map = create(attempt, row)?;
+    let mut using = Ok(());
+    let asm = cgroup_frame(&results, |asm| {
+        using = (row.using)(asm, &map.map, attempt);
+        asm.stx(Size::DW, PAGE, FREE, Reg::R0);
+    });
+    using?;
+    let program = LsmProgram { attach_type: BPF_LSM_CGROUP, ..LsmProgram::raw(SESSION.hook, asm) };
+    let program = attempt.load_lsm(&program)?;
+    let root = Cgroup::root()?;
+    let spec = LinkSpec { target: Some(root.as_fd()), attach_type: BPF_LSM_CGROUP, ..LinkSpec::default() };
+    let _link = attempt.calls(Phase::Attach, bpf::link_create(&program, &spec))?;
+    let mut act = SESSION.ready()?;
+    let outcome = attempt.trigger(|| act(Arm::new(&results)));
+    attempt.runs(results.runs());
+    attempt.outcome("user space sees", &outcome);
+    attempt.see(&format!("{} gives", row.call), row.gave(results.get(FREE)));
+    Ok(())
+}
+
 /// One sleepable program that uses a map of every kind of which such a program is accepted: to attach one for each
 /// would take longer than all else in this family.
 fn sleepable_run(session: &mut Session<'_>) -> Result<(), Stop> {
@@ -174,8 +207,8 @@ fn sleepable_run(session: &mut Session<'_>) -> Result<(), Stop> {
         for row in table::ROWS.iter().filter(|row| !matches!(row.gives, Gives::Nothing)) {
             // A kernel without the kind, or that refuses the program, says so in the kind's own probe.
             let Ok(map) = create(attempt, row) else { continue };
-            let alone = program(attempt, SLEEPABLE.hook, &results, &[(row, &map)])?.sleepable();
-            let id = attempt.hook(SLEEPABLE.hook)?;
+            let alone = program(attempt, EXEC.hook, &results, &[(row, &map)])?.sleepable();
+            let id = attempt.hook(EXEC.hook)?;
             let spec = ProgSpec {
                 expected_attach_type: alone.attach_type,
                 attach_btf_id: id,
@@ -187,10 +220,9 @@ fn sleepable_run(session: &mut Session<'_>) -> Result<(), Stop> {
             }
         }
         let uses: Vec<(&Row, &Made)> = maps.iter().map(|(row, map)| (*row, map)).collect();
-        let all = program(attempt, SLEEPABLE.hook, &results, &uses)?.sleepable();
+        let all = program(attempt, EXEC.hook, &results, &uses)?.sleepable();
         let _attached = attempt.attach_lsm(&all)?;
-        let mut act =
-            (SLEEPABLE.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
+        let mut act = (EXEC.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
         let outcome = attempt.trigger(|| act(Arm::new(&results)));
         attempt.runs(results.runs());
         attempt.outcome("user space sees", &outcome);

@@ -43,7 +43,7 @@ fn of_kind(kind: &'static Kind) -> Vec<Probe> {
         ("delete-from-user-space", "is a value that user space deletes gone for the program", delete_by_user),
         (
             "freed",
-            "does a descriptor of an object that was ended lead to its value, and has the next object in the same memory it",
+            "does a descriptor of an object that was ended, as far as a descriptor allows, lead to its value, and has the next object in the same memory it",
             freed,
         ),
     ];
@@ -136,9 +136,10 @@ fn delete_by_user(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), 
 }
 
 fn freed(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), Stop> {
-    session.case("descriptor-of-an-ended-one", |attempt| {
+    let (name, left) = kind.left;
+    session.case(name, |attempt| {
         let mut bench = Bench::new(attempt, kind, false)?;
-        (kind.left)(attempt, &mut bench)
+        left(attempt, &mut bench)
     })?;
     session.case("another-in-its-memory", |attempt| {
         let mut bench = Bench::new(attempt, kind, false)?;

@@ -59,6 +59,7 @@ pub(super) fn commands(session: &mut Session<'_>) -> Result<(), Stop> {
         for (name, outcome) in &calls {
             attempt.outcome(name, outcome);
         }
+        attempt.denied(calls.iter().all(|(_, outcome)| *outcome == Err(Errno::EPERM)));
         attempt.outcome("BPF_MAP_FREEZE when nobody is named any more", &bpf::map_freeze(&map));
         Ok(())
     })

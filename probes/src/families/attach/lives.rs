@@ -27,6 +27,7 @@ fn start(attempt: &mut Attempt<'_>) -> Result<(Chain, OwnedFd), Ended> {
 /// Does the trigger, and notes whether the program denied it.
 fn ask(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) -> bool {
     let round = chain.round(attempt, &[EPERM]);
+    round.note_verdicts(attempt, &[EPERM]);
     let denied = round.outcome == Err(Errno::EPERM);
     attempt.see(key, if denied { "it runs, and denies" } else { "it does not run" });
     denied

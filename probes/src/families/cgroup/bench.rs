@@ -106,6 +106,7 @@ pub(super) fn rounds(attempt: &mut Attempt<'_>, chain: &mut Chain, names: &[&str
         let round = chain.round(attempt, verdicts);
         let key: Vec<String> = verdicts.iter().map(ToString::to_string).collect();
         attempt.see(&key.join(", "), round.words(names, false));
+        round.note_grants(attempt, verdicts);
     }
     attempt.ran(chain.has_run());
 }

@@ -93,11 +93,11 @@ pub(super) fn link_create(session: &mut Session<'_>) -> Result<(), Stop> {
         Ok(())
     })?;
     session.case("beside-another", link_beside)?;
-    for (name, flag) in [("before-the-first", BPF_F_BEFORE), ("after-the-first", BPF_F_AFTER)] {
-        session.case(name, |attempt| order_of_links(attempt, flag | BPF_F_LINK))?;
+    for (name, flag, anchor) in BESIDE {
+        session.case(name, |attempt| order_of_links(attempt, flag | BPF_F_LINK, Some(anchor)))?;
     }
-    session.case("before-all", |attempt| order_of_links(attempt, BPF_F_BEFORE))?;
-    session.case("after-all", |attempt| order_of_links(attempt, BPF_F_AFTER))?;
+    session.case("before-all", |attempt| order_of_links(attempt, BPF_F_BEFORE, None))?;
+    session.case("after-all", |attempt| order_of_links(attempt, BPF_F_AFTER, None))?;
     session.case("ancestor-with-preorder", |attempt| {
         let (cgroup, mut chain) = inside(attempt, SESSION)?;
         let child = Cgroup::new("inside/child")?;
@@ -143,14 +143,19 @@ fn link_beside(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Two links, and a third with these flags, which refer to the first where they refer to one.
-fn order_of_links(attempt: &mut Attempt<'_>, flags: u32) -> Result<(), Ended> {
+/// Places between two programs, by the one of them that is named: before the first and after the last are where a program
+/// comes with the flag alone (7.3 kernel/bpf/cgroup.c, get_prog_list).
+const BESIDE: [(&str, u32, usize); 2] =
+    [("before-the-second", BPF_F_BEFORE, 1), ("after-the-first", BPF_F_AFTER, 0)];
+
+/// Two links, and a third with these flags, beside the one with the number `anchor` if they refer to one.
+fn order_of_links(attempt: &mut Attempt<'_>, flags: u32, anchor: Option<usize>) -> Result<(), Ended> {
     let (cgroup, mut chain) = inside(attempt, SESSION)?;
     for number in 0..3 {
         let program = load(attempt, &chain, number)?;
-        let first = chain.attached.first().and_then(Option::as_ref).map(|first| field(&first.link));
-        let (flags, other) = match first {
-            Some(first) if number == 2 => (flags, if flags & BPF_F_LINK == 0 { 0 } else { first }),
+        let anchor = anchor.and_then(|anchor| chain.attached.get(anchor)?.as_ref());
+        let (flags, other) = match number {
+            2 => (flags, anchor.map_or(0, |anchor| field(&anchor.link))),
             _ => (0, 0),
         };
         let link = attempt.calls(Phase::Attach, tie(&program, &cgroup, flags, other))?;
@@ -242,7 +247,7 @@ pub(super) fn preorder(session: &mut Session<'_>) -> Result<(), Stop> {
 }
 
 pub(super) fn before_and_after(session: &mut Session<'_>) -> Result<(), Stop> {
-    for (name, flag) in [("before-the-first", BPF_F_BEFORE), ("after-the-first", BPF_F_AFTER)] {
+    for (name, flag, anchor) in BESIDE {
         session.case(name, |attempt| {
             let (cgroup, mut chain) = inside(attempt, SESSION)?;
             let mut programs = Vec::new();
@@ -253,7 +258,7 @@ pub(super) fn before_and_after(session: &mut Session<'_>) -> Result<(), Stop> {
             let _first = attempt.calls(Phase::Attach, first)?;
             let second = put(&programs[1], &cgroup, BPF_F_ALLOW_MULTI, None);
             let _second = attempt.calls(Phase::Attach, second)?;
-            let third = put(&programs[2], &cgroup, BPF_F_ALLOW_MULTI | flag, Some(&programs[0]));
+            let third = put(&programs[2], &cgroup, BPF_F_ALLOW_MULTI | flag, programs.get(anchor));
             let _third = attempt.calls(Phase::Attach, third)?;
             rounds(attempt, &mut chain, &NTH, &[vec![1, 1, 1]]);
             Ok(())

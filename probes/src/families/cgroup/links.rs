@@ -54,6 +54,7 @@ pub(super) fn update(session: &mut Session<'_>) -> Result<(), Stop> {
             attempt.outcome("BPF_LINK_UPDATE", &updated);
             let round = chain.round(attempt, &[0, 0]);
             attempt.see("after", round.words(&["the old one", "the new one"], false));
+            round.note_grants(attempt, &[0, 0]);
             if updated.is_ok() {
                 let wrong = bpf::link_update(&link, &old, Some(old.as_fd()));
                 attempt.outcome("with BPF_F_REPLACE naming one that is not there", &wrong);

@@ -39,9 +39,11 @@ pub(super) fn outside(session: &mut Session<'_>) -> Result<(), Stop> {
         let mut two = two(attempt, SESSION)?;
         let round = two.chain.round(attempt, &[0, 0]);
         attempt.see("in the root", round.words(&NAMES, false));
+        round.note_grants(attempt, &[0, 0]);
         two.one.enter()?;
         let round = two.chain.round(attempt, &[1, 0]);
         attempt.see("in one, the other denies", round.words(&NAMES, false));
+        round.note_grants(attempt, &[1, 0]);
         attempt.ran(two.chain.has_run());
         Ok(())
     })
@@ -53,12 +55,15 @@ pub(super) fn moved(session: &mut Session<'_>) -> Result<(), Stop> {
         two.one.enter()?;
         let round = two.chain.round(attempt, &[1, 0]);
         attempt.see("in one", round.words(&NAMES, false));
+        round.note_grants(attempt, &[1, 0]);
         two.other.enter()?;
         let round = two.chain.round(attempt, &[1, 0]);
         attempt.see("in the other, which denies", round.words(&NAMES, false));
+        round.note_grants(attempt, &[1, 0]);
         Cgroup::root()?.enter()?;
         let round = two.chain.round(attempt, &[1, 0]);
         attempt.see("in the root", round.words(&NAMES, false));
+        round.note_grants(attempt, &[1, 0]);
         attempt.ran(two.chain.has_run());
         Ok(())
     })
@@ -89,11 +94,13 @@ pub(super) fn socket_of_moved(session: &mut Session<'_>) -> Result<(), Stop> {
         two.other.enter()?;
         let round = two.chain.round_of(attempt, &mut binding(&cell), &[0, 1]);
         attempt.see("one denies, the other allows", round.words(&NAMES, false));
+        round.note_grants(attempt, &[0, 1]);
         two.one.enter()?;
         *cell.borrow_mut() = Some(unix_socket()?);
         two.other.enter()?;
         let round = two.chain.round_of(attempt, &mut binding(&cell), &[1, 0]);
         attempt.see("one allows, the other denies", round.words(&NAMES, false));
+        round.note_grants(attempt, &[1, 0]);
         attempt.ran(two.chain.has_run());
         Ok(())
     })
@@ -106,6 +113,7 @@ pub(super) fn socket_handed_over(session: &mut Session<'_>) -> Result<(), Stop> 
         two.one.enter()?;
         let round = two.chain.round_of(attempt, &mut binding(&cell), &[0, 0]);
         attempt.see("both deny", round.words(&NAMES, false));
+        round.note_grants(attempt, &[0, 0]);
         attempt.ran(two.chain.has_run());
         attempt.denied(round.outcome == Err(Errno::EPERM));
         Ok(())
@@ -119,6 +127,7 @@ pub(super) fn socket_create(session: &mut Session<'_>) -> Result<(), Stop> {
         let round = two.chain.round(attempt, &[0, 1]);
         attempt.runs(two.chain.results.runs());
         attempt.see("one denies, the other allows", round.words(&NAMES, false));
+        round.note_grants(attempt, &[0, 1]);
         Ok(())
     })
 }

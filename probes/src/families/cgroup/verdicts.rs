@@ -153,6 +153,11 @@ pub(super) fn mac_and_cgroup(session: &mut Session<'_>) -> Result<(), Stop> {
                 let mac_says = if mac_says == 0 { "0" } else { "-EACCES" };
                 let key = format!("MAC {mac_says}, cgroup {cgroup_says}");
                 attempt.see(&key, round.words(&names, false));
+                round.note_denials(attempt, |number| match (number == mac, verdicts.get(number)) {
+                    (true, Some(&EACCES)) => Some(Errno::EACCES),
+                    (false, Some(0)) => Some(Errno::EPERM),
+                    _ => None,
+                });
             }
             attempt.ran(chain.has_run());
             Ok(())
@@ -229,6 +234,9 @@ pub(super) fn get_retval(session: &mut Session<'_>) -> Result<(), Stop> {
                     round.words(&NTH, false)
                 );
                 attempt.see(key, text);
+                let denies =
+                    if set.is_some() { Some(Errno::EACCES) } else { (verdict == 0).then_some(Errno::EPERM) };
+                round.note_denials(attempt, |number| denies.filter(|_| number == 0));
             }
             attempt.ran(chain.has_run());
             Ok(())
@@ -247,6 +255,10 @@ pub(super) fn undo(session: &mut Session<'_>) -> Result<(), Stop> {
             for (key, second) in [("second sets 0 and returns 1", 1), ("second sets 0 and returns 0", 0)] {
                 let round = chain.round(attempt, &[first, second]);
                 attempt.see(key, round.words(&NTH, false));
+                round.note_denials(attempt, |number| match number {
+                    0 => Some(if set.is_some() { Errno::EACCES } else { Errno::EPERM }),
+                    _ => (second == 0).then_some(Errno::EPERM),
+                });
             }
             attempt.ran(chain.has_run());
             Ok(())

@@ -63,6 +63,7 @@ fn rounds(
                     _ => format!("LSM {}", verdict_word(lsm)),
                 };
                 attempt.see(&key, round.words(&NAMES, site.ret.is_some()));
+                round.note_verdicts(attempt, &[lsm]);
             }
             attempt.ran(chain.has_run());
             Ok(())
@@ -94,6 +95,7 @@ pub(super) fn fmod_ret_on_hook(session: &mut Session<'_>) -> Result<(), Stop> {
             let round = chain.round(attempt, &[lsm, other]);
             let key = format!("LSM {}, fmod_ret {}", verdict_word(lsm), verdict_word(other));
             attempt.see(&key, round.words(&NAMES, true));
+            round.note_verdicts(attempt, &[lsm]);
         }
         attempt.ran(chain.has_run());
         Ok(())

@@ -4,10 +4,10 @@ use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, CTX, LsmProgram, deny};
 use crate::rules::{
-    Chain, NTH, OPEN, Place, Round, SESSION, Site, VOID, note, saying, sequences, verdict_word,
+    Chain, EXEC, NTH, OPEN, Place, Round, SESSION, Site, VOID, note, saying, sequences, verdict_word,
 };
 use crate::session::{Attempt, Ended, Session, Stop};
-use crate::triggers::{exec, tasks};
+use crate::triggers::tasks;
 
 /// What programs return.
 const CHOICES: [i32; 3] = [0, deny(Errno::EPERM), deny(Errno::EACCES)];
@@ -95,6 +95,7 @@ pub(super) fn attached_again(session: &mut Session<'_>) -> Result<(), Stop> {
         ] {
             let round = chain.round(attempt, &verdicts);
             attempt.see(key, round.words(&NTH, true));
+            round.note_verdicts(attempt, &verdicts);
         }
         attempt.ran(chain.has_run());
         Ok(())
@@ -118,8 +119,7 @@ pub(super) fn sleepable_and_plain(session: &mut Session<'_>) -> Result<(), Stop>
         })?;
     }
     session.case("void-hook-plain-sleepable-plain", |attempt| {
-        let site = Site { hook: "bprm_committed_creds", ret: None, recipe: exec::execve };
-        let mut chain = Chain::new(attempt, site)?;
+        let mut chain = Chain::new(attempt, EXEC)?;
         for sleepable in [false, true, false] {
             chain.add(attempt, |program| if sleepable { program.sleepable() } else { program })?;
         }

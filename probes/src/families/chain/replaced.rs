@@ -7,8 +7,9 @@ use crate::bpf::{
 };
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::errno::Errno;
-use crate::insn::Reg;
-use crate::lsm::{LsmProgram, deny};
+use crate::insn::{Reg, Size};
+use crate::lsm::{LsmProgram, PAGE, deny};
+use crate::results::Results;
 use crate::rules::{Chain, Place, SESSION, insns, note};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,32 +17,47 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// Types of a program that has a global function.
 struct Types {
     btf: OwnedFd,
-    /// `int main(u64 *ctx)`, global.
+    /// The main function, global; see [`Main`].
     main: u32,
     /// `int verdict(int x)`, global.
     verdict: u32,
 }
 
-/// `tagged` says of the main function's argument that it is the context, by which the kernel can check the function
-/// against its BTF (6.12 kernel/bpf/verifier.c, do_check_common; kernel/bpf/btf.c, btf_prepare_func_args).
-fn types(tagged: bool) -> Result<Types, Ended> {
+/// What the BTF says of a program's main function. The kernel takes a main function that it cannot check against that for
+/// one that cannot be replaced.
+#[derive(Clone, Copy, PartialEq)]
+enum Main {
+    /// `int main(u64 *ctx)`, as of any LSM program in C: no pointer to the context, of which this type has no name (6.7
+    /// kernel/bpf/btf.c, btf_check_func_arg_match).
+    Usual,
+    /// The same, of whose argument a tag says that it is the context (6.12 kernel/bpf/verifier.c, do_check_common;
+    /// kernel/bpf/btf.c, btf_prepare_func_args).
+    Tagged,
+    /// `int main(void)`: nothing that could differ, until one argument is asked for (6.8 kernel/bpf/verifier.c,
+    /// do_check_common).
+    WithoutArguments,
+}
+
+fn types(main: Main) -> Result<Types, Ended> {
     let mut types = BtfBuilder::new();
     let int = types.int("int", 4, SIGNED);
     let word = types.int("unsigned long long", 8, UNSIGNED);
     let context = types.ptr(word);
-    let proto = types.func_proto(int, &[("ctx", context)]);
-    let main = types.func("main", proto, Linkage::Global);
+    let arguments = [("ctx", context)];
+    let proto = types.func_proto(int, if main == Main::WithoutArguments { &[] } else { &arguments });
+    let function = types.func("main", proto, Linkage::Global);
     let proto = types.func_proto(int, &[("x", int)]);
     let verdict = types.func("verdict", proto, Linkage::Global);
+    let tagged = main == Main::Tagged;
     if tagged {
-        types.decl_tag("arg:ctx", main, 0);
+        types.decl_tag("arg:ctx", function, 0);
     }
     let btf = btf_load(&types.finish()).map_err(|error| match error.errno {
         // Before 5.16 the kernel knows no such tags (kernel/bpf/btf.c, btf_check_meta).
         Errno::EINVAL if tagged => Ended::Absent("tags of declarations in BTF".to_owned()),
         _ => Ended::could_not("load the program's BTF", error),
     })?;
-    Ok(Types { btf, main, verdict })
+    Ok(Types { btf, main: function, verdict })
 }
 
 /// An LSM program that denies with what its global function returns, -EPERM.
@@ -69,10 +85,22 @@ fn target(chain: &Chain, types: &Types) -> LsmProgram {
     program
 }
 
-/// Loads an extension that returns 0 in the place of the target's function `id`.
-fn extension(attempt: &mut Attempt<'_>, target: &OwnedFd, types: &Types, id: u32) -> Result<OwnedFd, Ended> {
+/// Where the extension notes that it ran, for whomever: it has no context to keep others out by, and nobody else comes.
+const EXTENSION: Place = Place::nth(1);
+
+/// Loads an extension that notes its run and returns 0 in the place of the target's function `id`.
+fn extension(
+    attempt: &mut Attempt<'_>,
+    results: &Results,
+    target: &OwnedFd,
+    types: &Types,
+    id: u32,
+) -> Result<OwnedFd, Ended> {
     let mut asm = Asm::new();
-    asm.mov_imm(Reg::R0, 0).exit();
+    asm.ld_map_value(PAGE, results, 0)
+        .st_imm(Size::DW, PAGE, EXTENSION.extra(), 1)
+        .mov_imm(Reg::R0, 0)
+        .exit();
     attempt.load(&ProgSpec {
         attach_fd: Some(target.as_raw_fd()),
         attach_btf_id: id,
@@ -84,17 +112,18 @@ fn extension(attempt: &mut Attempt<'_>, target: &OwnedFd, types: &Types, id: u32
 
 /// Replaced before the target is attached.
 pub(super) fn freplace(session: &mut Session<'_>) -> Result<(), Stop> {
-    for (name, main, tagged) in [
-        ("global-function", false, false),
-        ("the-program-itself", true, false),
-        ("the-program-itself-its-context-tagged", true, true),
+    for (name, main, kind) in [
+        ("global-function", false, Main::Usual),
+        ("the-program-itself", true, Main::Usual),
+        ("the-program-itself-its-context-tagged", true, Main::Tagged),
+        ("the-program-itself-without-arguments", true, Main::WithoutArguments),
     ] {
         session.case(name, |attempt| {
-            let types = types(tagged)?;
+            let types = types(kind)?;
             let mut chain = Chain::new(attempt, SESSION)?;
             let program = attempt.load_lsm(&target(&chain, &types))?;
             let id = if main { types.main } else { types.verdict };
-            let extension = extension(attempt, &program, &types, id)?;
+            let extension = extension(attempt, &chain.results, &program, &types, id)?;
             let _replaced = attempt.attach(&extension)?;
             let _link = attempt.attach(&program)?;
             see_round(attempt, &mut chain);
@@ -107,13 +136,13 @@ pub(super) fn freplace(session: &mut Session<'_>) -> Result<(), Stop> {
 /// Replaced while the target is attached, and given back.
 pub(super) fn freplace_attached(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("global-function", |attempt| {
-        let types = types(false)?;
+        let types = types(Main::Usual)?;
         let mut chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&target(&chain, &types))?;
         let _link = attempt.attach(&program)?;
         let before = chain.round(attempt, &[]);
         attempt.denial("user space sees, before", &before.outcome, Errno::EPERM);
-        let extension = extension(attempt, &program, &types, types.verdict)?;
+        let extension = extension(attempt, &chain.results, &program, &types, types.verdict)?;
         let replaced = attempt.attach(&extension)?;
         let during = chain.round(attempt, &[]);
         attempt.outcome("replaced by a function that returns 0", &during.outcome);
@@ -127,7 +156,9 @@ pub(super) fn freplace_attached(session: &mut Session<'_>) -> Result<(), Stop> {
 
 fn see_round(attempt: &mut Attempt<'_>, chain: &mut Chain) {
     let round = chain.round(attempt, &[]);
-    attempt.ran(chain.has_run());
+    let extension_ran = chain.results.get(EXTENSION.extra()) == 1;
+    attempt.ran(chain.has_run() || extension_ran);
+    attempt.see("the extension ran", extension_ran);
     attempt.see(
         "user space sees the verdict of",
         match round.outcome {
@@ -144,7 +175,7 @@ pub(super) fn fentry_on_program(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, attach_type, ret) in [("fentry", BPF_TRACE_FENTRY, None), ("fexit", BPF_TRACE_FEXIT, Some(5))]
     {
         session.case(name, |attempt| {
-            let types = types(false)?;
+            let types = types(Main::Usual)?;
             let mut chain = Chain::new(attempt, SESSION)?;
             let program = attempt.load_lsm(&target(&chain, &types))?;
             let asm = LsmProgram::framed("main", &chain.results, |asm| note(asm, Place::nth(1), ret)).asm;
@@ -159,6 +190,7 @@ pub(super) fn fentry_on_program(session: &mut Session<'_>) -> Result<(), Stop> {
             let round = chain.round(attempt, &[]);
             attempt.ran(chain.has_run());
             attempt.see("round", round.words(&["the LSM program", "the tracer"], ret.is_some()));
+            round.note_verdicts(attempt, &[deny(Errno::EPERM)]);
             Ok(())
         })?;
     }
@@ -168,7 +200,7 @@ pub(super) fn fentry_on_program(session: &mut Session<'_>) -> Result<(), Stop> {
 /// An LSM program with another in `attach_prog_fd`.
 pub(super) fn lsm_on_program(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("attach_prog_fd", |attempt| {
-        let types = types(false)?;
+        let types = types(Main::Usual)?;
         let chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&target(&chain, &types))?;
         let mut asm = Asm::new();

@@ -6,7 +6,7 @@ use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE, deny};
 use crate::record::Phase;
-use crate::rules::{Chain, OPEN, Place, SESSION, Site, note, saying};
+use crate::rules::{Chain, EXEC, Place, SESSION, Site, note, saying};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -56,15 +56,24 @@ fn call(
     let one_called = attempt.load_lsm(&one_called)?;
     put(attempt, &array, &one_called)?;
     let _link = attempt.attach(&program)?;
-    see_round(attempt, &mut chain);
+    see_round(attempt, &mut chain, &site, Some(Errno::EPERM));
     Ok(())
 }
 
-fn see_round(attempt: &mut Attempt<'_>, chain: &mut Chain) {
+/// Does a round; `denies` is the errno of the one called.
+fn see_round(attempt: &mut Attempt<'_>, chain: &mut Chain, site: &Site, denies: Option<Errno>) {
     let round = chain.round(attempt, &[]);
     attempt.runs(chain.results.runs());
-    attempt.see("round", round.words(&NAMES, true));
-    attempt.see("the caller went on", chain.results.get(Place::nth(0).extra()) == 1);
+    attempt.see("round", round.words(&NAMES, site.ret.is_some()));
+    let went_on = chain.results.get(Place::nth(0).extra()) == 1;
+    attempt.see("the caller went on", went_on);
+    if site.ret.is_some() {
+        // The one called returns in the caller's place, which is asked no more.
+        round.note_denials(attempt, |number| match number {
+            0 => went_on.then_some(Errno::EACCES),
+            _ => denies,
+        });
+    }
 }
 
 pub(super) fn same_hook(session: &mut Session<'_>) -> Result<(), Stop> {
@@ -81,18 +90,21 @@ pub(super) fn other_hook(session: &mut Session<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
+/// On a void hook, where nobody sees a verdict: no other takes sleepable programs on every kernel that has them.
 pub(super) fn sleepable(session: &mut Session<'_>) -> Result<(), Stop> {
-    let plain = |it: LsmProgram| it;
-    session.case("plain-calls-plain", |attempt| call(attempt, OPEN, |chain| called(&OPEN, chain), plain))?;
-    session.case("sleepable-calls-sleepable", |attempt| {
-        call(attempt, OPEN, |chain| called(&OPEN, chain).sleepable(), LsmProgram::sleepable)
-    })?;
-    session.case("plain-calls-sleepable", |attempt| {
-        call(attempt, OPEN, |chain| called(&OPEN, chain).sleepable(), plain)
-    })?;
-    session.case("sleepable-calls-plain", |attempt| {
-        call(attempt, OPEN, |chain| called(&OPEN, chain), LsmProgram::sleepable)
-    })
+    for (name, caller_sleeps, called_sleeps) in [
+        ("plain-calls-plain", false, false),
+        ("sleepable-calls-sleepable", true, true),
+        ("plain-calls-sleepable", false, true),
+        ("sleepable-calls-plain", true, false),
+    ] {
+        let change = |sleeps: bool, it: LsmProgram| if sleeps { it.sleepable() } else { it };
+        session.case(name, |attempt| {
+            let one_called = |chain: &Chain| change(called_sleeps, called(&EXEC, chain));
+            call(attempt, EXEC, one_called, |it| change(caller_sleeps, it))
+        })?;
+    }
+    Ok(())
 }
 
 pub(super) fn missing(session: &mut Session<'_>) -> Result<(), Stop> {
@@ -101,7 +113,7 @@ pub(super) fn missing(session: &mut Session<'_>) -> Result<(), Stop> {
         let array = array(attempt)?;
         let program = attempt.load_lsm(&caller(&SESSION, &chain, &array))?;
         let _link = attempt.attach(&program)?;
-        see_round(attempt, &mut chain);
+        see_round(attempt, &mut chain, &SESSION, None);
         Ok(())
     })
 }
@@ -115,7 +127,7 @@ pub(super) fn attached_too(session: &mut Session<'_>) -> Result<(), Stop> {
         put(attempt, &array, &one_called)?;
         let _called = attempt.attach(&one_called)?;
         let _caller = attempt.attach(&program)?;
-        see_round(attempt, &mut chain);
+        see_round(attempt, &mut chain, &SESSION, None);
         attempt.see("the one called ran this often", chain.results.runs().saturating_sub(1));
         Ok(())
     })

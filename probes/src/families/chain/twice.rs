@@ -1,14 +1,14 @@
 //! One program attached more than once.
 
 use crate::lsm::{Attached, LsmProgram};
-use crate::rules::{OPEN, SESSION, Site, VOID};
+use crate::rules::{EXEC, SESSION, Site, VOID};
 use crate::session::{Attempt, Ended, Session, Stop};
 
 /// While it is attached, and after it was detached; in both ways of attaching that kernels know.
 pub(super) fn same_program(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("while-attached", |attempt| twice(attempt, SESSION, true, false))?;
     session.case("while-attached-void", |attempt| twice(attempt, VOID, true, false))?;
-    session.case("while-attached-sleepable", |attempt| twice(attempt, OPEN, true, true))?;
+    session.case("while-attached-sleepable", |attempt| twice(attempt, EXEC, true, true))?;
     session.case("after-detach", |attempt| twice(attempt, SESSION, false, false))?;
     session.case("after-detach-void", |attempt| twice(attempt, VOID, false, false))?;
     session.case("loaded-twice", |attempt| {

@@ -5,7 +5,8 @@ use crate::asm::Asm;
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
-use crate::session::{Ended, Session, Stop};
+use crate::results::Results;
+use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::Arm;
 use std::fs::File;
 use std::os::unix::net::UnixDatagram;
@@ -105,7 +106,10 @@ pub(super) fn ret_over_constant(session: &mut Session<'_>) -> Result<(), Stop> {
 /// `BPF_LOG_LEVEL2`.
 const EVERY_STEP: u32 = 2;
 
-/// What the verifier makes of the same over a number that `ret` can never be.
+/// What the verifier makes of the same over a number that `ret` can never be: whether it says so, and what it then
+/// believes. Silence alone is two things: it has forgotten the number, as it should, or it has kept it (7.0
+/// kernel/bpf/verifier.c, __reg64_deduce_bounds, which mends the contradiction, in favour of the number, before it is
+/// looked for).
 pub(super) fn ret_over_impossible(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("over-one", |attempt| {
         let results = attempt.results()?;
@@ -116,8 +120,35 @@ pub(super) fn ret_over_impossible(session: &mut Session<'_>) -> Result<(), Stop>
         let answer = attempt.ask(&program, EVERY_STEP);
         let loaded = attempt.answered(answer)?;
         attempt.see("the log has REG INVARIANTS VIOLATION", loaded.log.contains("REG INVARIANTS VIOLATION"));
+        let one: Body = |asm| {
+            asm.jne_imm(Reg::R2, 1, "pass");
+        };
+        let none_or_less: Body = |asm| {
+            asm.jsgt_imm(Reg::R2, 0, "pass");
+        };
+        for (key, unless) in
+            [("it takes 1 for possible", one), ("it takes 0 or less for possible", none_or_less)]
+        {
+            let word = if takes_for_possible(attempt, &results, unless)? { "yes" } else { "no" };
+            attempt.see(key, word);
+        }
         Ok(())
     })
+}
+
+/// Whether the verifier goes on behind `unless`, which leaves where R2, `ret` loaded over 1, is not what is asked about:
+/// there it would find a read of a register that nobody has set.
+fn takes_for_possible(attempt: &mut Attempt<'_>, results: &Results, unless: Body) -> Result<bool, Ended> {
+    let program = attempt.spec(&LsmProgram::framed("file_open", results, |asm| {
+        asm.mov_imm(Reg::R2, 1).ldx(Size::DW, Reg::R2, CTX, slot(1));
+        unless(asm);
+        asm.mov_reg(Reg::R3, Reg::R9);
+    }))?;
+    match attempt.ask(&program, 1) {
+        Ok(_) => Ok(false),
+        Err(refused) if refused.log.contains("R9 !read_ok") => Ok(true),
+        Err(refused) => Err(Ended::could_not("ask what is believed of ret", refused)),
+    }
 }
 
 /// What one program writes to an argument: does the next one see it, and does the system call?

@@ -173,6 +173,9 @@ pub(super) fn once(attempt: &mut Attempt<'_>, hook: Hook) -> Result<(), Ended> {
     if matches!(hook.verdict, Verdict::Errnos(_)) && ready.mute(hook).is_none() {
         let outcome = ready.trigger(attempt, deny(Errno::EPERM));
         see(attempt, "when it denies with EPERM", outcome);
+        if ready.results.runs() > 0 {
+            attempt.denied_as(&outcome, &ready.control, Errno::EPERM);
+        }
     }
     Ok(())
 }

@@ -19,6 +19,8 @@ use crate::families::lsms::{FIRST, MIDDLE};
 use crate::spec::source;
 use crate::triggers::{Recipe, Seen};
 
+/// Why a row is measured where bpf is first, in words.
+pub(super) const BPF_FIRST: &str = "bpf first";
 const DENIALS: &[Errno] = &[Errno::EPERM, Errno::EACCES];
 /// Where the sources were read, if a row says nothing else.
 const READ_IN: &str = "6.14";
@@ -128,9 +130,14 @@ impl Hook {
         Self { pass, ..self }
     }
 
-    /// The same row, on a machine where bpf is asked before AppArmor, which would end the asking, and where IPE is.
+    /// The same row, on a machine where bpf is asked before AppArmor, which would end the asking.
     const fn asked_first(self) -> Self {
-        Self { order: Some(Order { lsm: FIRST, words: "bpf first" }), ..self }
+        Self { order: Some(Order { lsm: FIRST, words: BPF_FIRST }), ..self }
+    }
+
+    /// The same row, on a machine where IPE is: the one that has bpf first. Where bpf stands does not matter.
+    const fn beside_ipe(self) -> Self {
+        Self { order: Some(Order { lsm: FIRST, words: "ipe" }), ..self }
     }
 
     /// The same row, on a machine where bpf is asked before SELinux.

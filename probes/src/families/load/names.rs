@@ -269,9 +269,11 @@ fn taken(spec: &ProgSpec) -> Result<OwnedFd, Ended> {
     bpf::prog_load(spec, 0).map_err(|refused| Ended::Refused(refused.errno))
 }
 
+/// On a hook that takes sleepable programs on every kernel that has them: `file_open` does since 5.11, one later (5.10
+/// kernel/bpf/verifier.c, btf_sleepable_lsm_hooks).
 pub(super) fn flags(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("each", |attempt| {
-        let id = attempt.hook("file_open")?;
+        let id = attempt.hook(super::sleepable::HOOK)?;
         attempt.at(Phase::Load);
         for (bit, name) in [
             "BPF_F_STRICT_ALIGNMENT",

@@ -150,14 +150,14 @@ fn with_function(
     caller: impl FnOnce(&mut Asm),
     callee: impl FnOnce(&mut Asm),
 ) -> Result<(), Ended> {
-    with_tagged_argument(attempt, linkage, (kinds, None), caller, callee)
+    with_tagged_argument(attempt, linkage, (kinds, &[]), caller, callee)
 }
 
-/// The same, with a declaration tag on the argument.
+/// The same, with declaration tags on the argument.
 fn with_tagged_argument(
     attempt: &mut Attempt<'_>,
     linkage: Linkage,
-    ((result, argument), tag): ((Kind, Kind), Option<&str>),
+    ((result, argument), tags): ((Kind, Kind), &[&str]),
     caller: impl FnOnce(&mut Asm),
     callee: impl FnOnce(&mut Asm),
 ) -> Result<(), Ended> {
@@ -182,9 +182,11 @@ fn with_tagged_argument(
     let sub = types.func("sub", proto, linkage);
     let could_not = |error| Ended::could_not("load the program's BTF", error);
     let mut btf = btf_load(&types.finish()).map_err(could_not)?;
-    if let Some(tag) = tag {
-        types.decl_tag(tag, sub, 0);
-        // The same but for the tag was taken.
+    if !tags.is_empty() {
+        for tag in tags {
+            types.decl_tag(tag, sub, 0);
+        }
+        // The same but for the tags was taken.
         btf = btf_load(&types.finish()).map_err(|_| Ended::Absent("declaration tags in BTF".into()))?;
     }
     let mut asm = Asm::new();
@@ -293,27 +295,43 @@ pub(super) fn global_arguments(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("the-context-as-pointer-to-void", |attempt| {
         with_function(attempt, Linkage::Global, (Kind::Int, Kind::PointerToVoid), context, returns(0))
     })?;
-    for (name, tag) in [("the-context", None), ("the-context-tagged-ctx", Some("arg:ctx"))] {
+    for (name, tags) in [("the-context", &[][..]), ("the-context-tagged-ctx", &["arg:ctx"])] {
         session.case(name, |attempt| {
             let kinds = (Kind::Int, Kind::PointerToWord);
-            with_tagged_argument(attempt, Linkage::Global, (kinds, tag), context, returns(0))
+            with_tagged_argument(attempt, Linkage::Global, (kinds, tags), context, returns(0))
         })?;
     }
-    for (name, tag) in [("an-int-read-unchecked", None), ("an-int-tagged-nonnull", Some("arg:nonnull"))] {
+    for (name, tags) in [("an-int-read-unchecked", &[][..]), ("an-int-tagged-nonnull", &["arg:nonnull"])] {
         session.case(name, |attempt| {
             let kinds = (Kind::Int, Kind::PointerToInt);
-            with_tagged_argument(attempt, Linkage::Global, (kinds, tag), of_stack, |asm| {
+            with_tagged_argument(attempt, Linkage::Global, (kinds, tags), of_stack, |asm| {
                 asm.ldx(Size::W, Reg::R0, Reg::R1, 0).exit();
             })
         })?;
     }
-    session.case("a-file-tagged-trusted", |attempt| {
-        let kinds = (Kind::Int, Kind::PointerToFile);
-        let caller = |asm: &mut Asm| {
-            asm.ldx(Size::DW, Reg::R1, Reg::R1, 0).call_sub("sub").mov_imm(Reg::R0, 0).exit();
-        };
-        with_tagged_argument(attempt, Linkage::Global, (kinds, Some("arg:trusted")), caller, returns(0))
-    })
+    file_arguments(session)
+}
+
+/// A function that takes a file, given the hook's or none.
+fn file_arguments(session: &mut Session<'_>) -> Result<(), Stop> {
+    let the_hooks: Body = |asm| {
+        asm.ldx(Size::DW, Reg::R1, Reg::R1, 0).call_sub("sub").mov_imm(Reg::R0, 0).exit();
+    };
+    let none: Body = |asm| {
+        asm.mov_imm(Reg::R1, 0).call_sub("sub").mov_imm(Reg::R0, 0).exit();
+    };
+    for (name, tags, caller) in [
+        ("a-file-tagged-trusted", &["arg:trusted"][..], the_hooks),
+        ("no-file-where-tagged-trusted", &["arg:trusted"], none),
+        ("no-file-where-tagged-trusted-and-nullable", &["arg:trusted", "arg:nullable"], none),
+        ("a-file-tagged-untrusted", &["arg:untrusted"], the_hooks),
+    ] {
+        session.case(name, |attempt| {
+            let kinds = (Kind::Int, Kind::PointerToFile);
+            with_tagged_argument(attempt, Linkage::Global, (kinds, tags), caller, returns(0))
+        })?;
+    }
+    Ok(())
 }
 
 pub(super) fn without_btf(session: &mut Session<'_>) -> Result<(), Stop> {
@@ -385,7 +403,9 @@ pub(super) fn mistakes(session: &mut Session<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Programs of so many instructions, which are all the same.
+/// Programs of so many instructions, which are all the same. One of 1,000,000, the most that there may be, is not tried: 5.10
+/// takes it, and for what 7.3 keeps of each instruction (kernel/bpf/verifier.c, bpf_check: insn_aux_data) the guest has not
+/// the memory, so that the process that loads it is killed.
 pub(super) fn size(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, count) in [("4097", 4097_usize), ("1000001", 1_000_001)] {
         session.case(name, |attempt| {
@@ -408,10 +428,13 @@ pub(super) fn stack(session: &mut Session<'_>) -> Result<(), Stop> {
             })
         })?;
     }
-    session.case("two-functions-of-256-and-264", |attempt| {
-        load(attempt, INT, |asm| {
-            asm.st_imm(Size::DW, Reg::R10, -256, 0).call_sub("sub").mov_imm(Reg::R0, 0).exit();
-            asm.label("sub").st_imm(Size::DW, Reg::R10, -264, 0).mov_imm(Reg::R0, 0).exit();
-        })
-    })
+    for (name, depth) in [("two-functions-of-256-and-256", -256), ("two-functions-of-256-and-264", -264)] {
+        session.case(name, |attempt| {
+            load(attempt, INT, |asm| {
+                asm.st_imm(Size::DW, Reg::R10, -256, 0).call_sub("sub").mov_imm(Reg::R0, 0).exit();
+                asm.label("sub").st_imm(Size::DW, Reg::R10, depth, 0).mov_imm(Reg::R0, 0).exit();
+            })
+        })?;
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// `file_open` takes sleepable programs since 5.11; `bprm_committed_creds` is another that does since 5.10.
-const HOOK: &str = "bprm_committed_creds";
+pub(super) const HOOK: &str = "bprm_committed_creds";
 
 /// Loads a program of `body` on a hook that may sleep, plain or sleepable.
 fn load(attempt: &mut Attempt<'_>, sleepable: bool, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {

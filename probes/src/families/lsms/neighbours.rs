@@ -39,6 +39,7 @@ fn beside_after(
     // The site's own trigger is not used.
     let site = Site { hook, ret: Some(slots(attempt, hook)?), recipe: files::getfl };
     let mut chain = Chain::of(attempt, site, 1)?;
+    let mut allowed = None;
     for (key, verdict) in [("the program allows", 0), ("the program denies with EBUSY", deny(OWN))] {
         chain.set_verdicts(&[verdict]);
         chain.results.set(RUNS, 0);
@@ -65,6 +66,13 @@ fn beside_after(
         attempt.ran(runs > 0);
         let asked = if runs == 0 { "is not asked" } else { "is asked" };
         attempt.see(key, format!("it {asked}; user space sees {}", outcome_word(&outcome)));
+        match allowed {
+            None => allowed = Some(outcome),
+            Some(_) if runs == 0 => {}
+            // Another errno than the program's is a denial only of what passes without it.
+            Some(Ok(())) => attempt.denied_as(&outcome, &(), OWN),
+            Some(Err(_)) => attempt.returned(&outcome, OWN),
+        }
     }
     chain.results.set(TARGET, crate::results::NOBODY);
     Ok(())

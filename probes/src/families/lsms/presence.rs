@@ -17,7 +17,13 @@ const SYS_LSM_GET_SELF_ATTR: libc::c_long = 459;
 const SYS_LSM_SET_SELF_ATTR: libc::c_long = 460;
 const SYS_LSM_LIST_MODULES: libc::c_long = 461;
 
-/// include/uapi/linux/lsm.h.
+/// include/uapi/linux/lsm.h: LSM_ATTR_*, and two of the numbers below.
+const CURRENT: u32 = 100;
+const EXEC: u32 = 101;
+const FSCREATE: u32 = 102;
+const SELINUX: u64 = 101;
+const BPF: u64 = 109;
+/// include/uapi/linux/lsm.h: LSM_ID_*.
 const IDS: &[(u64, &str)] = &[
     (100, "capability"),
     (101, "selinux"),
@@ -91,23 +97,14 @@ pub(super) fn fire(session: &mut Session<'_>) -> Result<(), Stop> {
     })
 }
 
-/// What is asked of the kernel without any program attached by this probe; `labels` by whom has no capabilities, too.
-pub(super) fn user_space(session: &mut Session<'_>, labels: bool) -> Result<(), Stop> {
-    session.case("attributes-of-proc", |attempt| {
-        for name in ["current", "exec", "fscreate", "keycreate", "prev", "sockcreate"] {
-            let path = format!("/proc/self/attr/{name}");
-            attempt.see(&format!("reading {name}"), file_word(fs::read(&path)));
-            let written = fs::write(&path, b"x").map(|()| Vec::new());
-            attempt.see(&format!("writing {name}"), file_word(written));
-        }
-        Ok(())
-    })?;
+/// What is asked of the kernel without any program attached by this probe.
+pub(super) fn user_space(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("lsm_get_self_attr", |attempt| {
-        for (name, attribute) in [("current", 100_u32), ("exec", 101), ("undefined", 0)] {
+        for (name, attribute) in [("current", CURRENT), ("exec", EXEC), ("undefined", 0)] {
             attempt.see(name, get_self_attr(attribute, None));
         }
-        attempt.see("current, of bpf alone", get_self_attr(100, Some(109)));
-        attempt.see("setting current of bpf, to an empty context", set_self_attr(100));
+        attempt.see("current, of bpf alone", get_self_attr(CURRENT, Some(BPF)));
+        attempt.see("setting current of bpf, to an empty context", set_self_attr(CURRENT, BPF, ""));
         Ok(())
     })?;
     session.case("memory-beyond-the-reserve", |attempt| {
@@ -138,9 +135,7 @@ pub(super) fn user_space(session: &mut Session<'_>, labels: bool) -> Result<(), 
         }
         Ok(())
     })?;
-    if labels {
-        session.case("extended-attributes-without-capabilities", without_capabilities)?;
-    }
+    session.case("extended-attributes-without-capabilities", without_capabilities)?;
     session.case("sockets-and-prctl", |attempt| {
         attempt.see("SO_PEERSEC of a pair", peer_security());
         // SAFETY: prctl takes numbers, and no kernel has this option.
@@ -150,12 +145,49 @@ pub(super) fn user_space(session: &mut Session<'_>, labels: bool) -> Result<(), 
         let key = Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, 17, -4_i32, 0, 0) });
         attempt.see("KEYCTL_GET_SECURITY", outcome_word(&key));
         Ok(())
+    })?;
+    // Last: what it sets stays with this process.
+    session.case("attributes-of-proc", |attempt| {
+        attributes_of_proc(attempt);
+        Ok(())
     })
+}
+
+/// What is written to each attribute: AppArmor's commands where it has some (7.3 security/apparmor/lsm.c, do_setattr), the
+/// first of which only asks; else a context, and SELinux takes any as long as it has no policy (6.6
+/// security/selinux/ss/services.c, security_context_to_sid_core). So the one
+/// that has the attribute says yes, if it is asked.
+const WRITTEN: [(&str, &str); 6] = [
+    ("current", PERMITTED),
+    ("exec", "exec unconfined"),
+    ("fscreate", CONTEXT),
+    ("keycreate", CONTEXT),
+    ("prev", CONTEXT),
+    ("sockcreate", CONTEXT),
+];
+const PERMITTED: &str = "permprofile unconfined";
+const CONTEXT: &str = "kernel";
+
+/// The attributes, which the first LSM that has the hook answers for, whatever it answers (6.6 security/security.c,
+/// security_setprocattr). Then, as controls, what the others answer when they are named: AppArmor by a file of its own
+/// since 5.8 (fs/proc/base.c, apparmor_attr_dir_stuff), SELinux by a system call since 6.8.
+fn attributes_of_proc(attempt: &mut Attempt<'_>) {
+    let mut ask = |name: &str, word: &str| {
+        let path = format!("/proc/self/attr/{name}");
+        attempt.see(&format!("reading {name}"), file_word(fs::read(&path)));
+        let written = fs::write(&path, word).map(|()| Vec::new());
+        attempt.see(&format!("writing {name}"), file_word(written));
+    };
+    for (name, word) in WRITTEN {
+        ask(name, word);
+    }
+    ask("apparmor/current", PERMITTED);
+    attempt.see("setting fscreate of selinux", set_self_attr(FSCREATE, SELINUX, CONTEXT));
 }
 
 /// Labels a file of another user without capabilities. The file system leaves attributes of `security.` to the LSMs (7.3
 /// fs/xattr.c, xattr_permission), and until 6.10 one that has a say in them, if only 0, stands for capability's check
-/// (5.7 security/security.c, security_inode_setxattr).
+/// (5.7 security/security.c, security_inode_setxattr). On the machine without bpf capability answers.
 fn without_capabilities(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     let could_not = |error| Ended::could_not("make another's file", error);
     fs::write("/tmp/labelled", b"x").map_err(could_not)?;
@@ -183,12 +215,15 @@ fn file_word(result: std::io::Result<Vec<u8>>) -> String {
     }
 }
 
-/// `lsm_set_self_attr(2)` of bpf's own context, which is empty: struct lsm_ctx is id, flags, len, ctx_len, ctx.
-fn set_self_attr(attribute: u32) -> String {
-    let context = [109_u64, 0, 32, 0];
-    // SAFETY: the kernel only reads the 32 bytes that are named.
-    let result =
-        Errno::result(unsafe { libc::syscall(SYS_LSM_SET_SELF_ATTR, attribute, context.as_ptr(), 32, 0) });
+/// `lsm_set_self_attr(2)` of the LSM with this number: struct lsm_ctx is id, flags, len, ctx_len, ctx.
+fn set_self_attr(attribute: u32, lsm: u64, text: &str) -> String {
+    let (length, whole) = (text.len() as u64, 32 + text.len() as u64);
+    let mut context: Vec<u8> = [lsm, 0, whole, length].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    context.extend(text.as_bytes());
+    // SAFETY: the kernel only reads as many bytes as are named, which are there.
+    let result = Errno::result(unsafe {
+        libc::syscall(SYS_LSM_SET_SELF_ATTR, attribute, context.as_ptr(), context.len(), 0)
+    });
     outcome_word(&result)
 }
 

@@ -181,6 +181,8 @@ fn name(asm: &mut Asm, map: &OwnedFd, _: &Attempt<'_>) -> Result<(), Ended> {
 pub(super) const NAMED: &str = "no more than its name";
 /// The use after which there is something to be read.
 pub(super) const STORED: &str = "update and lookup";
+/// The use that only programs of a cgroup have (6.0 kernel/bpf/bpf_lsm.c, bpf_lsm_func_proto).
+pub(super) const OF_CGROUP: &str = "bpf_get_local_storage";
 
 pub(super) const ROWS: &[Row] = &[
     row("hash", BPF_MAP_TYPE_HASH, usual).using(STORED, update_and_look_up, Gives::Pointer),
@@ -265,11 +267,11 @@ pub(super) const ROWS: &[Row] = &[
     row("cgroup-storage", BPF_MAP_TYPE_CGROUP_STORAGE, |spec| {
         (spec.key_size, spec.max_entries) = (16, 0);
     })
-    .using("bpf_get_local_storage", local_storage, Gives::Pointer),
+    .using(OF_CGROUP, local_storage, Gives::Pointer),
     row("percpu-cgroup-storage", BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, |spec| {
         (spec.key_size, spec.max_entries) = (16, 0);
     })
-    .using("bpf_get_local_storage", local_storage, Gives::Pointer),
+    .using(OF_CGROUP, local_storage, Gives::Pointer),
     row("sockmap", BPF_MAP_TYPE_SOCKMAP, |spec| spec.value_size = 4)
         .using(SOCKET, look_up_socket, Gives::Pointer)
         .empty(),

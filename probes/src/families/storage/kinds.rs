@@ -43,6 +43,9 @@ pub(super) enum Op {
     Delete = 4,
 }
 
+/// Ends an object and looks for its value.
+type Leave = fn(&mut Attempt<'_>, &mut Bench) -> Result<(), Ended>;
+
 /// A kind of storage.
 pub(super) struct Kind {
     /// The first part of the probes' names.
@@ -62,8 +65,9 @@ pub(super) struct Kind {
     /// The object, and what makes the kernel call the hook for it.
     pub(super) object: fn() -> Result<Object, Ended>,
     pub(super) act: fn(&Object, Arm) -> Result<(), Errno>,
-    /// Ends an object that has a value as far as a descriptor of it allows, and says what that leads to.
-    pub(super) left: fn(&mut Attempt<'_>, &mut Bench) -> Result<(), Ended>,
+    /// Ends an object that has a value as far as a descriptor of it allows, and says what that leads to; the name of the
+    /// case. Of an inode or a socket it ends nothing: both live as long as a descriptor of them.
+    pub(super) left: (&'static str, Leave),
     /// Makes an object, has the program store a value for it, and ends it.
     pub(super) round: fn(&mut Attempt<'_>, &mut Bench) -> Result<Met, Ended>,
 }
@@ -100,7 +104,7 @@ pub(super) const KINDS: &[Kind] = &[
             Ok(Object { fd: file.into(), cgroup: None })
         },
         act: open,
-        left: ended::left_inode,
+        left: ("removed-and-still-open", ended::left_inode),
         round: ended::round_inode,
     },
     Kind {
@@ -121,7 +125,7 @@ pub(super) const KINDS: &[Kind] = &[
             Ok(Object { fd: must("open a pidfd", pidfd(std::process::id()))?, cgroup: None })
         },
         act: open,
-        left: ended::left_task,
+        left: ("pidfd-of-an-ended-one", ended::left_task),
         round: ended::round_task,
     },
     Kind {
@@ -145,7 +149,7 @@ pub(super) const KINDS: &[Kind] = &[
             let _ = arm.during(|| bind(object.fd.as_raw_fd(), &UnixAddr::new_unnamed()));
             Ok(())
         },
-        left: ended::left_socket,
+        left: ("closed-and-open-by-another-descriptor", ended::left_socket),
         round: ended::round_socket,
     },
     Kind {
@@ -177,7 +181,7 @@ pub(super) const KINDS: &[Kind] = &[
             Ok(Object { fd, cgroup: Some(cgroup) })
         },
         act: open,
-        left: ended::left_cgroup,
+        left: ("removed-and-its-folder-still-open", ended::left_cgroup),
         round: ended::round_cgroup,
     },
 ];

@@ -52,10 +52,10 @@ pub(super) const HOOKS: &[Hook] = &[
     int("tun_dev_open", devices::second_queue, "drivers/net/tun.c", "tun_set_iff"),
     int("tun_dev_attach_queue", devices::queue_again, "drivers/net/tun.c", "tun_set_queue"),
     int("bdev_alloc_security", devices::new_loop, "block/bdev.c", "bdev_alloc_inode").with_files(),
-    // Called for a device with which a module keeps something, as IPE does.
+    // Called for a device with which a module keeps something, as IPE alone does (7.3 security/ipe/ipe.c, ipe_blobs).
     void("bdev_free_security", devices::end_loop, "security/security.c", "security_bdev_free")
         .with_files()
-        .asked_first()
+        .beside_ipe()
         .object(0, "block_device.bd_dev"),
     int("bdev_setintegrity", mapper::begin_verity, "drivers/md/dm-verity-target.c", "verity_preresume")
         .with_files()
