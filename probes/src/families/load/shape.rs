@@ -404,8 +404,8 @@ pub(super) fn mistakes(session: &mut Session<'_>) -> Result<(), Stop> {
 }
 
 /// Programs of so many instructions, which are all the same. One of 1,000,000, the most that there may be, is not tried: 5.10
-/// takes it, and for what 7.3 keeps of each instruction (kernel/bpf/verifier.c, bpf_check: insn_aux_data) the guest has not
-/// the memory, so that the process that loads it is killed.
+/// takes it, and on 7.3 the process that loads it is gone before the kernel answers. The likely reason is the guest's memory,
+/// for what is kept of each instruction (7.3 kernel/bpf/verifier.c, bpf_check: insn_aux_data); it was not looked into.
 pub(super) fn size(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, count) in [("4097", 4097_usize), ("1000001", 1_000_001)] {
         session.case(name, |attempt| {
