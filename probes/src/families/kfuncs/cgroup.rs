@@ -1,7 +1,7 @@
 //! Kfuncs about cgroups.
 
 use super::body::{Body, IN};
-use super::counted::{COUNTS, leave_holders, one_holder_less};
+use super::counted::second_of_two;
 use super::row::{GOT, KEPT, Row, inode, kfunc};
 use crate::insn::Reg;
 use crate::results::Results;
@@ -114,33 +114,27 @@ fn of_id(b: &mut Body<'_>) {
 /// Of a cgroup that is looked up a second time the count goes up by one, and down again. Nobody is in it, so that nobody
 /// else counts; the root is not counted at all (6.12 include/linux/cgroup_refcnt.h, CSS_NO_REF).
 fn release() -> Row {
-    one_holder_less(kfunc("bpf_cgroup_release", "6.12", HELPERS))
-        .releases()
-        .given(give_empty_id)
-        .takes(|b| {
-            of_id(b);
-            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
-            leave_holders(b, COUNTS, REFCNT);
-            of_id(b);
-            b.jeq_imm(Reg::R0, 0, "none").mov_reg(GOT, Reg::R0);
-            leave_holders(b, COUNTS + 1, REFCNT);
-            b.mov_reg(Reg::R1, GOT);
-        })
-        .then(|b| leave_holders(b, COUNTS + 2, REFCNT))
-        .finally(|b| {
-            b.label("none");
-            b.release("bpf_cgroup_release", KEPT);
-        })
-        .wrong("misuse-not-acquired", |b| {
-            b.current_cgroup(Reg::R1);
-            b.kfunc("bpf_cgroup_release");
-        })
-        .wrong("misuse-of-another-type", |b| {
-            b.current(Reg::R1);
-            b.acquire_task();
-            b.mov_reg(Reg::R1, Reg::R0);
-            b.kfunc("bpf_cgroup_release");
-        })
+    let first = |b: &mut Body<'_>| {
+        of_id(b);
+        b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
+    };
+    second_of_two(
+        kfunc("bpf_cgroup_release", "6.12", HELPERS).given(give_empty_id),
+        "bpf_cgroup_release",
+        REFCNT,
+        first,
+        of_id,
+    )
+    .wrong("misuse-not-acquired", |b| {
+        b.current_cgroup(Reg::R1);
+        b.kfunc("bpf_cgroup_release");
+    })
+    .wrong("misuse-of-another-type", |b| {
+        b.current(Reg::R1);
+        b.acquire_task();
+        b.mov_reg(Reg::R1, Reg::R0);
+        b.kfunc("bpf_cgroup_release");
+    })
 }
 
 /// The ancestor at `level` of the process's cgroup, which is at level 1.

@@ -4,7 +4,7 @@
 //! A program stays on its processor, so that what it reads twice is the same count. User space is told the difference.
 
 use super::body::{Body, OUT};
-use super::row::{KEPT, Row};
+use super::row::{GOT, KEPT, Row};
 use crate::btf::{Btf, Kind};
 use crate::helper;
 use crate::insn::{Reg, Size};
@@ -21,7 +21,7 @@ const FLAGS: i32 = 3;
 /// Leaves how often the object in [`KEPT`] is held, by this processor's count, in a slot; `refcnt` is its member of type
 /// `struct percpu_ref`. Nothing is left where the kernel's BTF does not say where a processor's variables are, or where
 /// the object has begun to end and is counted otherwise.
-pub(super) fn leave_holders(b: &mut Body<'_>, slot: i32, (record, refcnt): (&str, &str)) {
+fn leave_holders(b: &mut Body<'_>, slot: i32, (record, refcnt): (&str, &str)) {
     if !b.this_cpus(OFFSET) {
         return;
     }
@@ -40,8 +40,31 @@ fn more(results: &Results, slot: i32) -> i64 {
     count(slot).wrapping_sub(count(0)).cast_signed()
 }
 
-/// Notes that the object was held once more before the call and not afterwards, which the program has left.
-pub(super) fn one_holder_less(row: Row) -> Row {
+/// A row whose kfunc `release` gives back the second of two references to an object: `first` puts the object into [`KEPT`],
+/// `again` into `R0`, where it may be NULL, and `refcnt` is as for [`leave_holders`]. It notes that the object was held once
+/// more before the call and not afterwards.
+pub(super) fn second_of_two(
+    row: Row,
+    release: &'static str,
+    refcnt: (&'static str, &'static str),
+    first: fn(&mut Body<'_>),
+    again: fn(&mut Body<'_>),
+) -> Row {
+    let row = row
+        .releases()
+        .takes(move |b| {
+            first(b);
+            leave_holders(b, COUNTS, refcnt);
+            again(b);
+            b.jeq_imm(Reg::R0, 0, "none").mov_reg(GOT, Reg::R0);
+            leave_holders(b, COUNTS + 1, refcnt);
+            b.mov_reg(Reg::R1, GOT);
+        })
+        .then(move |b| leave_holders(b, COUNTS + 2, refcnt))
+        .finally(move |b| {
+            b.label("none");
+            b.release(release, KEPT);
+        });
     row.checks(|attempt, results| match attempt.btf().map(|btf| btf.find(Kind::Var, OFFSET)) {
         Ok(Some(_)) => {
             attempt.same("more holders before", more(results, 1), 1);

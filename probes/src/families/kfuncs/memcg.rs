@@ -2,7 +2,7 @@
 
 use super::body::{Body, IN, OUT, RESULT};
 use super::cgroup::make;
-use super::counted::{COUNTS, leave_holders, one_holder_less};
+use super::counted::second_of_two;
 use super::row::{GOT, KEPT, Row, inode, kfunc};
 use crate::insn::Reg;
 use crate::results::Results;
@@ -247,28 +247,22 @@ fn give_empty(results: &mut Results) -> Result<(), Ended> {
 /// Of memory that is had a second time the count goes up by one, and down again. The root's is not counted at all (7.3
 /// include/linux/cgroup_refcnt.h, CSS_NO_REF).
 fn put() -> Row {
-    one_holder_less(kfunc("bpf_put_mem_cgroup", "7.3", MEMORY))
-        .releases()
-        .given(give_empty)
-        .takes(|b| {
-            own_memory(b);
-            leave_holders(b, COUNTS, REFCNT);
-            b.mov_reg(Reg::R1, KEPT);
-            b.member_address(Reg::R1, "mem_cgroup", "css");
-            b.kfunc("bpf_get_mem_cgroup");
-            b.jeq_imm(Reg::R0, 0, "none").mov_reg(GOT, Reg::R0);
-            leave_holders(b, COUNTS + 1, REFCNT);
-            b.mov_reg(Reg::R1, GOT);
-        })
-        .then(|b| leave_holders(b, COUNTS + 2, REFCNT))
-        .finally(|b| {
-            b.label("none");
-            b.release("bpf_put_mem_cgroup", KEPT);
-        })
-        .wrong("misuse-of-another-type", |b| {
-            b.current(Reg::R1);
-            b.acquire_task();
-            b.mov_reg(Reg::R1, Reg::R0);
-            b.kfunc("bpf_put_mem_cgroup");
-        })
+    let again = |b: &mut Body<'_>| {
+        b.mov_reg(Reg::R1, KEPT);
+        b.member_address(Reg::R1, "mem_cgroup", "css");
+        b.kfunc("bpf_get_mem_cgroup");
+    };
+    second_of_two(
+        kfunc("bpf_put_mem_cgroup", "7.3", MEMORY).given(give_empty),
+        "bpf_put_mem_cgroup",
+        REFCNT,
+        own_memory,
+        again,
+    )
+    .wrong("misuse-of-another-type", |b| {
+        b.current(Reg::R1);
+        b.acquire_task();
+        b.mov_reg(Reg::R1, Reg::R0);
+        b.kfunc("bpf_put_mem_cgroup");
+    })
 }
