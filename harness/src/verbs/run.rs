@@ -182,10 +182,12 @@ pub(super) fn run_keeping(
     if matches!(place, Place::New(_) | Place::Resumed(_)) {
         folder.is_unfinished(project);
     }
+    // What all probes took says nothing of how long a few of them take.
+    let is_of_all = selection.probes.is_empty();
     let mut took = Took::read(project.work_folder().join("took.json"));
-    ready.jobs.iter_mut().for_each(|job| job.expected = took.of(&job.kernel));
+    ready.jobs.iter_mut().filter(|_| is_of_all).for_each(|job| job.expected = took.of(&job.kernel));
     let (runs, not_kept) = run_jobs(&environment, ready, options, &folder, progress, kept)?;
-    if matches!(place, Place::New(_)) && selection.probes.is_empty() && selection.shard.is_none() {
+    if matches!(place, Place::New(_)) && is_of_all && selection.shard.is_none() {
         // Nothing but the order of the next run is worse without it.
         let _ = took.note(&runs);
     }
