@@ -21,6 +21,7 @@ mod maps;
 mod memory;
 mod packets;
 mod perf;
+mod placement;
 mod queues;
 mod ringbuf;
 mod signals;
@@ -137,8 +138,15 @@ const TABLES: &[&[Row]] = &[
 ];
 
 /// Rows that make files of their own, or mounts, or change what the file is.
-const TABLES_WITH_FILES: &[&[Row]] =
-    &[identity::ROWS, sockets::ROWS, storage::ROWS, kernel_objects::ROWS, packets::ROWS, cgroup::ROWS];
+const TABLES_WITH_FILES: &[&[Row]] = &[
+    identity::ROWS,
+    placement::ROWS,
+    sockets::ROWS,
+    storage::ROWS,
+    kernel_objects::ROWS,
+    packets::ROWS,
+    cgroup::ROWS,
+];
 
 /// Helpers whose probes stay away from the shared machine: they give IMA a policy, which cannot be taken back and has
 /// every later opening measured. Before 6.9 IMA keeps what it knows of a file with the LSM `integrity` and panics when

@@ -13,6 +13,7 @@
 mod keeper;
 mod kmsg;
 mod lingering;
+mod listen;
 mod runner;
 mod said;
 mod worker;

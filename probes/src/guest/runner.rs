@@ -3,11 +3,12 @@
 use super::keeper::Keeper;
 use super::kmsg::Kmsg;
 use super::lingering::Lingering;
-use super::said::{Heard, Said};
+use super::listen::{Ears, End, Left, Noted, TICK_MS, listen, nonsense, pass_notes_on};
+use super::said::Said;
 use super::worker::{Order, Report, Worker};
 use crate::channel::{ChannelError, Crumb, GuestEnd};
 use crate::families;
-use crate::protocol::{FRAME_MAX, Message, Plan};
+use crate::protocol::{Message, Plan};
 use crate::record::Outcome;
 use crate::session::{self, Kernel, Session, Sink};
 use crate::spec::{ANYBODYS, Probe};
@@ -18,13 +19,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, RawFd};
+use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often the supervisor looks up while it waits, which is also how often it beats.
-const TICK_MS: u16 = 100;
 /// How long a killed process may take to go; attached programs are detached on the way, a grace period each.
 const REAP: Duration = Duration::from_secs(20);
 
@@ -108,21 +107,11 @@ struct Runner<'a> {
 }
 
 /// A worker, and PID 1's ends of the pipes that the probes' processes below it have.
-struct Nest {
-    worker: Worker,
-    ears: Ears,
+pub(super) struct Nest {
+    pub(super) worker: Worker,
+    pub(super) ears: Ears,
     /// Of how many probes it knows that their links are kept.
     told: usize,
-}
-
-/// How a probe's process ended, or was left.
-enum Left {
-    /// It has returned, and waits to be let go.
-    Returned { outcome: Outcome, links: Vec<RawFd>, pid: Pid },
-    /// It has ended, with what it noted as its outcome.
-    Ended { outcome: Outcome, report: Report },
-    /// Anything else.
-    Otherwise(Outcome),
 }
 
 impl Runner<'_> {
@@ -195,8 +184,7 @@ impl Runner<'_> {
             }
         };
         let worker = Worker::start(prepare, own_memory, &mut body)?;
-        let ears =
-            Ears { reader: File::from(reader), take: File::from(take), pending: Vec::new(), searched: 0 };
+        let ears = Ears::new(File::from(reader), File::from(take));
         self.nest = Some(Nest { worker, ears, told: 0 });
         Ok(())
     }
@@ -301,42 +289,6 @@ fn private_tmp() {
     let _ = std::env::set_current_dir("/tmp");
 }
 
-/// PID 1's ends of a probe's pipes.
-struct Ears {
-    reader: File,
-    take: File,
-    /// What has been read of a line that is not complete yet.
-    pending: Vec<u8>,
-    /// How much of it, in bytes, is known to have no end of a line.
-    searched: usize,
-}
-
-impl Ears {
-    /// The next complete line, with its end.
-    fn line(&mut self) -> Option<Vec<u8>> {
-        let end = self.pending.iter().skip(self.searched).position(|&byte| byte == b'\n');
-        let Some(end) = end.map(|at| self.searched + at) else {
-            self.searched = self.pending.len();
-            return None;
-        };
-        self.searched = 0;
-        Some(self.pending.drain(..=end).collect())
-    }
-
-    /// Whether what is pending can be no line that anybody says: it would not fit into a frame.
-    const fn is_too_long(&self) -> bool {
-        self.pending.len() > FRAME_MAX
-    }
-}
-
-/// What there is to hear next, when it is no line.
-enum End {
-    /// The worker has reported, or gone.
-    Reported(Option<Report>),
-    /// What the process said through its pipe, or did not say in time.
-    Left(Left),
-}
-
 /// Passes on what the probe's process says until it has returned, died, or run out of time.
 fn supervise(
     channel: &mut GuestEnd,
@@ -365,111 +317,6 @@ fn no_process(why: &str) -> Outcome {
     Outcome::CouldNotTell { why: format!("no process for the probe: {why}") }
 }
 
-fn listen(
-    channel: &mut GuestEnd,
-    probe: &Probe,
-    nest: &mut Nest,
-    patience: Duration,
-) -> Result<End, ChannelError> {
-    let deadline = Instant::now() + patience;
-    // Small: the pages that this process writes are copied anew after each fork.
-    let mut buffer = [0_u8; 4 << 10];
-    loop {
-        channel.beat();
-        if Instant::now() >= deadline {
-            let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-            return Ok(End::Left(Left::Otherwise(Outcome::Hung { during: channel.read_crumb() })));
-        }
-        let mut fds = [
-            PollFd::new(nest.ears.reader.as_fd(), PollFlags::POLLIN),
-            PollFd::new(nest.worker.reports(), PollFlags::POLLIN),
-        ];
-        if matches!(poll(&mut fds, PollTimeout::from(TICK_MS)), Ok(0) | Err(Errno::EINTR)) {
-            continue;
-        }
-        // What was said before the end comes first.
-        if fds[0].any() != Some(true) {
-            return Ok(End::Reported(nest.worker.report().ok()));
-        }
-        let length = match nest.ears.reader.read(&mut buffer) {
-            Ok(0) => return Ok(End::Reported(None)),
-            Ok(length) => length,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                let why = format!("lost the probe's pipe: {error}");
-                return Ok(End::Left(Left::Otherwise(Outcome::CouldNotTell { why })));
-            }
-        };
-        nest.ears.pending.extend_from_slice(&buffer[..length]);
-        if let Some(left) = pass_on(channel, probe, &mut nest.ears)? {
-            return Ok(End::Left(left));
-        }
-    }
-}
-
-/// Takes the complete lines that have been read; an outcome ends the probe.
-fn pass_on(channel: &mut GuestEnd, probe: &Probe, ears: &mut Ears) -> Result<Option<Left>, ChannelError> {
-    while let Some(line) = ears.line() {
-        // The notes are older than any line.
-        match pass_notes_on(channel, &probe.id)? {
-            Noted::Cases => {}
-            Noted::Returned(_) => return Ok(Some(Left::Otherwise(nonsense("more after its end")))),
-            Noted::Nonsense(outcome) => return Ok(Some(Left::Otherwise(outcome))),
-        }
-        match Heard::read(&line) {
-            Ok(Heard::Case(case)) => channel.send_case(&probe.id, case)?,
-            Ok(Heard::Full) => {}
-            Ok(Heard::Returned { outcome, links, pid }) => {
-                return Ok(Some(Left::Returned { outcome, links, pid: Pid::from_raw(pid) }));
-            }
-            Err(error) => return Ok(Some(Left::Otherwise(nonsense(&error)))),
-        }
-        // A probe that has died meanwhile hears nothing, which its worker will say.
-        let _ = ears.take.write_all(&[1]);
-    }
-    // PID 1's memory is the machine's: it does not wait for an end that may never come.
-    let endless = || Left::Otherwise(nonsense(&format!("a line of more than {FRAME_MAX} bytes")));
-    Ok(ears.is_too_long().then(endless))
-}
-
-/// What else was among the notes.
-enum Noted {
-    /// Nothing.
-    Cases,
-    /// The end, as their last line.
-    Returned(Outcome),
-    /// What does not belong there, and what that makes of the probe.
-    Nonsense(Outcome),
-}
-
-/// Passes on the cases among the notes, and forgets them then: those that the harness finds in both places it takes once.
-fn pass_notes_on(channel: &mut GuestEnd, probe: &str) -> Result<Noted, ChannelError> {
-    let noted = send_notes(channel, probe)?;
-    channel.forget_notes();
-    Ok(noted)
-}
-
-fn send_notes(channel: &mut GuestEnd, probe: &str) -> Result<Noted, ChannelError> {
-    let notes = channel.noted();
-    let mut noted = Noted::Cases;
-    for line in notes.split_inclusive(|&byte| byte == b'\n') {
-        if let Noted::Returned(_) = noted {
-            return Ok(Noted::Nonsense(nonsense("more after its end")));
-        }
-        match Heard::read(line) {
-            Ok(Heard::Case(case)) => channel.send_case(probe, case)?,
-            Ok(Heard::Returned { outcome, .. }) => noted = Noted::Returned(outcome),
-            Ok(Heard::Full) => return Ok(Noted::Nonsense(nonsense("no case among its notes"))),
-            Err(error) => return Ok(Noted::Nonsense(nonsense(&error))),
-        }
-    }
-    Ok(noted)
-}
-
-fn nonsense(error: &str) -> Outcome {
-    Outcome::CouldNotTell { why: format!("the probe's process said nonsense: {error}") }
-}
-
 /// The process has ended without having returned: it died.
 fn outcome_of_the_dead(channel: &GuestEnd, report: Option<Report>) -> Outcome {
     let what = match report {
@@ -485,46 +332,4 @@ fn outcome_of_the_dead(channel: &GuestEnd, report: Option<Report>) -> Outcome {
         Some(Report::Failed(_)) | None => "the probe's process vanished".to_owned(),
     };
     Outcome::Crashed { what, during: channel.read_crumb() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::channel::tests::pair;
-
-    #[test]
-    fn lines_are_taken_whole_and_one_without_end_is_noticed() {
-        let (reader, take) = nix::unistd::pipe().unwrap();
-        let (reader, take) = (File::from(reader), File::from(take));
-        let mut ears = Ears { reader, take, pending: b"a\nbc".to_vec(), searched: 0 };
-        assert_eq!(ears.line().as_deref(), Some(&b"a\n"[..]));
-        assert_eq!((ears.line(), ears.searched), (None, 2));
-        ears.pending.extend_from_slice(b"d\n\n");
-        assert_eq!(ears.line().as_deref(), Some(&b"bcd\n"[..]));
-        assert_eq!(ears.line().as_deref(), Some(&b"\n"[..]));
-        ears.pending.resize(FRAME_MAX, b'e');
-        assert!(ears.line().is_none() && !ears.is_too_long());
-        ears.pending.push(b'e');
-        assert!(ears.line().is_none() && ears.is_too_long());
-    }
-
-    #[test]
-    fn notes_that_could_not_be_passed_on_stay_for_the_harness() {
-        let (mut host, mut guest, _file) = pair();
-        guest.clear();
-        guest.be_patient_for(Duration::from_millis(5));
-        let line = |name: &str| format!("c{{\"name\":\"{name}\",\"phase\":\"load\",\"end\":\"done\"}}\n");
-        assert!(["a", "b"].iter().all(|name| guest.notes().write(line(name).as_bytes())));
-        // No room: nobody reads.
-        let full = Message::Failed { why: "x".repeat(1 << 20) };
-        while guest.send(&full).is_ok() {}
-        while guest.send(&Message::Done { records: 0 }).is_ok() {}
-        assert!(matches!(pass_notes_on(&mut guest, "f/p"), Err(ChannelError::Stalled(_))));
-        let names: Vec<String> = host.noted().into_iter().map(|case| case.name).collect();
-        assert_eq!(names, ["a", "b"]);
-        while host.receive().unwrap().is_some() {}
-        assert!(matches!(pass_notes_on(&mut guest, "f/p"), Ok(Noted::Cases)));
-        assert!(host.noted().is_empty());
-        assert_eq!(std::iter::from_fn(|| host.receive().unwrap()).count(), 2);
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, argument, keep, page, preset, slot, stack, text};
 use super::call::Arg::{Argument, Number, Page, Stack, Task};
-use super::identity::settle;
+use super::placement::settle;
 use super::{Row, canonical, case, misuse, sleepable, slow_misuse};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_CGROUP_ARRAY, MapSpec};
