@@ -17,6 +17,7 @@ pub mod helper;
 pub mod insn;
 pub mod lsm;
 pub mod objects;
+mod patience;
 pub mod protocol;
 pub mod record;
 pub mod results;

@@ -6,6 +6,7 @@ use crate::bpf::{self, BPF_PROG_TYPE_TRACING, ProgSpec};
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, CTX, LsmProgram, PAGE, frame};
+use crate::patience::Patience;
 use crate::results::{FREE, RUNS, Results};
 use crate::session::{Attempt, Ended};
 use crate::triggers::{Act, Arm, Recipe, Seen, exec, files, tasks};
@@ -15,7 +16,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 mod round;
 mod state;
@@ -285,15 +286,7 @@ pub(crate) fn cgroup_frame(results: &Results, body: impl FnOnce(&mut Asm)) -> As
 
 /// Tries again and again until `done`, at most five seconds: for what the kernel does after a grace period.
 pub(crate) fn until(done: impl FnMut() -> bool) {
-    until_within(Duration::from_secs(5), done);
-}
-
-/// As [`until`], with a patience of the caller's.
-pub(crate) fn until_within(patience: Duration, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + patience;
-    while !done() && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    Patience::new(Duration::from_secs(5)).until(done);
 }
 
 /// A cgroup below the root, with the processes that were put into it; removed when it is dropped.
@@ -447,15 +440,5 @@ mod tests {
     fn sequences_are_all_there_in_order() {
         assert_eq!(sequences(2, &[0, -1]), [[0, 0], [0, -1], [-1, 0], [-1, -1]]);
         assert_eq!(sequences(4, &[0, -1, -13]).len(), 81);
-    }
-
-    #[test]
-    fn what_never_comes_is_not_waited_for_for_ever() {
-        let mut asked = 0;
-        until_within(Duration::from_millis(20), || {
-            asked += 1;
-            false
-        });
-        assert!(asked > 1);
     }
 }

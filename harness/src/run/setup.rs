@@ -23,19 +23,16 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Deadlines for an accelerator, wide enough for a machine that is busy with other things.
+    /// Wide enough for a machine under TCG that is busy with other things. KVM has the same: within another machine it can be
+    /// as slow, and what is too late there must not be another record.
     #[must_use]
-    pub const fn for_accel(accel: Accel) -> Self {
-        let (hello, probe, silence) = match accel {
-            Accel::Kvm => (30, 20, 20),
+    pub const fn usual() -> Self {
+        Self {
+            hello: Duration::from_secs(90),
             // Attaching to a hook takes 5.7 up to a second (5.7 kernel/bpf/trampoline.c, bpf_trampoline_update, waits for
             // every task), and a probe may attach 38 times.
-            Accel::Tcg => (90, 90, 40),
-        };
-        Self {
-            hello: Duration::from_secs(hello),
-            probe: Duration::from_secs(probe),
-            silence: Duration::from_secs(silence),
+            probe: Duration::from_secs(90),
+            silence: Duration::from_secs(40),
             power_off: Duration::from_secs(5),
         }
     }

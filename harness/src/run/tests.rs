@@ -29,7 +29,7 @@ pub(crate) fn setup(folder: &Path) -> Setup {
         guest: Vec::new().into(),
         states: None,
         guard: folder.join("no-guard"),
-        deadlines: Deadlines::for_accel(Accel::Tcg),
+        deadlines: Deadlines::usual(),
         select: Vec::new(),
         known: Vec::new(),
         detail: false,

@@ -81,7 +81,7 @@ fn accelerator(project: &Project, matrix: &Matrix, cache: &Cache, progress: &Pro
     let attempt = |accel: Accel| {
         let mut setup = environment.setup.clone();
         setup.accel = accel;
-        setup.deadlines = Deadlines::for_accel(accel);
+        setup.deadlines = Deadlines::usual();
         if accel == Accel::Kvm {
             setup.deadlines.hello = Duration::from_secs(10);
         }

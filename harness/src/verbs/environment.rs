@@ -115,7 +115,7 @@ impl Environment {
             guest,
             states,
             guard: project.program.clone(),
-            deadlines: Deadlines::for_accel(Accel::Tcg),
+            deadlines: Deadlines::usual(),
             select: Vec::new(),
             known: Vec::new(),
             detail: false,
@@ -134,14 +134,13 @@ impl Environment {
             progress.say("accel", "trying a machine under kvm");
             let mut setup = self.setup.clone();
             setup.accel = Accel::Kvm;
-            setup.deadlines = Deadlines::for_accel(Accel::Kvm);
             setup.deadlines.hello = Duration::from_secs(10);
             setup.states = None;
             trial(&setup, job)
         });
         progress.say("accel", &reason);
         self.setup.accel = accel;
-        self.setup.deadlines = Deadlines::for_accel(accel).percent(options.patience);
+        self.setup.deadlines = Deadlines::usual().percent(options.patience);
         if let Some(seconds) = options.deadline {
             self.setup.deadlines.probe = Duration::from_secs(seconds);
         }

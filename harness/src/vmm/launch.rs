@@ -71,17 +71,22 @@ pub const MONITOR: &str = "qmp";
 /// An empty folder, in a machine's private folder.
 pub const EMPTY: &str = "empty";
 
-/// The processor under TCG, without what costs an emulator more than it saves a processor. None of it is a thing that
-/// programs can see.
+/// The processor under TCG, without what costs an emulator more than it saves a processor.
 /// - ERMS: the kernel then clears and copies pages by 8 bytes at a time; TCG steps through a `rep stosb` byte by byte.
 /// - FSRM, which QEMU 10 has under TCG and 7.2 has not: a processor with it has ERMS too, and a kernel that is told otherwise
 ///   copies short pieces wrongly (5.10 arch/x86/lib/memmove_64.S, `__memmove`: the test for less than 32 bytes goes with
 ///   the one, the copy that needs no test comes with the other). 5.10 then does not come up with QEMU 10.
 /// - SMAP: each copy from or to user space changes the processor's mode twice, for which TCG leaves its code, and keeps
-///   a second translation cache.
+///   a second translation cache. A program that reads through a pointer into user space could tell up to 5.14, where
+///   the compiler does not check for one (5.12 arch/x86/net/bpf_jit_comp.c, `do_jit`).
 /// - LA57: one more level of page tables to walk.
 /// - AVX and XSAVE: more registers to save in each change of task, by a slow helper.
 const PROCESSOR: &str = "max,erms=off,fsrm=off,smap=off,la57=off,avx=off,avx2=off,xsave=off";
+
+/// The processor under KVM: the host's, without what programs or the texts of crashes could show that TCG's has not. Those
+/// are SMAP, as above; LA57, with which the kernel's pointers look otherwise; and what counts events and branches (7.3
+/// `arch/x86/events/intel/core.c`, `intel_pmu_init`).
+const KVM_PROCESSOR: &str = "max,smap=off,la57=off,pmu=off";
 
 /// Files of one boot, all in a private folder.
 pub struct BootFiles {
@@ -127,10 +132,14 @@ impl MachineSpec {
             "rcupdate.rcu_expedited=1".into(),
             // A host that stops the machine for half a minute is no fault of the kernel's (seen as "soft lockup").
             "nowatchdog".into(),
+            "rcupdate.rcu_cpu_stall_suppress=1".into(),
             // Guards against speculation, which TCG does not do, and a second look at what is copied from and to user
             // space take two in a hundred of all time. The verifier's own guards depend on `mitigations=` alone (6.8
             // include/linux/bpf.h, `bpf_bypass_spec_v1`).
             "spectre_v2=off".into(),
+            // The first line of a crash says whether page tables are apart, which hangs on the processor (5.10
+            // arch/x86/kernel/dumpstack.c, `__die_header`).
+            "pti=off".into(),
             "hardened_usercopy=off".into(),
             // As kernels come from their sources; distributions zero whatever is allocated.
             "init_on_alloc=0".into(),
@@ -176,9 +185,10 @@ impl MachineSpec {
         ] {
             arguments.push(word.into());
         }
+        // Of two processors the last one given counts.
         let processor = match self.accel {
-            Accel::Kvm => String::new(), // virtme-ng's own choice
-            // It names no accelerator without KVM, and of two processors the last one given counts.
+            Accel::Kvm => format!("-cpu {KVM_PROCESSOR} "),
+            // virtme-ng names no accelerator without KVM.
             Accel::Tcg => format!("-accel {} -cpu {PROCESSOR} ", self.tcg()),
         };
         let options = format!(
@@ -206,7 +216,7 @@ impl MachineSpec {
 
     fn qemu_arguments(&self, files: &BootFiles) -> Vec<OsString> {
         let (accel, processor) = match self.accel {
-            Accel::Kvm => ("kvm", "max"),
+            Accel::Kvm => ("kvm", KVM_PROCESSOR),
             Accel::Tcg => (self.tcg(), PROCESSOR),
         };
         let memory = self.memory_mib.to_string();

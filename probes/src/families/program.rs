@@ -1,7 +1,9 @@
 //! The program type itself: is it there, is the LSM that runs it there, and what happens without it.
 
+mod ftrace;
+
 use crate::asm::Asm;
-use crate::bpf::{BPF_LSM_MAC, BPF_PROG_TYPE_LSM, ProgSpec};
+use crate::bpf::{BPF_LSM_MAC, BPF_PROG_TYPE_LSM, BPF_PROG_TYPE_SOCKET_FILTER, ProgSpec};
 use crate::errno::Errno;
 use crate::insn::Reg;
 use crate::lsm::{LsmProgram, deny};
@@ -41,6 +43,19 @@ pub fn probes() -> Vec<Probe> {
             lsm_absent,
         )
         .with_lsm("yama"),
+        // What it switches is the whole machine's.
+        Probe::new(
+            "program/ftrace-switched-off",
+            "Does writing 0 to kernel.ftrace_enabled switch LSM programs off, or keep them from being attached?",
+            &[
+                source("5.19", "kernel/trace/ftrace.c", "ftrace_enable_sysctl"),
+                source("5.19", "kernel/trace/ftrace.c", "direct_ops"),
+                source("6.0", "kernel/bpf/trampoline.c", "register_fentry"),
+                source("7.3", "kernel/trace/ftrace.c", "ftrace_enable_sysctl"),
+            ],
+            ftrace::switched_off,
+        )
+        .own_machine(),
     ]
 }
 
@@ -63,6 +78,15 @@ fn program_type(session: &mut Session<'_>) -> Result<(), Stop> {
             insns: finish(&returning_zero())?,
             ..ProgSpec::default()
         })?;
+        Ok(())
+    })?;
+    // The same that other types take, a BTF id having no part in it.
+    session.case("type-that-does-not-exist-without-attach-btf-id", |attempt| {
+        let insns = finish(&returning_zero())?;
+        let existing = ProgSpec { prog_type: BPF_PROG_TYPE_SOCKET_FILTER, insns, ..ProgSpec::default() };
+        let control = attempt.ask(&existing, 0);
+        attempt.answer("BPF_PROG_TYPE_SOCKET_FILTER instead", &control);
+        attempt.load(&ProgSpec { prog_type: 0xffff, ..existing })?;
         Ok(())
     })?;
     session.case("without-attach-btf-id", |attempt| {

@@ -32,7 +32,10 @@ const EQUAL: u32 = 0x4000_0000;
 /// The same: AUDIT_NLGRP_READLOG.
 const LOG: u32 = 1;
 /// How long a message may take into the log: a thread of the kernel writes it.
-const LOGGED: Duration = Duration::from_millis(500);
+const LOGGED: Duration = Duration::from_secs(5);
+/// What the messages say that are asked about, and what the one says that comes after them.
+const TEXT: &[u8] = b"conform\0";
+const LAST: &[u8] = b"afterwards\0";
 
 /// `struct audit_rule_data` with one field, for all system calls.
 fn rule(list: u32, action: u32, (field, operator, value): (u32, u32, u32), text: &str) -> Vec<u8> {
@@ -90,7 +93,7 @@ pub fn remove_rule() -> Result<Act, Errno> {
 /// The errno of making the socket.
 pub fn message() -> Result<Act, Errno> {
     let audit = audit()?;
-    act(move |arm: Arm| arm.during(|| audit.ask(USER_MESSAGE, 0, b"conform\0")))
+    act(move |arm: Arm| arm.during(|| audit.ask(USER_MESSAGE, 0, TEXT)))
 }
 
 /// The same, looking in the log whether the label is there: a kernel that gets no name for it leaves it out.
@@ -102,13 +105,29 @@ pub fn labelled_message() -> Result<Act, Errno> {
     let log = Netlink::listening(libc::NETLINK_AUDIT, LOG)?;
     act_seen(move |arm: Arm| {
         log.forget()?; // what came late before
-        arm.during(|| audit.ask(USER_MESSAGE, 0, b"conform\0"))?;
-        let Some(record) = log.hears(USER_MESSAGE, LOGGED)? else {
+        arm.during(|| audit.ask(USER_MESSAGE, 0, TEXT))?;
+        let Some(record) = logged(&audit, &log)? else {
             return Ok(Seen("ok, and it is not logged"));
         };
         let labelled = record.windows(SUBJECT.len()).any(|part| part == SUBJECT);
         Ok(if labelled { Seen("ok, logged with a label") } else { UNLABELLED })
     })
+}
+
+/// The record of what was sent before, if there is one: the log has messages in the order in which they were sent (7.3
+/// kernel/audit.c, `audit_log_end`, `kauditd_send_queue`), so when a later one is there it is, or never will be.
+fn logged(audit: &Netlink, log: &Netlink) -> Result<Option<Vec<u8>>, Errno> {
+    let has = |record: &[u8], text: &[u8]| record.windows(text.len()).any(|part| part == text);
+    let last = LAST.strip_suffix(b"\0").unwrap_or(LAST);
+    audit.ask(USER_MESSAGE, 0, LAST)?;
+    let mut before = None;
+    loop {
+        match log.hears(USER_MESSAGE, LOGGED)? {
+            Some(record) if has(&record, last) => return Ok(before),
+            Some(record) => before = Some(record),
+            None => return Err(Errno::from_raw(libc::ETIMEDOUT)),
+        }
+    }
 }
 
 /// What a record says before the sender's label (6.14 kernel/audit.c, `audit_log_task_context`).
@@ -126,9 +145,9 @@ pub fn message_under_rule() -> Result<Act, Errno> {
     act_seen(move |arm: Arm| {
         audit.ask(ADD_RULE, 0, &rule)?;
         log.forget()?; // of the rule, and what came late before
-        let result = arm.during(|| audit.ask(USER_MESSAGE, 0, b"conform\0"));
-        let heard = log.hears(USER_MESSAGE, LOGGED)?.is_some();
+        let result = arm.during(|| audit.ask(USER_MESSAGE, 0, TEXT));
         audit.ask(DEL_RULE, 0, &rule)?;
+        let heard = logged(&audit, &log)?.is_some();
         result.map(|_| if heard { Seen("ok, and it is logged") } else { Seen("ok, and it is not logged") })
     })
 }

@@ -41,10 +41,11 @@ pub mod xattrs;
 pub mod xfrm;
 
 use crate::errno::Errno;
+use crate::patience::Patience;
 use crate::results::{NOBODY, RUNS, Results, TARGET};
 use crate::rules;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Makes a trigger ready. Returns the errno of the preparation that failed.
 pub type Recipe = fn() -> Result<Act, Errno>;
@@ -150,7 +151,7 @@ impl Arm {
 
     /// Waits, a little, until a program has run: for hooks that the kernel calls some time after the system call.
     pub fn until_run(self, patience: Duration) {
-        rules::until_within(patience, || !self.waits());
+        Patience::new(patience).until(|| !self.waits());
     }
 
     /// As [`Arm::until_run`], for hooks that the kernel calls when it frees something a grace period later: no longer
@@ -171,18 +172,17 @@ impl Arm {
     /// made to die, waits it out.
     fn until_run_or(self, patience: Duration, let_one_die: impl Fn() -> bool, gone: impl Fn() -> bool) {
         const BEHIND: Duration = Duration::from_millis(300);
-        let end = Instant::now() + patience;
-        let left = || end.saturating_duration_since(Instant::now());
+        let mut patience = Patience::new(patience);
         for _ in 0..2 {
             if !self.waits() {
                 return;
             }
             if !let_one_die() {
-                return self.until_run(left());
+                return patience.until(|| !self.waits());
             }
-            rules::until_within(left(), || !self.waits() || gone());
+            patience.until(|| !self.waits() || gone());
         }
-        self.until_run(BEHIND.min(left()));
+        patience.at_most(BEHIND).until(|| !self.waits());
     }
 
     /// Whether there is a program to wait for that has not run.
@@ -196,6 +196,7 @@ impl Arm {
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use std::time::Instant;
 
     const PATIENCE: Duration = Duration::from_millis(40);
 

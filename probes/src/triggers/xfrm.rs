@@ -3,10 +3,11 @@
 use super::netlink::{Netlink, attribute};
 use super::{Act, Arm, OK, Seen, act, act_seen, modules};
 use crate::errno::Errno;
+use crate::patience::Patience;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// include/uapi/linux/xfrm.h: XFRM_MSG_NEWSA, DELSA, NEWPOLICY, DELPOLICY, ALLOCSPI, FLUSHSA.
 const NEW_STATE: u16 = 0x10;
@@ -318,8 +319,8 @@ pub fn accept() -> Result<Act, Errno> {
         arm.name_nobody();
         let _client = client?;
         let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-        let end = Instant::now() + COMES_IN;
-        while Instant::now() < end {
+        let mut patience = Patience::new(COMES_IN);
+        while patience.lasts() {
             if poll(&mut ready, PollTimeout::from(5_u16))? != 0 {
                 listener.accept()?;
                 return Ok(OK);

@@ -9,11 +9,11 @@ use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::CTX;
+use crate::rules::until;
 use crate::session::Ended;
 use crate::spec::{Source, source};
 use crate::triggers::Arm;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 const LSM: Source = source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_lsm_func_proto");
 const LOCK: Source = source("6.12", "kernel/bpf/verifier.c", "process_spin_lock");
@@ -307,10 +307,7 @@ fn start(bench: &mut Bench<'_, '_>, callback_returns: i32, nanos: u64) -> Result
 /// A timer that is over at once.
 fn timer(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let map = start(bench, 0, 0)?;
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while number(&map) == Some(0) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until(|| number(&map) != Some(0));
     bench.attempt.same("the number afterwards", number(&map), Some(42));
     Ok(())
 }

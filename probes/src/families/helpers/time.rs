@@ -131,10 +131,15 @@ fn tai(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 /// Two calls in one program see nearly the same; one before a pause and one after it do not.
 fn jiffies(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let first = bench.call_on_open()?.get(slot(0));
-    // A tick takes at most 10 ms (CONFIG_HZ is 100 or more).
-    std::thread::sleep(Duration::from_millis(25));
-    let results = bench.call_on_open()?;
-    let grown = results.get(slot(0)).wrapping_sub(first);
+    // A tick takes at most 10 ms (CONFIG_HZ is 100 or more); but an emulator that has missed some makes one of them.
+    let mut grown = 0;
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(25));
+        grown = bench.call_on_open()?.get(slot(0)).wrapping_sub(first);
+        if grown >= 2 {
+            break;
+        }
+    }
     // The upper bound is generous: 1000 ticks a second for a minute.
     bench.attempt.holds("grew while time passed", (2..60_000).contains(&grown));
     Ok(())

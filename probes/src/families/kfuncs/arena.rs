@@ -6,13 +6,11 @@ use super::row::{KEPT, Row, kfunc};
 use crate::insn::{Insn, Reg, Size, op};
 use crate::lsm::PAGE;
 use crate::results::Results;
+use crate::rules::until;
 use crate::session::Attempt;
 use crate::spec::source;
-use std::time::{Duration, Instant};
 
 const ARENA: &str = "kernel/bpf/arena.c";
-/// How long work that is left to another task is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// `BPF_ADDR_SPACE_CAST` (include/uapi/linux/bpf.h), an offset of a move between registers.
 const CAST: i16 = 1;
 /// From the address that user space has to the kernel's.
@@ -86,10 +84,7 @@ fn alloc() -> Row {
 
 /// Waits until user space gets a new page, which is empty.
 fn is_gone(attempt: &mut Attempt<'_>, results: &Results) {
-    let deadline = Instant::now() + PATIENCE;
-    while found(results) == Some(WRITTEN) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_micros(200));
-    }
+    until(|| found(results) != Some(WRITTEN));
     attempt.same("what user space finds at the address", found(results), Some(0));
 }
 

@@ -7,15 +7,13 @@ use crate::asm::Asm;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::results::Results;
+use crate::rules::until;
 use crate::session::Attempt;
 use crate::spec::source;
-use std::time::{Duration, Instant};
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
 /// What a callback leaves.
 const LEFT: i32 = 4711;
-/// How long a callback is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The rows of this subject. The second of a pair of names is the one with an argument that the program passes and the
 /// verifier replaces, which was all that there was before 7.0.
@@ -46,10 +44,7 @@ fn wrong_callback(asm: &mut Asm, _: &Results) {
 
 /// Waits for the callback.
 fn called(attempt: &mut Attempt<'_>, results: &Results) {
-    let deadline = Instant::now() + PATIENCE;
-    while results.get(OUT) == 0 && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_micros(200));
-    }
+    until(|| results.get(OUT) != 0);
     attempt.same("what the callback left", results.get(OUT), u64::from(LEFT.unsigned_abs()));
 }
 

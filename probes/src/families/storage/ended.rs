@@ -4,6 +4,7 @@ use super::kinds::{Bench, FILE, Met, Object, Op, pidfd, unix_socket};
 use super::{key_of, must};
 use crate::bpf;
 use crate::errno::Errno;
+use crate::patience::Patience;
 use crate::rules::{Cgroup, in_child, let_cgroups_be_freed, start_child, until};
 use crate::session::{Attempt, Ended};
 use crate::triggers::Arm;
@@ -11,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use std::collections::HashSet;
 use std::fs::File;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a program stores for each object.
 const STORED: u64 = 42;
@@ -27,8 +28,8 @@ pub(super) fn until_memory_is_used_again(attempt: &mut Attempt<'_>, bench: &mut 
     let again = bench.run(attempt, Op::Create, STORED)?;
     super::see_read(attempt, "while the object is there, a program reads", &again.value(), STORED);
     let mut before = HashSet::new();
-    let end = Instant::now() + PATIENCE;
-    while Instant::now() < end {
+    let mut patience = Patience::new(PATIENCE);
+    while patience.lasts() {
         let met = (bench.kind.round)(attempt, bench)?;
         if !before.insert(met.address) {
             let found = match met.before {
