@@ -90,7 +90,10 @@ const fn rust(body: Body) -> Case {
     Case { name: "from-rust", kind: Kind::Rust, body }
 }
 
-/// A use that is to be refused; the name begins with `misuse-`.
+/// How the names of cases begin that are about a use that is to be refused.
+const MISUSE: &str = "misuse-";
+
+/// A use that is to be refused; the name begins with [`MISUSE`].
 const fn misuse(name: &'static str, body: Body) -> Case {
     Case { name, kind: Kind::Plain, body }
 }
@@ -186,7 +189,17 @@ fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
     row.cases.iter().try_for_each(|case| {
         session.case(case.name, |attempt| {
             let mut bench = Bench::new(attempt, row.helper, case.kind);
-            if bench.known()? { (case.body)(&mut bench) } else { bench.bare_call(&mut unknown) }
+            let is_misuse = case.name.starts_with(MISUSE);
+            match bench.known()? {
+                true if is_misuse => {
+                    let ended = (case.body)(&mut bench);
+                    callable::judge_misuse(attempt, row.helper, ended)
+                }
+                true => (case.body)(&mut bench),
+                // Whatever is done wrong with what is not there.
+                false if is_misuse => Err(callable::absent(row.helper)),
+                false => bench.bare_call(&mut unknown),
+            }
         })
     })
 }
@@ -222,7 +235,7 @@ mod tests {
     #[test]
     fn rows_have_two_misuses_where_anything_can_be_misused() {
         for row in rows() {
-            let misuses = row.cases.iter().filter(|case| case.name.starts_with("misuse-")).count();
+            let misuses = row.cases.iter().filter(|case| case.name.starts_with(MISUSE)).count();
             let name = helper::name(row.helper).unwrap();
             assert!(misuses >= 2 || NUMBERS_ONLY.contains(&row.helper), "{name} has {misuses}");
         }

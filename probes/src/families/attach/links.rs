@@ -1,13 +1,16 @@
 //! What a link knows and can do, once it is there.
 
-use crate::bpf::{self, BPF_LSM_MAC, LinkSpec, LinkTarget};
+use crate::asm::Asm;
+use crate::bpf::{
+    self, BPF_CGROUP_INET_INGRESS, BPF_LSM_MAC, BPF_PROG_TYPE_CGROUP_SKB, LinkSpec, LinkTarget, ProgSpec,
+};
 use crate::btf::BtfError;
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE, deny};
 use crate::record::Phase;
-use crate::rules::{Chain, NTH, Place, SESSION, member, note};
+use crate::rules::{Cgroup, Chain, NTH, Place, SESSION, insns, member, note};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -170,10 +173,25 @@ pub(super) fn update(session: &mut Session<'_>) -> Result<(), Stop> {
             let new = attempt.load_lsm(&member(&SESSION, &chain.results, 1))?;
             let link = attempt.attach(&old)?;
             let updated = bpf::link_update(&link, &new, with_old.then(|| old.as_fd()));
+            attempt.outcome("the same with a link that can be updated", &update_another(with_old)?);
             attempt.calls(Phase::Attach, updated)
         })?;
     }
     Ok(())
+}
+
+/// Updates a link of programs that let packets into a cgroup.
+fn update_another(with_old: bool) -> Result<Result<(), Errno>, Ended> {
+    let why = |errno| Ended::could_not("make a link that can be updated", errno);
+    let load = || {
+        let insns = insns(Asm::new().mov_imm(Reg::R0, 1).exit())?;
+        let spec = ProgSpec::new(BPF_PROG_TYPE_CGROUP_SKB, "another", insns);
+        bpf::prog_load_told(&spec, 0).map(|loaded| loaded.fd).map_err(|refused| why(refused.errno))
+    };
+    let (old, new, cgroup) = (load()?, load()?, Cgroup::root()?);
+    let target = cgroup.as_fd().as_raw_fd();
+    let link = bpf::link_create_raw(&old, target, BPF_CGROUP_INET_INGRESS, 0, 0).map_err(why)?;
+    Ok(bpf::link_update(&link, &new, with_old.then(|| old.as_fd())))
 }
 
 /// BPF_LINK_DETACH.

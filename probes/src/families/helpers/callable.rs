@@ -105,6 +105,33 @@ pub(super) fn probes(has_row: impl Fn(u32) -> bool) -> Vec<Probe> {
     probes
 }
 
+/// What is said of bpf_set_retval on a hook that has nothing to set.
+const ON_A_VOID_HOOK: &str = "BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!";
+
+/// What a kernel lacks that does not know the helper.
+pub(super) fn absent(number: u32) -> Ended {
+    Ended::Absent(format!("helper bpf_{}", helper::name(number).unwrap_or("unknown")))
+}
+
+/// What the end of a misuse says: nothing, where the program was refused for calling the helper at all.
+pub(super) fn judge_misuse(
+    attempt: &mut Attempt<'_>,
+    number: u32,
+    ended: Result<(), Ended>,
+) -> Result<(), Ended> {
+    let Err(Ended::Refused(errno)) = ended else { return ended };
+    let refused = LoadError { errno, log: attempt.load_log().to_owned() };
+    if refused.log.contains(ON_A_VOID_HOOK) {
+        return Err(Ended::Refused(errno)); // that is a misuse
+    }
+    match meaning(&refused, number) {
+        Ok(Answer::NotOfThisType | Answer::NotAllowed) => {
+            Err(attempt.undecided("the intended use is refused as well"))
+        }
+        Ok(_) | Err(_) => Err(Ended::Refused(errno)),
+    }
+}
+
 /// Asks for every kind of program.
 pub(super) fn callable(attempt: &mut Attempt<'_>, number: u32) -> Result<(), Ended> {
     let mut answers = Vec::new();
@@ -118,8 +145,7 @@ pub(super) fn callable(attempt: &mut Attempt<'_>, number: u32) -> Result<(), End
         }
         // Such a number is unknown to every program: it is looked at before anything else.
         if matches!(answer, Answer::NoSuchHelper) {
-            let name = helper::name(number).unwrap_or("unknown");
-            return Err(Ended::Absent(format!("helper bpf_{name}")));
+            return Err(absent(number));
         }
         let none_sleeps = matches!(answer, Answer::NoSuchProgram(_))
             && caller.flags & BPF_F_SLEEPABLE != 0
@@ -263,7 +289,7 @@ fn meaning(error: &LoadError, number: u32) -> Result<Answer, Ended> {
         Ok(Answer::NotOfThisType)
     } else if says("helper call is not allowed in probe")
         || says("func ") && error.log.contains(" not supported for program type ")
-        || says("BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!")
+        || says(ON_A_VOID_HOOK)
     {
         Ok(Answer::NotAllowed)
     } else if says("helper call might sleep in a non-sleepable prog") || says("sleepable helper ") {

@@ -143,8 +143,13 @@ pub(super) fn denied(
         return Err(why);
     }
     let outcome = ready.trigger(attempt, deny(errno));
-    attempt.ran(ready.results.runs() > 0);
-    ready.see_denial(attempt, outcome, errno);
+    let ran = ready.results.runs() > 0;
+    attempt.ran(ran);
+    if ran {
+        ready.see_denial(attempt, outcome, errno);
+    } else {
+        let _ = ready.see(attempt, outcome); // nobody has asked for a denial
+    }
     *kept = Some(ready);
     Ok(())
 }
