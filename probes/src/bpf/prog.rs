@@ -208,7 +208,7 @@ pub fn prog_load_told(spec: &ProgSpec, log_level: u32) -> Result<Loaded, LoadErr
 }
 
 /// Loads without a log, and after a refusal with one.
-fn asked_twice(
+pub(super) fn asked_twice(
     log_level: u32,
     once: impl Fn(&mut [u8], u32) -> Result<OwnedFd, Errno>,
 ) -> Result<Loaded, LoadError> {
@@ -292,12 +292,12 @@ pub fn btf_load(btf: &[u8]) -> Result<OwnedFd, LoadError> {
     }
 }
 
-fn refused(errno: Errno) -> LoadError {
+pub(super) fn refused(errno: Errno) -> LoadError {
     LoadError { errno, log: String::new() }
 }
 
 /// The attribute of a load without its log. Addresses in it are those of the specification's buffers.
-fn load_attr(spec: &ProgSpec) -> Result<LoadAttr, Errno> {
+pub(super) fn load_attr(spec: &ProgSpec) -> Result<LoadAttr, Errno> {
     let record = |empty: bool, size: usize| if empty { 0 } else { u32::try_from(size).unwrap_or(0) };
     Ok(LoadAttr {
         prog_type: spec.prog_type,

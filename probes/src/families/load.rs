@@ -5,6 +5,7 @@
 mod names;
 mod privilege;
 mod shape;
+mod signed;
 mod sleepable;
 mod token;
 
@@ -28,7 +29,29 @@ pub fn probes() -> Vec<Probe> {
     all.extend(privilege_probes());
     all.extend(shape_probes());
     all.extend(sleepable_probes());
+    all.extend(signed_probes());
     all
+}
+
+fn signed_probes() -> Vec<Probe> {
+    let check = [
+        source("7.0", "kernel/bpf/syscall.c", "bpf_prog_verify_signature"),
+        source("7.3", "kernel/bpf/verifier.c", "bpf_prog_verify_signature"),
+    ];
+    vec![
+        Probe::new(
+            "load/signature",
+            "What does the kernel say of an LSM program's signature, right or wrong, and what does it cover?",
+            &check,
+            signed::loaded,
+        ),
+        Probe::new(
+            "load/signature-seen-by-hook",
+            "What does a program on bpf_prog_load learn of the signature of what is loaded, and when is it asked?",
+            &[check[0], check[1], source("7.0", "kernel/bpf/syscall.c", "bpf_prog_load")],
+            signed::decided,
+        ),
+    ]
 }
 
 fn name_probes() -> Vec<Probe> {
