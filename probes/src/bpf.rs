@@ -21,6 +21,7 @@ pub mod map;
 pub mod prog;
 pub mod query;
 mod shim;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ pub use query::{
     BPF_F_QUERY_EFFECTIVE, iter_create, link_create_raw, prog_attach_raw, prog_detach_raw, prog_query,
     task_fd_query, token_create,
 };
+pub use stream::{STDERR, STDOUT, stream_read};
 
 /// `char map_name[BPF_OBJ_NAME_LEN]` and its like.
 const NAME_LEN: usize = 16;
