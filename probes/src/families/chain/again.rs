@@ -11,6 +11,7 @@ use crate::rules;
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::ANYBODYS;
 use crate::triggers::{Act, Arm, OK, act_that, files};
+use serde_json::Value;
 use std::fs::OpenOptions;
 
 /// How many runs of the program are under way, the most that were, and what the helper gave the outermost.
@@ -20,7 +21,7 @@ const RETURNED: i32 = FREE + 16;
 /// Where the helper writes.
 const BUFFER: i32 = FREE + 64;
 /// From so many runs within each other on the program calls no helper: whether more would follow nobody tries out.
-const LIMIT: i32 = 4;
+const LIMIT: u64 = 4;
 
 pub(super) fn own_hook(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("reading-kernel-memory-when-asked-about-lockdown", |attempt| {
@@ -33,24 +34,29 @@ pub(super) fn own_hook(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt.see("the helper gives the outermost run", word(returned));
         Ok(())
     })?;
-    session.case("the-hash-of-a-file-being-opened-for-writing", |attempt| {
-        let act = for_writing()?;
-        let returned = ask(attempt, "file_open", true, act, |asm| {
-            asm.ldx(Size::DW, Reg::R1, CTX, 0);
-            asm.mov_reg(Reg::R2, PAGE).add_imm(Reg::R2, BUFFER).mov_imm(Reg::R3, 64);
-            asm.call(helper::IMA_FILE_HASH);
+    // The second is the control: a file that can be read is not opened again.
+    for (name, for_writing) in [("writing", true), ("reading", false)] {
+        session.case(&format!("the-hash-of-a-file-being-opened-for-{name}"), |attempt| {
+            let returned = ask(attempt, "file_open", true, opening(for_writing)?, |asm| {
+                asm.ldx(Size::DW, Reg::R1, CTX, 0);
+                asm.mov_reg(Reg::R2, PAGE).add_imm(Reg::R2, BUFFER).mov_imm(Reg::R3, 64);
+                asm.call(helper::IMA_FILE_HASH);
+            })?;
+            let said = if returned > 0 { "a hash".to_owned() } else { word(returned) };
+            attempt.see("the helper gives the outermost run", said);
+            Ok(())
         })?;
-        let said = if returned > 0 { "a hash".to_owned() } else { word(returned) };
-        attempt.see("the helper gives the outermost run", said);
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
-/// `open(2)` of a file that has content, for writing only: IMA opens it once more to read it.
-fn for_writing() -> Result<Act, Ended> {
+/// `open(2)` of a file that has content, for writing only or for reading. IMA opens one that cannot be read once more.
+fn opening(for_writing: bool) -> Result<Act, Ended> {
     std::fs::write(ANYBODYS, b"content").map_err(|error| Ended::could_not("write a file", error))?;
-    Ok(act_that(|arm| {
-        arm.during(|| OpenOptions::new().write(true).open(ANYBODYS).map(|_| OK).map_err(Errno::from))
+    Ok(act_that(move |arm| {
+        let mut options = OpenOptions::new();
+        options.write(for_writing).read(!for_writing);
+        arm.during(|| options.open(ANYBODYS).map(|_| OK).map_err(Errno::from))
     }))
 }
 
@@ -79,7 +85,12 @@ fn ask(
         outcome
     });
     attempt.runs(results.runs());
-    attempt.see("runs within each other, at most", results.get(MOST));
+    let most = match results.get(MOST) {
+        // Nothing else has ended it.
+        LIMIT => Value::from(format!("{LIMIT}, as many as the program lets come about")),
+        most => Value::from(most),
+    };
+    attempt.see("runs within each other, at most", most);
     attempt.see("runs of another program of the hook", counted.runs());
     let info = bpf::prog_info(&attached.program);
     let missed = info.map_err(|errno| Ended::could_not("ask about the program", errno))?.recursion_misses;
@@ -98,7 +109,7 @@ fn calling(hook: &str, results: &Results, call: impl FnOnce(&mut Asm)) -> LsmPro
             .jge_reg(Reg::R1, Reg::R8, "known")
             .stx(Size::DW, PAGE, MOST, Reg::R8)
             .label("known")
-            .jge_imm(Reg::R8, LIMIT, "leave");
+            .jge_imm(Reg::R8, LIMIT.cast_signed(), "leave");
         call(asm);
         // The outermost run comes to this last.
         asm.stx(Size::DW, PAGE, RETURNED, Reg::R0)

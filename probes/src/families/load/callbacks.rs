@@ -69,6 +69,16 @@ const fn record(caller: Caller) -> (&'static str, u32) {
     }
 }
 
+/// The helper that takes the callback, if it is one.
+const fn helper(caller: Caller) -> Option<u32> {
+    match caller {
+        Caller::Timer => Some(helper::TIMER_SET_CALLBACK),
+        Caller::Loop => Some(helper::LOOP),
+        Caller::EachElement => Some(helper::FOR_EACH_MAP_ELEM),
+        Caller::Work | Caller::TaskWork(_) => None,
+    }
+}
+
 /// The program's own types, which a callback must have.
 struct Types {
     btf: OwnedFd,
@@ -100,6 +110,13 @@ enum Call {
 
 fn call(attempt: &Attempt<'_>, caller: Caller) -> Result<Call, Ended> {
     let newer_or = |newer: &str, older: &str| attempt.kfunc(newer).or_else(|_| attempt.kfunc(older));
+    // What a kernel without it says is about callbacks, which it may not know either.
+    if let Some(number) = helper(caller)
+        && attempt.btf()?.lists_helper(number) == Some(false)
+    {
+        let name = helper::name(number).unwrap_or("unknown");
+        return Err(Ended::Absent(format!("helper bpf_{name}")));
+    }
     Ok(match caller {
         Caller::Timer => Call::Timer,
         Caller::Work => Call::Work {
