@@ -22,6 +22,7 @@ pub mod prog;
 pub mod query;
 mod shim;
 mod signed;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ pub use query::{
     task_fd_query, token_create,
 };
 pub use signed::*;
+pub use stream::{STDERR, STDOUT, stream_read};
 
 /// `char map_name[BPF_OBJ_NAME_LEN]` and its like.
 const NAME_LEN: usize = 16;

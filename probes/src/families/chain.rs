@@ -3,6 +3,8 @@
 //! PID 1 keeps an inert program on the hooks of [`KEPT`], attached first and returning 0, because taking the last
 //! program off a hook costs a grace period. `chain/alone` asks one of the questions on a hook without it.
 
+mod again;
+mod asleep;
 mod beside;
 mod orders;
 mod places;
@@ -33,6 +35,7 @@ pub fn probes() -> Vec<Probe> {
     let mut all = order_probes();
     all.extend(verdict_probes());
     all.extend(place_probes());
+    all.extend(sleep_probes());
     all.extend(neighbour_probes());
     all.extend(tail_probes());
     all
@@ -199,6 +202,34 @@ fn place_probes() -> Vec<Probe> {
         )
         .own_machine()
         .lingering(),
+    ]
+}
+
+/// The guard of older kernels, and who is still under it.
+fn sleep_probes() -> Vec<Probe> {
+    vec![
+        Probe::new(
+            "chain/asked-while-one-sleeps",
+            "While a sleepable program sleeps for one task, does it run for another task of the same processor, and deny it?",
+            &[
+                source("6.0", "kernel/bpf/trampoline.c", "__bpf_prog_enter_sleepable"),
+                source("5.11", "kernel/bpf/trampoline.c", "__bpf_prog_enter_sleepable"),
+                source("6.2", "include/linux/bpf_verifier.h", "bpf_prog_check_recur"),
+                source("7.3", "kernel/bpf/trampoline.c", "bpf_tramp_image_put"),
+            ],
+            asleep::asked,
+        ),
+        Probe::new(
+            "chain/own-hook-again",
+            "When a helper leads to the hook of the program that calls it, does the program run again within its run?",
+            &[
+                source("5.9", "kernel/trace/bpf_trace.c", "bpf_probe_read_kernel_common"),
+                source("5.12", "kernel/bpf/trampoline.c", "__bpf_prog_enter"),
+                source("6.2", "include/linux/bpf_verifier.h", "bpf_prog_check_recur"),
+                source("7.3", "security/integrity/ima/ima_crypto.c", "ima_calc_file_hash"),
+            ],
+            again::own_hook,
+        ),
     ]
 }
 

@@ -1,7 +1,9 @@
 //! Loading: licence, privilege, what a program names, what it returns, and what a sleepable one may not do.
 //!
-//! Nothing here is attached.
+//! Few of the programs here are attached.
 
+mod callbacks;
+mod may_goto;
 mod names;
 mod privilege;
 mod shape;
@@ -246,6 +248,16 @@ fn shape_probes() -> Vec<Probe> {
             &[source("7.3", "kernel/bpf/verifier.c", "check_stack_access_within_bounds")],
             shape::stack,
         ),
+        Probe::new(
+            "load/may-goto",
+            "May a program loop with may_goto, how does the kernel end a loop without end, and does the verdict after it count?",
+            &[
+                source("6.9", "kernel/bpf/verifier.c", "do_misc_fixups"),
+                source("7.3", "kernel/bpf/fixups.c", "bpf_do_misc_fixups"),
+                source("7.3", "kernel/bpf/core.c", "bpf_check_timed_may_goto"),
+            ],
+            may_goto::loops,
+        ),
     ]
 }
 
@@ -286,6 +298,17 @@ fn sleepable_probes() -> Vec<Probe> {
             "May a sleepable program open an RCU section, sleep in it, leave it open, or nest it?",
             &[source("7.3", "kernel/bpf/verifier.c", "check_kfunc_call")],
             sleepable::rcu,
+        ),
+        Probe::new(
+            "load/callback-that-sleeps",
+            "May a callback of a timer, work queue, task work, loop or map call a helper that sleeps?",
+            &[
+                source("6.14", "kernel/bpf/verifier.c", "push_async_cb"),
+                source("6.14", "kernel/bpf/verifier.c", "in_sleepable"),
+                source("7.3", "kernel/bpf/verifier.c", "is_async_cb_sleepable"),
+                HELPER,
+            ],
+            callbacks::sleeping,
         ),
     ]
 }

@@ -14,6 +14,7 @@ pub mod creds;
 pub mod devices;
 pub mod exec;
 pub mod ext4;
+pub(crate) mod fault;
 pub mod files;
 pub mod fuse;
 pub mod inodes;

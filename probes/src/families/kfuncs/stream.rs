@@ -2,50 +2,16 @@
 
 use super::body::Body;
 use super::row::{Row, kfunc};
-use crate::errno::Errno;
+use crate::bpf::{STDERR, STDOUT, stream_read};
 use crate::insn::{Reg, Size};
 use crate::session::Attempt;
 use crate::spec::source;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 const STREAM: &str = "kernel/bpf/stream.c";
-/// `BPF_STDOUT` of include/uapi/linux/bpf.h.
-const STDOUT: u32 = 1;
-/// `BPF_STDERR`.
-const STDERR: u32 = 2;
-/// `BPF_PROG_STREAM_READ_BY_FD`.
-const READ: libc::c_long = 37;
 
 /// The rows of this subject; for the two names see `later`.
 pub(super) fn rows() -> Vec<Row> {
     vec![print("bpf_stream_vprintk"), print("bpf_stream_vprintk_impl"), print_stack()]
-}
-
-/// `struct { .. } prog_stream_read` of `union bpf_attr`.
-#[repr(C)]
-struct ReadAttr {
-    buffer: u64,
-    length: u32,
-    stream: u32,
-    program: u32,
-    pad: u32,
-}
-
-/// What stands in a stream of a program.
-fn read(program: BorrowedFd<'_>, stream: u32) -> Result<String, Errno> {
-    let mut text = vec![0_u8; 4096];
-    let attr = ReadAttr {
-        buffer: text.as_mut_ptr().expose_provenance() as u64,
-        length: 4096,
-        stream,
-        program: program.as_raw_fd().cast_unsigned(),
-        pad: 0,
-    };
-    let pointer = std::ptr::from_ref(&attr);
-    // SAFETY: the attribute is of the size given and names a buffer of the length that it gives; both outlive the call.
-    let read = Errno::result(unsafe { libc::syscall(libc::SYS_bpf, READ, pointer, size_of::<ReadAttr>()) })?;
-    text.truncate(usize::try_from(read).unwrap_or(0));
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Stream, format, arguments, their size, and the argument that only some kernels have.
@@ -62,8 +28,8 @@ fn print(name: &'static str) -> Row {
         .takes(arguments)
         .gives(0)
         .inspects(|attempt: &mut Attempt<'_>, program| {
-            attempt.same("output", read(program, STDOUT), Ok("the number 4711\n".to_owned()));
-            attempt.same("errors", read(program, STDERR), Ok(String::new()));
+            attempt.same("output", stream_read(program, STDOUT), Ok("the number 4711\n".to_owned()));
+            attempt.same("errors", stream_read(program, STDERR), Ok(String::new()));
         })
         .also("no-such-stream", -i64::from(libc::ENOENT), |b| {
             b.mov_imm(Reg::R1, 3);
@@ -85,7 +51,7 @@ fn print_stack() -> Row {
         })
         .gives(0)
         .inspects(|attempt, program| {
-            let text = read(program, STDERR).unwrap_or_default();
+            let text = stream_read(program, STDERR).unwrap_or_default();
             attempt.holds("the program's own function is in it", text.contains("bpf_prog_"));
         })
         .also("no-such-stream", -i64::from(libc::ENOENT), |b| {

@@ -19,7 +19,7 @@ fn load(attempt: &mut Attempt<'_>, sleepable: bool, body: impl FnOnce(&mut Asm))
     attempt.load_lsm(&if sleepable { program.sleepable() } else { program }).map(drop)
 }
 
-fn framed(body: impl FnOnce(&mut Asm)) -> Asm {
+pub(super) fn framed(body: impl FnOnce(&mut Asm)) -> Asm {
     let mut asm = Asm::new();
     asm.mov_reg(CTX, Reg::R1);
     body(&mut asm);
@@ -27,7 +27,7 @@ fn framed(body: impl FnOnce(&mut Asm)) -> Asm {
     asm
 }
 
-const BOTH: [(&str, bool); 2] = [("plain", false), ("sleepable", true)];
+pub(super) const BOTH: [(&str, bool); 2] = [("plain", false), ("sleepable", true)];
 
 pub(super) fn hook(session: &mut Session<'_>) -> Result<(), Stop> {
     for hook in [HOOK, "file_open", "file_set_fowner", "task_getsid", "socket_bind", "cred_free", "task_free"]
@@ -42,7 +42,7 @@ pub(super) fn hook(session: &mut Session<'_>) -> Result<(), Stop> {
 }
 
 /// `bpf_copy_from_user` from address 0, which fails when it runs.
-fn copy_from_user(asm: &mut Asm) {
+pub(super) fn copy_from_user(asm: &mut Asm) {
     asm.mov_reg(Reg::R1, Reg::R10)
         .add_imm(Reg::R1, -8)
         .mov_imm(Reg::R2, 8)
@@ -58,7 +58,11 @@ pub(super) fn helper_in_plain(session: &mut Session<'_>) -> Result<(), Stop> {
 }
 
 /// An array whose value holds `record` of this size, whose BTF kernels know by its name, and a number before it.
-fn special_map(attempt: &mut Attempt<'_>, record: &str, size: u32) -> Result<(OwnedFd, OwnedFd), Ended> {
+pub(super) fn special_map(
+    attempt: &mut Attempt<'_>,
+    record: &str,
+    size: u32,
+) -> Result<(OwnedFd, OwnedFd), Ended> {
     let mut types = BtfBuilder::new();
     let int = types.int("int", 4, SIGNED);
     let word = types.int("unsigned long long", 8, UNSIGNED);
@@ -81,7 +85,7 @@ fn special_map(attempt: &mut Attempt<'_>, record: &str, size: u32) -> Result<(Ow
 }
 
 /// `R8 = address of the map's only value`, or leaves.
-fn look_up(asm: &mut Asm, map: &OwnedFd) {
+pub(super) fn look_up(asm: &mut Asm, map: &OwnedFd) {
     asm.st_imm(Size::W, Reg::R10, -12, 0)
         .ld_map_fd(Reg::R1, map)
         .mov_reg(Reg::R2, Reg::R10)
