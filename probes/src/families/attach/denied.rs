@@ -149,7 +149,8 @@ fn see_opened(
         }
     };
     attempt.see(key, word);
-    attempt.see(&format!("{key}, fmode"), mode);
+    // Of the slot the lower half is the argument's (5.10: the upper one may hold anything).
+    attempt.see(&format!("{key}, fmode"), mode & u64::from(u32::MAX));
 }
 
 /// The link is closed while the program denies.

@@ -73,7 +73,7 @@ fn in_hook(
         arm.name_nobody();
         ends
     })?;
-    attempt.runs(looker.runs());
+    attempt.ran(looker.runs() > 0);
     attempt.see(&format!("{what} has"), looker.word(STORED));
     see(attempt, "after the program has changed it, the listener has", &labels, &listener);
     see(attempt, "the accepted socket has then", &labels, &accepted);
