@@ -292,6 +292,7 @@ fn life_probes() -> Vec<Probe> {
                 source("7.3", "kernel/bpf/inode.c", "bpf_obj_do_get"),
                 source("7.3", "kernel/bpf/inode.c", "bpf_mkobj_ops"),
                 HOOK,
+                source("5.18", "kernel/bpf/syscall.c", "__sys_bpf"),
             ],
             mounts::others,
         ),

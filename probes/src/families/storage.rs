@@ -87,6 +87,7 @@ fn label_probes() -> Vec<Probe> {
                 get,
                 source("7.3", "net/core/bpf_sk_storage.c", "bpf_sk_storage_clone"),
                 source("7.3", "net/core/sock.c", "sk_clone"),
+                source("7.3", "net/core/sock.c", "sock_copy"),
             ],
             inherited::accepted,
         ),
