@@ -16,8 +16,11 @@ use crate::spec::{Probe, Source, source};
 use kinds::{Bench, KINDS, Kind, Op};
 use std::os::fd::AsRawFd;
 
-/// bpf not at all, on a machine for one probe alone: lockdown is asked whether `lsm=` names it or not.
+/// bpf not at all, on machines for one probe alone: lockdown is asked whether `lsm=` names it or not. Of these LSMs
+/// landlock has a place in inodes; so have ima and evm, which are asked from 6.9 on whatever `lsm=` names.
 const ABSENT: &str = "lockdown,yama";
+/// The same beside an LSM that has a place in inodes.
+const LANDLOCK: &str = "lockdown,landlock,yama";
 
 /// The hooks with an inert program.
 pub const KEPT: &[&str] = &["file_open", "socket_bind"];
@@ -30,7 +33,30 @@ const MAPS: Source = source("7.3", "kernel/bpf/verifier.c", "check_map_prog_comp
 pub fn probes() -> Vec<Probe> {
     let mut all: Vec<Probe> = KINDS.iter().flat_map(of_kind).collect();
     all.extend(label_probes());
+    all.push(without_bpf("without-bpf-lsm", "bpf absent from lsm=", ABSENT));
+    all.push(without_bpf(
+        "without-bpf-lsm-beside-landlock",
+        "bpf absent from lsm= and landlock there",
+        LANDLOCK,
+    ));
     all
+}
+
+fn without_bpf(name: &str, order: &str, lsm: &str) -> Probe {
+    Probe::new(
+        format!("storage/{name}"),
+        format!(
+            "With {order}, can user space make maps of storage, and store, read and delete a value by descriptor?"
+        ),
+        &[
+            source("7.3", "kernel/bpf/bpf_inode_storage.c", "inode_storage_map_alloc"),
+            source("7.0", "include/linux/bpf_lsm.h", "bpf_inode"),
+            source("6.14", "security/security.c", "lsm_set_blob_sizes"),
+            source("6.14", "security/security.c", "lsm_inode_alloc"),
+        ],
+        absent::by_descriptor,
+    )
+    .with_lsm(lsm)
 }
 
 fn label_probes() -> Vec<Probe> {
@@ -69,17 +95,6 @@ fn label_probes() -> Vec<Probe> {
             &[get, source("7.3", "net/core/sock.c", "__sk_destruct")],
             born::socket_of_unix,
         ),
-        Probe::new(
-            "storage/without-bpf-lsm",
-            "With bpf absent from lsm=, can user space make maps of storage, and store, read and delete a value by descriptor?",
-            &[
-                source("7.3", "kernel/bpf/bpf_inode_storage.c", "inode_storage_map_alloc"),
-                source("7.0", "include/linux/bpf_lsm.h", "bpf_inode"),
-                source("6.1", "security/security.c", "lsm_inode_alloc"),
-            ],
-            absent::by_descriptor,
-        )
-        .with_lsm(ABSENT),
         Probe::new(
             "storage/socket-inherited",
             "Is a listener's label there on the socket that it accepts, with and without BPF_F_CLONE, and from which hook on?",

@@ -23,9 +23,10 @@ pub(super) fn by_descriptor(session: &mut Session<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Stores, reads and deletes a value. It is deleted before the object ends, or the map: where no LSM but another has a
-/// place in the object, the value stands in the other's, and nobody frees it with the object (7.0 include/linux/bpf_lsm.h,
-/// bpf_inode; security/bpf/hooks.c, bpf_lsm_hooks).
+/// Stores, reads and deletes a value. It is deleted before the object ends, or the map: where another LSM has a place in
+/// the object, what the kernel takes for bpf's is 8 bytes from its beginning, in a head for RCU that nobody uses as long as
+/// the inode lives (6.14 security/security.c, lsm_set_blob_sizes; include/linux/bpf_lsm.h, bpf_inode), and nobody frees the
+/// value with the object (security/bpf/hooks.c, bpf_lsm_hooks).
 fn of(attempt: &mut Attempt<'_>, kind: &'static Kind) -> Result<(), Ended> {
     let (map, _btf) = map(attempt, kind)?;
     let object = object(kind)?;
