@@ -32,8 +32,8 @@ pub use link::*;
 pub use map::*;
 pub use prog::*;
 pub use query::{
-    BPF_F_QUERY_EFFECTIVE, iter_create, link_create_raw, prog_attach_raw, prog_detach_raw, prog_query,
-    task_fd_query, token_create,
+    BPF_F_QUERY_EFFECTIVE, enable_stats, iter_create, link_create_raw, prog_attach_raw, prog_detach_raw,
+    prog_query, task_fd_query, token_create,
 };
 pub use signed::*;
 pub use stream::{STDERR, STDOUT, stream_read};

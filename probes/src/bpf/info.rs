@@ -149,6 +149,8 @@ pub struct ProgInfo {
     pub attach_btf_id: u32,
     /// How often the program ran, where the statistics are switched on.
     pub run_cnt: u64,
+    /// How long it ran in all, where the statistics are switched on, in nanoseconds.
+    pub run_time_ns: u64,
     /// How often it did not run because it was already running (5.12).
     pub recursion_misses: u64,
 }
@@ -292,6 +294,7 @@ pub fn prog_info(prog: impl AsFd) -> Result<ProgInfo, Errno> {
         attach_btf_obj_id: full.attach_btf_obj_id,
         attach_btf_id: full.attach_btf_id,
         run_cnt: full.run_cnt,
+        run_time_ns: full.run_time_ns,
         recursion_misses: full.recursion_misses,
     })
 }
@@ -375,6 +378,15 @@ unsafe fn info<T>(fd: &impl AsFd, raw: &mut T) -> Result<(), Errno> {
     };
     // SAFETY: the structure is valid for writes of its length; the caller vouches for what it points to.
     unsafe { bpf(consts::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.map(drop)
+}
+
+/// Opens the map with this id with `BPF_F_RDONLY`, `BPF_F_WRONLY` or 0.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn map_get_fd_by_id_with(id: u32, open_flags: u32) -> Result<OwnedFd, Errno> {
+    // SAFETY: the attribute holds no addresses, and the command gives a new descriptor.
+    unsafe { bpf_fd(consts::BPF_MAP_GET_FD_BY_ID, &mut IdAttr { id, open_flags, ..IdAttr::default() }) }
 }
 
 /// Makes the two ways to reach objects by id.

@@ -167,6 +167,16 @@ pub fn token_create(bpffs: impl AsFd) -> Result<OwnedFd, Errno> {
     unsafe { bpf_fd(consts::BPF_TOKEN_CREATE, &mut attr) }
 }
 
+/// `BPF_ENABLE_STATS` (5.8) of how often and how long programs run, until the descriptor is closed.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn enable_stats() -> Result<OwnedFd, Errno> {
+    let mut attr = words(&[0]); // BPF_STATS_RUN_TIME
+    // SAFETY: no addresses are in the attribute, and the command gives a new descriptor.
+    unsafe { bpf_fd(consts::BPF_ENABLE_STATS, &mut attr) }
+}
+
 /// `BPF_ITER_CREATE` from a link.
 ///
 /// # Errors

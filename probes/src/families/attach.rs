@@ -5,6 +5,8 @@
 mod denied;
 mod links;
 mod lives;
+mod mounts;
+mod statistics;
 mod ways;
 
 use crate::spec::{Probe, Source, source};
@@ -22,6 +24,7 @@ const PROG_ATTACH_OLD: Source = source("5.10", "kernel/bpf/syscall.c", "attach_t
 const CHECK: Source = source("7.3", "kernel/bpf/syscall.c", "bpf_prog_attach_check_attach_type");
 const OPS: Source = source("7.3", "kernel/bpf/syscall.c", "bpf_tracing_link_lops");
 const RELEASE: Source = source("7.3", "kernel/bpf/syscall.c", "bpf_link_release");
+const UNPIN: Source = source("7.3", "kernel/bpf/inode.c", "bpf_free_inode");
 const HOOK: Source = source("7.3", "kernel/bpf/syscall.c", "__sys_bpf");
 
 /// The probes of this family.
@@ -205,6 +208,17 @@ fn link_probes() -> Vec<Probe> {
             &[source("7.3", "kernel/bpf/syscall.c", "bpf_prog_get_info_by_fd")],
             links::prog_info,
         ),
+        Probe::new(
+            "attach/statistics",
+            "With statistics switched on in either way, which programs do run_cnt and run_time_ns count?",
+            &[
+                source("7.3", "kernel/bpf/trampoline.c", "update_prog_stats"),
+                source("5.10", "kernel/bpf/trampoline.c", "__bpf_prog_exit_sleepable"),
+                source("7.3", "include/linux/filter.h", "__bpf_prog_run"),
+                source("7.3", "kernel/bpf/syscall.c", "bpf_enable_stats"),
+            ],
+            statistics::counted,
+        ),
     ]
 }
 
@@ -265,6 +279,23 @@ fn life_probes() -> Vec<Probe> {
             &pin,
             lives::pinned_elsewhere,
         ),
+        Probe::new(
+            "attach/pin-and-unmount",
+            "Does a pinned link last when its file system is unmounted, detached, bound elsewhere, or goes with its mount namespace?",
+            &[source("7.3", "kernel/bpf/inode.c", "bpf_kill_super"), UNPIN, RELEASE],
+            mounts::unmounted,
+        ),
+        Probe::new(
+            "attach/pin-of-another-user",
+            "May a user without capabilities open or remove the name of a pinned link?",
+            &[
+                source("7.3", "kernel/bpf/inode.c", "bpf_obj_do_get"),
+                source("7.3", "kernel/bpf/inode.c", "bpf_mkobj_ops"),
+                HOOK,
+                source("5.18", "kernel/bpf/syscall.c", "__sys_bpf"),
+            ],
+            mounts::others,
+        ),
     ]
 }
 
@@ -285,8 +316,18 @@ fn denied_probes() -> Vec<Probe> {
         Probe::new(
             "attach/deny-bpf-and-unpin",
             "Can a program that denies bpf(2) and is pinned be removed by removing its name?",
-            &[HOOK, source("7.3", "kernel/bpf/inode.c", "bpf_free_inode")],
+            &[HOOK, UNPIN],
             denied::unpin,
+        ),
+        Probe::new(
+            "attach/deny-by-map-mode",
+            "Does a program on the hook bpf_map that denies writing alone leave a map to be opened for reading?",
+            &[
+                source("7.3", "kernel/bpf/syscall.c", "bpf_map_new_fd"),
+                source("7.3", "kernel/bpf/syscall.c", "bpf_map_get_fd_by_id"),
+                source("7.3", "kernel/bpf/inode.c", "bpf_obj_get_user"),
+            ],
+            denied::by_mode,
         ),
         Probe::new(
             "attach/deny-own-attachment",

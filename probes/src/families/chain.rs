@@ -13,6 +13,8 @@ mod tail;
 mod twice;
 mod verdicts;
 
+pub(super) use replaced::replaced_pair;
+
 use crate::spec::{Probe, Source, source};
 
 /// The hooks with an inert program.

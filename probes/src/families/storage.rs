@@ -1,8 +1,12 @@
 //! Storage that belongs to an inode, a task, a socket or a cgroup: made by a program, seen from user space by the
 //! object's descriptor, deleted by either, and gone with the object.
 
+mod absent;
+mod born;
 mod ended;
+mod inherited;
 mod kinds;
+mod label;
 
 use crate::bpf;
 use crate::errno::Errno;
@@ -11,6 +15,12 @@ use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::{Probe, Source, source};
 use kinds::{Bench, KINDS, Kind, Op};
 use std::os::fd::AsRawFd;
+
+/// bpf not at all, on machines for one probe alone: lockdown is asked whether `lsm=` names it or not. Of these LSMs
+/// landlock has a place in inodes; so have ima and evm, which are asked from 6.9 on whatever `lsm=` names.
+const ABSENT: &str = "lockdown,yama";
+/// The same beside an LSM that has a place in inodes.
+const LANDLOCK: &str = "lockdown,landlock,yama";
 
 /// The hooks with an inert program.
 pub const KEPT: &[&str] = &["file_open", "socket_bind"];
@@ -21,7 +31,82 @@ const MAPS: Source = source("7.3", "kernel/bpf/verifier.c", "check_map_prog_comp
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    KINDS.iter().flat_map(of_kind).collect()
+    let mut all: Vec<Probe> = KINDS.iter().flat_map(of_kind).collect();
+    all.extend(label_probes());
+    all.push(without_bpf("without-bpf-lsm", "bpf absent from lsm=", ABSENT));
+    all.push(without_bpf(
+        "without-bpf-lsm-beside-landlock",
+        "bpf absent from lsm= and landlock there",
+        LANDLOCK,
+    ));
+    all
+}
+
+fn without_bpf(name: &str, order: &str, lsm: &str) -> Probe {
+    Probe::new(
+        format!("storage/{name}"),
+        format!(
+            "With {order}, can user space make maps of storage, and store, read and delete a value by descriptor?"
+        ),
+        &[
+            source("7.3", "kernel/bpf/bpf_inode_storage.c", "inode_storage_map_alloc"),
+            source("7.0", "include/linux/bpf_lsm.h", "bpf_inode"),
+            source("6.14", "security/security.c", "lsm_set_blob_sizes"),
+            source("6.14", "security/security.c", "lsm_inode_alloc"),
+        ],
+        absent::by_descriptor,
+    )
+    .with_lsm(lsm)
+}
+
+fn label_probes() -> Vec<Probe> {
+    let of_inodes = [
+        source("7.3", "kernel/bpf/bpf_inode_storage.c", "bpf_inode_storage_get"),
+        source("7.3", "security/bpf/hooks.c", "bpf_lsm_hooks"),
+    ];
+    let get = source("7.3", "net/core/bpf_sk_storage.c", "bpf_sk_storage_get");
+    vec![
+        Probe::new(
+            "storage/task-at-birth-and-death",
+            "Can a label be made for a new task in task_alloc, has a child without that its parent's, and is it there in task_free?",
+            &[
+                source("7.3", "kernel/fork.c", "copy_process"),
+                source("7.3", "kernel/fork.c", "__put_task_struct"),
+                source("7.3", "kernel/bpf/bpf_task_storage.c", "bpf_task_storage_get"),
+            ],
+            born::task,
+        ),
+        Probe::new(
+            "storage/inode-at-birth-and-death",
+            "Can a label be made for a new inode in inode_alloc_security, and is it there in inode_free_security?",
+            &of_inodes,
+            born::inode,
+        ),
+        Probe::new(
+            "storage/inode-at-its-first-label",
+            "With bpf before selinux, can a label be made for a new inode in inode_init_security?",
+            &of_inodes,
+            born::inode_with_labels,
+        )
+        .with_lsm(super::lsms::MIDDLE),
+        Probe::new(
+            "storage/socket-at-birth-and-death",
+            "Can a label be made for a new socket in sk_alloc_security and in socket_post_create, and is it there in sk_free_security?",
+            &[get, source("7.3", "net/core/sock.c", "__sk_destruct")],
+            born::socket_of_unix,
+        ),
+        Probe::new(
+            "storage/socket-inherited",
+            "Is a listener's label there on the socket that it accepts, with and without BPF_F_CLONE, and from which hook on?",
+            &[
+                get,
+                source("7.3", "net/core/bpf_sk_storage.c", "bpf_sk_storage_clone"),
+                source("7.3", "net/core/sock.c", "sk_clone"),
+                source("7.3", "net/core/sock.c", "sock_copy"),
+            ],
+            inherited::accepted,
+        ),
+    ]
 }
 
 /// A probe's function for one kind.

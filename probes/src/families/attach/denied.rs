@@ -1,13 +1,13 @@
 //! A program that denies bpf(2) itself, to the probe's own process alone.
 
 use crate::asm::Asm;
-use crate::bpf::{self, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, MapSpec, ProgSpec};
+use crate::bpf::{self, BPF_F_RDONLY, BPF_F_WRONLY, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, MapSpec, ProgSpec};
 use crate::errno::Errno;
-use crate::insn::Reg;
-use crate::lsm::{Attached, LsmProgram, deny};
+use crate::insn::{Reg, Size};
+use crate::lsm::{Attached, CTX, LsmProgram, PAGE, deny};
 use crate::record::Phase;
-use crate::results::{NOBODY, Results, TARGET};
-use crate::rules::{insns, until};
+use crate::results::{FREE, NOBODY, Results, TARGET};
+use crate::rules::{insns, outcome_word, until};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -70,6 +70,87 @@ fn unknown_command() -> Result<(), Errno> {
     let attribute = [0_u64; 4];
     // SAFETY: the attribute is valid for reads of its length, and no kernel has this command.
     Errno::result(unsafe { libc::syscall(libc::SYS_bpf, 0xffff, attribute.as_ptr(), 32) }).map(drop)
+}
+
+/// What a map is to be opened for, as `fmode_t` has it: FMODE_READ, FMODE_WRITE.
+const WRITE: i32 = 2;
+/// Where the program leaves it.
+const MODE: i32 = FREE;
+/// A name of the map.
+const MAP: &std::ffi::CStr = c"/sys/fs/bpf/opened";
+
+/// A program on the hook `bpf_map` that denies opening a map for writing.
+fn write_denier(results: &Results) -> LsmProgram {
+    LsmProgram::framed("bpf_map", results, |asm| {
+        asm.ldx(Size::DW, Reg::R1, CTX, 8)
+            .stx(Size::DW, PAGE, MODE, Reg::R1)
+            .and_imm(Reg::R1, WRITE)
+            .jeq_imm(Reg::R1, 0, "pass")
+            .mov_imm(Reg::R0, deny(Errno::EPERM))
+            .exit();
+    })
+}
+
+/// A map is opened by its id and by a name, for reading, for writing and for both.
+pub(super) fn by_mode(session: &mut Session<'_>) -> Result<(), Stop> {
+    let _ = std::fs::remove_file("/sys/fs/bpf/opened");
+    session.case("map-opened", |attempt| {
+        let mut results = attempt.results()?;
+        results.name_nobody();
+        let map = attempt.map(&MapSpec::array(8, 1))?;
+        let id = attempt.calls(Phase::Open, bpf::map_info(&map))?.id;
+        let program = write_denier(&results);
+        let _attached = attempt.attach_lsm(&program)?;
+        attempt.calls(Phase::Open, bpf::obj_pin(&map, MAP))?;
+        for (words, flags) in
+            [("for both", 0), ("with BPF_F_RDONLY", BPF_F_RDONLY), ("with BPF_F_WRONLY", BPF_F_WRONLY)]
+        {
+            type Open = fn(u32, u32) -> Result<OwnedFd, Errno>;
+            let ways: [(&str, Open); 2] = [
+                ("BPF_MAP_GET_FD_BY_ID", bpf::map_get_fd_by_id_with),
+                ("BPF_OBJ_GET", |_, flags| bpf::obj_get(MAP, flags)),
+            ];
+            for (command, open) in ways {
+                let control = open(id, flags).map(drop);
+                results.set(MODE, 0);
+                arm(&mut results);
+                let opened = attempt.trigger(|| open(id, flags));
+                results.set(TARGET, NOBODY);
+                see_opened(attempt, &format!("{command} {words}"), (&control, &opened), results.get(MODE));
+                if flags != BPF_F_RDONLY {
+                    attempt.returned(&opened, Errno::EPERM);
+                }
+            }
+        }
+        arm(&mut results);
+        let made = attempt.trigger(|| bpf::map_create(&MapSpec::array(8, 1)));
+        results.set(TARGET, NOBODY);
+        attempt.denial("BPF_MAP_CREATE", &made, Errno::EPERM);
+        attempt.runs(results.runs());
+        std::fs::remove_file("/sys/fs/bpf/opened")
+            .map_err(|error| Ended::could_not("remove the map's name", error))
+    })
+}
+
+/// Notes what opening a map gave, with nobody named and with the program, and what can be done with what was given.
+fn see_opened(
+    attempt: &mut Attempt<'_>,
+    key: &str,
+    (control, opened): (&Result<(), Errno>, &Result<OwnedFd, Errno>),
+    mode: u64,
+) {
+    attempt.outcome(&format!("{key}, not denied"), control);
+    let word = match opened {
+        Err(errno) => errno.name(),
+        Ok(map) => {
+            let read = bpf::map_lookup(map, &[0; 4], &mut [0; 8]);
+            let written = bpf::map_update(map, &[0; 4], &[1; 8], bpf::BPF_ANY);
+            format!("ok; reading {}; writing {}", outcome_word(&read), outcome_word(&written))
+        }
+    };
+    attempt.see(key, word);
+    // Of the slot the lower half is the argument's (5.10: the upper one may hold anything).
+    attempt.see(&format!("{key}, fmode"), mode & u64::from(u32::MAX));
 }
 
 /// The link is closed while the program denies.

@@ -17,7 +17,7 @@ const PIN: &std::ffi::CStr = c"/sys/fs/bpf/attach";
 const PIN_PATH: &str = "/sys/fs/bpf/attach";
 
 /// A program that denies, and its trigger; attached or not.
-fn start(attempt: &mut Attempt<'_>) -> Result<(Chain, OwnedFd), Ended> {
+pub(super) fn start(attempt: &mut Attempt<'_>) -> Result<(Chain, OwnedFd), Ended> {
     let _ = std::fs::remove_file(PIN_PATH);
     let chain = Chain::new(attempt, SESSION)?;
     let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
@@ -25,7 +25,7 @@ fn start(attempt: &mut Attempt<'_>) -> Result<(Chain, OwnedFd), Ended> {
 }
 
 /// Does the trigger, and notes whether the program denied it.
-fn ask(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) -> bool {
+pub(super) fn ask(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) -> bool {
     let round = chain.round(attempt, &[EPERM]);
     round.note_verdicts(attempt, &[EPERM]);
     let denied = round.outcome == Err(Errno::EPERM);
@@ -38,7 +38,7 @@ fn ask(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) -> bool {
 ///
 /// Also where that is not the question: the link is released by a worker, and on 6.4.0 and 6.6.17 a program that was
 /// attached to the hook before that was not called by some calls during it (seen, and not explained).
-fn wait_for_its_end(attempt: &mut Attempt<'_>, chain: &mut Chain) -> bool {
+pub(super) fn wait_for_its_end(attempt: &mut Attempt<'_>, chain: &mut Chain) -> bool {
     let mut denied = true;
     until(|| {
         denied = chain.round(attempt, &[EPERM]).outcome == Err(Errno::EPERM);
@@ -47,7 +47,7 @@ fn wait_for_its_end(attempt: &mut Attempt<'_>, chain: &mut Chain) -> bool {
     denied
 }
 
-fn ask_in_the_end(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) {
+pub(super) fn ask_in_the_end(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) {
     let denied = wait_for_its_end(attempt, chain);
     attempt.see(key, if denied { "it still runs" } else { "it does not run, in the end" });
 }

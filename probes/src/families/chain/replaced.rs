@@ -110,6 +110,17 @@ fn extension(
     })
 }
 
+/// A program, what is to replace its global function, and the BTF of both; neither is attached yet.
+pub(in crate::families) fn replaced_pair(
+    attempt: &mut Attempt<'_>,
+    chain: &Chain,
+) -> Result<(OwnedFd, OwnedFd, OwnedFd), Ended> {
+    let types = types(Main::Usual)?;
+    let program = attempt.load_lsm(&target(chain, &types))?;
+    let extension = extension(attempt, &chain.results, &program, &types, types.verdict)?;
+    Ok((program, extension, types.btf))
+}
+
 /// Replaced before the target is attached.
 pub(super) fn freplace(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, main, kind) in [

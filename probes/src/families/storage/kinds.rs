@@ -186,7 +186,7 @@ pub(super) const KINDS: &[Kind] = &[
     },
 ];
 
-fn off(attempt: &Attempt<'_>, record: &str, member: &str) -> Result<i64, Ended> {
+pub(super) fn off(attempt: &Attempt<'_>, record: &str, member: &str) -> Result<i64, Ended> {
     let found = attempt.btf()?.member(record, member);
     found
         .map(|member| i64::from(member.byte_offset))
@@ -328,17 +328,26 @@ impl Bench {
 }
 
 /// A map of this kind, and the BTF of its types.
-fn map(attempt: &mut Attempt<'_>, kind: &Kind) -> Result<(OwnedFd, OwnedFd), Ended> {
+pub(super) fn map(attempt: &mut Attempt<'_>, kind: &Kind) -> Result<(OwnedFd, OwnedFd), Ended> {
+    map_of(attempt, kind.map_type, 0)
+}
+
+/// A map of storage of a type, with flags besides the one that all have to have, and the BTF of its types.
+pub(super) fn map_of(
+    attempt: &mut Attempt<'_>,
+    map_type: u32,
+    flags: u32,
+) -> Result<(OwnedFd, OwnedFd), Ended> {
     let mut types = BtfBuilder::new();
     let key = types.int("int", 4, SIGNED);
     let value = types.int("unsigned long long", 8, UNSIGNED);
     let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the map's BTF", error))?;
     let map = attempt.map(&MapSpec {
-        flags: BPF_F_NO_PREALLOC,
+        flags: BPF_F_NO_PREALLOC | flags,
         btf_fd: Some(btf.as_raw_fd()),
         btf_key_type_id: key,
         btf_value_type_id: value,
-        ..MapSpec::new(kind.map_type, 4, 8, 0)
+        ..MapSpec::new(map_type, 4, 8, 0)
     })?;
     Ok((map, btf))
 }
