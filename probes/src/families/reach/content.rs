@@ -98,8 +98,8 @@ fn by_ring() -> Result<Doing, Errno> {
     let mut ring = Ring::new()?;
     doing(move |arm: Arm| {
         let (from, _) = files()?;
-        let bytes = [0_u8; 2];
-        let (fd, address) = (from.as_raw_fd(), bytes.as_ptr().addr());
+        let mut bytes = [0_u8; 2];
+        let (fd, address) = (from.as_raw_fd(), bytes.as_mut_ptr().addr());
         let request = Request { operation: READ, fd, address, length: 2, ..Request::default() };
         let bytes = arm.during(|| ring.request(request))?;
         Ok(format!("{bytes} read"))

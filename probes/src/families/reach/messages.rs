@@ -302,9 +302,10 @@ fn receive_by_ring() -> Result<Doing, Errno> {
     let mut ring = Ring::new()?;
     let (sender, receiver) = pair(SockType::Datagram)?;
     doing(move |arm: Arm| {
-        let byte = [0_u8; 1];
+        let mut byte = [0_u8; 1];
         send(sender.as_raw_fd()).step("send")?;
-        let result = arm.during(|| ring.request(request(RECV, &receiver, byte.as_ptr())));
+        let room = byte.as_mut_ptr().cast_const();
+        let result = arm.during(|| ring.request(request(RECV, &receiver, room)));
         let left = arrived(&receiver);
         result.map(|number| format!("gives {number}, {left} left")).map_err(Failed::from)
     })
