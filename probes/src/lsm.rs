@@ -143,9 +143,17 @@ impl Attempt<'_> {
     /// # Errors
     /// As [`Attempt::attach_lsm`].
     pub fn run_lsm(&mut self, program: &LsmProgram) -> Result<Running, Ended> {
+        let loaded = self.load_lsm(program)?;
+        self.run_loaded(program, loaded)
+    }
+
+    /// The same, for a program that has been loaded.
+    ///
+    /// # Errors
+    /// As [`Attempt::attach`].
+    pub(crate) fn run_loaded(&mut self, program: &LsmProgram, loaded: OwnedFd) -> Result<Running, Ended> {
         let slots = self.kernel().dispatcher(&program.hook);
         let plain = program.flags & BPF_F_SLEEPABLE == 0 && program.attach_type == BPF_LSM_MAC;
-        let loaded = self.load_lsm(program)?;
         if let Some(slots) = slots.filter(|_| plain) {
             let fd = loaded.as_raw_fd().to_le_bytes();
             // A kernel that does not take it there takes it on the hook.

@@ -13,6 +13,7 @@ pub mod lsms;
 pub mod maps;
 pub mod pointer;
 pub mod program;
+pub mod reach;
 pub mod selftest;
 pub mod storage;
 
@@ -93,6 +94,8 @@ pub const FAMILIES: &[Family] = &[
     Family::new("helpers", "each helper: called for real, its result checked", helpers::probes)
         .keeping(helpers::KEPT),
     Family::new("kfuncs", "each kfunc: called for real, its result checked", kfuncs::probes).keeping(KEPT),
+    Family::new("reach", "which system calls lead to a hook, and which go round it", reach::probes)
+        .keeping(reach::KEPT),
     Family::new("hooks", "each hook function: what it is, load, attach, fire, deny", hooks::probes)
         .dynamic(hooks::names, hooks::dynamic_probe)
         .lingering(),

@@ -9,13 +9,13 @@ use nix::unistd::{ForkResult, Pid, fork};
 const DIED: Errno = Errno::from_raw(libc::EOWNERDEAD);
 
 /// Does `body` in a child of its own and returns what it returned.
-pub(super) fn in_child(body: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+pub(crate) fn in_child(body: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     let child = spawn(body)?;
     reap(child)
 }
 
 /// Starts a child that does `body` and leaves with its errno as status.
-pub(super) fn spawn(body: impl FnOnce() -> Result<(), Errno>) -> Result<Pid, Errno> {
+pub(crate) fn spawn(body: impl FnOnce() -> Result<(), Errno>) -> Result<Pid, Errno> {
     // SAFETY: a probe's process has one thread, so its child may do anything a fresh process may.
     match unsafe { fork() }? {
         ForkResult::Child => {
@@ -28,7 +28,7 @@ pub(super) fn spawn(body: impl FnOnce() -> Result<(), Errno>) -> Result<Pid, Err
 }
 
 /// Waits for a child of [`spawn`].
-pub(super) fn reap(child: Pid) -> Result<(), Errno> {
+pub(crate) fn reap(child: Pid) -> Result<(), Errno> {
     match waitpid(child, None)? {
         WaitStatus::Exited(_, 0) => Ok(()),
         WaitStatus::Exited(_, status) => Err(Errno::from_raw(status)),

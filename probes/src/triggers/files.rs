@@ -146,12 +146,12 @@ pub fn kcore() -> Result<Act, Errno> {
 }
 
 /// A descriptor as a system call's argument.
-pub(super) fn index(fd: &impl AsRawFd) -> usize {
+pub(crate) fn index(fd: &impl AsRawFd) -> usize {
     usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX)
 }
 
 /// A descriptor that a system call returned.
-pub(super) fn owned(fd: libc::c_long) -> OwnedFd {
+pub(crate) fn owned(fd: libc::c_long) -> OwnedFd {
     // SAFETY: the kernel has just made this descriptor for us.
     unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) }
 }

@@ -76,7 +76,7 @@ pub(crate) fn act_that(body: impl FnMut(Arm) -> Result<Seen, Errno> + 'static) -
 }
 
 /// Makes sure that a name is free: a recipe runs once for each case of its probe.
-fn vacate(path: &str) -> Result<(), Errno> {
+pub(crate) fn vacate(path: &str) -> Result<(), Errno> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         Ok(()) | Err(_) => Ok(()),
@@ -87,7 +87,7 @@ fn vacate(path: &str) -> Result<(), Errno> {
 ///
 /// # Safety
 /// The arguments must be what the system call takes; pointers must be valid for what it does with them.
-unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> Result<libc::c_long, Errno> {
+pub(crate) unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> Result<libc::c_long, Errno> {
     let [a, b, c, d, e, f] = args;
     // SAFETY: the caller's promise.
     Errno::result(unsafe { libc::syscall(number, a, b, c, d, e, f) })

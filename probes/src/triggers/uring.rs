@@ -19,8 +19,21 @@ const REQUESTS: u64 = 0x1000_0000;
 /// The same: IORING_ENTER_GETEVENTS.
 const WAIT: usize = 1;
 
+/// A request, by the names of `struct io_uring_sqe`, where they stand for nothing else. Addresses must be valid for what the
+/// operation does with them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Request {
+    pub(crate) operation: u8,
+    pub(crate) fd: i32,
+    pub(crate) offset: usize,
+    pub(crate) address: usize,
+    pub(crate) length: u32,
+    pub(crate) flags: u32,
+    pub(crate) personality: u16,
+}
+
 /// A ring of one entry.
-struct Ring {
+pub(crate) struct Ring {
     fd: OwnedFd,
     /// Both queues' heads and tails.
     queues: MmapMut,
@@ -30,7 +43,7 @@ struct Ring {
 }
 
 impl Ring {
-    fn new() -> Result<Self, Errno> {
+    pub(crate) fn new() -> Result<Self, Errno> {
         let mut params = [0_u32; 30];
         // SAFETY: a structure of 120 bytes, which the kernel fills in.
         let fd = unsafe { syscall(libc::SYS_io_uring_setup, [1, params.as_mut_ptr().addr(), 0, 0, 0, 0]) };
@@ -50,11 +63,16 @@ impl Ring {
     }
 
     /// Does one request and returns its result.
-    fn request(&mut self, operation: u8, fd: i32, personality: u16) -> Result<(), Errno> {
+    pub(crate) fn request(&mut self, request: Request) -> Result<u32, Errno> {
         self.requests[..64].fill(0);
-        self.requests[0] = operation;
-        self.requests[4..8].copy_from_slice(&fd.to_ne_bytes());
-        self.requests[42..44].copy_from_slice(&personality.to_ne_bytes());
+        self.requests[0] = request.operation;
+        for (at, word) in [(4, request.fd.cast_unsigned()), (24, request.length), (28, request.flags)] {
+            self.requests[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        }
+        for (at, word) in [(8, request.offset), (16, request.address)] {
+            self.requests[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+        }
+        self.requests[42..44].copy_from_slice(&request.personality.to_ne_bytes());
         self.at(16, 0).store(0, Ordering::Relaxed); // the array of indices: request 0
         self.at(11, 0).fetch_add(1, Ordering::Release); // the tail of submissions
         // SAFETY: numbers, and no set of signals.
@@ -65,7 +83,7 @@ impl Ring {
         let entry = (head.load(Ordering::Relaxed) & mask) as usize * 16;
         let result = self.at(25, entry + 8).load(Ordering::Acquire).cast_signed();
         head.fetch_add(1, Ordering::Release);
-        if result < 0 { Err(Errno::from_raw(result)) } else { Ok(()) }
+        u32::try_from(result).map_err(|_| Errno::from_raw(result))
     }
 }
 
@@ -81,7 +99,9 @@ pub fn with_credentials() -> Result<Act, Errno> {
         unsafe { syscall(libc::SYS_io_uring_register, [index(&ring.fd), REGISTER_PERSONALITY, 0, 0, 0, 0]) }?;
     let id = u16::try_from(id).unwrap_or(0);
     setegid(Gid::from_raw(0))?;
-    act(move |arm: Arm| arm.during(|| ring.request(NOP, -1, id)))
+    act(move |arm: Arm| {
+        arm.during(|| ring.request(Request { operation: NOP, fd: -1, personality: id, ..Request::default() }))
+    })
 }
 
 /// A command of io_uring to `/dev/null`, which does nothing.
@@ -91,5 +111,9 @@ pub fn with_credentials() -> Result<Act, Errno> {
 pub fn command() -> Result<Act, Errno> {
     let mut ring = Ring::new()?;
     let null = File::open("/dev/null")?;
-    act(move |arm: Arm| arm.during(|| ring.request(COMMAND, null.as_raw_fd(), 0)))
+    act(move |arm: Arm| {
+        arm.during(|| {
+            ring.request(Request { operation: COMMAND, fd: null.as_raw_fd(), ..Request::default() })
+        })
+    })
 }

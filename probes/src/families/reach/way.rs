@@ -1,0 +1,262 @@
+//! A way for user space to do something, and the programs that watch it: one per hook, each with a count and a verdict of
+//! its own in the results page.
+
+use crate::errno::Errno;
+use crate::insn::{Reg, Size};
+use crate::lsm::{LsmProgram, PAGE, Running, deny};
+use crate::results::{FREE, Results};
+use crate::session::{Attempt, Ended};
+use crate::triggers::Arm;
+
+/// One way to do what a probe is about.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// The case's name.
+    pub(super) name: &'static str,
+    /// Makes it ready.
+    ready: fn() -> Result<Doing, Errno>,
+    /// What a kernel answers that has no such way, if some have not.
+    lacking: &'static [i32],
+    /// Whether each of several calls of one hook is denied alone, too.
+    each_call: bool,
+}
+
+/// A way that is ready: it can be done again and again, and puts back what it has changed, also when it fails. Programs act
+/// for what stands inside [`Arm::during`].
+pub(super) type Doing = Box<dyn FnMut(Arm) -> Result<String, Failed>>;
+
+/// What user space saw of something that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// A system call did.
+    Call {
+        /// The errno.
+        errno: Errno,
+        /// Which of several calls gave it; empty if there is one.
+        call: &'static str,
+    },
+    /// A child was ended by this signal.
+    Ended(&'static str),
+}
+
+impl<T: Into<Errno>> From<T> for Failed {
+    fn from(errno: T) -> Self {
+        Self::Call { errno: errno.into(), call: "" }
+    }
+}
+
+/// Says which of several calls failed.
+pub(super) trait Step<T> {
+    /// `call` is the one.
+    fn step(self, call: &'static str) -> Result<T, Failed>;
+}
+
+impl<T, E: Into<Errno>> Step<T> for Result<T, E> {
+    fn step(self, call: &'static str) -> Result<T, Failed> {
+        self.map_err(|errno| Failed::Call { errno: errno.into(), call })
+    }
+}
+
+impl Way {
+    /// A way that every kernel has.
+    pub(super) const fn new(name: &'static str, ready: fn() -> Result<Doing, Errno>) -> Self {
+        Self { name, ready, lacking: &[], each_call: false }
+    }
+
+    /// The same, where kernels that do not have it answer with one of these.
+    pub(super) const fn lacking(mut self, errnos: &'static [i32]) -> Self {
+        self.lacking = errnos;
+        self
+    }
+
+    /// The same, where it matters which of several calls of a hook is denied.
+    pub(super) const fn call_by_call(mut self) -> Self {
+        self.each_call = true;
+        self
+    }
+}
+
+/// A way that is ready.
+pub(super) fn doing(body: impl FnMut(Arm) -> Result<String, Failed> + 'static) -> Result<Doing, Errno> {
+    Ok(Box::new(body))
+}
+
+/// A way of which nothing more is to be said when it succeeds.
+pub(super) fn plain<T>(mut body: impl FnMut(Arm) -> Result<T, Failed> + 'static) -> Result<Doing, Errno> {
+    doing(move |arm| body(arm).map(|_| "ok".to_owned()))
+}
+
+/// What user space saw, in words.
+fn words(outcome: &Result<String, Failed>) -> String {
+    match outcome {
+        Ok(seen) => seen.clone(),
+        Err(Failed::Call { errno, call: "" }) => errno.name(),
+        Err(Failed::Call { errno, call }) => format!("{errno} from {call}"),
+        Err(Failed::Ended(signal)) => format!("the child is ended by {signal}"),
+    }
+}
+
+/// Programs on several hooks.
+pub(super) struct Watch {
+    results: Results,
+    /// The hooks that have a program.
+    hooks: Vec<&'static str>,
+    _running: Vec<Running>,
+}
+
+/// Where the number of the one call stands that is denied; 0 stands for all.
+const CALL: i32 = FREE;
+
+/// Where the count of hook number `nth` stands; its verdict is behind it.
+fn place(nth: usize) -> i32 {
+    FREE + 16 + 16 * i32::try_from(nth).unwrap_or(0)
+}
+
+fn verdict(nth: usize) -> i32 {
+    place(nth) + 8
+}
+
+impl Watch {
+    /// Attaches a program to each of the hooks that there are and that take one, and notes which do.
+    pub(super) fn new(attempt: &mut Attempt<'_>, names: &[&'static str]) -> Result<Self, Ended> {
+        let mut results = attempt.results()?;
+        results.name_nobody();
+        let (mut hooks, mut running) = (Vec::new(), Vec::new());
+        for &name in names {
+            if let Err(Ended::Absent(_)) = attempt.hook(name) {
+                attempt.see(name, "no such hook");
+                continue;
+            }
+            let nth = hooks.len();
+            let program = LsmProgram::framed(name, &results, |asm| {
+                asm.mov_imm(Reg::R1, 1)
+                    .atomic_add(Size::DW, PAGE, place(nth), Reg::R1)
+                    .ldx(Size::DW, Reg::R1, PAGE, place(nth))
+                    .ldx(Size::DW, Reg::R2, PAGE, CALL)
+                    .jeq_imm(Reg::R2, 0, "judge")
+                    .jne_reg(Reg::R1, Reg::R2, "pass")
+                    .label("judge")
+                    // The verifier wants to see an errno (6.12 kernel/bpf/bpf_lsm.c, bpf_lsm_get_retval_range).
+                    .ldx(Size::DW, Reg::R0, PAGE, verdict(nth))
+                    .jsgt_imm(Reg::R0, 0, "pass")
+                    .jslt_imm(Reg::R0, -4095, "pass")
+                    .exit();
+            });
+            // A kernel may take no program on a hook that it has; the others are asked about all the same.
+            let spec = attempt.spec(&program)?;
+            let loaded = match attempt.ask(&spec, 1) {
+                Ok(loaded) => loaded.fd,
+                refused @ Err(_) => {
+                    attempt.answer(name, &refused);
+                    continue;
+                }
+            };
+            attempt.loaded(true, "");
+            running.push(attempt.run_loaded(&program, loaded)?);
+            attempt.see(name, "attached");
+            hooks.push(name);
+        }
+        Ok(Self { results, hooks, _running: running })
+    }
+
+    /// A case: the way by itself, with programs that let it pass, and with each of the programs denying it in turn.
+    pub(super) fn ask(&mut self, attempt: &mut Attempt<'_>, way: &Way) -> Result<(), Ended> {
+        let ready = (way.ready)();
+        let mut doing = ready.map_err(|errno| Ended::could_not("make the way ready", errno))?;
+        let alone = attempt.trigger(|| doing(Arm::idle()));
+        attempt.see("by itself", words(&alone));
+        if let Err(failed) = alone {
+            let lacks = |errno: Errno| way.lacking.contains(&errno.raw());
+            return if matches!(failed, Failed::Call { errno, .. } if lacks(errno)) {
+                Ok(())
+            } else {
+                Err(Ended::could_not("do it without a program", words(&alone)))
+            };
+        }
+        let (passed, counts) = self.round(attempt, &mut doing, None, 0);
+        if passed != alone {
+            attempt.see("with programs that let it pass", words(&passed));
+        }
+        attempt.ran(counts.iter().any(|&count| count > 0));
+        let mut best = Effect::None;
+        for (nth, hook) in self.hooks.clone().into_iter().enumerate() {
+            let (denied, again) = self.round(attempt, &mut doing, Some(nth), 0);
+            let count = counts.get(nth).copied().unwrap_or(0);
+            let called = count > 0 || again.get(nth).is_some_and(|&count| count > 0);
+            let said = match (called, denied == alone) {
+                (false, true) => "not called".to_owned(),
+                (false, false) => format!("not called; when it is to deny: {}", words(&denied)),
+                (true, _) => format!("calls {count}; when it denies: {}", words(&denied)),
+            };
+            attempt.see(hook, said);
+            if called {
+                best = best.max(Effect::of(&denied, &alone));
+            }
+            for call in (1..=count).filter(|_| way.each_call && count > 1) {
+                let (denied, _) = self.round(attempt, &mut doing, Some(nth), call);
+                attempt.see(&format!("{hook}, when it denies call {call} alone"), words(&denied));
+            }
+        }
+        best.note(attempt);
+        Ok(())
+    }
+
+    /// Does it once, with the program on hook number `denies` denying `call`. Gives what user space saw, and how often each of the
+    /// hooks was called.
+    fn round(
+        &mut self,
+        attempt: &mut Attempt<'_>,
+        doing: &mut Doing,
+        denies: Option<usize>,
+        call: u64,
+    ) -> (Result<String, Failed>, Vec<u64>) {
+        for nth in 0..self.hooks.len() {
+            let value = if denies == Some(nth) { i64::from(deny(Errno::EPERM)) } else { 0 };
+            self.results.set(place(nth), 0);
+            self.results.set(verdict(nth), value.cast_unsigned());
+        }
+        self.results.set(CALL, call);
+        let arm = Arm::new(&self.results);
+        let outcome = attempt.trigger(|| doing(arm));
+        self.results.name_nobody();
+        let counts = (0..self.hooks.len()).map(|nth| self.results.get(place(nth))).collect();
+        (outcome, counts)
+    }
+}
+
+/// What became of a denial, of several the one that shows most.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Effect {
+    /// No program ran that denied.
+    None,
+    /// Nothing.
+    Nothing,
+    /// What the way has done is not what it does by itself.
+    Alone,
+    /// Another errno.
+    Another,
+    /// The program's errno.
+    Errno,
+}
+
+impl Effect {
+    fn of(denied: &Result<String, Failed>, alone: &Result<String, Failed>) -> Self {
+        match denied {
+            Err(Failed::Call { errno: Errno::EPERM, .. }) => Self::Errno,
+            Err(Failed::Call { .. }) => Self::Another,
+            Ok(_) | Err(Failed::Ended(_)) if denied != alone => Self::Alone,
+            Ok(_) | Err(Failed::Ended(_)) => Self::Nothing,
+        }
+    }
+
+    fn note(self, attempt: &mut Attempt<'_>) {
+        let as_if: Result<u8, Errno> = match self {
+            Self::None => return,
+            Self::Nothing => Ok(0),
+            Self::Alone => Ok(1),
+            Self::Another => Err(Errno::EACCES),
+            Self::Errno => Err(Errno::EPERM),
+        };
+        attempt.denied_as(&as_if, &0, Errno::EPERM);
+    }
+}
