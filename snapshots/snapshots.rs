@@ -63,6 +63,12 @@ const NOTHING_TO_USE_IT_ON: [(&str, &str); 4] = [
 fn own_fault(callable: &NormalCase, case: &NormalCase) -> Option<String> {
     let End::Refused { errno } = &case.end else {
         return match &case.end {
+            // What gcc does not write into BTF the programs of 6.2 and 6.3 cannot use, whatever they are.
+            End::CouldNotTell { why }
+                if why.starts_with("the compiler of this kernel writes no type tag") =>
+            {
+                None
+            }
             End::CouldNotTell { why } => Some(why.clone()),
             End::Done | End::Absent { .. } | End::Refused { .. } => None,
         };

@@ -25,6 +25,8 @@ impl Errno {
     pub const ENOMEM: Self = Self(libc::ENOMEM);
     /// Permission denied.
     pub const EACCES: Self = Self(libc::EACCES);
+    /// Bad address; from the trampoline code of old kernels: no room for what it has to call.
+    pub const EFAULT: Self = Self(libc::EFAULT);
     /// Device or resource busy.
     pub const EBUSY: Self = Self(libc::EBUSY);
     /// File exists.

@@ -67,12 +67,15 @@ fn until_refused(attempt: &mut Attempt<'_>, hook: &str) -> Result<(), Ended> {
 /// Whether the one too many was refused because places are counted; notes it where they are not. Up to 5.9 only fentry and
 /// fexit programs are, and those of a void hook as such (5.9 kernel/bpf/trampoline.c, bpf_trampoline_link_prog): an int hook
 /// takes as many as fit into the half page of the trampoline's code (5.9 kernel/bpf/trampoline.c, bpf_trampoline_update;
-/// arch/x86/net/bpf_jit_comp.c, arch_prepare_bpf_trampoline).
+/// arch/x86/net/bpf_jit_comp.c, arch_prepare_bpf_trampoline). From 5.11 on the code has a page, and one program too many is
+/// written past the end of the list of programs, over their number, which then goes into an allocation (5.11, the same):
+/// what comes of that hangs on an address.
 fn counted(attempt: &mut Attempt<'_>, attached: usize, refusal: Option<&Ended>) -> Result<bool, Ended> {
     let limit = limit(attempt)?.map_or(attached, |limit| usize::try_from(limit).unwrap_or(0));
     let word = match refusal {
         Some(Ended::Refused(Errno::E2BIG)) if attached == limit => return Ok(true),
-        Some(_) => "none is counted: the trampoline's code is full",
+        Some(Ended::Refused(Errno::EFAULT)) => "none is counted: the trampoline's code is full",
+        Some(_) => "none is counted",
         None => "more than were asked for",
     };
     attempt.see("places", word);
