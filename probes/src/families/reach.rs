@@ -1,7 +1,7 @@
 //! Which system calls lead to a hook, and which go round it: for one operation the hooks that might be asked, and the ways
 //! in which user space can do it.
 //!
-//! A probe is a [`Subject`]: its hooks, and a row per way. Each way is a case, which says what comes of it by itself, how
+//! A probe is a `Subject`: its hooks, and a row per way. Each way is a case, which says what comes of it by itself, how
 //! often it makes the kernel call each of the hooks, and what user space sees when the hook's program, and no other, returns
 //! -EPERM for it.
 
