@@ -2,11 +2,12 @@
 //! the trigger, and programs of other types on the same functions. Not a family itself.
 
 use crate::asm::Asm;
-use crate::bpf::{self, BPF_PROG_TYPE_TRACING, ProgSpec};
+use crate::bpf::{self, BPF_LSM_CGROUP, BPF_PROG_TYPE_TRACING, ProgSpec};
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, CTX, LsmProgram, PAGE, frame};
 use crate::patience::Patience;
+use crate::record::Phase;
 use crate::results::{FREE, RUNS, Results};
 use crate::session::{Attempt, Ended};
 use crate::triggers::{Act, Arm, Recipe, Seen, exec, files, tasks};
@@ -14,7 +15,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use std::fs::{self, File};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -201,6 +202,20 @@ impl Chain {
         let attached = attempt.attach_lsm(program)?;
         self.attached.push(Some(attached));
         Ok(())
+    }
+
+    /// Attaches a program to the root of the cgroups that denies the hook, besides those of the chain.
+    pub(crate) fn deny_in_root(&self, attempt: &mut Attempt<'_>) -> Result<Attached, Ended> {
+        let asm = cgroup_frame(&self.results, |asm| {
+            asm.mov_imm(Reg::R0, 0).exit();
+        });
+        let mut program = LsmProgram::raw(self.site.hook, asm);
+        program.attach_type = BPF_LSM_CGROUP;
+        let program = attempt.load_lsm(&program)?;
+        let root = Cgroup::root()?;
+        let link = bpf::link_create_raw(&program, root.as_fd().as_raw_fd(), BPF_LSM_CGROUP, 0, 0);
+        let link = attempt.calls(Phase::Attach, link)?;
+        Ok(Attached { program, link })
     }
 
     /// Detaches a program; the others keep their numbers.

@@ -125,6 +125,12 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// [`Ended::Absent`] of the helper with this number.
+    #[must_use]
+    pub fn no_helper(number: u32) -> Self {
+        Self::Absent(format!("helper bpf_{}", crate::helper::name(number).unwrap_or("unknown")))
+    }
+
     /// [`Ended::CouldNotTell`] with what was attempted and why it failed.
     pub fn could_not(what: &str, why: impl std::fmt::Display) -> Self {
         Self::CouldNotTell(format!("could not {what}: {why}"))

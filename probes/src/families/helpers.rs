@@ -197,7 +197,7 @@ fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
                 }
                 true => (case.body)(&mut bench),
                 // Whatever is done wrong with what is not there.
-                false if is_misuse => Err(callable::absent(row.helper)),
+                false if is_misuse => Err(Ended::no_helper(row.helper)),
                 false => bench.bare_call(&mut unknown),
             }
         })

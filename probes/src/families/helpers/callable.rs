@@ -108,11 +108,6 @@ pub(super) fn probes(has_row: impl Fn(u32) -> bool) -> Vec<Probe> {
 /// What is said of bpf_set_retval on a hook that has nothing to set.
 const ON_A_VOID_HOOK: &str = "BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!";
 
-/// What a kernel lacks that does not know the helper.
-pub(super) fn absent(number: u32) -> Ended {
-    Ended::Absent(format!("helper bpf_{}", helper::name(number).unwrap_or("unknown")))
-}
-
 /// What the end of a misuse says: nothing, where the program was refused for calling the helper at all.
 pub(super) fn judge_misuse(
     attempt: &mut Attempt<'_>,
@@ -145,7 +140,7 @@ pub(super) fn callable(attempt: &mut Attempt<'_>, number: u32) -> Result<(), End
         }
         // Such a number is unknown to every program: it is looked at before anything else.
         if matches!(answer, Answer::NoSuchHelper) {
-            return Err(absent(number));
+            return Err(Ended::no_helper(number));
         }
         let none_sleeps = matches!(answer, Answer::NoSuchProgram(_))
             && caller.flags & BPF_F_SLEEPABLE != 0

@@ -10,8 +10,8 @@ use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::PAGE;
+use crate::patience::Patience;
 use crate::results::Results;
-use crate::rules::until;
 use crate::session::Ended;
 use crate::spec::{Source, source};
 use crate::triggers::Arm;
@@ -19,6 +19,7 @@ use memmap2::MmapMut;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, sendto};
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 const TRACING: Source = source("7.1", "kernel/trace/bpf_trace.c", "tracing_prog_func_proto");
 const WALKED: Source = source("7.1", "kernel/bpf/verifier.c", "check_ptr_to_btf_access");
@@ -242,14 +243,16 @@ impl Shared {
     /// Bound to the first queue of the loopback device, so that packets would be copied to it. The queue of an earlier
     /// case's socket becomes free some time after that was closed (7.1 net/xdp/xsk_buff_pool.c, `xp_put_pool`).
     pub(super) fn on_loopback() -> Result<Self, Ended> {
-        let mut bound = Self::bound();
-        until(|| {
-            if matches!(bound, Err(Errno::EBUSY)) {
-                bound = Self::bound();
+        let mut patience = Patience::new(Duration::from_secs(5));
+        loop {
+            match Self::bound() {
+                Err(Errno::EBUSY) if patience.lasts() => std::thread::sleep(Duration::from_millis(2)),
+                done => {
+                    let what = "bind a socket of AF_XDP to the loopback device";
+                    return done.map_err(|errno| Ended::could_not(what, errno));
+                }
             }
-            !matches!(bound, Err(Errno::EBUSY))
-        });
-        bound.map_err(|errno| Ended::could_not("bind a socket of AF_XDP to the loopback device", errno))
+        }
     }
 
     fn bound() -> Result<Self, Errno> {

@@ -8,13 +8,14 @@ use crate::bpf::{self, BPF_F_RDONLY_PROG, MapSpec};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
+use crate::patience::Patience;
 use crate::results::Results;
-use crate::rules::until;
 use crate::session::Ended;
 use crate::spec::{Source, source};
 use crate::triggers::Arm;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 const BASE: Source = source("6.14", "kernel/bpf/helpers.c", "bpf_base_func_proto");
 const CONSTANT: Source = source("6.14", "kernel/bpf/verifier.c", "check_reg_const_str");
@@ -298,15 +299,17 @@ fn trace_is_on() -> Result<(), Errno> {
     if !fs::exists("/sys/kernel/tracing/events/bpf_trace")? {
         return Ok(());
     }
-    let enabled = || fs::read_to_string("/sys/kernel/tracing/events/bpf_trace/bpf_trace_printk/enable");
-    let mut found = enabled();
-    until(|| {
-        if found.as_ref().is_ok_and(|text| !text.starts_with('1')) {
-            found = enabled();
+    let mut patience = Patience::new(Duration::from_secs(5));
+    while !fs::read_to_string("/sys/kernel/tracing/events/bpf_trace/bpf_trace_printk/enable")
+        .map_err(Errno::from)?
+        .starts_with('1')
+    {
+        if !patience.lasts() {
+            return Err(Errno::from_raw(libc::ETIMEDOUT));
         }
-        found.as_ref().map_or(true, |text| text.starts_with('1'))
-    });
-    if found?.starts_with('1') { Ok(()) } else { Err(Errno::from_raw(libc::ETIMEDOUT)) }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Loads a call with a format of this size on the stack, where there are 24 bytes.

@@ -114,8 +114,7 @@ fn call(attempt: &Attempt<'_>, caller: Caller) -> Result<Call, Ended> {
     if let Some(number) = helper(caller)
         && attempt.btf()?.lists_helper(number) == Some(false)
     {
-        let name = helper::name(number).unwrap_or("unknown");
-        return Err(Ended::Absent(format!("helper bpf_{name}")));
+        return Err(Ended::no_helper(number));
     }
     Ok(match caller {
         Caller::Timer => Call::Timer,

@@ -1,16 +1,15 @@
 //! Which LSMs there are, whether programs act, and what user space sees of all that.
 
-use crate::bpf::{self, BPF_LSM_CGROUP};
+use crate::bpf;
 use crate::errno::Errno;
-use crate::insn::Reg;
-use crate::lsm::{LsmProgram, deny};
+use crate::lsm::deny;
 use crate::record::Phase;
-use crate::rules::{Cgroup, Chain, SESSION, cgroup_frame, in_child, member, outcome_word};
+use crate::rules::{Chain, SESSION, in_child, member, outcome_word};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::creds::{drop_capabilities, with_only};
 use std::fs;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 const SYS_LSM_GET_SELF_ATTR: libc::c_long = 459;
@@ -71,18 +70,7 @@ pub(super) fn fire(session: &mut Session<'_>) -> Result<(), Stop> {
     })?;
     session.case("cgroup", |attempt| {
         let mut chain = Chain::new(attempt, SESSION)?;
-        let mut program = LsmProgram::raw(
-            SESSION.hook,
-            cgroup_frame(&chain.results, |asm| {
-                asm.mov_imm(Reg::R0, 0).exit();
-            }),
-        );
-        program.attach_type = BPF_LSM_CGROUP;
-        let program = attempt.load_lsm(&program)?;
-        let root = Cgroup::root()?;
-        let target = root.as_fd().as_raw_fd();
-        let link = bpf::link_create_raw(&program, target, BPF_LSM_CGROUP, 0, 0);
-        let _link = attempt.calls(Phase::Attach, link)?;
+        let _attached = chain.deny_in_root(attempt)?;
         let round = chain.round(attempt, &[]);
         attempt.runs(chain.results.runs());
         attempt.denial("user space sees", &round.outcome, Errno::EPERM);

@@ -1,14 +1,10 @@
 //! What is left of LSM programs when somebody switches ftrace off, through which the kernel calls them.
 
-use crate::bpf::{self, BPF_LSM_CGROUP};
 use crate::errno::Errno;
-use crate::insn::Reg;
-use crate::lsm::{LsmProgram, deny};
-use crate::record::Phase;
-use crate::rules::{Cgroup, Chain, SESSION, cgroup_frame, member};
+use crate::lsm::deny;
+use crate::rules::{Chain, SESSION, member};
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
 
 const SYSCTL: &str = "/proc/sys/kernel/ftrace_enabled";
 const EPERM: i32 = deny(Errno::EPERM);
@@ -83,15 +79,7 @@ pub(super) fn switched_off(session: &mut Session<'_>) -> Result<(), Stop> {
     })?;
     session.case("off-while-attached-to-a-cgroup", |attempt| {
         let (mut chain, _on_again) = begin(attempt)?;
-        let asm = cgroup_frame(&chain.results, |asm| {
-            asm.mov_imm(Reg::R0, 0).exit();
-        });
-        let mut program = LsmProgram::raw(SESSION.hook, asm);
-        program.attach_type = BPF_LSM_CGROUP;
-        let program = attempt.load_lsm(&program)?;
-        let root = Cgroup::root()?;
-        let link = bpf::link_create_raw(&program, root.as_fd().as_raw_fd(), BPF_LSM_CGROUP, 0, 0);
-        let _link = attempt.calls(Phase::Attach, link)?;
+        let _attached = chain.deny_in_root(attempt)?;
         ask_while_it_is_switched(attempt, &mut chain);
         Ok(())
     })
