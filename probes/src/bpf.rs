@@ -15,6 +15,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use crate::errno::Errno;
 
 pub mod consts;
+mod exclusive;
 pub mod info;
 pub mod link;
 pub mod map;
@@ -27,6 +28,7 @@ mod stream;
 mod tests;
 
 pub use consts::*;
+pub use exclusive::*;
 pub use info::*;
 pub use link::*;
 pub use map::*;

@@ -99,7 +99,14 @@ unsafe impl Attr for ElementAttr {}
 /// # Errors
 /// What the kernel answers. Before 5.11 `EPERM` may mean that `RLIMIT_MEMLOCK` is used up.
 pub fn map_create(spec: &MapSpec) -> Result<OwnedFd, Errno> {
-    let mut attr = CreateAttr {
+    let mut attr = create_attr(spec);
+    // SAFETY: the attribute holds no addresses, and the command gives a new descriptor.
+    unsafe { bpf_fd(consts::BPF_MAP_CREATE, &mut attr) }
+}
+
+/// The attribute.
+pub(super) fn create_attr(spec: &MapSpec) -> CreateAttr {
+    CreateAttr {
         map_type: spec.map_type,
         key_size: spec.key_size,
         value_size: spec.value_size,
@@ -113,9 +120,7 @@ pub fn map_create(spec: &MapSpec) -> Result<OwnedFd, Errno> {
         btf_vmlinux_value_type_id: spec.btf_vmlinux_value_type_id,
         map_extra: spec.map_extra,
         ..CreateAttr::default()
-    };
-    // SAFETY: the attribute holds no addresses, and the command gives a new descriptor.
-    unsafe { bpf_fd(consts::BPF_MAP_CREATE, &mut attr) }
+    }
 }
 
 /// `BPF_MAP_LOOKUP_ELEM` into `value`. For per-CPU maps that is [`MapInfo::value_bytes`](super::MapInfo::value_bytes)

@@ -1,5 +1,6 @@
-//! The array of arguments that a program is given: what is in each slot, and which slots there are.
+//! What a program is given: the array of arguments, what is in each slot and which slots there are; and the current task.
 
+mod current;
 mod limits;
 mod pointers;
 mod slots;
@@ -22,7 +23,7 @@ const ACCESS_EARLIER: Source = source("5.9", "kernel/bpf/btf.c", "btf_ctx_access
 /// The probes of this family.
 #[must_use]
 pub fn probes() -> Vec<Probe> {
-    slot_probes().into_iter().chain(limit_probes()).chain(pointer_probes()).collect()
+    [slot_probes(), limit_probes(), pointer_probes(), current_probes()].into_iter().flatten().collect()
 }
 
 /// What the slots hold.
@@ -137,6 +138,22 @@ fn pointer_probes() -> Vec<Probe> {
         )
         .crashing(),
     ]
+}
+
+/// On whose behalf, and in which task, a hook is called.
+fn current_probes() -> Vec<Probe> {
+    vec![Probe::new(
+        "context/current-of-io_uring",
+        "Which task is current in file_open and file_permission when io_uring does what a process has asked of it?",
+        &[
+            // Updates of 5.10 have the io_uring of 5.15.
+            source("5.11", "fs/io-wq.c", "create_io_worker"),
+            source("5.11", "fs/io_uring.c", "io_sq_thread"),
+            source("7.1", "io_uring/io-wq.c", "create_io_worker"),
+            source("7.1", "io_uring/sqpoll.c", "io_sq_thread"),
+        ],
+        current::of_io_uring,
+    )]
 }
 
 /// The `n`th value that a program of [`look`] leaves.

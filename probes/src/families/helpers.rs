@@ -20,6 +20,7 @@ mod lockdown;
 mod maps;
 mod memory;
 mod packets;
+mod path;
 mod perf;
 mod placement;
 mod queues;
@@ -146,6 +147,7 @@ const TABLES_WITH_FILES: &[&[Row]] = &[
     placement::ROWS,
     sockets::ROWS,
     storage::ROWS,
+    path::ROWS,
     kernel_objects::ROWS,
     packets::ROWS,
     cgroup::ROWS,

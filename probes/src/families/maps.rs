@@ -1,6 +1,7 @@
 //! Every kind of map, used from a plain and from a sleepable program. Storage that belongs to an object has a family of
 //! its own, `storage`.
 
+mod exclusive;
 mod table;
 
 use crate::asm::Asm;
@@ -87,7 +88,17 @@ pub fn probes() -> Vec<Probe> {
         &sources,
         sleepable_run,
     );
-    table::ROWS.iter().map(probe).chain([run]).collect()
+    let exclusive = Probe::new(
+        "maps/exclusive",
+        "May only the program whose hash a map was made with use it, and who else can?",
+        &[
+            source("7.3", "kernel/bpf/verifier.c", "check_map_prog_compatibility"),
+            source("7.3", "kernel/bpf/map_in_map.c", "bpf_map_fd_get_ptr"),
+            source("7.3", "kernel/bpf/core.c", "bpf_prog_calc_tag"),
+        ],
+        exclusive::probe,
+    );
+    table::ROWS.iter().map(probe).chain([run, exclusive]).collect()
 }
 
 fn probe(row: &'static Row) -> Probe {

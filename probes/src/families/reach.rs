@@ -5,6 +5,7 @@
 //! often it makes the kernel call each of the hooks, and what user space sees when the hook's program, and no other, returns
 //! -EPERM for it.
 
+mod bpf;
 mod connect;
 mod content;
 mod exec;
@@ -43,6 +44,7 @@ pub fn probes() -> Vec<Probe> {
         names::RENAMING,
         names::MAKING,
         kill::SUBJECT,
+        bpf::SUBJECT,
     ];
     subjects.map(Subject::probe).into()
 }

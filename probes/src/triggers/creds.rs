@@ -187,3 +187,11 @@ pub fn end() -> Result<Act, Errno> {
         result
     })
 }
+
+/// Sets the real ids; the effective ones stay 0, and with them the capabilities.
+pub(crate) fn become_real(uid: u32, gid: u32) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::setresgid(gid, 0, 0) })?;
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::setresuid(uid, 0, 0) }).map(drop)
+}

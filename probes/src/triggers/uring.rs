@@ -1,4 +1,4 @@
-//! A ring of io_uring: one request at a time, done in the system call that submits it.
+//! A ring of io_uring: one request at a time, which the system call that submits it waits for.
 
 use super::files::{index, owned};
 use super::{Act, Arm, act, creds, syscall};
@@ -16,8 +16,15 @@ const COMMAND: u8 = 46;
 const REGISTER_PERSONALITY: usize = 9;
 /// The same: IORING_OFF_SQES.
 const REQUESTS: u64 = 0x1000_0000;
-/// The same: IORING_ENTER_GETEVENTS.
-const WAIT: usize = 1;
+/// The same: IORING_REGISTER_FILES.
+const REGISTER_FILES: usize = 2;
+/// The same: IORING_ENTER_GETEVENTS, and IORING_ENTER_SQ_WAKEUP, which a ring without a polling thread ignores.
+const WAIT: usize = 1 | 2;
+/// The same: IORING_SETUP_SQPOLL.
+const POLLED: u32 = 2;
+/// `IOSQE_FIXED_FILE` and `IOSQE_ASYNC` of the same: [`Request::fd`] is the number of a registered file; a worker does it.
+pub(crate) const FIXED_FILE: u8 = 1;
+pub(crate) const ASYNC: u8 = 16;
 
 /// A request, by the names of `struct io_uring_sqe`, where they stand for nothing else. Addresses must be valid for what the
 /// operation does with them.
@@ -30,6 +37,8 @@ pub(crate) struct Request {
     pub(crate) length: u32,
     pub(crate) flags: u32,
     pub(crate) personality: u16,
+    /// `IOSQE_*`, which the structure calls `flags` and what is `flags` here by the operation's name.
+    pub(crate) how: u8,
 }
 
 /// A ring of one entry.
@@ -44,7 +53,18 @@ pub(crate) struct Ring {
 
 impl Ring {
     pub(crate) fn new() -> Result<Self, Errno> {
+        Self::with(0)
+    }
+
+    /// A ring whose requests a thread of the kernel takes.
+    pub(crate) fn polled() -> Result<Self, Errno> {
+        Self::with(POLLED)
+    }
+
+    /// A ring with these `IORING_SETUP_*` flags.
+    fn with(flags: u32) -> Result<Self, Errno> {
         let mut params = [0_u32; 30];
+        params[2] = flags;
         // SAFETY: a structure of 120 bytes, which the kernel fills in.
         let fd = unsafe { syscall(libc::SYS_io_uring_setup, [1, params.as_mut_ptr().addr(), 0, 0, 0, 0]) };
         let fd = owned(fd?);
@@ -65,7 +85,7 @@ impl Ring {
     /// Does one request and returns its result.
     pub(crate) fn request(&mut self, request: Request) -> Result<u32, Errno> {
         self.requests[..64].fill(0);
-        self.requests[0] = request.operation;
+        self.requests[..2].copy_from_slice(&[request.operation, request.how]);
         for (at, word) in [(4, request.fd.cast_unsigned()), (24, request.length), (28, request.flags)] {
             self.requests[at..at + 4].copy_from_slice(&word.to_ne_bytes());
         }
@@ -85,6 +105,28 @@ impl Ring {
         head.fetch_add(1, Ordering::Release);
         u32::try_from(result).map_err(|_| Errno::from_raw(result))
     }
+
+    /// Registers the credentials that the process has now; gives their number.
+    pub(crate) fn register_credentials(&self) -> Result<u16, Errno> {
+        // SAFETY: numbers.
+        let id = unsafe { self.register(REGISTER_PERSONALITY, 0, 0) }?;
+        u16::try_from(id).map_err(|_| Errno::EOVERFLOW)
+    }
+
+    /// Registers a file as number 0.
+    pub(crate) fn register_file(&self, file: &impl AsRawFd) -> Result<(), Errno> {
+        let files = [file.as_raw_fd()];
+        // SAFETY: the address and the length of an array, which is read.
+        unsafe { self.register(REGISTER_FILES, files.as_ptr().addr(), files.len()) }.map(drop)
+    }
+
+    /// # Safety
+    /// `address` and `count` must be what the operation takes.
+    unsafe fn register(&self, operation: usize, address: usize, count: usize) -> Result<libc::c_long, Errno> {
+        let args = [index(&self.fd), operation, address, count, 0, 0];
+        // SAFETY: the caller's promise.
+        unsafe { syscall(libc::SYS_io_uring_register, args) }
+    }
 }
 
 /// A request of io_uring with the credentials that were registered before, which have another group than the task's.
@@ -94,10 +136,7 @@ impl Ring {
 pub fn with_credentials() -> Result<Act, Errno> {
     let mut ring = Ring::new()?;
     creds::take_group()?;
-    // SAFETY: numbers.
-    let id =
-        unsafe { syscall(libc::SYS_io_uring_register, [index(&ring.fd), REGISTER_PERSONALITY, 0, 0, 0, 0]) }?;
-    let id = u16::try_from(id).unwrap_or(0);
+    let id = ring.register_credentials()?;
     setegid(Gid::from_raw(0))?;
     act(move |arm: Arm| {
         arm.during(|| ring.request(Request { operation: NOP, fd: -1, personality: id, ..Request::default() }))

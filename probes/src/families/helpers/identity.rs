@@ -14,8 +14,9 @@ use crate::objects::layout::{COMM, TaskIdentity};
 use crate::session::{Attempt, Ended};
 use crate::spec::source;
 use crate::triggers::Arm;
+use crate::triggers::creds::become_real;
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, pipe};
+use nix::unistd::{Gid, Pid, Uid, pipe, setresgid, setresuid};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -52,7 +53,7 @@ pub(super) const ROWS: &[Row] = &[
         helper: helper::GET_CURRENT_UID_GID,
         asks: "give the real group in the upper half and the real user in the lower",
         sources: &[source("5.9", "kernel/bpf/helpers.c", "bpf_get_current_uid_gid")],
-        cases: &[canonical(uid_gid)],
+        cases: &[canonical(uid_gid), case("in-a-user-namespace", uid_gid_inside)],
     },
     Row {
         helper: helper::GET_CURRENT_COMM,
@@ -189,7 +190,7 @@ fn ns_refusal(bench: &mut Bench<'_, '_>, off: u64, size: i32) -> Result<(), Ende
 
 /// In a process that is the first of its own namespace: for that one, and for its parent's.
 fn ns_pid_tgid_inside(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
-    let mut inside = Inside::new()
+    let mut inside = Inside::new(libc::CLONE_NEWPID)
         .map_err(|errno| Ended::could_not("make a process in a pid namespace of its own", errno))?;
     let (child, pid) = (inside.child, u64::from(inside.child.as_raw().unsigned_abs()));
     let (own, parents) = (namespace_of(&child.to_string())?, namespace_of("self")?);
@@ -212,22 +213,26 @@ fn ns_pid_tgid_inside(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// A child in a pid namespace of its own, which waits.
+/// A child in a namespace of its own, which waits.
 struct Inside {
     child: Pid,
     go: Option<OwnedFd>,
 }
 
 impl Inside {
-    fn new() -> Result<Self, Errno> {
+    /// With the flag of the namespace for clone(2).
+    fn new(namespace: i32) -> Result<Self, Errno> {
         let (told, go) = pipe()?;
-        let flags = libc::CLONE_NEWPID | libc::SIGCHLD;
+        let flags = namespace | libc::SIGCHLD;
         // SAFETY: five numbers that ask for what fork(2) does, in a process that has one thread.
         let child =
             Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0_u64, 0_u64, 0_u64, 0_u64) })?;
         if child == 0 {
             drop(go);
             if nix::unistd::read(&told, &mut [0]) == Ok(1) {
+                // What is root in a user namespace has to become it; elsewhere it is.
+                let _became =
+                    setresgid(ROOT.1, ROOT.1, ROOT.1).and_then(|()| setresuid(ROOT.0, ROOT.0, ROOT.0));
                 let _opened = File::open(FILE);
             }
             // SAFETY: takes a plain number and does not return.
@@ -265,10 +270,13 @@ fn kernel_dev(dev: u64) -> u64 {
     u64::from(major) << 20 | u64::from(minor)
 }
 
-/// With real ids that are neither 0 nor equal, so that nothing can be mixed up.
+/// Root of a namespace.
+const ROOT: (Uid, Gid) = (Uid::from_raw(0), Gid::from_raw(0));
+/// Ids that are neither 0 nor equal, so that nothing can be mixed up.
+const UID: u32 = 4321;
+const GID: u32 = 1234;
+
 fn uid_gid(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
-    const UID: u32 = 4321;
-    const GID: u32 = 1234;
     let helper = bench.helper();
     let (results, became) = bench.run(
         "file_open",
@@ -288,12 +296,36 @@ fn uid_gid(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Sets the real ids; the effective ones stay 0, and with them the capabilities.
-fn become_real(uid: u32, gid: u32) -> Result<(), Errno> {
-    // SAFETY: plain numbers.
-    Errno::result(unsafe { libc::setresgid(gid, 0, 0) })?;
-    // SAFETY: plain numbers.
-    Errno::result(unsafe { libc::setresuid(uid, 0, 0) }).map(drop)
+/// In a process that is root in a user namespace, and in the first one is not.
+fn uid_gid_inside(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let mut inside = Inside::new(libc::CLONE_NEWUSER)
+        .map_err(|errno| Ended::could_not("make a process in a user namespace of its own", errno))?;
+    let of_child = |what| format!("/proc/{}/{what}", inside.child);
+    for (map, id) in [("gid_map", GID), ("uid_map", UID)] {
+        fs::write(of_child(map), format!("0 {id} 1"))
+            .map_err(|error| Ended::could_not("map the ids of a namespace", error))?;
+    }
+    let (results, opened) = bench.run(
+        "file_open",
+        |arm| inside.open(arm),
+        |asm| {
+            preset(asm, 0);
+            asm.call(helper);
+            keep(asm, 0, Reg::R0);
+        },
+    )?;
+    opened.map_err(|errno| Ended::could_not("open the file in a user namespace", errno))?;
+    let (found, outside) = (results.get(slot(0)), u64::from(GID) << 32 | u64::from(UID));
+    bench.attempt.see(
+        "user and group",
+        match found {
+            0 => "as in the namespace: root",
+            outside_of_it if outside_of_it == outside => "as in the first namespace",
+            _ => "NEITHER as in the namespace nor as outside of it",
+        },
+    );
+    Ok(())
 }
 
 /// A name of full length, the NUL included.

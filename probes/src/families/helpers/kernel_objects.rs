@@ -16,10 +16,9 @@ use crate::session::Ended;
 use crate::spec::{Probe, Source, source};
 use crate::triggers::Arm;
 use crate::triggers::exec::write_leaver;
-use nix::unistd::pipe;
 use std::ffi::CStr;
 use std::fs::{self, Permissions};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 
 const LSM: Source = source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_lsm_func_proto");
@@ -27,36 +26,6 @@ const TRACING: Source = source("6.0", "kernel/trace/bpf_trace.c", "tracing_prog_
 const CALL: Source = source("6.14", "kernel/bpf/verifier.c", "check_helper_call");
 
 pub(super) const ROWS: &[Row] = &[
-    Row {
-        helper: helper::D_PATH,
-        asks: "write the path of the file that is opened",
-        sources: &[TRACING, source("6.0", "kernel/trace/bpf_trace.c", "bpf_d_path_allowed")],
-        cases: &[
-            canonical(|bench| d_path(bench, 64)),
-            sleepable(|bench| d_path(bench, 64)),
-            case("more-than-fits", |bench| d_path(bench, 4)),
-            case("of-an-unlinked-file", |bench| path_again(bench, unlinked)),
-            case("of-a-memfd", |bench| path_again(bench, memory_file)),
-            case("of-a-pipe", |bench| path_again(bench, || Ok(pipe()?.0))),
-            misuse("misuse-file-for-path", |bench| {
-                let helper = bench.helper();
-                bench.load(|asm| {
-                    argument(asm, Reg::R1, 0);
-                    page(asm, Reg::R2, 1);
-                    asm.mov_imm(Reg::R3, 64).call(helper);
-                })
-            }),
-            misuse("misuse-size-beyond-the-stack", |bench| {
-                let (helper, path) = (bench.helper(), bench.offset("file", "f_path")?);
-                bench.load(|asm| {
-                    argument(asm, Reg::R1, 0);
-                    asm.add_imm(Reg::R1, path);
-                    stack(asm, Reg::R2, -16);
-                    asm.mov_imm(Reg::R3, 64).call(helper);
-                })
-            }),
-        ],
-    },
     Row {
         helper: helper::IMA_INODE_HASH,
         asks: "give the hash that IMA has measured of a file, in programs that may sleep",
@@ -190,60 +159,6 @@ pub(super) const ROWS: &[Row] = &[
 const OPEN: &str = "file_ioctl";
 /// The first of the hooks of execve(2) that has the program's file.
 const EXEC: &str = "bprm_creds_for_exec";
-
-fn d_path(bench: &mut Bench<'_, '_>, size: i32) -> Result<(), Ended> {
-    let (helper, path) = (bench.helper(), bench.offset("file", "f_path")?);
-    let results = bench.open(|asm| {
-        argument(asm, Reg::R1, 0);
-        asm.add_imm(Reg::R1, path);
-        page(asm, Reg::R2, 1);
-        asm.mov_imm(Reg::R3, size).call(helper);
-        keep(asm, 0, Reg::R0);
-    })?;
-    bench.returned("returned", results.get(slot(0)));
-    bench.attempt.see("the path", super::bench::text(&results.bytes(slot(1), 64)));
-    Ok(())
-}
-
-/// A file that has lost its only name.
-fn unlinked() -> Result<OwnedFd, Errno> {
-    const PATH: &str = "/tmp/unlinked";
-    let file = fs::File::create(PATH)?;
-    fs::remove_file(PATH)?;
-    Ok(file.into())
-}
-
-/// A file that never had one.
-fn memory_file() -> Result<OwnedFd, Errno> {
-    // SAFETY: a terminated name, which the call copies.
-    let fd = Errno::result(unsafe { libc::memfd_create(c"conform".as_ptr(), libc::MFD_CLOEXEC) })?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Opens an open file again, through its link in /proc, which says what user space is told of its path.
-fn path_again(bench: &mut Bench<'_, '_>, open: fn() -> Result<OwnedFd, Errno>) -> Result<(), Ended> {
-    let (helper, path) = (bench.helper(), bench.offset("file", "f_path")?);
-    let file = open().map_err(|errno| Ended::could_not("make the file", errno))?;
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let known = fs::read_link(&link).map_err(|error| Ended::could_not("read the link of a file", error))?;
-    let known = known.to_string_lossy().into_owned();
-    let act = |arm: Arm| arm.during(|| fs::File::open(&link)).map_err(Errno::from);
-    let (results, opened) = bench.run("file_open", act, |asm| {
-        argument(asm, Reg::R1, 0);
-        asm.add_imm(Reg::R1, path);
-        page(asm, Reg::R2, 1);
-        asm.mov_imm(Reg::R3, 64).call(helper);
-        keep(asm, 0, Reg::R0);
-    })?;
-    opened.map_err(|errno| Ended::could_not("open the file again", errno))?;
-    // The number in the name of a pipe is another each time.
-    let shown: String = known.chars().filter(|character| !character.is_ascii_digit()).collect();
-    bench.attempt.see("the path, without digits", shown);
-    bench.attempt.same("the path", super::bench::text(&results.bytes(slot(1), 64)), known.clone());
-    bench.attempt.same("returned the length", results.get(slot(0)), known.len() as u64 + 1);
-    Ok(())
-}
 
 /// The owner whose files the policy measures; nobody else has it.
 const MEASURED_OWNER: u32 = 7777;

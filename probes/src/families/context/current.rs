@@ -1,0 +1,347 @@
+//! Who current is when io_uring does what a process has asked of it: the process itself, a worker, or the thread that polls
+//! its ring.
+//!
+//! The programs act for a file with an owner of its own, whoever opens or reads it, and leave what the helpers say of current.
+
+use super::{offset, value};
+use crate::asm::Asm;
+use crate::errno::Errno;
+use crate::helper;
+use crate::insn::{Reg, Size};
+use crate::lsm::{Attached, CTX, LsmProgram, PAGE, deny};
+use crate::results::{RUNS, Results, TARGET};
+use crate::rules::Cgroup;
+use crate::session::{Attempt, Ended, Session, Stop};
+use crate::triggers::Arm;
+use crate::triggers::creds::become_real;
+use crate::triggers::uring::{ASYNC, FIXED_FILE, Request, Ring};
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::chown;
+use std::process;
+
+/// The file, in its folder, and its owner, by which programs know it. Opened below the folder's descriptor: a thread of the
+/// kernel may have another root.
+const FOLDER: &str = "/tmp";
+const FILE: &CStr = c"asked-for";
+const PATH: &str = "/tmp/asked-for";
+const OWNER: u32 = 48_879;
+/// The name that the process gives itself.
+const NAME: &CStr = c"asker";
+/// The real user and group of the process, and those that it had when it registered its credentials.
+const ASKER: (u32, u32) = (4321, 1234);
+const REGISTERED: (u32, u32) = (5678, 8765);
+
+/// include/uapi/linux/io_uring.h: IORING_OP_OPENAT, IORING_OP_READ.
+const OPENAT: u8 = 18;
+const READ: u8 = 22;
+/// include/linux/sched.h: PF_KTHREAD.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// How a request is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Without a ring.
+    SystemCall,
+    /// As a ring does it by itself.
+    Ring,
+    /// With `IOSQE_ASYNC`.
+    Worker,
+    /// In a ring with `IORING_SETUP_SQPOLL`.
+    Poller,
+    /// With credentials that were registered.
+    Credentials,
+}
+
+const WAYS: &[(&str, u8, By)] = &[
+    ("open-by-system-call", OPENAT, By::SystemCall),
+    ("open", OPENAT, By::Ring),
+    ("open-by-a-worker", OPENAT, By::Worker),
+    ("open-by-the-polling-thread", OPENAT, By::Poller),
+    ("open-with-registered-credentials", OPENAT, By::Credentials),
+    ("read-by-system-call", READ, By::SystemCall),
+    ("read", READ, By::Ring),
+    ("read-by-a-worker", READ, By::Worker),
+    ("read-by-the-polling-thread", READ, By::Poller),
+    ("read-with-registered-credentials", READ, By::Credentials),
+];
+
+/// The probe.
+pub(super) fn of_io_uring(session: &mut Session<'_>) -> Result<(), Stop> {
+    let mut watch = None;
+    session.case("programs", |attempt| {
+        watch = Some(Watch::new(attempt)?);
+        Ok(())
+    })?;
+    let Some(mut watch) = watch else { return Ok(()) };
+    for &(name, operation, by) in WAYS {
+        session.case(name, |attempt| watch.ask(attempt, operation, by))?;
+    }
+    Ok(())
+}
+
+/// Where the verdict stands; what each of the first calls has left is behind it.
+const VERDICT: i32 = value(0);
+/// How many calls leave what they see.
+const CALLS: u8 = 3;
+
+/// Where what call number `nth` has left begins.
+fn seen_by(nth: u8) -> i32 {
+    value(8 + 8 * i32::from(nth))
+}
+
+/// What a call leaves, in 64-bit numbers; the name takes two.
+const PROCESS: i32 = 0;
+const USER: i32 = 8;
+const CGROUP: i32 = 16;
+const FLAGS: i32 = 24;
+const COMM: i32 = 32;
+const COMM_LENGTH: usize = 16;
+
+/// The programs and whom they compare with.
+struct Watch {
+    results: Results,
+    cgroup: Cgroup,
+    _attached: [Attached; 2],
+}
+
+impl Watch {
+    fn new(attempt: &mut Attempt<'_>) -> Result<Self, Ended> {
+        let mut results = attempt.results()?;
+        results.name_nobody();
+        let mut attach = |hook| {
+            let program = LsmProgram::raw(hook, body(attempt, &results)?);
+            attempt.attach_lsm(&program)
+        };
+        let attached = [attach("file_open")?, attach("file_permission")?];
+        fs::write(PATH, "content").map_err(|error| Ended::could_not("write the file", error))?;
+        chown(PATH, Some(OWNER), None).map_err(|error| Ended::could_not("give the file away", error))?;
+        // SAFETY: a terminated name, which the call copies.
+        Errno::result(unsafe { libc::prctl(libc::PR_SET_NAME, NAME.as_ptr()) })
+            .map_err(|errno| Ended::could_not("set the name", errno))?;
+        let cgroup = Cgroup::new("asker")?;
+        cgroup.enter()?;
+        Ok(Self { results, cgroup, _attached: attached })
+    }
+
+    /// A case: the request by itself, with programs that look, and with programs that deny.
+    fn ask(&mut self, attempt: &mut Attempt<'_>, operation: u8, by: By) -> Result<(), Ended> {
+        let mut asker =
+            Asker::new(operation, by).map_err(|errno| Ended::could_not("make it ready", errno))?;
+        let alone = attempt.trigger(|| asker.ask(Arm::idle()));
+        attempt.outcome("by itself", &alone);
+        if alone.is_err() {
+            return Ok(());
+        }
+        let passed = self.round(attempt, &mut asker, 0);
+        attempt.runs(self.results.runs());
+        if passed != alone {
+            attempt.outcome("with programs that look", &passed);
+        }
+        let runs = u8::try_from(self.results.runs()).unwrap_or(CALLS).min(CALLS);
+        let own = self.cgroup.id()?;
+        let seen: Vec<_> = (0..runs).map(|nth| Current::read(&self.results, seen_by(nth), own)).collect();
+        for (nth, current) in (1..).zip(&seen) {
+            let call = if seen.len() == 1 { String::new() } else { format!(", call {nth}") };
+            current.tell(attempt, &call);
+        }
+        let denied = self.round(attempt, &mut asker, deny(Errno::EPERM));
+        attempt.denial("when it is denied", &denied, Errno::EPERM);
+        Ok(())
+    }
+
+    fn round(&mut self, attempt: &mut Attempt<'_>, asker: &mut Asker, verdict: i32) -> Result<(), Errno> {
+        self.results.set(RUNS, 0);
+        self.results.set(VERDICT, i64::from(verdict).cast_unsigned());
+        let arm = Arm::new(&self.results);
+        let outcome = attempt.trigger(|| asker.ask(arm));
+        self.results.name_nobody();
+        outcome
+    }
+}
+
+/// The program: for a file of [`OWNER`], while the page names it.
+fn body(attempt: &Attempt<'_>, results: &Results) -> Result<Asm, Ended> {
+    let (inode, uid) = (offset(attempt, "file", "f_inode")?, offset(attempt, "inode", "i_uid")?);
+    let flags = offset(attempt, "task_struct", "flags")?;
+    let mut asm = Asm::new();
+    asm.mov_reg(CTX, Reg::R1)
+        .ldx(Size::DW, Reg::R1, CTX, 0)
+        .ldx(Size::DW, Reg::R1, Reg::R1, inode)
+        .ldx(Size::W, Reg::R1, Reg::R1, uid)
+        .ld_map_value(PAGE, results, 0)
+        .ldx(Size::DW, Reg::R2, PAGE, TARGET)
+        .jne_reg(Reg::R1, Reg::R2, "pass")
+        // One task at a time does what the programs act for.
+        .ldx(Size::DW, Reg::R8, PAGE, RUNS)
+        .mov_reg(Reg::R1, Reg::R8)
+        .add_imm(Reg::R1, 1)
+        .stx(Size::DW, PAGE, RUNS, Reg::R1)
+        .jge_imm(Reg::R8, i64::from(CALLS), "judge")
+        .lsh_imm(Reg::R8, 6)
+        .add_reg(Reg::R8, PAGE)
+        .add_imm(Reg::R8, seen_by(0));
+    for (place, helper) in [
+        (PROCESS, helper::GET_CURRENT_PID_TGID),
+        (USER, helper::GET_CURRENT_UID_GID),
+        (CGROUP, helper::GET_CURRENT_CGROUP_ID),
+    ] {
+        asm.call(helper).stx(Size::DW, Reg::R8, place, Reg::R0);
+    }
+    asm.call(helper::GET_CURRENT_TASK)
+        .mov_reg(Reg::R3, Reg::R0)
+        .add_imm(Reg::R3, flags)
+        .st_imm(Size::DW, Reg::R8, FLAGS, 0)
+        .mov_reg(Reg::R1, Reg::R8)
+        .add_imm(Reg::R1, FLAGS)
+        .mov_imm(Reg::R2, 4)
+        .call(helper::PROBE_READ_KERNEL)
+        .mov_reg(Reg::R1, Reg::R8)
+        .add_imm(Reg::R1, COMM)
+        .mov_imm(Reg::R2, 16)
+        .call(helper::GET_CURRENT_COMM)
+        .label("judge")
+        .ldx(Size::DW, Reg::R0, PAGE, VERDICT)
+        .jsgt_imm(Reg::R0, 0, "pass")
+        .jslt_imm(Reg::R0, -4095, "pass")
+        .exit()
+        .label("pass")
+        .mov_imm(Reg::R0, 0)
+        .exit();
+    Ok(asm)
+}
+
+/// What a program saw, in words.
+#[derive(PartialEq, Eq)]
+struct Current {
+    process: &'static str,
+    thread: &'static str,
+    name: String,
+    user: String,
+    cgroup: &'static str,
+    kernel_thread: &'static str,
+}
+
+impl Current {
+    fn read(results: &Results, at: i32, own_cgroup: u64) -> Self {
+        let own = u64::from(process::id());
+        let pid_tgid = results.get(at + PROCESS);
+        let whose = |id: u64| if id == own { "the asker's" } else { "another" };
+        let uid_gid = results.get(at + USER);
+        let is = |(user, group): (u32, u32)| uid_gid == u64::from(group) << 32 | u64::from(user);
+        let name = results.bytes(at + COMM, COMM_LENGTH);
+        let name = CStr::from_bytes_until_nul(&name).unwrap_or(c"NO END");
+        Self {
+            process: whose(pid_tgid >> 32),
+            thread: whose(pid_tgid & u64::from(u32::MAX)),
+            name: name_of(&name.to_string_lossy()),
+            user: match () {
+                () if is(ASKER) => "the asker's".to_owned(),
+                () if is(REGISTERED) => "those registered".to_owned(),
+                () => format!("{} and {}", uid_gid & u64::from(u32::MAX), uid_gid >> 32),
+            },
+            cgroup: match results.get(at + CGROUP) {
+                id if id == own_cgroup => "the asker's",
+                1 => "the root",
+                _ => "another",
+            },
+            kernel_thread: if results.get(at + FLAGS) & KERNEL_THREAD == 0 { "no" } else { "yes" },
+        }
+    }
+
+    fn tell(&self, attempt: &mut Attempt<'_>, call: &str) {
+        for (key, value) in [
+            ("process", self.process),
+            ("thread", self.thread),
+            ("name", &self.name),
+            ("real user and group", &self.user),
+            ("cgroup", self.cgroup),
+            ("a kernel thread", self.kernel_thread),
+        ] {
+            attempt.see(&format!("{key}{call}"), value);
+        }
+    }
+}
+
+/// A thread's name, with words for the thread that it is named after.
+fn name_of(name: &str) -> String {
+    let Some((start, id)) = name.rsplit_once('-') else { return name.to_owned() };
+    match id.parse::<u32>() {
+        Ok(id) if id == process::id() => format!("{start}-<the asker's>"),
+        Ok(id) if id != 0 => format!("{start}-<another's>"),
+        Ok(_) | Err(_) => name.to_owned(),
+    }
+}
+
+/// What asks.
+struct Asker {
+    ring: Option<Ring>,
+    request: Request,
+    /// The file that is read, and the folder below which it is opened.
+    file: File,
+    _folder: File,
+    buffer: Box<[u8; 8]>,
+}
+
+impl Asker {
+    fn new(operation: u8, by: By) -> Result<Self, Errno> {
+        let (file, folder) = (File::open(PATH)?, File::open(FOLDER)?);
+        let mut request = Request { operation, ..Request::default() };
+        let mut buffer = Box::new([0; 8]);
+        if operation == OPENAT {
+            request.fd = folder.as_raw_fd();
+            request.address = FILE.as_ptr().addr();
+        } else {
+            // A polling thread takes no other file before 5.11.
+            request.how = FIXED_FILE;
+            request.address = buffer.as_mut_ptr().addr();
+            request.length = u32::try_from(buffer.len()).unwrap_or(0);
+        }
+        if by == By::Worker {
+            request.how |= ASYNC;
+        }
+        let registers = by == By::Credentials;
+        let (user, group) = if registers { REGISTERED } else { ASKER };
+        become_real(user, group)?;
+        let ring = match by {
+            By::SystemCall => None,
+            By::Poller => Some(Ring::polled()?),
+            By::Ring | By::Worker | By::Credentials => Some(Ring::new()?),
+        };
+        if let Some(ring) = &ring {
+            ring.register_file(&file)?;
+            if registers {
+                request.personality = ring.register_credentials()?;
+            }
+        }
+        become_real(ASKER.0, ASKER.1)?;
+        Ok(Self { ring, request, file, _folder: folder, buffer })
+    }
+
+    /// Does it once, and puts back what it leaves.
+    fn ask(&mut self, arm: Arm) -> Result<(), Errno> {
+        let reads = self.request.operation == READ;
+        arm.name_mark(u64::from(OWNER));
+        let result = match &mut self.ring {
+            Some(ring) => ring.request(self.request),
+            None if reads => self.file.read(&mut *self.buffer).map(|_| 0).map_err(Errno::from),
+            None => File::open(PATH).map(|_| 0).map_err(Errno::from),
+        };
+        arm.name_nobody();
+        if self.ring.is_some() && !reads {
+            let fd = i32::try_from(result?).map_err(|_| Errno::EOVERFLOW)?;
+            // SAFETY: the kernel has just made this descriptor for this process.
+            Errno::result(unsafe { libc::close(fd) })?;
+            return Ok(());
+        }
+        result.map(drop)
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        let _ = become_real(0, 0);
+    }
+}
