@@ -1,7 +1,7 @@
 //! LSM programs of the suite's usual shape: act for one task only, count, then do what the probe is about.
 
 use crate::asm::Asm;
-use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, ProgSpec};
+use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_PROG_TYPE_LSM, ProgSpec};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
@@ -35,6 +35,12 @@ impl LsmProgram {
     #[must_use]
     pub fn raw(hook: &str, asm: Asm) -> Self {
         Self { hook: hook.to_owned(), flags: 0, attach_type: BPF_LSM_MAC, asm, extra: None }
+    }
+
+    /// The same for the programs of a cgroup, which allow with 1.
+    #[must_use]
+    pub fn of_cgroup(hook: &str, asm: Asm) -> Self {
+        Self { attach_type: BPF_LSM_CGROUP, ..Self::raw(hook, asm) }
     }
 
     /// A program that does `body` when it runs for the task in the results page, after counting the run, and

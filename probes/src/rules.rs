@@ -209,9 +209,7 @@ impl Chain {
         let asm = cgroup_frame(&self.results, |asm| {
             asm.mov_imm(Reg::R0, 0).exit();
         });
-        let mut program = LsmProgram::raw(self.site.hook, asm);
-        program.attach_type = BPF_LSM_CGROUP;
-        let program = attempt.load_lsm(&program)?;
+        let program = attempt.load_lsm(&LsmProgram::of_cgroup(self.site.hook, asm))?;
         let root = Cgroup::root()?;
         let link = bpf::link_create_raw(&program, root.as_fd().as_raw_fd(), BPF_LSM_CGROUP, 0, 0);
         let link = attempt.calls(Phase::Attach, link)?;

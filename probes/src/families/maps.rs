@@ -195,8 +195,7 @@ fn of_a_cgroup(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
         asm.stx(Size::DW, PAGE, FREE, Reg::R0);
     });
     using?;
-    let program = LsmProgram { attach_type: BPF_LSM_CGROUP, ..LsmProgram::raw(SESSION.hook, asm) };
-    let program = attempt.load_lsm(&program)?;
+    let program = attempt.load_lsm(&LsmProgram::of_cgroup(SESSION.hook, asm))?;
     let root = Cgroup::root()?;
     let spec = LinkSpec { target: Some(root.as_fd()), attach_type: BPF_LSM_CGROUP, ..LinkSpec::default() };
     let _link = attempt.calls(Phase::Attach, bpf::link_create(&program, &spec))?;

@@ -42,7 +42,7 @@ pub(crate) fn reap(child: Pid) -> Result<(), Errno> {
 }
 
 /// A child that does nothing until it is dropped.
-pub(super) struct Idle(pub(super) Pid);
+pub(crate) struct Idle(pub(super) Pid);
 
 impl Idle {
     /// Starts one.
@@ -57,7 +57,7 @@ impl Idle {
     }
 
     /// A child that does something else until then.
-    pub(super) const fn of(child: Pid) -> Self {
+    pub(crate) const fn of(child: Pid) -> Self {
         Self(child)
     }
 }

@@ -1,12 +1,12 @@
 //! A child process that stops in a page fault until it is let go on: what reads its page inside the kernel sleeps meanwhile.
 
+use super::children::Idle;
 use super::files::{index, owned};
 use super::syscall;
 use crate::errno::Errno;
 use memmap2::MmapMut;
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, fork};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,9 +23,10 @@ const MISSING: u64 = 1;
 const PAGE_FAULT: u8 = 0x12;
 const MESSAGE: usize = 32;
 
-/// The child. It is killed when this is dropped, wherever it is.
+/// The child. It is killed when this is dropped, wherever it is: a fault on a userfaultfd lets a killed task go (7.3
+/// fs/userfaultfd.c, userfaultfd_get_blocking_state).
 pub(crate) struct Held {
-    child: Pid,
+    _child: Idle,
     /// A page that the child has not touched.
     page: MmapMut,
     /// The child's userfaultfd, of which this process has a descriptor too.
@@ -54,12 +55,11 @@ impl Held {
             }
             ForkResult::Parent { child } => child,
         };
-        let guard = Killed(child);
+        let held = Idle::of(child);
         drop((ready, say));
         let number = hear(&mut said, Duration::from_secs(10)).ok_or(Errno::from_raw(libc::ETIMEDOUT))?;
         let faults = taken(child, number)?;
-        std::mem::forget(guard);
-        Ok(Self { child, page, faults, go, said })
+        Ok(Self { _child: held, page, faults, go, said })
     }
 
     /// The address of the page in the child's memory. This process must not touch its own there before it has forked.
@@ -94,23 +94,6 @@ impl Held {
     pub(crate) fn outcome(&mut self, patience: Duration) -> Option<Result<(), Errno>> {
         let number = hear(&mut self.said, patience)?;
         Some(if number == 0 { Ok(()) } else { Err(Errno::from_raw(number)) })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        drop(Killed(self.child));
-    }
-}
-
-/// A child that is killed when this is dropped. A fault on a userfaultfd lets a killed task go (7.3 fs/userfaultfd.c,
-/// userfaultfd_get_blocking_state).
-struct Killed(Pid);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = kill(self.0, Signal::SIGKILL);
-        let _ = waitpid(self.0, None);
     }
 }
 

@@ -39,9 +39,7 @@ pub(super) fn program(site: &Site, chain: &Chain, number: i32, does: Does) -> Ls
             asm.ldx(Size::DW, Reg::R0, PAGE, place.verdict()).and_imm(Reg::R0, 1).exit();
         }
     });
-    let mut program = LsmProgram::raw(site.hook, asm);
-    program.attach_type = BPF_LSM_CGROUP;
-    program
+    LsmProgram::of_cgroup(site.hook, asm)
 }
 
 /// Makes a link to a cgroup.
@@ -92,9 +90,7 @@ pub(super) fn keep_shim(attempt: &mut Attempt<'_>, site: &Site) -> Result<(), En
     let cgroup = File::open(&folder).map_err(|error| Ended::could_not("open a cgroup", error))?;
     let mut asm = Asm::new();
     asm.mov_imm(Reg::R0, 1).exit();
-    let mut program = LsmProgram::raw(site.hook, asm);
-    program.attach_type = BPF_LSM_CGROUP;
-    let program = attempt.load_lsm(&program)?;
+    let program = attempt.load_lsm(&LsmProgram::of_cgroup(site.hook, asm))?;
     let spec = LinkSpec { target: Some(cgroup.as_fd()), attach_type: BPF_LSM_CGROUP, ..LinkSpec::default() };
     let link = attempt.calls(Phase::Attach, bpf::link_create(&program, &spec))?;
     attempt.calls(Phase::Attach, bpf::obj_pin(&link, &pin))

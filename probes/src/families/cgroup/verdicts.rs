@@ -1,7 +1,6 @@
 //! What a program of a cgroup may say, and what becomes of it.
 
 use super::bench::{Does, NOTHING, add, inside, keep_shim, link, program, rounds};
-use crate::bpf::BPF_LSM_CGROUP;
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::Reg;
@@ -38,9 +37,7 @@ pub(super) fn range(session: &mut Session<'_>) -> Result<(), Stop> {
                 let asm = cgroup_frame(&chain.results, |asm| {
                     asm.mov_imm(Reg::R0, verdict).exit();
                 });
-                let mut program = LsmProgram::raw(site.hook, asm);
-                program.attach_type = BPF_LSM_CGROUP;
-                attempt.load_lsm(&program).map(drop)
+                attempt.load_lsm(&LsmProgram::of_cgroup(site.hook, asm)).map(drop)
             })?;
         }
     }

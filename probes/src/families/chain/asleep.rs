@@ -10,11 +10,9 @@ use crate::results::{FREE, NOBODY, RUNS, Results, TARGET};
 use crate::rules::{OPEN, start_child, stay_on};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::ANYBODYS;
+use crate::triggers::children::Idle;
 use crate::triggers::fault::{Held, readable};
 use crate::triggers::{Act, Arm};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
@@ -201,7 +199,7 @@ fn closed_meanwhile(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
 
 /// A child that has the only descriptor of a link, so that this process need not wait where closing it does.
 struct Closer {
-    child: Pid,
+    _child: Idle,
     go: PipeWriter,
     closed: PipeReader,
 }
@@ -217,18 +215,11 @@ impl Closer {
                 let _ = say.write_all(&[0]);
             }
         })?;
-        Ok(Self { child, go, closed })
+        Ok(Self { _child: Idle::of(child), go, closed })
     }
 
     /// Has it close the link. Whether that is done in time.
     fn close(&mut self, patience: Duration) -> bool {
         self.go.write_all(&[0]).is_ok() && readable(&self.closed, patience)
-    }
-}
-
-impl Drop for Closer {
-    fn drop(&mut self) {
-        let _ = kill(self.child, Signal::SIGKILL);
-        let _ = waitpid(self.child, None);
     }
 }

@@ -174,9 +174,7 @@ fn of_root_cgroup(attempt: &mut Attempt<'_>) -> Result<OfCgroup, Ended> {
         File::open("/sys/fs/cgroup").map_err(|error| Ended::could_not("open the root cgroup", error))?;
     let mut asm = Asm::new();
     asm.mov_imm(Reg::R0, 1).exit();
-    let mut program = LsmProgram::raw(TAKEN, asm);
-    program.attach_type = BPF_LSM_CGROUP;
-    Ok(OfCgroup { program: attempt.load_lsm(&program)?, cgroup })
+    Ok(OfCgroup { program: attempt.load_lsm(&LsmProgram::of_cgroup(TAKEN, asm))?, cgroup })
 }
 
 impl OfCgroup {

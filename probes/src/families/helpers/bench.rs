@@ -2,7 +2,7 @@
 
 use super::exec;
 use crate::asm::Asm;
-use crate::bpf::{BPF_LSM_CGROUP, FuncInfo, LoadError, ProgSpec, btf_load};
+use crate::bpf::{FuncInfo, LoadError, ProgSpec, btf_load};
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
@@ -81,10 +81,7 @@ impl<'c, 'k> Bench<'c, 'k> {
     /// A framed program of the kind that the case is about.
     pub(super) fn program(&self, hook: &str, results: &Results, body: impl FnOnce(&mut Asm)) -> LsmProgram {
         match self.kind {
-            super::Kind::Cgroup => {
-                let asm = cgroup_frame(results, body);
-                LsmProgram { attach_type: BPF_LSM_CGROUP, ..LsmProgram::raw(hook, asm) }
-            }
+            super::Kind::Cgroup => LsmProgram::of_cgroup(hook, cgroup_frame(results, body)),
             super::Kind::Sleepable => LsmProgram::framed(hook, results, body).sleepable(),
             super::Kind::Plain | super::Kind::Rust => LsmProgram::framed(hook, results, body),
         }

@@ -169,8 +169,7 @@ fn keep_shim(attempt: &mut Attempt<'_>, hook: &str) -> Result<(), Ended> {
     let cgroup = File::open(&folder).map_err(|error| Ended::could_not("open a cgroup", error))?;
     let mut asm = Asm::new();
     asm.mov_imm(Reg::R0, 1).exit();
-    let program = LsmProgram { attach_type: BPF_LSM_CGROUP, ..LsmProgram::raw(hook, asm) };
-    let program = attempt.load_lsm(&program)?;
+    let program = attempt.load_lsm(&LsmProgram::of_cgroup(hook, asm))?;
     let link = attach(attempt, &program, &cgroup)?;
     attempt.calls(Phase::Attach, bpf::obj_pin(&link, &pin))
 }
