@@ -335,6 +335,9 @@ pub struct SoakOptions {
     /// What the orders of the probes come from [default: the time, which is printed]
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Go on with the last soak, as it was begun, until it has this many runs; refused when what they stand on has changed
+    #[arg(long, conflicts_with_all = ["seed", "kernels", "probes"])]
+    pub resume: bool,
     /// Where machines come from
     #[command(flatten)]
     pub host: HostOptions,

@@ -81,11 +81,21 @@ impl Options {
         Self::of(&selection, &options.machine)
     }
 
+    /// Which kernels and probes.
+    pub(super) fn selection(&self) -> Selection {
+        Selection { kernels: self.kernel.clone(), probes: self.probe.clone(), shard: None }
+    }
+
+    /// What starts machines; how many at once, and whether there is a network, is as in `given`.
+    pub(super) fn host(&self, given: &HostOptions) -> HostOptions {
+        HostOptions { vmm: self.vmm, accel: self.accel, ..given.clone() }
+    }
+
     /// These options in place of those of `options`.
     pub(super) fn in_place_of(self, options: &RunOptions) -> RunOptions {
-        let selection = Selection { kernels: self.kernel, probes: self.probe, shard: None };
+        let selection = self.selection();
         let machine = MachineOptions {
-            host: HostOptions { vmm: self.vmm, accel: self.accel, ..options.machine.host.clone() },
+            host: self.host(&options.machine.host),
             deadline: self.deadline,
             patience: self.patience,
             lsm: self.lsm,

@@ -6,6 +6,8 @@
 //! between two probes.
 
 mod base;
+mod kept;
+mod round;
 mod tally;
 
 use super::folder::RunFolder;
@@ -18,6 +20,8 @@ use crate::model::KernelRun;
 use crate::progress::Progress;
 pub(super) use base::Base;
 use comfy_table::{CellAlignment, Table, presets};
+use kept::Kept;
+use round::Round;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,92 +52,38 @@ struct Document {
     failures: Vec<Broken>,
 }
 
-/// One run.
-#[derive(Clone, Debug, Serialize)]
-struct Round {
-    /// Counted from 1.
-    number: u32,
-    /// `--shuffle`.
-    order: u64,
-    /// `--cold`.
-    cold: bool,
-    /// `--cpus`.
-    cpus: u32,
-    /// Whether the host was kept busy.
-    load: bool,
-    /// Whether it was ended before all its kernels were. What they have recorded until then counts.
-    broken_off: bool,
-    /// Kernels that came to their end.
-    complete: usize,
-    /// Records.
-    records: usize,
-    /// Machines that were booted; a state that is not there or cannot be used makes one of a run without `--cold`.
-    booted: u32,
-    /// Machines that were restored.
-    restored: u32,
-    /// Boots that brought nothing and were repeated.
-    boot_retries: u32,
-    /// How they ended.
-    boots_lost: Vec<String>,
-    /// Probes that were asked again because their machine was ended from outside.
-    asked_again: Vec<String>,
-    /// Machines that were lost while no probe was under way: no record shows it.
-    lost_between: Vec<String>,
-    /// Wall-clock time.
-    seconds: f64,
-}
-
-impl Round {
-    /// The conditions of a run.
-    fn planned(number: u32, seed: u64) -> Self {
-        let at = number - 1;
-        Self {
-            number,
-            order: seed.wrapping_add(u64::from(at)),
-            cold: at % 2 == 1,
-            cpus: 1 + at / 2 % 2,
-            load: at / 4 % 2 == 1,
-            broken_off: false,
-            complete: 0,
-            records: 0,
-            booted: 0,
-            restored: 0,
-            boot_retries: 0,
-            boots_lost: Vec::new(),
-            asked_again: Vec::new(),
-            lost_between: Vec::new(),
-            seconds: 0.0,
-        }
-    }
-
-    /// Counts what came of one kernel.
-    fn add(&mut self, run: &KernelRun) {
-        self.complete += usize::from(run.failure.is_none());
-        self.records += tally::ran(run).count();
-        self.booted += run.boots.saturating_sub(run.restored);
-        self.restored += run.restored;
-        self.boot_retries += run.boot_retries;
-        let of_kernel = |what: &dyn std::fmt::Display| format!("{}: {what}", run.kernel);
-        self.boots_lost.extend(run.boots_lost.iter().map(|what| of_kernel(what)));
-        self.asked_again.extend(run.asked_again.iter().map(|probe| of_kernel(probe)));
-        self.lost_between.extend(run.lost_between.iter().map(|lost| of_kernel(lost)));
-    }
-}
-
 /// Runs, compares, reports.
 pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress) -> Result<u8, Failure> {
     if matches!(options.format, Format::Junit | Format::Markdown) {
         return Err(super::no_such_format("soak"));
     }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let seed = options.seed.unwrap_or(now.as_secs());
-    progress.say("soak", &format!("{} runs, --seed {seed}", options.runs));
-    // One soak at a time, which begins with nothing of the last one's.
-    let folder = RunFolder::emptied(project, &project.work_folder().join("soak"))?;
-    let base = Base::default();
-    let (tally, rounds, ended) = repeat(options.runs, seed, |planned, kept| {
-        round(project, options, &folder, planned, &base, progress, kept)
-    });
+    // One soak at a time, which goes on with the last one or begins with nothing of it.
+    let path = project.work_folder().join("soak");
+    let (folder, mut kept, tally) = if options.resume {
+        let folder = RunFolder::take(&path)?;
+        let kept = Kept::read(&folder.path)?;
+        let tally = kept.tally(&folder.path)?;
+        (folder, kept, tally)
+    } else {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let seed = options.seed.unwrap_or(now.as_secs());
+        (RunFolder::emptied(project, &path)?, Kept::new(seed, options), Tally::default())
+    };
+    let options = kept.options(options);
+    let seed = kept.seed;
+    progress.say(
+        "soak",
+        &format!("{} runs, {} of which are over, --seed {seed}", options.runs, kept.rounds.len()),
+    );
+    let base = Base::of(kept.base.clone());
+    let so_far = (tally, kept.rounds.clone());
+    let (tally, rounds, ended) = repeat(
+        so_far,
+        options.runs,
+        seed,
+        |planned, runs| round(project, &options, &folder, planned, &base, progress, runs),
+        |rounds| kept.write(&folder.path, &base, rounds),
+    );
     if let Some(failure) = &ended {
         progress.say("soak", &failure.to_string());
     }
@@ -148,18 +98,20 @@ pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress
     Ok(code)
 }
 
-/// Runs until the last has come to its end, or one is broken off: what was seen until then is worth reporting. `run` makes
-/// one run, whose kernels' runs it puts into its second argument, whether the run comes to its end or not.
+/// Runs until the last has come to its end, or one is broken off: what was seen until then is worth reporting, and what was
+/// seen before. `run` makes one run, whose kernels' runs it puts into its second argument, whether the run comes to its end or
+/// not; `note` is told of all runs after each.
 fn repeat(
+    (mut tally, mut rounds): (Tally, Vec<Round>),
     count: u32,
     seed: u64,
     mut run: impl FnMut(&Round, &mut Vec<KernelRun>) -> Result<(), Failure>,
+    mut note: impl FnMut(&[Round]) -> Result<(), Failure>,
 ) -> (Tally, Vec<Round>, Option<Failure>) {
-    let mut tally = Tally::default();
-    let mut rounds = Vec::new();
     // Before the first has come to its end there is nothing to report, and nothing is waited for.
-    let mut graceful = None;
-    for number in 1..=count {
+    let mut graceful = (!rounds.is_empty()).then(interrupt::gracefully);
+    let next = rounds.last().map_or(1, |round| round.number + 1);
+    for number in next..=count {
         let mut round = Round::planned(number, seed);
         let mut kept = Vec::new();
         let started = Instant::now();
@@ -170,10 +122,11 @@ fn repeat(
             round.add(run);
             tally.add(number, run, round.broken_off);
         }
-        if end.is_ok() || !kept.is_empty() {
+        let over = end.is_ok();
+        if over || !kept.is_empty() {
             rounds.push(round);
         }
-        if let Err(mut failure) = end {
+        if let Err(mut failure) = end.and_then(|()| note(&rounds)) {
             if interrupt::asked().is_some() {
                 failure.code = exit::INTERRUPTED;
             }
@@ -219,33 +172,18 @@ fn round(
     kept: &mut Vec<KernelRun>,
 ) -> Result<(), Failure> {
     let machine = MachineOptions {
-        host: options.host.clone(),
         cold: round.cold,
-        deadline: None,
-        patience: 100,
-        lsm: None,
         cpus: round.cpus,
         shuffle: Some(round.order),
-        bring: None,
+        ..kept::machine(&options.host)
     };
-    progress.say("soak", &format!("run {}: {}", round.number, conditions(round)));
+    progress.say("soak", &format!("run {}: {}", round.number, round.conditions()));
     let folder = folder.path.join(round.number.to_string());
     let _load = round.load.then(Load::start);
     let place = Place::Again(&folder, base);
     let finished = run_keeping(project, &options.selection, &machine, place, false, progress, kept)?;
     *kept = finished.runs;
     Ok(())
-}
-
-fn conditions(round: &Round) -> String {
-    format!(
-        "{}, {} processor{}, {}, --shuffle {}",
-        if round.cold { "to be booted" } else { "to be restored" },
-        round.cpus,
-        if round.cpus == 1 { "" } else { "s" },
-        if round.load { "host busy" } else { "host as it is" },
-        round.order
-    )
 }
 
 /// A busy thread per processor, until dropped.
@@ -404,14 +342,15 @@ mod tests {
 
     /// Three runs, of which the last ends with this code and has these kernels.
     fn ending(code: u8, last: &[KernelRun]) -> (Document, u8) {
-        let (tally, rounds, ended) = repeat(5, 7, |round, kept| {
+        let run = |round: &Round, kept: &mut Vec<KernelRun>| {
             if round.number < 3 {
                 kept.push(ran("6.1", if round.number == 1 { "x" } else { "y" }, None));
                 return Ok(());
             }
             kept.extend_from_slice(last);
             Err(Failure::new(code, anyhow::anyhow!("no more")))
-        });
+        };
+        let (tally, rounds, ended) = repeat(Default::default(), 5, 7, run, |_| Ok(()));
         judge(7, tally, rounds, ended).unwrap()
     }
 

@@ -1,4 +1,4 @@
-//! What must come of a soak that is interrupted: what it saw until then is told.
+//! What must come of a soak that is interrupted: what it saw until then is told, and it can go on.
 
 use super::interruption::listen;
 use super::{NEW, OLD, conform, image_of};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::process::Stdio;
 
 #[test]
-fn an_interrupted_soak_tells_what_it_saw() {
+fn an_interrupted_soak_tells_what_it_saw_and_goes_on() {
     for kernel in [NEW, OLD] {
         image_of(kernel);
     }
@@ -32,13 +32,24 @@ fn an_interrupted_soak_tells_what_it_saw() {
     assert_eq!(output.status.code(), Some(6), "{said}");
     let document: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
-    let of_runs = |name: &str| -> Vec<Value> {
-        document["runs"].as_array().unwrap().iter().map(|run| run[name].clone()).collect()
-    };
-    assert_eq!(of_runs("broken_off"), [false, true], "{document:#}");
-    assert_eq!(of_runs("complete"), [2, 1], "{document:#}");
+    assert_eq!(of_runs(&document, "broken_off"), [false, true], "{document:#}");
+    assert_eq!(of_runs(&document, "complete"), [2, 1], "{document:#}");
     assert_eq!(document["records"], 3, "{document:#}");
     assert_eq!(document["differences"], Value::Array(Vec::new()), "{document:#}");
     let ended = document["ended"].as_str().unwrap();
     assert!(ended.contains(&format!("interrupted by SIGTERM; complete: {NEW}")), "{ended}");
+
+    let output = conform().args(["soak", "--resume", "--runs", "2", "--format", "json"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&document["seed"], &document["records"]), (&7.into(), &4.into()), "{document:#}");
+    assert_eq!(of_runs(&document, "order"), [7, 8]);
+    assert_eq!(of_runs(&document, "cold"), [false, true]);
+    assert_eq!(of_runs(&document, "complete"), [2, 2]);
+    assert_eq!(document["ended"], Value::Null);
+}
+
+fn of_runs(document: &Value, name: &str) -> Vec<Value> {
+    document["runs"].as_array().unwrap().iter().map(|run| run[name].clone()).collect()
 }

@@ -10,6 +10,16 @@ use std::cell::RefCell;
 pub(in crate::verbs) struct Base(RefCell<Option<Manifest>>);
 
 impl Base {
+    /// What the last run of a soak that goes on stood on, if there was one.
+    pub(super) fn of(was: Option<Manifest>) -> Self {
+        Self(RefCell::new(was))
+    }
+
+    /// What the last run stood on.
+    pub(super) fn last(&self) -> Option<Manifest> {
+        self.0.borrow().clone()
+    }
+
     /// Takes note of what the next run stands on, which is made as for one processor.
     ///
     /// # Errors
