@@ -282,14 +282,15 @@ struct Asker {
     /// The file that is read, and the folder below which it is opened.
     file: File,
     _folder: File,
-    buffer: Box<[u8; 8]>,
+    /// Shorter than the file: of a read that gives less than it was asked for, a ring asks once more.
+    buffer: Box<[u8; 2]>,
 }
 
 impl Asker {
     fn new(operation: u8, by: By) -> Result<Self, Errno> {
         let (file, folder) = (File::open(PATH)?, File::open(FOLDER)?);
         let mut request = Request { operation, ..Request::default() };
-        let mut buffer = Box::new([0; 8]);
+        let mut buffer = Box::new([0; 2]);
         if operation == OPENAT {
             request.fd = folder.as_raw_fd();
             request.address = FILE.as_ptr().addr();
