@@ -15,6 +15,7 @@ mod messages;
 mod mounts;
 mod names;
 mod open;
+mod options;
 mod receive;
 mod truncate;
 mod way;
@@ -44,6 +45,8 @@ pub fn probes() -> Vec<Probe> {
         names::RENAMING,
         names::MAKING,
         kill::SUBJECT,
+        options::SETTING,
+        options::ASKING,
         bpf::SUBJECT,
     ];
     subjects.map(Subject::probe).into()

@@ -22,6 +22,8 @@ const REGISTER_FILES: usize = 2;
 const WAIT: usize = 1 | 2;
 /// The same: IORING_SETUP_SQPOLL.
 const POLLED: u32 = 2;
+/// The same: IORING_FEAT_NATIVE_WORKERS.
+const NATIVE_WORKERS: u32 = 1 << 9;
 /// `IOSQE_FIXED_FILE` and `IOSQE_ASYNC` of the same: [`Request::fd`] is the number of a registered file; a worker does it.
 pub(crate) const FIXED_FILE: u8 = 1;
 pub(crate) const ASYNC: u8 = 16;
@@ -37,6 +39,10 @@ pub(crate) struct Request {
     pub(crate) length: u32,
     pub(crate) flags: u32,
     pub(crate) personality: u16,
+    /// `splice_fd_in`, `file_index` or `optlen`.
+    pub(crate) file_index: u32,
+    /// `addr3` or `optval`.
+    pub(crate) third: usize,
     /// `IOSQE_*`, which the structure calls `flags` and what is `flags` here by the operation's name.
     pub(crate) how: u8,
 }
@@ -86,10 +92,16 @@ impl Ring {
     pub(crate) fn request(&mut self, request: Request) -> Result<u32, Errno> {
         self.requests[..64].fill(0);
         self.requests[..2].copy_from_slice(&[request.operation, request.how]);
-        for (at, word) in [(4, request.fd.cast_unsigned()), (24, request.length), (28, request.flags)] {
+        let words = [
+            (4, request.fd.cast_unsigned()),
+            (24, request.length),
+            (28, request.flags),
+            (44, request.file_index),
+        ];
+        for (at, word) in words {
             self.requests[at..at + 4].copy_from_slice(&word.to_ne_bytes());
         }
-        for (at, word) in [(8, request.offset), (16, request.address)] {
+        for (at, word) in [(8, request.offset), (16, request.address), (48, request.third)] {
             self.requests[at..at + 8].copy_from_slice(&word.to_ne_bytes());
         }
         self.requests[42..44].copy_from_slice(&request.personality.to_ne_bytes());
@@ -106,6 +118,12 @@ impl Ring {
         u32::try_from(result).map_err(|_| Errno::from_raw(result))
     }
 
+    /// Passes over what others have put among the completions.
+    pub(crate) fn forget_completions(&mut self) {
+        let tail = self.at(21, 0).load(Ordering::Acquire);
+        self.at(20, 0).store(tail, Ordering::Release);
+    }
+
     /// Registers the credentials that the process has now; gives their number.
     pub(crate) fn register_credentials(&self) -> Result<u16, Errno> {
         // SAFETY: numbers.
@@ -113,9 +131,22 @@ impl Ring {
         u16::try_from(id).map_err(|_| Errno::EOVERFLOW)
     }
 
+    /// Whether a worker is a thread of the process that made the ring: IORING_FEAT_NATIVE_WORKERS (5.12).
+    pub(crate) const fn has_native_workers(&self) -> bool {
+        self.params[5] & NATIVE_WORKERS != 0
+    }
+
     /// Registers a file as number 0.
     pub(crate) fn register_file(&self, file: &impl AsRawFd) -> Result<(), Errno> {
-        let files = [file.as_raw_fd()];
+        self.register_files([file.as_raw_fd()])
+    }
+
+    /// Makes room for a file as number 0, and leaves it empty.
+    pub(crate) fn register_place(&self) -> Result<(), Errno> {
+        self.register_files([-1])
+    }
+
+    fn register_files(&self, files: [i32; 1]) -> Result<(), Errno> {
         // SAFETY: the address and the length of an array, which is read.
         unsafe { self.register(REGISTER_FILES, files.as_ptr().addr(), files.len()) }.map(drop)
     }
@@ -126,6 +157,12 @@ impl Ring {
         let args = [index(&self.fd), operation, address, count, 0, 0];
         // SAFETY: the caller's promise.
         unsafe { syscall(libc::SYS_io_uring_register, args) }
+    }
+}
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.fd.as_raw_fd()
     }
 }
 

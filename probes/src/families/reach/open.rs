@@ -6,6 +6,7 @@ use super::way::{Doing, Failed, Step, Way, doing};
 use crate::errno::Errno;
 use crate::spec::source;
 use crate::triggers::files::{index, owned};
+use crate::triggers::uring::{FIXED_FILE, Request, Ring};
 use crate::triggers::{Arm, syscall};
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -28,6 +29,10 @@ pub(super) const SUBJECT: Subject = Subject {
         Way::new("dup", dup),
         Way::new("pidfd_getfd", pidfd_getfd),
         Way::new("recvmsg-of-a-descriptor", receive_it),
+        Way::new("io_uring-openat", by_ring).by_worker(),
+        Way::new("io_uring-openat-into-the-ring", into_ring).lacking(&[libc::EINVAL]).by_worker(),
+        Way::new("io_uring-msg_ring", between_rings).lacking(&[libc::EINVAL]),
+        Way::new("io_uring-fixed_fd_install", out_of_ring).lacking(&[libc::EINVAL]),
     ],
     sources: &[
         source("7.3", "fs/open.c", "do_dentry_open"),
@@ -36,6 +41,8 @@ pub(super) const SUBJECT: Subject = Subject {
         source("7.3", "fs/fhandle.c", "do_handle_open"),
         source("7.3", "fs/file.c", "receive_fd"),
         source("7.3", "fs/file.c", "SYSCALL_DEFINE1(dup)"),
+        source("7.3", "io_uring/msg_ring.c", "io_msg_install_complete"),
+        source("7.3", "io_uring/openclose.c", "io_install_fixed_fd"),
         source("7.3", "kernel/bpf/bpf_lsm.c", "bpf_lsm_disabled_hooks"),
     ],
 };
@@ -136,5 +143,84 @@ fn receive_it() -> Result<Doing, Errno> {
         let (_sender, receiver) = receive::sent(nix::sys::socket::SockType::Datagram, &[file.as_raw_fd()])?;
         let message = arm.during(|| receive::recvmsg(&receiver, 0, 1)).step("recvmsg")?;
         Ok(if message.takes_one() { "a descriptor" } else { "no descriptor" }.to_owned())
+    })
+}
+
+/// include/uapi/linux/io_uring.h: IORING_OP_OPENAT, IORING_OP_READ, IORING_OP_MSG_RING, IORING_OP_FIXED_FD_INSTALL.
+const OPENAT: u8 = 18;
+const READ: u8 = 22;
+const MSG_RING: u8 = 40;
+const FIXED_FD_INSTALL: u8 = 54;
+/// The same: IORING_MSG_SEND_FD.
+const SEND_FD: usize = 1;
+
+fn openat(file_index: u32) -> Request {
+    let address = PATH.as_ptr().addr();
+    Request { operation: OPENAT, fd: libc::AT_FDCWD, address, file_index, ..Request::default() }
+}
+
+fn by_ring() -> Result<Doing, Errno> {
+    file()?;
+    doing(|arm: Arm| {
+        let mut ring = Ring::new()?;
+        let fd = arm.during(|| ring.request(openat(0)))?;
+        Ok(said(owned(fd.into())))
+    })
+}
+
+/// Reads a byte of a ring's file number 0.
+fn read_in(ring: &mut Ring) -> Result<String, Failed> {
+    let mut byte = [0_u8];
+    let address = byte.as_mut_ptr().addr();
+    let request = Request { operation: READ, how: FIXED_FILE, address, length: 1, ..Request::default() };
+    let read = ring.request(request).step("read")?;
+    Ok(format!("a file in the ring, {read} read"))
+}
+
+/// Into a place among the ring's files, without a descriptor (5.15).
+fn into_ring() -> Result<Doing, Errno> {
+    file()?;
+    doing(|arm: Arm| {
+        let mut ring = Ring::new()?;
+        ring.register_place().step("register")?;
+        // A kernel that knows nothing of such places opens a descriptor.
+        let fd = arm.during(|| ring.request(openat(1)))?;
+        if fd > 0 {
+            drop(owned(fd.into()));
+            return Err(Failed::from(Errno::EINVAL));
+        }
+        read_in(&mut ring)
+    })
+}
+
+/// From one ring to another, both of this process (6.0).
+fn between_rings() -> Result<Doing, Errno> {
+    let file = file()?;
+    doing(move |arm: Arm| {
+        let (mut from, mut to) = (Ring::new()?, Ring::new()?);
+        from.register_file(&file).step("register")?;
+        to.register_place().step("register")?;
+        let request = Request {
+            operation: MSG_RING,
+            fd: to.as_raw_fd(),
+            address: SEND_FD,
+            file_index: 1,
+            ..Request::default()
+        };
+        arm.during(|| from.request(request))?;
+        to.forget_completions();
+        read_in(&mut to)
+    })
+}
+
+/// A descriptor for a file that a ring has (6.8).
+fn out_of_ring() -> Result<Doing, Errno> {
+    let file = file()?;
+    doing(move |arm: Arm| {
+        let mut ring = Ring::new()?;
+        ring.register_file(&file).step("register")?;
+        let request = Request { operation: FIXED_FD_INSTALL, how: FIXED_FILE, ..Request::default() };
+        let fd = arm.during(|| ring.request(request))?;
+        Ok(said(owned(fd.into())))
     })
 }

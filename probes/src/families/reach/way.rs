@@ -7,6 +7,7 @@ use crate::lsm::{LsmProgram, PAGE, Running, deny};
 use crate::results::{FREE, Results};
 use crate::session::{Attempt, Ended};
 use crate::triggers::Arm;
+use crate::triggers::uring::Ring;
 
 /// One way to do what a probe is about.
 #[derive(Clone, Copy)]
@@ -19,6 +20,8 @@ pub(super) struct Way {
     lacking: &'static [i32],
     /// Whether each of several calls of one hook is denied alone, too.
     each_call: bool,
+    /// Whether a worker of io_uring may do it.
+    by_worker: bool,
 }
 
 /// A way that is ready: it can be done again and again, and puts back what it has changed, also when it fails. Programs act
@@ -60,7 +63,7 @@ impl<T, E: Into<Errno>> Step<T> for Result<T, E> {
 impl Way {
     /// A way that every kernel has.
     pub(super) const fn new(name: &'static str, ready: fn() -> Result<Doing, Errno>) -> Self {
-        Self { name, ready, lacking: &[], each_call: false }
+        Self { name, ready, lacking: &[], each_call: false, by_worker: false }
     }
 
     /// The same, where kernels that do not have it answer with one of these.
@@ -69,11 +72,22 @@ impl Way {
         self
     }
 
+    /// The same, where a worker of io_uring may do it, for which programs act if it is a thread of this process.
+    pub(super) const fn by_worker(mut self) -> Self {
+        self.by_worker = true;
+        self
+    }
+
     /// The same, where it matters which of several calls of a hook is denied.
     pub(super) const fn call_by_call(mut self) -> Self {
         self.each_call = true;
         self
     }
+}
+
+/// Whether programs that act for this process act for io_uring's workers.
+fn own_workers() -> Result<bool, Errno> {
+    Ok(Ring::new()?.has_native_workers())
 }
 
 /// A way that is ready.
@@ -161,6 +175,11 @@ impl Watch {
 
     /// A case: the way by itself, with programs that let it pass, and with each of the programs denying it in turn.
     pub(super) fn ask(&mut self, attempt: &mut Attempt<'_>, way: &Way) -> Result<(), Ended> {
+        if way.by_worker && !own_workers().map_err(|errno| Ended::could_not("make a ring", errno))? {
+            let why = "a worker of io_uring is a thread of the kernel here, for which these programs do not act; \
+                       context/current-of-io_uring has what others see";
+            return Err(Ended::CouldNotTell(why.to_owned()));
+        }
         let ready = (way.ready)();
         let mut doing = ready.map_err(|errno| Ended::could_not("make the way ready", errno))?;
         let alone = attempt.trigger(|| doing(Arm::idle()));
