@@ -5,6 +5,7 @@
 //! often it makes the kernel call each of the hooks, and what user space sees when the hook's program, and no other, returns
 //! -EPERM for it.
 
+mod attributes;
 mod bpf;
 mod connect;
 mod content;
@@ -17,6 +18,7 @@ mod names;
 mod open;
 mod options;
 mod receive;
+mod tasks;
 mod truncate;
 mod way;
 
@@ -47,6 +49,11 @@ pub fn probes() -> Vec<Probe> {
         kill::SUBJECT,
         options::SETTING,
         options::ASKING,
+        attributes::EXTENDED,
+        attributes::MODE,
+        names::UNLINKING,
+        tasks::MAKING,
+        tasks::BECOMING,
         bpf::SUBJECT,
     ];
     subjects.map(Subject::probe).into()

@@ -92,7 +92,8 @@ pub fn set_acl() -> Result<Act, Errno> {
     act(move |arm| arm.during(|| set(ACL, &acl)))
 }
 
-fn access_list() -> Vec<u8> {
+/// An access control list that says no more than the mode 0444.
+pub(crate) fn access_list() -> Vec<u8> {
     let mut acl = 2_u32.to_le_bytes().to_vec();
     for tag in [1_u16, 4, 0x20] {
         acl.extend(tag.to_le_bytes());

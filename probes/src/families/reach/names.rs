@@ -6,6 +6,7 @@ use crate::bpf::{self, MapSpec};
 use crate::errno::Errno;
 use crate::spec::source;
 use crate::triggers::files::owned;
+use crate::triggers::uring::{Request, Ring};
 use crate::triggers::{Arm, syscall, vacate};
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -56,6 +57,25 @@ pub(super) const MAKING: Subject = Subject {
     ],
 };
 
+pub(super) const UNLINKING: Subject = Subject {
+    name: "path_unlink",
+    what: "take the name of a file away",
+    hooks: &["path_unlink", "inode_unlink", "path_rename", "inode_rename"],
+    ways: &[
+        Way::new("unlink", || gone(|| Ok(fs::remove_file(OLD)?))),
+        Way::new("rename-of-another-over-it", || gone(|| Ok(fs::rename(NEW, OLD)?))),
+        Way::new("rename-to-another-name", || gone(|| Ok(fs::rename(OLD, NEW)?))),
+        Way::new("io_uring-unlinkat", || gone(unlink_by_ring)).lacking(&[libc::EINVAL]).by_worker(),
+    ],
+    sources: &[
+        source("7.3", "fs/namei.c", "vfs_unlink"),
+        source("7.3", "fs/namei.c", "vfs_rename"),
+        source("7.3", "io_uring/fs.c", "io_unlinkat"),
+    ],
+};
+
+/// include/uapi/linux/io_uring.h: IORING_OP_UNLINKAT.
+const UNLINKAT: u8 = 36;
 /// include/uapi/linux/fs.h: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT.
 const NOREPLACE: usize = 1;
 const EXCHANGE: usize = 2;
@@ -105,6 +125,27 @@ fn rename(flags: usize) -> Result<(), Failed> {
     let args = [HERE, c"/tmp/old".as_ptr().addr(), HERE, c"/tmp/new".as_ptr().addr(), flags, 0];
     // SAFETY: terminated paths and numbers.
     Ok(unsafe { syscall(libc::SYS_renameat2, args) }.map(drop)?)
+}
+
+/// Does `call`, after which the file is to have lost its name; another one has the other.
+fn gone(call: fn() -> Result<(), Failed>) -> Result<Doing, Errno> {
+    doing(move |arm: Arm| {
+        fs::write(OLD, b"1")?;
+        fs::write(NEW, b"22")?;
+        let result = arm.during(call);
+        let there = at(OLD)? == "the file";
+        match result {
+            Err(_) if !there => Ok("an error, and it is gone".to_owned()),
+            Err(failed) => Err(failed),
+            Ok(()) => Ok(if there { "it is there" } else { "it is gone" }.to_owned()),
+        }
+    })
+}
+
+fn unlink_by_ring() -> Result<(), Failed> {
+    let address = c"/tmp/old".as_ptr().addr();
+    let request = Request { operation: UNLINKAT, fd: libc::AT_FDCWD, address, ..Request::default() };
+    Ok(Ring::new()?.request(request).map(drop)?)
 }
 
 fn link_and_unlink() -> Result<(), Failed> {
