@@ -138,10 +138,9 @@ mod tests {
     use probes::record::{Outcome, Record};
 
     fn given(arguments: &[&str]) -> SoakOptions {
-        match Cli::try_parse_from([&["conform", "soak"], arguments].concat()).unwrap().verb {
-            Verb::Soak(options) => options,
-            other => panic!("{other:?}"),
-        }
+        let given = Cli::try_parse_from([&["conform", "soak"], arguments].concat()).unwrap();
+        let Verb::Soak(options) = given.verb else { panic!("another verb") };
+        options
     }
 
     /// A soak of one run, which has one record.
