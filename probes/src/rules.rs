@@ -104,7 +104,12 @@ pub(crate) fn note(asm: &mut Asm, place: Place, ret: Option<i32>) {
 
 /// Returns the verdict that stands at `place`; bounded, as the verifier demands of int hooks since 6.11.
 pub(crate) fn judge(asm: &mut Asm, place: Place) {
-    asm.ldx(Size::DW, Reg::R0, PAGE, place.verdict())
+    judge_by(asm, place.verdict());
+}
+
+/// As [`judge`], with the verdict that stands at this offset of the page.
+pub(crate) fn judge_by(asm: &mut Asm, verdict: i32) {
+    asm.ldx(Size::DW, Reg::R0, PAGE, verdict)
         .jsgt_imm(Reg::R0, 0, "pass")
         .jslt_imm(Reg::R0, -4095, "pass")
         .exit();

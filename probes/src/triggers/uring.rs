@@ -9,9 +9,11 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// include/uapi/linux/io_uring.h: IORING_OP_NOP, IORING_OP_URING_CMD.
+/// include/uapi/linux/io_uring.h: IORING_OP_NOP; IORING_OP_OPENAT, IORING_OP_READ and IORING_OP_URING_CMD.
 const NOP: u8 = 0;
-const COMMAND: u8 = 46;
+pub(crate) const OPENAT: u8 = 18;
+pub(crate) const READ: u8 = 22;
+pub(crate) const COMMAND: u8 = 46;
 /// The same: IORING_REGISTER_PERSONALITY.
 const REGISTER_PERSONALITY: usize = 9;
 /// The same: IORING_OFF_SQES.

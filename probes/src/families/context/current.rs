@@ -10,11 +10,11 @@ use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{Attached, CTX, LsmProgram, PAGE, deny};
 use crate::results::{RUNS, Results, TARGET};
-use crate::rules::Cgroup;
+use crate::rules::{Cgroup, judge_by};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::Arm;
 use crate::triggers::creds::become_real;
-use crate::triggers::uring::{ASYNC, FIXED_FILE, Request, Ring};
+use crate::triggers::uring::{ASYNC, FIXED_FILE, OPENAT, READ, Request, Ring};
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::Read;
@@ -34,9 +34,6 @@ const NAME: &CStr = c"asker";
 const ASKER: (u32, u32) = (4321, 1234);
 const REGISTERED: (u32, u32) = (5678, 8765);
 
-/// include/uapi/linux/io_uring.h: IORING_OP_OPENAT, IORING_OP_READ.
-const OPENAT: u8 = 18;
-const READ: u8 = 22;
 /// include/linux/sched.h: PF_KTHREAD.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
@@ -202,14 +199,9 @@ fn body(attempt: &Attempt<'_>, results: &Results) -> Result<Asm, Ended> {
         .add_imm(Reg::R1, COMM)
         .mov_imm(Reg::R2, 16)
         .call(helper::GET_CURRENT_COMM)
-        .label("judge")
-        .ldx(Size::DW, Reg::R0, PAGE, VERDICT)
-        .jsgt_imm(Reg::R0, 0, "pass")
-        .jslt_imm(Reg::R0, -4095, "pass")
-        .exit()
-        .label("pass")
-        .mov_imm(Reg::R0, 0)
-        .exit();
+        .label("judge");
+    judge_by(&mut asm, VERDICT);
+    asm.label("pass").mov_imm(Reg::R0, 0).exit();
     Ok(asm)
 }
 

@@ -4,7 +4,7 @@ use super::Subject;
 use super::way::{Doing, Step, Way, doing};
 use crate::errno::Errno;
 use crate::spec::source;
-use crate::triggers::uring::{Request, Ring};
+use crate::triggers::uring::{READ, Request, Ring};
 use crate::triggers::{Arm, syscall};
 use memmap2::{Mmap, MmapOptions};
 use std::fs::{self, File, OpenOptions};
@@ -39,9 +39,6 @@ pub(super) const SUBJECT: Subject = Subject {
         source("7.3", "mm/util.c", "vm_mmap_pgoff"),
     ],
 };
-
-/// include/uapi/linux/io_uring.h: IORING_OP_READ.
-const READ: u8 = 22;
 
 fn number(result: isize) -> Result<usize, Errno> {
     Errno::result(result).map(|number| usize::try_from(number).unwrap_or(0))

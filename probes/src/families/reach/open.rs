@@ -6,7 +6,7 @@ use super::way::{Doing, Failed, Step, Way, doing};
 use crate::errno::Errno;
 use crate::spec::source;
 use crate::triggers::files::{index, owned};
-use crate::triggers::uring::{FIXED_FILE, Request, Ring};
+use crate::triggers::uring::{FIXED_FILE, OPENAT, READ, Request, Ring};
 use crate::triggers::{Arm, syscall};
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -146,9 +146,7 @@ fn receive_it() -> Result<Doing, Errno> {
     })
 }
 
-/// include/uapi/linux/io_uring.h: IORING_OP_OPENAT, IORING_OP_READ, IORING_OP_MSG_RING, IORING_OP_FIXED_FD_INSTALL.
-const OPENAT: u8 = 18;
-const READ: u8 = 22;
+/// include/uapi/linux/io_uring.h: IORING_OP_MSG_RING, IORING_OP_FIXED_FD_INSTALL.
 const MSG_RING: u8 = 40;
 const FIXED_FD_INSTALL: u8 = 54;
 /// The same: IORING_MSG_SEND_FD.

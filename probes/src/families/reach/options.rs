@@ -5,7 +5,7 @@ use super::way::{Doing, Step, Way, doing};
 use crate::errno::Errno;
 use crate::spec::source;
 use crate::triggers::Arm;
-use crate::triggers::uring::{Request, Ring};
+use crate::triggers::uring::{COMMAND, Request, Ring};
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -68,8 +68,7 @@ pub(super) const ASKING: Subject = Subject {
 
 /// What a kernel says of a command that it does not know: before 5.19 of the operation, before 6.7 of the file.
 const NOT_THERE: &[i32] = &[libc::EINVAL, libc::EOPNOTSUPP];
-/// include/uapi/linux/io_uring.h: IORING_OP_URING_CMD, SOCKET_URING_OP_SIOCINQ, SOCKET_URING_OP_SETSOCKOPT.
-const COMMAND: u8 = 46;
+/// include/uapi/linux/io_uring.h: SOCKET_URING_OP_SIOCINQ, SOCKET_URING_OP_SETSOCKOPT.
 const SIOCINQ: usize = 0;
 const SETSOCKOPT: usize = 3;
 

@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::spec::source;
 use crate::triggers::children::{reap, spawn};
 use crate::triggers::files::owned;
-use crate::triggers::uring::{ASYNC, Request, Ring};
+use crate::triggers::uring::{ASYNC, OPENAT, Request, Ring};
 use crate::triggers::{Arm, syscall, vacate};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -201,6 +201,3 @@ fn registered() -> Result<Doing, Errno> {
         owner(result)
     })
 }
-
-/// include/uapi/linux/io_uring.h: IORING_OP_OPENAT.
-const OPENAT: u8 = 18;

@@ -5,6 +5,7 @@ use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{LsmProgram, PAGE, Running, deny};
 use crate::results::{FREE, Results};
+use crate::rules::judge_by;
 use crate::session::{Attempt, Ended};
 use crate::triggers::Arm;
 use crate::triggers::uring::Ring;
@@ -149,12 +150,8 @@ impl Watch {
                     .ldx(Size::DW, Reg::R2, PAGE, CALL)
                     .jeq_imm(Reg::R2, 0, "judge")
                     .jne_reg(Reg::R1, Reg::R2, "pass")
-                    .label("judge")
-                    // The verifier wants to see an errno (6.12 kernel/bpf/bpf_lsm.c, bpf_lsm_get_retval_range).
-                    .ldx(Size::DW, Reg::R0, PAGE, verdict(nth))
-                    .jsgt_imm(Reg::R0, 0, "pass")
-                    .jslt_imm(Reg::R0, -4095, "pass")
-                    .exit();
+                    .label("judge");
+                judge_by(asm, verdict(nth));
             });
             // A kernel may take no program on a hook that it has; the others are asked about all the same.
             let spec = attempt.spec(&program)?;
