@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Version of the run folder's format.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Where a kernel image came from, as exactly as is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,21 @@ impl std::fmt::Display for Between {
     }
 }
 
+/// A probe that was asked once more, because its machine was lost and its kernel was not at fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedAgain {
+    /// The probe.
+    pub probe: String,
+    /// What became of the machine: "was ended from outside".
+    pub why: String,
+}
+
+impl std::fmt::Display for AskedAgain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, whose machine {}", self.probe, self.why)
+    }
+}
+
 /// One kernel's part of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KernelRun {
@@ -94,9 +109,9 @@ pub struct KernelRun {
     /// How each of them ended, as far as it is known.
     #[serde(default)]
     pub boots_lost: Vec<String>,
-    /// Probes that were asked again because their machine was ended from outside.
+    /// Probes that were asked again.
     #[serde(default)]
-    pub asked_again: Vec<String>,
+    pub asked_again: Vec<AskedAgain>,
     /// Machines that came up and were lost while no probe was under way: no record is theirs.
     #[serde(default)]
     pub lost_between: Vec<Between>,

@@ -11,7 +11,7 @@
 //!   image           the image that was booted (`ImageFacts`)
 //!   vmm, accel, qemu, boots, restored, boot_retries
 //!   boots_lost[]    how the repeated boots ended
-//!   asked_again[]   probes that were asked again, because their machine was ended from outside
+//!   asked_again[]   probes that were asked again (`probe`), because of what became of their machine (`why`)
 //!   lost_between[]  after, what: machines that came up and were lost while no probe was under way, after which probe
 //!                   (null: before the first) and how
 //!   warned_between[] after, what: kernel warnings that came then
@@ -31,7 +31,7 @@
 
 use super::Material;
 use super::counts::Counts;
-use crate::model::{Between, ImageFacts, KernelRun, Timing};
+use crate::model::{AskedAgain, Between, ImageFacts, KernelRun, Timing};
 use crate::normalize::{Normal, normalize};
 use crate::snapshot::{Cell, Verdict};
 use probes::record::{KernelFacts, Record};
@@ -82,9 +82,9 @@ pub struct KernelReport {
     /// How they ended, as far as it is known.
     #[serde(default)]
     pub boots_lost: Vec<String>,
-    /// Probes that were asked again, because their machine was ended from outside.
+    /// Probes that were asked again, because their machine was lost and the kernel was not at fault.
     #[serde(default)]
-    pub asked_again: Vec<String>,
+    pub asked_again: Vec<AskedAgain>,
     /// Machines lost while no probe was under way.
     #[serde(default)]
     pub lost_between: Vec<Between>,

@@ -62,7 +62,7 @@ impl<'a> Material<'a> {
 #[cfg(test)]
 pub(crate) mod made_up {
     use super::*;
-    use crate::model::{ImageFacts, Timing};
+    use crate::model::{AskedAgain, ImageFacts, Timing};
     use crate::snapshot::{Cell, Stale, Verdict};
     use probes::record::{Case, End, Outcome, Phase, Record};
 
@@ -87,7 +87,10 @@ pub(crate) mod made_up {
             boots: 2,
             boot_retries: 1,
             boots_lost: vec!["before hello: BUG".to_owned()],
-            asked_again: vec!["hooks/attach".to_owned()],
+            asked_again: vec![AskedAgain {
+                probe: "hooks/attach".to_owned(),
+                why: "was ended from outside".to_owned(),
+            }],
             timing: Timing { boot_ms: 4200, probes_ms: 1500, rest_ms: 300 },
             records: records(),
             ..KernelRun::default()

@@ -155,7 +155,7 @@ mod tests {
 
     #[rstest]
     #[case(r#"{"format": 99, "kernel": 3}"#, "format 99")]
-    #[case(r#"{"format": 1}"#, "not a kernel's run")]
+    #[case(r#"{"format": 2}"#, "not a kernel's run")]
     #[case("{", "not a kernel's run")]
     fn other_files_are_refused(#[case] text: &str, #[case] says: &str) {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -196,11 +196,8 @@ fn notes(runs: &[&KernelRun]) -> String {
             note(format!("{} of {} boots died early and were tried again", run.boot_retries, run.boots));
             run.boots_lost.iter().for_each(|lost| note(format!("one of them: {lost}")));
         }
-        if !run.asked_again.is_empty() {
-            note(format!(
-                "asked again, because their machine was ended from outside: {}",
-                run.asked_again.join(", ")
-            ));
+        for again in &run.asked_again {
+            note(format!("asked again: {again}"));
         }
         for lost in &run.lost_between {
             note(format!("a machine was lost between probes, {lost}"));
@@ -313,7 +310,7 @@ mod tests {
         6.1: not the row's version: 6.1.1 was gone, took 6.1.2
         6.1: 1 of 2 boots died early and were tried again
         6.1: one of them: before hello: BUG
-        6.1: asked again, because their machine was ended from outside: hooks/attach
+        6.1: asked again: hooks/attach, whose machine was ended from outside
 
         5.10: 2 probes not compared: no boot
 

@@ -82,8 +82,6 @@ struct Collector<'a> {
     fruitless: u32,
     starter: Starter<'a>,
     boot: UnderWay,
-    /// Probes during which a machine was taken away from outside: they are asked once more.
-    asked_again: BTreeSet<String>,
     /// Records that were there before.
     had: usize,
     /// When the observer last saw all records.
@@ -141,7 +139,6 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
         fruitless: 0,
         starter: Starter { setup, job, observer, image: Image::of(&job.image), given_up: false },
         boot: UnderWay::default(),
-        asked_again: BTreeSet::new(),
         had,
         kept: started,
     };
@@ -151,7 +148,6 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
     }
     collector.account_for_the_rest();
     let mut run = collector.run;
-    run.asked_again.extend(collector.asked_again);
     let whole = millis(started.elapsed());
     let machines = run.timing.boot_ms - timing.boot_ms + run.timing.probes_ms - timing.probes_ms;
     run.timing.rest_ms += whole.saturating_sub(machines);

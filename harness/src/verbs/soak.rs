@@ -261,7 +261,7 @@ fn in_words(document: &Document) -> String {
         for (list, what) in [
             (&round.lost_between, "a machine was lost between probes"),
             (&round.boots_lost, "a boot was repeated"),
-            (&round.asked_again, "asked again, because its machine was ended from outside"),
+            (&round.asked_again, "asked again"),
         ] {
             list.iter().for_each(|item| text += &format!("run {number}: {what}: {item}\n"));
         }
@@ -291,7 +291,7 @@ fn in_words(document: &Document) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Between;
+    use crate::model::{AskedAgain, Between};
     use probes::record::{Outcome, Record};
     use std::collections::BTreeSet;
 
@@ -304,7 +304,7 @@ mod tests {
             restored: 2,
             boot_retries: 1,
             boots_lost: vec!["before hello".into()],
-            asked_again: vec!["a/b".into()],
+            asked_again: vec![AskedAgain { probe: "a/b".into(), why: "was ended from outside".into() }],
             lost_between: vec![Between { after: Some("a/c".into()), what: "BUG".into() }],
             ..KernelRun::default()
         };
@@ -325,7 +325,7 @@ mod tests {
         );
         assert!(text.contains("run 1: a boot was repeated: 6.1: before hello\n"), "{text}");
         assert!(
-            text.contains("run 1: asked again, because its machine was ended from outside: 6.1: a/b\n"),
+            text.contains("run 1: asked again: 6.1: a/b, whose machine was ended from outside\n"),
             "{text}"
         );
         let words: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();

@@ -1,6 +1,7 @@
 //! Virtual machines: which launcher, which accelerator, how one is started and made sure to end.
 
 pub mod accel;
+pub mod flags;
 mod folder;
 pub mod guard;
 pub mod launch;

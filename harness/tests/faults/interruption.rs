@@ -318,7 +318,7 @@ fn a_machine_that_somebody_kills_is_not_the_probes_fault(
     let (said, run) = disturbed(&how, |guard, qemu| {
         kill(Pid::from_raw(if the_guard { guard } else { qemu }), signal).unwrap();
     });
-    assert!(said.contains("the machine was ended from outside during selftest/hang"), "{said}");
+    assert!(said.contains("the machine was ended from outside, during selftest/hang"), "{said}");
     assert_eq!(run["records"][0]["outcome"], "hung", "{run:#}");
 }
 
@@ -327,7 +327,7 @@ fn a_machine_that_somebody_kills_is_not_the_probes_fault(
 fn a_machine_that_somebody_stops_is_not_the_probes_fault() {
     let how = ["--vmm", "qemu", "--deadline", "15", "--patience", "25"];
     let (said, run) = disturbed(&how, |_, qemu| kill(Pid::from_raw(qemu), Signal::SIGSTOP).unwrap());
-    assert!(said.contains("the machine was stopped from outside during selftest/hang"), "{said}");
+    assert!(said.contains("the machine was stopped from outside, during selftest/hang"), "{said}");
     assert_eq!(run["records"][0]["outcome"], "hung", "{run:#}");
 }
 

@@ -1,7 +1,8 @@
 //! What a lost machine is laid to: the probe under way, or, where none was, nobody; that is noted all the same.
 
 use super::{Collector, Current};
-use crate::model::Between;
+use crate::model::{AskedAgain, Between};
+use crate::vmm::flags::impossible_flags;
 use crate::vmm::machine::{CONSOLE_MAX, Ending, Machine, first_alarm};
 use probes::protocol::GIVES_UP;
 use probes::record::{CASES_MAX, Case, Outcome, Record};
@@ -16,6 +17,8 @@ pub(super) enum Cause {
     Silent,
     /// The same, and one of its processes is stopped, as by `kill -STOP` or a debugger.
     Stopped,
+    /// Its kernel failed with flags that no processor has.
+    Emulator(u32),
     /// What it said cannot be.
     Stream(String),
     /// Its PID 1 could not go on, and said why.
@@ -23,20 +26,30 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    /// Of a machine that has given up after all, as its console says: there was no room in the channel to say so.
-    fn or_gave_up(self, console: &str) -> Self {
+    /// What the console makes of a machine that ended or fell silent: it may have given up after all, and had no room in
+    /// the channel to say so, or its emulator may have failed it.
+    fn by_its_console(self, console: &str) -> Self {
+        if !matches!(self, Self::Ended(Ending::Itself) | Self::Silent) {
+            return self;
+        }
+        if let Some(flags) = impossible_flags(console) {
+            return Self::Emulator(flags);
+        }
         let said = console.lines().find_map(|line| line.split_once(GIVES_UP));
         match (&self, said) {
-            (Self::Ended(Ending::Itself), Some((_, why))) => Self::GaveUp(why.trim().to_owned()),
+            (Self::Ended(_), Some((_, why))) => Self::GaveUp(why.trim().to_owned()),
             _ => self,
         }
     }
 
-    /// What somebody on the host did, in words: no fault of the kernel's.
-    const fn done_from_outside(&self) -> Option<&'static str> {
+    /// What became of a machine, in words, if it is no fault of the kernel's.
+    fn not_the_kernel(&self) -> Option<String> {
         match self {
-            Self::Ended(Ending::Taken) => Some("ended"),
-            Self::Stopped => Some("stopped"),
+            Self::Ended(Ending::Taken) => Some("was ended from outside".to_owned()),
+            Self::Stopped => Some("was stopped from outside".to_owned()),
+            Self::Emulator(flags) => {
+                Some(format!("was failed by its emulator: EFLAGS {flags:08x}, which no processor can have"))
+            }
             Self::Ended(Ending::Itself | Ending::Flooded)
             | Self::Silent
             | Self::Stream(_)
@@ -48,16 +61,14 @@ impl Cause {
     fn outcome(&self, alarm: Option<String>, during: String) -> Outcome {
         let why = match (self, alarm) {
             (Self::Stream(why) | Self::GaveUp(why), _) => why.clone(),
+            (Self::Emulator(_), _) | (Self::Ended(Ending::Taken) | Self::Stopped, None) => {
+                let what = self.not_the_kernel().unwrap_or_default();
+                format!("lost twice, and the kernel is not at fault: its machine {what}")
+            }
             (_, Some(what)) => return Outcome::Crashed { what, during },
             (Self::Silent, None) => return Outcome::Hung { during },
             (Self::Ended(Ending::Itself), None) => {
                 return Outcome::Crashed { what: self.in_words(), during };
-            }
-            (Self::Ended(Ending::Taken) | Self::Stopped, None) => {
-                format!(
-                    "its machine was {} from outside, twice",
-                    self.done_from_outside().unwrap_or_default()
-                )
             }
             (Self::Ended(Ending::Flooded), None) => self.in_words(),
         };
@@ -67,8 +78,8 @@ impl Cause {
     fn in_words(&self) -> String {
         match self {
             Self::Ended(Ending::Itself) => "the machine ended without a word".to_owned(),
-            Self::Ended(Ending::Taken) | Self::Stopped => {
-                format!("the machine was {} from outside", self.done_from_outside().unwrap_or_default())
+            Self::Ended(Ending::Taken) | Self::Stopped | Self::Emulator(_) => {
+                format!("the machine {}", self.not_the_kernel().unwrap_or_default())
             }
             Self::Ended(Ending::Flooded) => {
                 format!("the machine wrote more than {} MiB to its console", CONSOLE_MAX >> 20)
@@ -86,7 +97,7 @@ impl Collector<'_> {
         machine.kill();
         // Of the probe under way alone: what an earlier one made the kernel say need not have ended anything.
         let console = machine.console_since(self.boot.console_from);
-        let (cause, alarm) = (cause.or_gave_up(&console), first_alarm(&console));
+        let (cause, alarm) = (cause.by_its_console(&console), first_alarm(&console));
         match self.current.take() {
             Some(current) => {
                 let noted = machine.noted();
@@ -104,13 +115,13 @@ impl Collector<'_> {
         alarm: Option<String>,
         during: String,
     ) {
-        if let Some(how) = cause.done_from_outside()
-            && self.asked_again.insert(current.probe.clone())
+        if let Some(why) = cause.not_the_kernel()
+            && !self.run.asked_again.iter().any(|again| again.probe == current.probe)
         {
-            let text =
-                format!("the machine was {how} from outside during {}, which is run again", current.probe);
+            let text = format!("the machine {why}, during {}, which is run again", current.probe);
             self.observer.note(&self.job.kernel, &text);
             self.boot.lost = Some(text);
+            self.run.asked_again.push(AskedAgain { probe: current.probe, why });
             return;
         }
         // PID 1 may have passed some on and not lived to say that it had taken them.
@@ -136,6 +147,7 @@ impl Collector<'_> {
     fn note_loss(&mut self, cause: &Cause, alarm: Option<String>) {
         let what = match cause {
             Cause::Stream(why) | Cause::GaveUp(why) => why.clone(),
+            Cause::Emulator(_) => cause.in_words(),
             Cause::Ended(_) | Cause::Silent | Cause::Stopped => alarm.unwrap_or_else(|| cause.in_words()),
         };
         let lost = Between { after: self.boot.last.clone(), what };

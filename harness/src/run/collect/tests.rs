@@ -1,7 +1,7 @@
 //! What becomes of machines that are lost, told by guests that are scripted.
 
 use super::scripted::{Guest, run, run_with_a_pause};
-use crate::model::{Between, KernelRun};
+use crate::model::{AskedAgain, Between, KernelRun};
 use crate::vmm::machine::CONSOLE_MAX;
 use probes::protocol::{GIVES_UP, Message};
 use probes::record::{CASES_MAX, Outcome};
@@ -58,11 +58,20 @@ fn ended_from_outside(guest: &mut Guest) {
     guest.leave();
 }
 
+/// As 6.19 did under QEMU 7.2.
+fn failed_by_the_emulator(guest: &mut Guest) {
+    guest.print("[    1.0] Oops: double fault: 0000 [#1] SMP NOPTI");
+    guest.print("[    1.0] RIP: 0010:__kmalloc_cache_node_noprof+0x363/0x5c0");
+    guest.print("[    1.0] RSP: 0018:ffffc90000657d90 EFLAGS: 05564a02");
+    guest.leave();
+}
+
 fn flooding(guest: &mut Guest) {
     guest.flood(CONSOLE_MAX + 1);
 }
 
 const WITHOUT_A_WORD: &str = "the machine ended without a word";
+const EMULATOR: &str = "was failed by its emulator: EFLAGS 05564a02, which no processor can have";
 const FLOODED: &str = "the machine wrote more than 64 MiB to its console";
 
 #[rstest]
@@ -71,6 +80,10 @@ const FLOODED: &str = "the machine wrote more than 64 MiB to its console";
 #[case(given_up, "something is left")]
 #[case(given_up_on_the_console, "something is left")]
 #[case(ended_from_outside, "the machine was ended from outside")]
+#[case(
+    failed_by_the_emulator,
+    "the machine was failed by its emulator: EFLAGS 05564a02, which no processor can have"
+)]
 #[case(flooding, FLOODED)]
 #[case(|_: &mut Guest| {}, "the machine neither ended nor said anything")]
 fn a_machine_lost_between_probes_is_noted(#[case] lose: fn(&mut Guest), #[case] what: &str) {
@@ -146,19 +159,46 @@ fn a_machine_lost_during_a_probe_is_its_record(#[case] lose: fn(&mut Guest), #[c
     assert_eq!(run.lost_between, []);
 }
 
-#[test]
-fn a_probe_whose_machine_somebody_ends_is_asked_again_and_then_could_not_tell() {
-    let ended = |guest: &mut Guest| {
+#[rstest]
+#[case(ended_from_outside, "was ended from outside")]
+#[case(failed_by_the_emulator, EMULATOR)]
+fn a_probe_that_loses_its_machine_not_by_the_kernel_is_asked_again_and_then_could_not_tell(
+    #[case] lose: fn(&mut Guest),
+    #[case] why: &str,
+) {
+    let lost = |guest: &mut Guest| {
         guest.come_up(&["f/a", "f/b"]);
         guest.start("f/a");
-        ended_from_outside(guest);
+        lose(guest);
     };
-    let (run, notes) = run(&[&ended, &ended, &the_rest]);
-    let why = could_not("its machine was ended from outside, twice");
-    assert_eq!(outcomes(&run), [("f/a", why), ("f/b", Outcome::Observed)]);
-    let said = "the machine was ended from outside during f/a, which is run again";
-    assert_eq!(notes.iter().filter(|note| *note == said).count(), 1);
+    let (run, notes) = run(&[&lost, &lost, &the_rest]);
+    let twice = could_not(&format!("lost twice, and the kernel is not at fault: its machine {why}"));
+    assert_eq!(outcomes(&run), [("f/a", twice), ("f/b", Outcome::Observed)]);
+    let said = format!("the machine {why}, during f/a, which is run again");
+    assert_eq!(notes.iter().filter(|note| **note == said).count(), 1);
     assert_eq!(run.boots_lost, [said]);
+    assert_eq!(run.asked_again, [AskedAgain { probe: "f/a".into(), why: why.into() }]);
+}
+
+/// The record is that of the second machine; that there was another is told all the same.
+#[test]
+fn a_probe_that_an_emulator_failed_once_has_the_record_of_the_next_machine() {
+    let (run, _) = run(&[
+        &|guest| {
+            guest.come_up(&["f/a", "f/b"]);
+            guest.start("f/a");
+            failed_by_the_emulator(guest);
+        },
+        &|guest| {
+            guest.come_up(&["f/a", "f/b"]);
+            guest.run("f/a");
+            guest.run("f/b");
+            guest.say(&Message::Done { records: 2 });
+            guest.leave();
+        },
+    ]);
+    assert_eq!(outcomes(&run), [("f/a", Outcome::Observed), ("f/b", Outcome::Observed)]);
+    assert_eq!(run.asked_again, [AskedAgain { probe: "f/a".into(), why: EMULATOR.into() }]);
 }
 
 /// What ends no machine is not what ended a later one's.

@@ -31,7 +31,7 @@ pub(super) struct Round {
     pub(super) boot_retries: u32,
     /// How they ended.
     pub(super) boots_lost: Vec<String>,
-    /// Probes that were asked again because their machine was ended from outside.
+    /// Probes that were asked again, and what had become of their machines.
     pub(super) asked_again: Vec<String>,
     /// Machines that were lost while no probe was under way: no record shows it.
     pub(super) lost_between: Vec<String>,
@@ -71,7 +71,7 @@ impl Round {
         self.boot_retries += run.boot_retries;
         let of_kernel = |what: &dyn std::fmt::Display| format!("{}: {what}", run.kernel);
         self.boots_lost.extend(run.boots_lost.iter().map(|what| of_kernel(what)));
-        self.asked_again.extend(run.asked_again.iter().map(|probe| of_kernel(probe)));
+        self.asked_again.extend(run.asked_again.iter().map(|again| of_kernel(again)));
         self.lost_between.extend(run.lost_between.iter().map(|lost| of_kernel(lost)));
     }
     /// Its conditions in words.
