@@ -28,6 +28,7 @@ mod implied;
 mod inventory;
 mod iter;
 mod key;
+mod ksock;
 mod later;
 mod list;
 mod lock;
@@ -73,6 +74,7 @@ pub fn probes() -> Vec<Probe> {
         arena::rows(),
         stream::rows(),
         memcg::rows(),
+        ksock::rows(),
         net::rows(),
         other::rows(),
         hid::rows(),

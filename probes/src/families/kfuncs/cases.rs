@@ -330,6 +330,7 @@ pub(super) fn run(
 fn run_only(attempt: &mut Attempt<'_>, row: &Row, (flags, also): (u32, Option<&Also>)) -> Result<(), Ended> {
     let mut results = ready(attempt, row)?;
     let own = Own::make(attempt, row.holds)?;
+    let look = row.fill.as_ref().zip(own.as_ref()).map(|(fill, own)| fill(attempt, own)).transpose()?;
     let spoil = |body: &mut Body<'_>| {
         if let Some(also) = also {
             (also.spoil)(body);
@@ -374,6 +375,9 @@ fn run_only(attempt: &mut Attempt<'_>, row: &Row, (flags, also): (u32, Option<&A
     }
     if also.is_none() && (returned || (null && row.null.is_some())) {
         row.checks.iter().for_each(|check| check(attempt, &results));
+        if let Some(look) = look {
+            look(attempt);
+        }
         row.inspections.iter().for_each(|inspection| inspection(attempt, running.program()));
     }
     Ok(())

@@ -2,12 +2,10 @@
 
 use super::body::{BUFFER, Body};
 use super::dynptr::written_to;
-use super::own::{Holds, Value};
-use super::row::{KEPT, Row, kfunc};
+use super::row::{Row, kfunc};
 use crate::errno::Errno;
 use crate::helper;
-use crate::insn::{Reg, Size};
-use crate::spec::source;
+use crate::insn::Reg;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
 };
@@ -15,9 +13,6 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-const KSOCK: &str = "net/core/bpf_ksock.c";
-/// Why what is about sockets of the kernel's own is not run.
-const NONE: &str = "only a BPF_PROG_TYPE_SYSCALL program can make such a socket";
 /// Where the dynptr is on the stack.
 const DYNPTR: i32 = -16;
 /// What is sent.
@@ -27,66 +22,7 @@ const HEADER: usize = 8;
 
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
-    vec![acquire(), release(), send(), packet()]
-}
-
-/// A kfunc about a socket that a map holds (7.3).
-fn of_socket(name: &'static str) -> Row {
-    kfunc(name, "7.3", KSOCK)
-        .holds(Holds::Value(Value::Socket))
-        .not_run(NONE)
-        .not_on("socket_sendmsg")
-        .cites(source("7.3", KSOCK, "bpf_ksock_kfunc_filter"))
-}
-
-/// `KEPT = the socket`, taken out of the map.
-fn taken(b: &mut Body<'_>) {
-    b.held(Reg::R1, 0);
-    b.mov_imm(Reg::R2, 0).call(helper::KPTR_XCHG).jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
-}
-
-fn acquire() -> Row {
-    of_socket("bpf_ksock_acquire")
-        .takes(|b| {
-            b.held(Reg::R1, 0);
-            b.ldx(Size::DW, Reg::R1, Reg::R1, 0);
-            let there = b.fresh("there");
-            b.jne_imm(Reg::R1, 0, &there).ja("pass").label(&there);
-        })
-        .owned("bpf_ksock_release")
-        .rcu()
-        .not_null(Reg::R1)
-}
-
-fn release() -> Row {
-    of_socket("bpf_ksock_release")
-        .releases()
-        .takes(|b| {
-            taken(b);
-            b.mov_reg(Reg::R1, KEPT);
-        })
-        .wrong("misuse-of-another-type", |b| {
-            b.current(Reg::R1);
-            b.acquire_task();
-            b.mov_reg(Reg::R1, Reg::R0);
-            b.kfunc("bpf_ksock_release");
-        })
-}
-
-fn send() -> Row {
-    of_socket("bpf_ksock_send")
-        .sleepable()
-        .takes(|b| {
-            taken(b);
-            b.mov_reg(Reg::R1, KEPT);
-            b.page_address(Reg::R2, BUFFER);
-            b.mov_imm(Reg::R3, 8);
-        })
-        .finally(|b| b.release("bpf_ksock_release", KEPT))
-        .not_null(Reg::R1)
-        .spoilt("misuse-data-beyond-the-map", |b| {
-            b.mov_imm(Reg::R3, 8192);
-        })
+    vec![packet()]
 }
 
 /// Sends a datagram to itself.

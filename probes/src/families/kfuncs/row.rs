@@ -1,7 +1,7 @@
 //! What is known of one kfunc: how it is called, what it gives, and which rules can be broken.
 
 use super::body::{Body, OUT};
-use super::own::Holds;
+use super::own::{Holds, Own};
 use crate::bpf::BPF_F_SLEEPABLE;
 use crate::errno::Errno;
 use crate::insn::Reg;
@@ -17,6 +17,12 @@ use std::sync::Arc;
 pub(super) type Code = Arc<dyn Fn(&mut Body<'_>) + Send + Sync>;
 /// Makes user space and the page ready.
 pub(super) type Given = Arc<dyn Fn(&mut Results) -> Result<(), Ended> + Send + Sync>;
+/// What user space looks at when the program has run.
+pub(super) type Look = Box<dyn FnOnce(&mut Attempt<'_>)>;
+/// What comes of putting something into the map that a row holds.
+pub(super) type Filled = Result<Look, Ended>;
+/// Puts into the map that a row holds what only another program can.
+pub(super) type Fill = Arc<dyn Fn(&mut Attempt<'_>, &Own) -> Filled + Send + Sync>;
 /// Compares what the program left with what user space knows.
 pub(super) type Check = Arc<dyn Fn(&mut Attempt<'_>, &Results) + Send + Sync>;
 /// Asks the kernel about the program that has run.
@@ -121,6 +127,8 @@ pub(super) struct Row {
     pub(super) machine: Machine,
     /// What the program has beside the results page.
     pub(super) holds: Holds,
+    /// What the map has before the program runs.
+    pub(super) fill: Option<Fill>,
     /// Why the canonical program is loaded and not run.
     pub(super) not_run: Option<&'static str>,
     /// The result is an errno for which user space has no source, and the record shows it.
@@ -162,6 +170,7 @@ pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static st
         variant: "",
         machine: Machine::Shared,
         holds: Holds::Nothing,
+        fill: None,
         not_run: None,
         shown: false,
         null: None,
@@ -216,6 +225,15 @@ impl Row {
     /// The program has this beside the results page.
     pub(super) fn holds(mut self, holds: Holds) -> Self {
         self.holds = holds;
+        self
+    }
+
+    /// Before the program runs, this is done to what it holds, and what it gives is called when the program has run.
+    pub(super) fn filled(
+        mut self,
+        fill: impl Fn(&mut Attempt<'_>, &Own) -> Filled + Send + Sync + 'static,
+    ) -> Self {
+        self.fill = Some(Arc::new(fill));
         self
     }
 
