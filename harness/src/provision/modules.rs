@@ -14,29 +14,39 @@ use std::path::{Path, PathBuf};
 
 /// Under this name the archive lies beside the image. The number goes up with each change of what is wanted, so that a
 /// cache is packed anew.
-pub const ARCHIVE: &str = "modules-5.cpio";
+pub const ARCHIVE: &str = "modules-6.cpio";
 /// The names that it had before. What lies under one serves a kernel whose modules cannot be had any more.
-const OLDER: &[&str] = &["modules-4.cpio", "modules-3.cpio", "modules-2.cpio", "modules.cpio"];
+const OLDER: &[&str] =
+    &["modules-5.cpio", "modules-4.cpio", "modules-3.cpio", "modules-2.cpio", "modules.cpio"];
 /// Where the guest finds them (`probes/src/triggers/modules.rs`).
 const FOLDER: &str = "modules";
 /// What is taken. A name that a kernel does not have is built in there, or gone.
 const WANTED: &[&str] = &[
     "ah4",
+    "auth_rpcgss",
     "cachefiles",
     "dm-bufio",
     "dm-mod",
     "dm-verity",
+    "dns_resolver",
     "fscache",
     "fuse",
+    "grace",
     "ip6_udp_tunnel",
     "libcrc32c",
+    "lockd",
     "loop",
     "netfs",
     "nf_tables",
     "nfnetlink",
+    "nfs",
+    "nfs_acl",
+    "nfsd",
+    "nfsv4",
     "overlay",
     "reed_solomon",
     "sctp",
+    "sunrpc",
     "tcp_dctcp",
     "tun",
     "udp_tunnel",

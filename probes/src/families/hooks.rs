@@ -155,7 +155,8 @@ fn trigger(session: &mut Session<'_>, hook: Hook, found: &Found) -> Result<(), S
             session.case("return-EPERM", |attempt| ignored(attempt, hook, &mut ready, Errno::EPERM))?;
         }
     }
-    // The program names nobody any more and stays: PID 1 takes its link over, and nobody waits for a grace period.
-    std::mem::forget(ready);
+    if let Some(ready) = ready {
+        ready.leave();
+    }
     Ok(())
 }

@@ -28,6 +28,7 @@ pub mod modules;
 pub mod mounts;
 pub mod names;
 mod netlink;
+pub mod nfs;
 pub mod nftables;
 pub mod overlay;
 pub mod quota;

@@ -22,7 +22,7 @@ fn set(name: &CStr, value: &[u8]) -> Result<(), Errno> {
     set_at(PATH, name, value)
 }
 
-fn set_at(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+pub(super) fn set_at(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), Errno> {
     // SAFETY: two terminated strings and a slice with its length.
     let result =
         unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };

@@ -23,7 +23,7 @@ pub(super) struct Ready {
     act: Act,
     /// What user space sees when nobody interferes.
     control: Seen,
-    _attached: Attached,
+    attached: Attached,
 }
 
 impl Ready {
@@ -52,7 +52,15 @@ impl Ready {
         };
         let program = program(attempt, hook, &results, decide)?;
         let attached = attempt.attach_lsm(&program)?;
-        Ok(Self { results, act, control, _attached: attached })
+        Ok(Self { results, act, control, attached })
+    }
+
+    /// Undoes what the trigger has made ready. The program names nobody any more and stays: PID 1 takes its link over, and
+    /// nobody waits for a grace period.
+    pub(super) fn leave(self) {
+        let Self { results, act, attached, .. } = self;
+        drop(act);
+        std::mem::forget((results, attached));
     }
 
     /// What an earlier case has left, else a new one. What that case did last was let pass, by a verdict or for nobody

@@ -9,6 +9,7 @@ mod ipc;
 mod modular;
 mod mounts;
 mod names;
+mod nfs;
 mod sockets;
 mod system;
 mod tasks;
@@ -44,6 +45,7 @@ pub(super) fn hooks() -> impl Iterator<Item = Hook> {
         ipc::HOOKS,
         system::HOOKS,
         modular::HOOKS,
+        nfs::HOOKS,
         built::HOOKS,
     ]
     .into_iter()

@@ -45,17 +45,23 @@ const REASONS: &[(&[&str], &str)] = &[
     (
         &["fs_context_dup"],
         "called by NFS and, from 6.8 on, by btrfs at each mount (fs/nfs/nfs4super.c; 6.8 fs/btrfs/super.c, \
-         btrfs_get_tree_subvol): needs a server, or btrfs, which Debian's kernels have as a module that is not fetched and \
-         those built from source lack",
+         btrfs_get_tree_subvol), which kernels built from source lack; Debian's have both as modules, and the packages of \
+         some with them have left the archive",
     ),
     (
         &["fs_context_submount"],
-        "up to 6.14 only network file systems and virtiofs mount that way (fs/fs_context.c, fs_context_for_submount); \
-         later tracefs in debugfs does too (kernel/trace/trace.c, trace_automount)",
+        "up to 6.14 only network file systems and virtiofs mount that way (fs/fs_context.c, fs_context_for_submount), which \
+         kernels built from source lack; later tracefs in debugfs does too (kernel/trace/trace.c, trace_automount)",
     ),
     (
-        &["sb_clone_mnt_opts", "sb_mnt_opts_compat"],
-        "called by NFS alone (fs/nfs/getroot.c, fs/nfs/super.c): needs a server",
+        &["sb_clone_mnt_opts"],
+        "called by NFS alone (fs/nfs/getroot.c, nfs_get_root), which kernels built from source lack; Debian's have it as \
+         modules, and the packages of some with them have left the archive",
+    ),
+    (
+        &["sb_mnt_opts_compat"],
+        "called by NFS alone, and only where an option of a mount is some module's (fs/nfs/super.c, nfs_compare_super), as \
+         of SELinux, which has no policy here, and of Smack, which Debian's kernels lack",
     ),
     (
         &["sb_add_mnt_opt"],
@@ -68,10 +74,16 @@ const REASONS: &[(&[&str], &str)] = &[
          Smack, which does, is in no lsm= of the suite",
     ),
     (
-        &["inode_getsecctx", "inode_setsecctx"],
-        "called by the NFS server alone (fs/nfsd/nfs4xdr.c, fs/nfsd/vfs.c)",
+        &["inode_getsecctx"],
+        "called by the NFS server alone (fs/nfsd/nfs4xdr.c, nfsd4_encode_fattr), which kernels built from source lack; \
+         Debian's have it as a module, and the packages of some with it have left the archive",
     ),
-    (&["inode_notifysecctx"], "called by the NFS client alone (fs/nfs/inode.c): needs a server"),
+    (
+        &["inode_setsecctx", "inode_notifysecctx"],
+        "called by NFS alone, its server and its client (fs/nfsd/vfs.c, fs/nfs/inode.c), where a module has labels: SELinux, \
+         which has none without a policy, or Smack, which Debian's kernels lack. No program can say so, for 0 is not the \
+         default of inode_getsecctx",
+    ),
     (
         &["inode_invalidate_secctx"],
         "called by gfs2 and Ceph alone (fs/gfs2/glops.c, fs/ceph/super.h): needs their cluster",
@@ -79,12 +91,11 @@ const REASONS: &[(&[&str], &str)] = &[
     (
         &["ismaclabel"],
         "from 6.12 on no program may attach; before, only the clients of NFS and Ceph call it (fs/nfs/nfs4proc.c, \
-         fs/ceph/xattr.c), later whoever lists the attributes of a file in memory too (7.0 fs/xattr.c, xattr_is_maclabel): \
-         needs a server",
+         fs/ceph/xattr.c), which kernels built from source lack",
     ),
     (
         &["dentry_init_security"],
-        "up to 5.16 it is called by NFS and Ceph alone (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server",
+        "up to 5.16 it is called by NFS and Ceph alone (fs/nfs/nfs4proc.c, fs/ceph/xattr.c): needs a server that has labels",
     ),
     (
         &["inode_init_security"],

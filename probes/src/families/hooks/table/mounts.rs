@@ -1,7 +1,7 @@
 //! File systems and mounts.
 
 use super::{Expect, Hook, OF_DENTRY, OF_PATH, Read, int, void};
-use crate::triggers::{known, mounts};
+use crate::triggers::{known, mounts, nfs};
 
 /// include/uapi/linux/magic.h: TMPFS_MAGIC.
 const TMPFS: u64 = 0x0102_1994;
@@ -44,10 +44,10 @@ pub(super) const HOOKS: &[Hook] = &[
         "fs_parameter.key",
         "source",
     ),
-    // Of what mounts by itself, only tracefs in debugfs needs no network; it does so in another way before.
-    int("fs_context_submount", mounts::automount, "fs/fs_context.c", "fs_context_for_submount")
+    // Of what mounts by itself, only tracefs in debugfs needs no module; it does so in another way before 6.15.
+    int("fs_context_submount", nfs::crossing_or_automount, "fs/fs_context.c", "fs_context_for_submount")
         .read_in("7.3")
-        .member("reference", MAGIC, 0x6462_6720),
+        .known("reference", MAGIC, nfs::crossed),
     int("quotactl", mounts::write_quotas, "fs/quota/quota.c", "quota_sync_all").argument(
         "cmds",
         Read::Int,
