@@ -4,8 +4,11 @@
 //! beforehand, in the words of mountd (7.3 fs/nfsd/export.c, `svc_export_parse`, `expkey_parse`; net/sunrpc/svcauth_unix.c,
 //! `ip_map_parse`). It speaks version 4 alone, for which no portmapper is needed.
 
+mod daemon;
+
 use super::{Act, Arm, OK, Seen, act, act_seen, known, modules, mounts, xattrs};
 use crate::errno::Errno;
+use daemon::Daemon;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::statfs;
 use std::fs::{self, OpenOptions};
@@ -46,7 +49,10 @@ const NEVER: u32 = i32::MAX.cast_unsigned();
 pub const WITHOUT_LABELS: Seen = Seen("ok, and the server has no labels either way");
 
 /// The server, until dropped.
-struct Server;
+struct Server {
+    /// Outlives it, since it asks when a client goes.
+    _daemon: Daemon,
+}
 
 impl Server {
     /// Starts it with the two exports.
@@ -55,7 +61,7 @@ impl Server {
         for place in [EXPORT, MOUNTED, CONTROL] {
             fs::create_dir_all(place)?;
         }
-        let server = Self;
+        let server = Self { _daemon: Daemon::start()? };
         tmpfs(EXPORT)?;
         fs::create_dir_all(INNER)?;
         tmpfs(INNER)?;
