@@ -18,6 +18,7 @@ mod names;
 mod open;
 mod options;
 mod receive;
+mod served;
 mod tasks;
 mod truncate;
 mod way;
@@ -55,6 +56,7 @@ pub fn probes() -> Vec<Probe> {
         tasks::MAKING,
         tasks::BECOMING,
         bpf::SUBJECT,
+        served::SUBJECT,
     ];
     subjects.map(Subject::probe).into()
 }

@@ -24,6 +24,8 @@ pub const MOUNTED: &str = "/tmp/nfs";
 const MOUNTED_INNER: &str = "/tmp/nfs/inner";
 /// Where the server is told what to do.
 const CONTROL: &str = "/tmp/nfsd";
+/// Whether there are leases.
+const LEASES: &str = "/proc/sys/fs/leases-enable";
 /// What must be loaded, each after what it needs.
 const MODULES: &[&str] = &[
     "sunrpc",
@@ -93,6 +95,58 @@ impl Drop for Server {
     }
 }
 
+/// The exported file system, mounted by a client that keeps nothing back and remembers nothing, until dropped.
+pub struct Mounted {
+    _server: Server,
+    /// The server's one thread.
+    thread: u32,
+    /// What was there of leases, which the server gives to clients if there are any.
+    leases: String,
+}
+
+impl Mounted {
+    /// Starts a server and mounts what it has.
+    ///
+    /// # Errors
+    /// The errno of either.
+    pub fn new() -> Result<Self, Errno> {
+        let server = Server::start()?;
+        let leases = fs::read_to_string(LEASES)?;
+        let thread = thread_of("nfsd")?;
+        let mounted = Self { _server: server, thread, leases };
+        tell(LEASES, "0")?;
+        join(&format!("{OPTIONS},noac,lookupcache=none"))?;
+        Ok(mounted)
+    }
+
+    /// Does `act` with the server's thread named as target.
+    pub fn during<T>(&self, arm: Arm, act: impl FnOnce() -> T) -> T {
+        arm.name(self.thread);
+        let result = act();
+        arm.name_nobody();
+        result
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _best_effort = tell(LEASES, &self.leases);
+    }
+}
+
+/// The number of the process that has this name, of which there is one.
+fn thread_of(name: &str) -> Result<u32, Errno> {
+    let numbers =
+        fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_it =
+        |number: &u32| fs::read_to_string(format!("/proc/{number}/comm")).is_ok_and(|it| it.trim() == name);
+    let mut found = numbers.filter(is_it);
+    match (found.next(), found.next()) {
+        (Some(number), None) => Ok(number),
+        (None, _) | (Some(_), Some(_)) => Err(Errno::ENOENT),
+    }
+}
+
 fn tmpfs(place: &str) -> Result<(), Errno> {
     mount(Some("conform"), place, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).map_err(Errno::from)
 }
@@ -103,8 +157,8 @@ fn tell(path: &str, words: &str) -> Result<(), Errno> {
     file.write_all(words.as_bytes()).map_err(Errno::from)
 }
 
-fn join() -> Result<(), Errno> {
-    mount(Some("127.0.0.1:/"), MOUNTED, Some("nfs4"), MsFlags::empty(), Some(OPTIONS)).map_err(Errno::from)
+fn join(options: &str) -> Result<(), Errno> {
+    mount(Some("127.0.0.1:/"), MOUNTED, Some("nfs4"), MsFlags::empty(), Some(options)).map_err(Errno::from)
 }
 
 fn leave() -> Result<(), Errno> {
@@ -119,7 +173,7 @@ pub fn mounting() -> Result<Act, Errno> {
     let server = Server::start()?;
     act(move |arm: Arm| {
         let _held = &server;
-        arm.during(join)?;
+        arm.during(|| join(OPTIONS))?;
         leave()
     })
 }
@@ -135,7 +189,7 @@ pub fn served() -> Result<Act, Errno> {
     act_seen(move |arm: Arm| {
         let _held = &server;
         arm.name_mark(inode);
-        let joined = join();
+        let joined = join(OPTIONS);
         arm.name_nobody();
         joined?;
         leave()?;
@@ -149,7 +203,7 @@ pub fn served() -> Result<Act, Errno> {
 /// As [`mounting`]; that of mounting.
 pub fn crossing() -> Result<Act, Errno> {
     let server = Server::start()?;
-    join()?;
+    join(OPTIONS)?;
     act(move |arm: Arm| {
         let _held = &server;
         let seen = arm.during(|| fs::metadata(format!("{MOUNTED_INNER}/.")).map(drop));
@@ -181,7 +235,7 @@ pub fn crossed() -> Option<u64> {
 /// As [`mounting`]; that of mounting.
 pub fn labelling() -> Result<Act, Errno> {
     let server = Server::start()?;
-    join()?;
+    join(OPTIONS)?;
     act_seen(move |arm: Arm| {
         let _held = &server;
         match arm.during(|| xattrs::set_at(c"/tmp/nfs", c"security.conform", b"label")) {
