@@ -40,8 +40,8 @@ const MODULES: &[&str] = &[
     "dns_resolver",
     "nfsv4",
 ];
-/// The client gives up after some seconds, which it never needs.
-const OPTIONS: &str = "vers=4.2,addr=127.0.0.1,clientaddr=127.0.0.1,soft,timeo=20,retrans=1";
+/// The client gives up in the end, which it never needs to; a busy machine may need seconds.
+const OPTIONS: &str = "vers=4.2,addr=127.0.0.1,clientaddr=127.0.0.1,soft,timeo=300,retrans=1";
 /// include/uapi/linux/nfsd/export.h: INSECURE_PORT, ASYNC, SECURITY_LABEL, NOSUBTREECHECK, FSID and CROSSMOUNT.
 const FLAGS: u32 = 0x2 | 0x10 | 0x80 | 0x400 | 0x2000 | 0x4000;
 /// Seconds since 1970, later than any machine's clock.
