@@ -20,8 +20,8 @@ const ALWAYS_SET: u32 = 1 << 1;
 pub fn impossible_flags(console: &str) -> Option<u32> {
     let alarm = first_alarm(console)?;
     let below = console.lines().skip_while(|line| !line.contains(&alarm));
-    // x86's `show_ip` and `show_iret_regs`, arch/x86/kernel/dumpstack.c and process_64.c: two lines, the latter's selector
-    // being that of the stack.
+    // 7.3 arch/x86/kernel/dumpstack.c, `show_ip` and `show_iret_regs`: a line each, the code between them, the latter with
+    // the selector of the stack.
     let mut registers = below.skip_while(|line| !line.contains("RIP: "));
     registers.next().filter(|line| line.contains("RIP: 0010:"))?;
     let flags = registers.find_map(|line| line.split_once("EFLAGS: ")).map(|(_, flags)| flags)?;
