@@ -142,7 +142,7 @@ fn pointer_probes() -> Vec<Probe> {
 
 /// On whose behalf, and in which task, a hook is called.
 fn current_probes() -> Vec<Probe> {
-    vec![Probe::new(
+    let of_io_uring = Probe::new(
         "context/current-of-io_uring",
         "Which task is current in file_open and file_permission when io_uring does what a process has asked of it?",
         &[
@@ -153,7 +153,18 @@ fn current_probes() -> Vec<Probe> {
             source("7.1", "io_uring/sqpoll.c", "io_sq_thread"),
         ],
         current::of_io_uring,
-    )]
+    );
+    let of_nfs = Probe::new(
+        "context/current-of-nfs",
+        "Which task is current in file_open and file_permission when a client of the kernel's own NFS server opens or reads?",
+        &[
+            source("7.3", "fs/nfsd/auth.c", "nfsd_setuser"),
+            source("7.3", "fs/nfsd/vfs.c", "__nfsd_open"),
+            source("7.3", "fs/nfsd/vfs.c", "nfsd_permission"),
+        ],
+        current::of_nfs,
+    );
+    vec![of_io_uring, of_nfs]
 }
 
 /// The `n`th value that a program of [`look`] leaves.

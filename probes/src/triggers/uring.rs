@@ -168,6 +168,22 @@ impl AsRawFd for Ring {
     }
 }
 
+/// A ring that is there so that no other is the last one of its process, where there is io_uring.
+///
+/// With the last ring go the workers of a process (`IO_WQ_BIT_EXIT_ON_IDLE`, which 6.14 has not), and a request of the next
+/// ring can be left to one that is about to go: then nobody does it, and who waits for it waits for ever. Seen on 7.0.13; 7.3.4
+/// has it mended (io_uring/io-wq.c, `io_wq_worker`).
+pub(crate) struct Spare {
+    _ring: Option<Ring>,
+}
+
+impl Spare {
+    /// Makes one, to be held as long as other rings come and go.
+    pub(crate) fn new() -> Self {
+        Self { _ring: Ring::new().ok() }
+    }
+}
+
 /// A request of io_uring with the credentials that were registered before, which have another group than the task's.
 ///
 /// # Errors

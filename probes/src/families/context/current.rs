@@ -1,7 +1,11 @@
-//! Who current is when io_uring does what a process has asked of it: the process itself, a worker, or the thread that polls
-//! its ring.
+//! Who current is when somebody does what a process has asked for. Of io_uring: the process itself, a worker, or the thread
+//! that polls its ring; of NFS also the server.
 //!
 //! The programs act for a file with an owner of its own, whoever opens or reads it, and leave what the helpers say of current.
+
+mod of_nfs;
+
+pub(super) use of_nfs::of_nfs;
 
 use super::{offset, value};
 use crate::asm::Asm;
@@ -14,7 +18,7 @@ use crate::rules::{Cgroup, judge_by};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::Arm;
 use crate::triggers::creds::become_real;
-use crate::triggers::uring::{ASYNC, FIXED_FILE, OPENAT, READ, Request, Ring};
+use crate::triggers::uring::{ASYNC, FIXED_FILE, OPENAT, READ, Request, Ring, Spare};
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::Read;
@@ -95,13 +99,24 @@ const USER: i32 = 8;
 const CGROUP: i32 = 16;
 const FLAGS: i32 = 24;
 const COMM: i32 = 32;
+const FILE_SYSTEM_USER: i32 = 48;
 const COMM_LENGTH: usize = 16;
+
+/// Whether a record has the user by whom files are judged, too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tell {
+    /// It has.
+    FileSystemUser,
+    /// It is root with a ring as without.
+    NoFileSystemUser,
+}
 
 /// The programs and whom they compare with.
 struct Watch {
     results: Results,
     cgroup: Cgroup,
     _attached: [Attached; 2],
+    _spare: Spare,
 }
 
 impl Watch {
@@ -120,19 +135,29 @@ impl Watch {
             .map_err(|errno| Ended::could_not("set the name", errno))?;
         let cgroup = Cgroup::new("asker")?;
         cgroup.enter()?;
-        Ok(Self { results, cgroup, _attached: attached })
+        Ok(Self { results, cgroup, _attached: attached, _spare: Spare::new() })
     }
 
     /// A case: the request by itself, with programs that look, and with programs that deny.
     fn ask(&mut self, attempt: &mut Attempt<'_>, operation: u8, by: By) -> Result<(), Ended> {
         let mut asker =
             Asker::new(operation, by).map_err(|errno| Ended::could_not("make it ready", errno))?;
-        let alone = attempt.trigger(|| asker.ask(Arm::idle()));
+        self.watch(attempt, Tell::NoFileSystemUser, |arm| asker.ask(arm))
+    }
+
+    /// The same of whatever `asked` asks for.
+    fn watch(
+        &mut self,
+        attempt: &mut Attempt<'_>,
+        tell: Tell,
+        mut asked: impl FnMut(Arm) -> Result<(), Errno>,
+    ) -> Result<(), Ended> {
+        let alone = attempt.trigger(|| asked(Arm::idle()));
         attempt.outcome("by itself", &alone);
         if alone.is_err() {
             return Ok(());
         }
-        let passed = self.round(attempt, &mut asker, 0);
+        let passed = self.round(attempt, &mut asked, 0);
         attempt.runs(self.results.runs());
         if passed != alone {
             attempt.outcome("with programs that look", &passed);
@@ -143,17 +168,25 @@ impl Watch {
         for (nth, current) in (1..).zip(&seen) {
             let call = if seen.len() == 1 { String::new() } else { format!(", call {nth}") };
             current.tell(attempt, &call);
+            if tell == Tell::FileSystemUser {
+                attempt.see(&format!("file system user{call}"), current.file_system_user.as_str());
+            }
         }
-        let denied = self.round(attempt, &mut asker, deny(Errno::EPERM));
+        let denied = self.round(attempt, &mut asked, deny(Errno::EPERM));
         attempt.denial("when it is denied", &denied, Errno::EPERM);
         Ok(())
     }
 
-    fn round(&mut self, attempt: &mut Attempt<'_>, asker: &mut Asker, verdict: i32) -> Result<(), Errno> {
+    fn round(
+        &mut self,
+        attempt: &mut Attempt<'_>,
+        asked: &mut impl FnMut(Arm) -> Result<(), Errno>,
+        verdict: i32,
+    ) -> Result<(), Errno> {
         self.results.set(RUNS, 0);
         self.results.set(VERDICT, i64::from(verdict).cast_unsigned());
         let arm = Arm::new(&self.results);
-        let outcome = attempt.trigger(|| asker.ask(arm));
+        let outcome = attempt.trigger(|| asked(arm));
         self.results.name_nobody();
         outcome
     }
@@ -163,6 +196,7 @@ impl Watch {
 fn body(attempt: &Attempt<'_>, results: &Results) -> Result<Asm, Ended> {
     let (inode, uid) = (offset(attempt, "file", "f_inode")?, offset(attempt, "inode", "i_uid")?);
     let flags = offset(attempt, "task_struct", "flags")?;
+    let (cred, fsuid) = (offset(attempt, "task_struct", "cred")?, offset(attempt, "cred", "fsuid")?);
     let mut asm = Asm::new();
     asm.mov_reg(CTX, Reg::R1)
         .ldx(Size::DW, Reg::R1, CTX, 0)
@@ -198,11 +232,25 @@ fn body(attempt: &Attempt<'_>, results: &Results) -> Result<Asm, Ended> {
         .mov_reg(Reg::R1, Reg::R8)
         .add_imm(Reg::R1, COMM)
         .mov_imm(Reg::R2, 16)
-        .call(helper::GET_CURRENT_COMM)
-        .label("judge");
+        .call(helper::GET_CURRENT_COMM);
+    // Its credentials, and of these the number.
+    asm.call(helper::GET_CURRENT_TASK).mov_reg(Reg::R3, Reg::R0).add_imm(Reg::R3, cred);
+    read_kernel(&mut asm, 8);
+    asm.ldx(Size::DW, Reg::R3, Reg::R8, FILE_SYSTEM_USER).add_imm(Reg::R3, fsuid);
+    read_kernel(&mut asm, 4);
+    asm.label("judge");
     judge_by(&mut asm, VERDICT);
     asm.label("pass").mov_imm(Reg::R0, 0).exit();
     Ok(asm)
+}
+
+/// `*FILE_SYSTEM_USER = so many bytes at R3`, of eight that are zero else.
+fn read_kernel(asm: &mut Asm, bytes: i32) {
+    asm.st_imm(Size::DW, Reg::R8, FILE_SYSTEM_USER, 0)
+        .mov_reg(Reg::R1, Reg::R8)
+        .add_imm(Reg::R1, FILE_SYSTEM_USER)
+        .mov_imm(Reg::R2, bytes)
+        .call(helper::PROBE_READ_KERNEL);
 }
 
 /// What a program saw, in words.
@@ -214,6 +262,7 @@ struct Current {
     user: String,
     cgroup: &'static str,
     kernel_thread: &'static str,
+    file_system_user: String,
 }
 
 impl Current {
@@ -240,6 +289,10 @@ impl Current {
                 _ => "another",
             },
             kernel_thread: if results.get(at + FLAGS) & KERNEL_THREAD == 0 { "no" } else { "yes" },
+            file_system_user: match results.get(at + FILE_SYSTEM_USER) {
+                user if user == u64::from(ASKER.0) => "the asker's".to_owned(),
+                user => user.to_string(),
+            },
         }
     }
 

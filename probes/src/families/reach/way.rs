@@ -8,7 +8,7 @@ use crate::results::{FREE, Results};
 use crate::rules::judge_by;
 use crate::session::{Attempt, Ended};
 use crate::triggers::Arm;
-use crate::triggers::uring::Ring;
+use crate::triggers::uring::{Ring, Spare};
 
 /// One way to do what a probe is about.
 #[derive(Clone, Copy)]
@@ -117,6 +117,7 @@ pub(super) struct Watch {
     /// The hooks that have a program.
     hooks: Vec<&'static str>,
     _running: Vec<Running>,
+    _spare: Spare,
 }
 
 /// Where the number of the one call stands that is denied; 0 stands for all.
@@ -167,7 +168,7 @@ impl Watch {
             attempt.see(name, "attached");
             hooks.push(name);
         }
-        Ok(Self { results, hooks, _running: running })
+        Ok(Self { results, hooks, _running: running, _spare: Spare::new() })
     }
 
     /// A case: the way by itself, with programs that let it pass, and with each of the programs denying it in turn.
