@@ -24,7 +24,8 @@ pub fn impossible_flags(console: &str) -> Option<u32> {
     // the selector of the stack.
     let mut registers = below.skip_while(|line| !line.contains("RIP: "));
     registers.next().filter(|line| line.contains("RIP: 0010:"))?;
-    let flags = registers.find_map(|line| line.split_once("EFLAGS: ")).map(|(_, flags)| flags)?;
+    let mut own = registers.take_while(|line| !line.contains("RIP: "));
+    let flags = own.find_map(|line| line.split_once("EFLAGS: ")).map(|(_, flags)| flags)?;
     let flags = u32::from_str_radix(flags.split_whitespace().next()?, 16).ok()?;
     (flags & ALWAYS_ZERO != 0 || flags & ALWAYS_SET == 0).then_some(flags)
 }
@@ -66,6 +67,10 @@ mod tests {
     #[test]
     fn a_process_s_registers_prove_nothing() {
         assert_eq!(impossible_flags(&crash("0033", "05564a02")), None);
+        // Nor do they where the kernel's own are not there.
+        let whole = crash("0010", "05564a02");
+        let cut: Vec<&str> = whole.lines().filter(|line| !line.contains("RSP: 0018:")).collect();
+        assert_eq!(impossible_flags(&cut.join("\n")), None);
     }
 
     #[test]
