@@ -5,10 +5,6 @@ use super::{Act, Arm, act, syscall};
 use crate::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setegid};
-use std::time::Duration;
-
-/// How long credentials may outlive their task: they go after a grace period.
-const FREED: Duration = Duration::from_secs(5);
 
 /// include/uapi/linux/capability.h: _LINUX_CAPABILITY_VERSION_3.
 const VERSION: u32 = 0x2008_0522;
@@ -179,12 +175,10 @@ pub fn end() -> Result<Act, Errno> {
     let mut user = 70_000;
     act(move |arm: Arm| {
         user += 1;
-        arm.name_mark(u64::from(user));
         let other = Uid::from_raw(user);
-        let result = in_child(|| nix::unistd::setresuid(other, other, other).map_err(Errno::from));
-        arm.until_run(FREED);
-        arm.name_nobody();
-        result
+        arm.freeing(u64::from(user), || {
+            in_child(|| nix::unistd::setresuid(other, other, other).map_err(Errno::from))
+        })
     })
 }
 

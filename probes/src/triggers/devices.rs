@@ -4,7 +4,6 @@ use super::files::{index, owned};
 use super::{Act, Arm, act, modules, syscall};
 use crate::errno::Errno;
 use std::fs::{File, OpenOptions};
-use std::time::Duration;
 
 /// include/uapi/linux/if_tun.h: TUNSETIFF, TUNSETQUEUE.
 const SET_INTERFACE: usize = 0x4004_54ca;
@@ -19,8 +18,6 @@ const ADD: usize = 0x4c80;
 const REMOVE: usize = 0x4c81;
 /// include/uapi/linux/major.h: LOOP_MAJOR, the upper 12 bits of a device's number (include/linux/kdev_t.h, MKDEV).
 const LOOP_MAJOR: u64 = 7;
-/// How long a device may outlive its removal: for a grace period.
-const FREED: Duration = Duration::from_secs(5);
 
 fn tun() -> Result<File, Errno> {
     modules::load(&["tun"])?;
@@ -131,11 +128,11 @@ pub fn end_loop() -> Result<Act, Errno> {
     act(move |arm: Arm| {
         minor += 1;
         control(&loops, ADD, minor)?;
-        arm.name_mark(LOOP_MAJOR << 20 | minor as u64);
-        let result = control(&loops, REMOVE, minor);
-        arm.until_run_or_freed(FREED);
-        arm.name_nobody();
-        result
+        arm.during_mark(LOOP_MAJOR << 20 | minor as u64, || {
+            let result = control(&loops, REMOVE, minor);
+            arm.until_run_or_freed(super::FREED);
+            result
+        })
     })
 }
 

@@ -2,13 +2,10 @@
 
 use super::{Act, Arm, act};
 use crate::errno::Errno;
-use std::time::Duration;
 
 const MODE: i32 = libc::IPC_CREAT | 0o600;
 /// The first of the keys that recipes give to objects; 0 is no key.
 pub const KEY: i32 = 0x0063_6f6e;
-/// How long an object may outlive its removal: it goes after a grace period.
-const FREED: Duration = Duration::from_secs(5);
 
 #[repr(C)]
 struct Message {
@@ -148,10 +145,7 @@ fn freeing<T>(make: impl Fn(i32) -> Result<T, Errno> + 'static) -> Result<Act, E
     act(move |arm: Arm| {
         key += 1;
         let object = make(key)?;
-        arm.name_mark(u64::from(key.cast_unsigned()));
-        drop(object);
-        arm.until_run(FREED);
-        arm.name_nobody();
+        arm.freeing(u64::from(key.cast_unsigned()), || drop(object));
         Ok(())
     })
 }

@@ -10,7 +10,6 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 /// include/uapi/linux/keyctl.h: KEY_SPEC_PROCESS_KEYRING, as an argument.
 const KEYRING: usize = usize::MAX - 1;
@@ -18,8 +17,6 @@ const KEYRING: usize = usize::MAX - 1;
 const JOIN_SESSION: usize = 1;
 /// The same: KEYCTL_GET_SECURITY.
 const GET_SECURITY: usize = 17;
-/// How long a key may outlive its last link: a work queue sweeps it up.
-const FREED: Duration = Duration::from_secs(5);
 /// The same: KEYCTL_SESSION_TO_PARENT.
 const SESSION_TO_PARENT: usize = 18;
 /// The same: KEYCTL_DESCRIBE.
@@ -163,11 +160,7 @@ pub fn end() -> Result<Act, Errno> {
     act(move |arm: Arm| {
         number += 1;
         let key = add(number)?;
-        arm.name_mark(key as u64);
-        let result = unlink(key);
-        arm.until_run(FREED);
-        arm.name_nobody();
-        result
+        arm.freeing(key as u64, || unlink(key))
     })
 }
 

@@ -94,6 +94,9 @@ pub(crate) unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> Result<l
     Errno::result(unsafe { libc::syscall(number, a, b, c, d, e, f) })
 }
 
+/// How long the kernel may take to free what nobody holds any more: most of it goes after a grace period.
+const FREED: Duration = Duration::from_secs(5);
+
 /// Names the task that programs act for, for as long as the trigger lasts.
 #[derive(Clone, Copy)]
 pub struct Arm {
@@ -123,10 +126,29 @@ impl Arm {
     /// Does `act` with the calling process named as target. A child process that a recipe forks calls this itself;
     /// the page is shared with it.
     pub fn during<T>(self, act: impl FnOnce() -> T) -> T {
-        self.name(std::process::id());
+        self.during_process(std::process::id(), act)
+    }
+
+    /// Does `act` with process `pid` named.
+    pub fn during_process<T>(self, pid: u32, act: impl FnOnce() -> T) -> T {
+        self.during_mark(u64::from(pid), act)
+    }
+
+    /// Does `act` with an object named by a mark that it bears.
+    pub fn during_mark<T>(self, mark: u64, act: impl FnOnce() -> T) -> T {
+        self.store(mark);
         let result = act();
         self.name_nobody();
         result
+    }
+
+    /// Lets go of an object that bears `mark`, and waits until a program has run: the kernel frees it some time later.
+    pub fn freeing<T>(self, mark: u64, let_go: impl FnOnce() -> T) -> T {
+        self.during_mark(mark, || {
+            let result = let_go();
+            self.until_run(FREED);
+            result
+        })
     }
 
     /// Names process `pid`.
@@ -137,11 +159,6 @@ impl Arm {
     /// Names nobody.
     pub fn name_nobody(self) {
         self.store(NOBODY);
-    }
-
-    /// Names an object by a mark that it bears.
-    pub fn name_mark(self, mark: u64) {
-        self.store(mark);
     }
 
     fn store(self, target: u64) {

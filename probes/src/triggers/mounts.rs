@@ -9,7 +9,6 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::statfs;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 const PATH: &str = "/tmp/mounted";
 
@@ -99,8 +98,6 @@ pub fn stat_fs() -> Result<Act, Errno> {
     act(|arm: Arm| arm.during(|| statfs("/tmp").map_err(Errno::from)))
 }
 
-/// How long a super block may outlive its unmounting: it goes after a grace period, in a work queue.
-const FREED: Duration = Duration::from_secs(5);
 /// include/uapi/linux/mount.h: FSCONFIG_CMD_CREATE.
 const CREATE: usize = 6;
 /// The same: MOVE_MOUNT_F_EMPTY_PATH.
@@ -123,11 +120,7 @@ pub fn free_super_block() -> Result<Act, Errno> {
     act(|arm: Arm| {
         let kind = if arm.is_idle() { "tmpfs" } else { "devpts" };
         mount(None::<&str>, PATH, Some(kind), MsFlags::empty(), None::<&str>)?;
-        arm.name_mark(DEVPTS);
-        let result = unmount();
-        arm.until_run(FREED);
-        arm.name_nobody();
-        result
+        arm.freeing(DEVPTS, unmount)
     })
 }
 

@@ -44,6 +44,8 @@ const MODULES: &[&str] = &[
 const OPTIONS: &str = "vers=4.2,addr=127.0.0.1,clientaddr=127.0.0.1,soft,timeo=300,retrans=1";
 /// include/uapi/linux/nfsd/export.h: INSECURE_PORT, ASYNC, SECURITY_LABEL, NOSUBTREECHECK, FSID and CROSSMOUNT.
 const FLAGS: u32 = 0x2 | 0x10 | 0x80 | 0x400 | 0x2000 | 0x4000;
+/// Its magic number (include/uapi/linux/magic.h).
+pub const NFS: u64 = 0x6969;
 /// Seconds since 1970, later than any machine's clock.
 const NEVER: u32 = i32::MAX.cast_unsigned();
 
@@ -121,10 +123,7 @@ impl Mounted {
 
     /// Does `act` with the server's thread named as target.
     pub fn during<T>(&self, arm: Arm, act: impl FnOnce() -> T) -> T {
-        arm.name(self.thread);
-        let result = act();
-        arm.name_nobody();
-        result
+        arm.during_process(self.thread, act)
     }
 }
 
@@ -188,10 +187,7 @@ pub fn served() -> Result<Act, Errno> {
     let inode = known::inode(EXPORT).ok_or(Errno::ENOENT)?;
     act_seen(move |arm: Arm| {
         let _held = &server;
-        arm.name_mark(inode);
-        let joined = join(OPTIONS);
-        arm.name_nobody();
-        joined?;
+        arm.during_mark(inode, || join(OPTIONS))?;
         leave()?;
         Ok(WITHOUT_LABELS)
     })
@@ -224,7 +220,6 @@ pub fn crossing_or_automount() -> Result<Act, Errno> {
 /// (include/uapi/linux/magic.h).
 #[must_use]
 pub fn crossed() -> Option<u64> {
-    const NFS: u64 = 0x6969;
     let mounted = statfs(MOUNTED).is_ok_and(|it| u64::try_from(it.filesystem_type().0) == Ok(NFS));
     Some(if mounted { NFS } else { 0x6462_6720 })
 }

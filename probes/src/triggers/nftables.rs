@@ -3,7 +3,6 @@
 use super::netlink::{Message, Netlink, attribute};
 use super::{Act, Arm, act, modules};
 use crate::errno::Errno;
-use std::time::Duration;
 
 /// include/uapi/linux/netfilter/nfnetlink.h: NFNL_SUBSYS_NFTABLES, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END.
 const TABLES: u16 = 10;
@@ -19,8 +18,6 @@ const SECMARK: u32 = 8;
 const IPV4: u8 = 2;
 /// include/uapi/linux/netlink.h: NLA_F_NESTED.
 const NESTED: u16 = 0x8000;
-/// How long an object may outlive its table: a work queue takes it away.
-const FREED: Duration = Duration::from_secs(5);
 
 const TABLE: &[u8] = b"conform\0";
 
@@ -86,10 +83,6 @@ pub fn end() -> Result<Act, Errno> {
     let netfilter = netfilter()?;
     act(move |arm: Arm| {
         batch(&netfilter, labelling())?;
-        arm.name_mark(0);
-        let result = batch(&netfilter, without_it());
-        arm.until_run(FREED);
-        arm.name_nobody();
-        result
+        arm.freeing(0, || batch(&netfilter, without_it()))
     })
 }

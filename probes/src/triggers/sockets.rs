@@ -267,24 +267,27 @@ fn handshake(ends: Ends) -> Result<Act, Errno> {
     act_seen(move |arm: Arm| {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let client = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
-        match ends {
-            Ends::Task => arm.name(std::process::id()),
-            Ends::Listener => arm.name_mark(port.into()),
-            Ends::Client => arm.name_mark(port.to_be().into()),
-        }
+        let named = match ends {
+            Ends::Task => std::process::id().into(),
+            Ends::Listener => port.into(),
+            Ends::Client => port.to_be().into(),
+        };
         let there = SockaddrIn::new(127, 0, 0, 1, port);
-        let result = nix::sys::socket::connect(client.as_raw_fd(), &there);
-        let connected = matches!(result, Ok(()) | Err(nix::Error::EINPROGRESS))
-            && ready(&client, PollFlags::POLLOUT)?
-            && ready(&listener, PollFlags::POLLIN)?;
-        arm.name_nobody();
-        match result {
-            Ok(()) | Err(nix::Error::EINPROGRESS) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        let connected = arm.during_mark(named, || {
+            begun(nix::sys::socket::connect(client.as_raw_fd(), &there))?;
+            Ok::<_, Errno>(ready(&client, PollFlags::POLLOUT)? && ready(&listener, PollFlags::POLLIN)?)
+        })?;
         drop(listener.accept());
         Ok(if connected { Seen("connected") } else { Seen("no answer") })
     })
+}
+
+/// What `connect(2)` of a socket that does not block gave, unless it has failed.
+fn begun(result: Result<(), nix::Error>) -> Result<(), Errno> {
+    match result {
+        Ok(()) | Err(nix::Error::EINPROGRESS) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Waits for a socket as long as an answer can take. What is not there at once, because a thread of the kernel has to
@@ -323,11 +326,12 @@ pub fn send_udp() -> Result<Act, Errno> {
     let there = receiver.local_addr()?;
     sender.connect(there)?;
     act_seen(move |arm: Arm| {
-        arm.name_mark(there.port().into());
-        let sent = sender.send(b"x");
-        let here = ready(&receiver, PollFlags::POLLIN)?;
-        arm.name_nobody();
-        sent?;
+        let here = arm.during_mark(there.port().into(), || {
+            let sent = sender.send(b"x");
+            let here = ready(&receiver, PollFlags::POLLIN)?;
+            sent?;
+            Ok::<_, Errno>(here)
+        })?;
         if !here {
             return Ok(Seen("ok, and nothing arrives"));
         }
@@ -345,11 +349,12 @@ pub fn send_to_nobody() -> Result<Act, Errno> {
     let nobody = UdpSocket::bind("127.0.0.1:0")?.local_addr()?; // closed again
     sender.connect(nobody)?;
     act_seen(move |arm: Arm| {
-        arm.name_mark(0);
-        let sent = sender.send(b"x");
-        let told = ready(&sender, PollFlags::POLLERR)?;
-        arm.name_nobody();
-        sent?;
+        let told = arm.during_mark(0, || {
+            let sent = sender.send(b"x");
+            let told = ready(&sender, PollFlags::POLLERR)?;
+            sent?;
+            Ok::<_, Errno>(told)
+        })?;
         drop(sender.take_error()?);
         Ok(if told { Seen("ok, and nobody there") } else { Seen("ok, and no answer") })
     })
@@ -437,7 +442,7 @@ fn sctp_listener() -> Result<(OwnedFd, SockaddrIn), Errno> {
 /// # Errors
 /// The errno of making the listener.
 pub fn connect_sctp() -> Result<Act, Errno> {
-    associate(|arm| arm.name(std::process::id()))
+    associate(std::process::id().into())
 }
 
 /// The same; what the kernel does with packets it may do in a task of its own, and nobody but this trigger speaks SCTP,
@@ -446,30 +451,29 @@ pub fn connect_sctp() -> Result<Act, Errno> {
 /// # Errors
 /// The errno of making the listener.
 pub fn ask_sctp() -> Result<Act, Errno> {
-    associate(|arm| arm.name_mark(ETH_P_IP.to_be().into()))
+    associate(ETH_P_IP.to_be().into())
 }
 
 /// include/uapi/linux/if_ether.h: ETH_P_IP.
 const ETH_P_IP: u16 = 0x0800;
 
-fn associate(name: impl Fn(Arm) + 'static) -> Result<Act, Errno> {
+fn associate(named: u64) -> Result<Act, Errno> {
     let (listener, there) = sctp_listener()?;
     act_seen(move |arm: Arm| {
         let client = super::devices::sctp()?;
-        name(arm);
-        let result = nix::sys::socket::connect(client.as_raw_fd(), &there);
-        let answered = ready(&client, PollFlags::POLLOUT)? && ready(&listener, PollFlags::POLLIN)?;
-        // SAFETY: no address is asked for.
-        let fd = unsafe { libc::accept(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut()) };
-        arm.name_nobody();
+        let (result, answered, fd) = arm.during_mark(named, || {
+            let result = nix::sys::socket::connect(client.as_raw_fd(), &there);
+            let answered = ready(&client, PollFlags::POLLOUT)? && ready(&listener, PollFlags::POLLIN)?;
+            // SAFETY: no address is asked for.
+            let fd =
+                unsafe { libc::accept(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut()) };
+            Ok::<_, Errno>((result, answered, fd))
+        })?;
         if fd >= 0 {
             // SAFETY: the kernel has just made this descriptor for us.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
-        match result {
-            Ok(()) | Err(nix::Error::EINPROGRESS) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        begun(result)?;
         Ok(if answered && fd >= 0 { Seen("connected") } else { Seen("no connection") })
     })
 }

@@ -8,10 +8,7 @@ use crate::errno::Errno;
 use crate::insn::Reg;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-/// How long a map or program may outlive its last descriptor.
-const FREED: Duration = Duration::from_secs(5);
 /// include/uapi/linux/bpf.h: BPF_PROG_TYPE_SOCKET_FILTER.
 const SOCKET_FILTER: u32 = 1;
 /// include/uapi/linux/syslog terms: SYSLOG_ACTION_SIZE_BUFFER.
@@ -182,10 +179,7 @@ pub fn free_map() -> Result<Act, Errno> {
     act(move |arm: Arm| {
         elements += 1;
         let map = bpf::map_create(&MapSpec::array(8, elements))?;
-        arm.name_mark(u64::from(elements));
-        drop(map);
-        arm.until_run(FREED);
-        arm.name_nobody();
+        arm.freeing(u64::from(elements), || drop(map));
         Ok(())
     })
 }
@@ -205,10 +199,7 @@ pub fn free_program() -> Result<Act, Errno> {
         let insns = asm.exit().finish().map_err(|_| Errno::EINVAL)?;
         let spec = ProgSpec::new(SOCKET_FILTER, "filter", insns);
         let program = bpf::prog_load(&spec, 0).map_err(|error| error.errno)?;
-        arm.name_mark(length);
-        drop(program);
-        arm.until_run(FREED);
-        arm.name_nobody();
+        arm.freeing(length, || drop(program));
         Ok(())
     })
 }

@@ -9,10 +9,6 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{Pid, getpgid, getsid};
 use std::io::IoSliceMut;
-use std::time::Duration;
-
-/// How long the last reference to a dead task may last: it goes after a grace period.
-const FREED: Duration = Duration::from_secs(5);
 
 /// `fork(2)`.
 ///
@@ -32,11 +28,7 @@ pub fn fork() -> Result<Act, Errno> {
 pub fn end() -> Result<Act, Errno> {
     act(|arm: Arm| {
         let child = spawn(|| Ok(()))?;
-        arm.name(u32::try_from(child.as_raw()).unwrap_or(0));
-        let result = reap(child);
-        arm.until_run(FREED);
-        arm.name_nobody();
-        result
+        arm.freeing(u64::from(child.as_raw().unsigned_abs()), || reap(child))
     })
 }
 

@@ -11,7 +11,6 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, pipe, read, write};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 /// include/uapi/linux/bpf.h: BPF_MAP_CREATE, BPF_BTF_LOAD, BPF_TOKEN_CREATE.
 const MAP_CREATE: usize = 0;
@@ -23,8 +22,6 @@ const WITH_TOKEN: u32 = 1 << 16;
 /// include/uapi/linux/mount.h: FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE.
 const SET: usize = 1;
 const CREATE: usize = 6;
-/// How long a token may outlive its descriptor: it goes in a work queue.
-const FREED: Duration = Duration::from_secs(5);
 
 /// `bpf(2)` that makes a token.
 ///
@@ -72,11 +69,7 @@ pub fn end() -> Result<Act, Errno> {
     act(move |arm: Arm| {
         number += 1;
         let commands = 1 | number << 40;
-        arm.name_mark(commands);
-        let result = with_bpffs(commands, |bpffs| token(bpffs).map(drop));
-        arm.until_run(FREED);
-        arm.name_nobody();
-        result
+        arm.freeing(commands, || with_bpffs(commands, |bpffs| token(bpffs).map(drop)))
     })
 }
 

@@ -27,8 +27,6 @@ const ESP: u8 = 50;
 const AH: u8 = 51;
 /// Whether IPsec leaves loopback alone, as it does by default.
 const EXEMPT: &str = "/proc/sys/net/ipv4/conf/lo/disable_xfrm";
-/// How long a state may outlive its deletion: a work queue sweeps it up.
-const FREED: Duration = Duration::from_secs(5);
 
 fn xfrm() -> Result<Netlink, Errno> {
     modules::load(&["xfrm_algo", "xfrm_user"])?;
@@ -101,10 +99,7 @@ pub fn add_policy_again() -> Result<Act, Errno> {
     let policy = policy(&[label()]);
     act_seen(move |arm: Arm| {
         xfrm.ask(NEW_POLICY, 0, &policy)?;
-        arm.name_mark(0);
-        let result = xfrm.ask(NEW_POLICY, 0, &policy);
-        arm.until_run(FREED);
-        arm.name_nobody();
+        let result = arm.freeing(0, || xfrm.ask(NEW_POLICY, 0, &policy));
         xfrm.ask(DELETE_POLICY, 0, &policy_id())?;
         match result {
             Err(Errno::EEXIST) => Ok(Seen("EEXIST")),
@@ -270,11 +265,8 @@ pub fn end_state() -> Result<Act, Errno> {
     act(move |arm: Arm| {
         spi += 1;
         xfrm.ask(ALLOCATE_SPI, 0, &spi_wanted(spi))?;
-        arm.name_mark(u64::from(u32::from_ne_bytes(spi.to_be_bytes())));
-        let result = xfrm.ask(DELETE_STATE, 0, &state_id(spi, ESP));
-        arm.until_run(FREED);
-        arm.name_nobody();
-        result
+        let mark = u64::from(u32::from_ne_bytes(spi.to_be_bytes()));
+        arm.freeing(mark, || xfrm.ask(DELETE_STATE, 0, &state_id(spi, ESP)))
     })
 }
 
@@ -314,10 +306,7 @@ pub fn accept() -> Result<Act, Errno> {
         let listener = listener()?;
         let address = listener.local_addr()?;
         let before = drops()?;
-        arm.name_mark(0);
-        let client = TcpStream::connect(address);
-        arm.name_nobody();
-        let _client = client?;
+        let _client = arm.during_mark(0, || TcpStream::connect(address))?;
         let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         let mut patience = Patience::new(COMES_IN);
         while patience.lasts() {

@@ -78,12 +78,7 @@ fn ask(
     let program = if sleepable { program.sleepable() } else { program };
     let attached = attempt.attach_lsm(&program)?;
     let _counter = attempt.attach_lsm(&LsmProgram::counting(hook, &counted))?;
-    let outcome = attempt.trigger(|| {
-        Arm::new(&counted).name(std::process::id());
-        let outcome = act(Arm::new(&results));
-        Arm::new(&counted).name_nobody();
-        outcome
-    });
+    let outcome = attempt.trigger(|| Arm::new(&counted).during(|| act(Arm::new(&results))));
     attempt.runs(results.runs());
     let most = match results.get(MOST) {
         // Nothing else has ended it.

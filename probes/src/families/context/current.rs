@@ -3,8 +3,10 @@
 //!
 //! The programs act for a file with an owner of its own, whoever opens or reads it, and leave what the helpers say of current.
 
+mod of_io_uring;
 mod of_nfs;
 
+pub(super) use of_io_uring::of_io_uring;
 pub(super) use of_nfs::of_nfs;
 
 use super::{offset, value};
@@ -17,20 +19,13 @@ use crate::results::{RUNS, Results, TARGET};
 use crate::rules::{Cgroup, judge_by};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::Arm;
-use crate::triggers::creds::become_real;
-use crate::triggers::uring::{ASYNC, FIXED_FILE, OPENAT, READ, Request, Ring, Spare};
 use std::ffi::CStr;
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::fs;
+use std::io;
 use std::os::unix::fs::chown;
 use std::process;
 
-/// The file, in its folder, and its owner, by which programs know it. Opened below the folder's descriptor: a thread of the
-/// kernel may have another root.
-const FOLDER: &str = "/tmp";
-const FILE: &CStr = c"asked-for";
-const PATH: &str = "/tmp/asked-for";
+/// The owner by which programs know the file.
 const OWNER: u32 = 48_879;
 /// The name that the process gives itself.
 const NAME: &CStr = c"asker";
@@ -40,48 +35,6 @@ const REGISTERED: (u32, u32) = (5678, 8765);
 
 /// include/linux/sched.h: PF_KTHREAD.
 const KERNEL_THREAD: u64 = 0x0020_0000;
-
-/// How a request is made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum By {
-    /// Without a ring.
-    SystemCall,
-    /// As a ring does it by itself.
-    Ring,
-    /// With `IOSQE_ASYNC`.
-    Worker,
-    /// In a ring with `IORING_SETUP_SQPOLL`.
-    Poller,
-    /// With credentials that were registered.
-    Credentials,
-}
-
-const WAYS: &[(&str, u8, By)] = &[
-    ("open-by-system-call", OPENAT, By::SystemCall),
-    ("open", OPENAT, By::Ring),
-    ("open-by-a-worker", OPENAT, By::Worker),
-    ("open-by-the-polling-thread", OPENAT, By::Poller),
-    ("open-with-registered-credentials", OPENAT, By::Credentials),
-    ("read-by-system-call", READ, By::SystemCall),
-    ("read", READ, By::Ring),
-    ("read-by-a-worker", READ, By::Worker),
-    ("read-by-the-polling-thread", READ, By::Poller),
-    ("read-with-registered-credentials", READ, By::Credentials),
-];
-
-/// The probe.
-pub(super) fn of_io_uring(session: &mut Session<'_>) -> Result<(), Stop> {
-    let mut watch = None;
-    session.case("programs", |attempt| {
-        watch = Some(Watch::new(attempt)?);
-        Ok(())
-    })?;
-    let Some(mut watch) = watch else { return Ok(()) };
-    for &(name, operation, by) in WAYS {
-        session.case(name, |attempt| watch.ask(attempt, operation, by))?;
-    }
-    Ok(())
-}
 
 /// Where the verdict stands; what each of the first calls has left is behind it.
 const VERDICT: i32 = value(0);
@@ -111,12 +64,30 @@ enum Tell {
     NoFileSystemUser,
 }
 
+/// Attaches the programs, in a case of its own, and asks `cases` of them.
+fn watching(
+    session: &mut Session<'_>,
+    cases: impl FnOnce(&mut Session<'_>, &mut Watch) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    let mut watch = None;
+    session.case("programs", |attempt| {
+        watch = Some(Watch::new(attempt)?);
+        Ok(())
+    })?;
+    watch.map_or(Ok(()), |mut watch| cases(session, &mut watch))
+}
+
+/// Makes a file that the programs act for.
+fn make(path: &str) -> io::Result<()> {
+    fs::write(path, "content")?;
+    chown(path, Some(OWNER), None)
+}
+
 /// The programs and whom they compare with.
 struct Watch {
     results: Results,
     cgroup: Cgroup,
     _attached: [Attached; 2],
-    _spare: Spare,
 }
 
 impl Watch {
@@ -128,24 +99,15 @@ impl Watch {
             attempt.attach_lsm(&program)
         };
         let attached = [attach("file_open")?, attach("file_permission")?];
-        fs::write(PATH, "content").map_err(|error| Ended::could_not("write the file", error))?;
-        chown(PATH, Some(OWNER), None).map_err(|error| Ended::could_not("give the file away", error))?;
         // SAFETY: a terminated name, which the call copies.
         Errno::result(unsafe { libc::prctl(libc::PR_SET_NAME, NAME.as_ptr()) })
             .map_err(|errno| Ended::could_not("set the name", errno))?;
         let cgroup = Cgroup::new("asker")?;
         cgroup.enter()?;
-        Ok(Self { results, cgroup, _attached: attached, _spare: Spare::new() })
+        Ok(Self { results, cgroup, _attached: attached })
     }
 
-    /// A case: the request by itself, with programs that look, and with programs that deny.
-    fn ask(&mut self, attempt: &mut Attempt<'_>, operation: u8, by: By) -> Result<(), Ended> {
-        let mut asker =
-            Asker::new(operation, by).map_err(|errno| Ended::could_not("make it ready", errno))?;
-        self.watch(attempt, Tell::NoFileSystemUser, |arm| asker.ask(arm))
-    }
-
-    /// The same of whatever `asked` asks for.
+    /// A case: what `asked` asks for by itself, with programs that look, and with programs that deny.
     fn watch(
         &mut self,
         attempt: &mut Attempt<'_>,
@@ -317,77 +279,5 @@ fn name_of(name: &str) -> String {
         Ok(id) if id == process::id() => format!("{start}-<the asker's>"),
         Ok(id) if id != 0 => format!("{start}-<another's>"),
         Ok(_) | Err(_) => name.to_owned(),
-    }
-}
-
-/// What asks.
-struct Asker {
-    ring: Option<Ring>,
-    request: Request,
-    /// The file that is read, and the folder below which it is opened.
-    file: File,
-    _folder: File,
-    /// Shorter than the file: of a read that gives less than it was asked for, a ring asks once more.
-    buffer: Box<[u8; 2]>,
-}
-
-impl Asker {
-    fn new(operation: u8, by: By) -> Result<Self, Errno> {
-        let (file, folder) = (File::open(PATH)?, File::open(FOLDER)?);
-        let mut request = Request { operation, ..Request::default() };
-        let mut buffer = Box::new([0; 2]);
-        if operation == OPENAT {
-            request.fd = folder.as_raw_fd();
-            request.address = FILE.as_ptr().addr();
-        } else {
-            // A polling thread takes no other file before 5.11.
-            request.how = FIXED_FILE;
-            request.address = buffer.as_mut_ptr().addr();
-            request.length = u32::try_from(buffer.len()).unwrap_or(0);
-        }
-        if by == By::Worker {
-            request.how |= ASYNC;
-        }
-        let registers = by == By::Credentials;
-        let (user, group) = if registers { REGISTERED } else { ASKER };
-        become_real(user, group)?;
-        let ring = match by {
-            By::SystemCall => None,
-            By::Poller => Some(Ring::polled()?),
-            By::Ring | By::Worker | By::Credentials => Some(Ring::new()?),
-        };
-        if let Some(ring) = &ring {
-            ring.register_file(&file)?;
-            if registers {
-                request.personality = ring.register_credentials()?;
-            }
-        }
-        become_real(ASKER.0, ASKER.1)?;
-        Ok(Self { ring, request, file, _folder: folder, buffer })
-    }
-
-    /// Does it once, and puts back what it leaves.
-    fn ask(&mut self, arm: Arm) -> Result<(), Errno> {
-        let reads = self.request.operation == READ;
-        arm.name_mark(u64::from(OWNER));
-        let result = match &mut self.ring {
-            Some(ring) => ring.request(self.request),
-            None if reads => self.file.read(&mut *self.buffer).map(|_| 0).map_err(Errno::from),
-            None => File::open(PATH).map(|_| 0).map_err(Errno::from),
-        };
-        arm.name_nobody();
-        if self.ring.is_some() && !reads {
-            let fd = i32::try_from(result?).map_err(|_| Errno::EOVERFLOW)?;
-            // SAFETY: the kernel has just made this descriptor for this process.
-            Errno::result(unsafe { libc::close(fd) })?;
-            return Ok(());
-        }
-        result.map(drop)
-    }
-}
-
-impl Drop for Asker {
-    fn drop(&mut self) {
-        let _ = become_real(0, 0);
     }
 }

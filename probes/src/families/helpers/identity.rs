@@ -245,11 +245,11 @@ impl Inside {
     /// Has it open the file, and waits for its end.
     fn open(&mut self, arm: Arm) -> Result<(), Errno> {
         let Some(go) = self.go.take() else { return Ok(()) };
-        arm.name(self.child.as_raw().unsigned_abs());
-        let written = nix::unistd::write(&go, &[1]);
-        drop(go);
-        let ended = waitpid(self.child, None);
-        arm.name_nobody();
+        let (written, ended) = arm.during_process(self.child.as_raw().unsigned_abs(), || {
+            let written = nix::unistd::write(&go, &[1]);
+            drop(go);
+            (written, waitpid(self.child, None))
+        });
         written?;
         ended?;
         Ok(())

@@ -37,7 +37,7 @@ pub(super) const SUBJECT: Subject = Subject {
         "file_permission",
     ],
     ways: &[
-        Way::new("create", || served(|_| Ok(()), |at| create(&at.made()), |at| at.kept("new").exists())),
+        Way::new("create", || served(|_| Ok(()), create, |at| at.kept("new").exists())),
         Way::new("mknod-of-a-fifo", || served(|_| Ok(()), fifo, |at| at.kept("new").exists())),
         Way::new("mkdir", || {
             served(|_| Ok(()), |at| fs::create_dir(at.made()), |at| at.kept("new").exists())
@@ -115,8 +115,8 @@ fn old(at: &Names) -> io::Result<()> {
     fs::set_permissions(at.kept("old"), Permissions::from_mode(0o600))
 }
 
-fn create(path: &PathBuf) -> io::Result<()> {
-    File::create_new(path).map(drop)
+fn create(at: &Names) -> io::Result<()> {
+    File::create_new(at.made()).map(drop)
 }
 
 fn fifo(at: &Names) -> io::Result<()> {

@@ -10,14 +10,11 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket
 use nix::sys::wait::waitpid;
 use std::fs::{File, OpenOptions, remove_file};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
 
 /// What is stored, and what the parent has.
 const STORED: u64 = 42;
 const PARENTS: u64 = 7;
 const FILE: &str = "/tmp/born";
-/// How long the end of an object may take: tasks, and sockets on some kernels, go after a grace period.
-const FREED: Duration = Duration::from_secs(5);
 
 const FIRST: Object = Object::Argument(0);
 const OPENED: Object = Object::Of(0, "file", "f_inode");
@@ -36,10 +33,8 @@ fn unix() -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(Errno::from)
 }
 
-/// Waits until the object that `death` acts for is freed, and notes what it found.
-fn wait_for_death(attempt: &mut Attempt<'_>, death: &Looker, what: &str) -> Result<(), Ended> {
-    death.arm().until_run(FREED);
-    death.arm().name_nobody();
+/// Notes what `death` found in the object that it acted for, which is to be freed by now.
+fn see_death(attempt: &mut Attempt<'_>, death: &Looker, what: &str) -> Result<(), Ended> {
     if death.runs() == 0 {
         return Err(Ended::could_not("see the object freed", "the program did not run"));
     }
@@ -120,15 +115,15 @@ fn task_free(attempt: &mut Attempt<'_>, op: Op) -> Result<(), Ended> {
     let mut death = labels.looker(attempt, "task_free", FIRST, tgid)?;
     own.prepare(if matches!(op, Op::Look) { Op::Make(STORED) } else { Op::Look });
     death.prepare(op);
-    let its = own.arm();
+    let (its, arm) = (own.arm(), death.arm());
     attempt.trigger(|| {
         let child = start_child(|| drop(its.during(open)))?;
         // It is not freed before it is waited for.
-        death.arm().name(child.as_raw().cast_unsigned());
-        waitpid(child, None).map(drop).map_err(|errno| Ended::could_not("wait for the child", errno))
+        let ended = arm.freeing(child.as_raw().unsigned_abs().into(), || waitpid(child, None));
+        ended.map(drop).map_err(|errno| Ended::could_not("wait for the child", errno))
     })?;
     attempt.see("the child's own hook finds", own.word(STORED));
-    wait_for_death(attempt, &death, "task_free finds")
+    see_death(attempt, &death, "task_free finds")
 }
 
 /// Labels of a file's inode.
@@ -175,14 +170,15 @@ fn inode_free(attempt: &mut Attempt<'_>, op: Op) -> Result<(), Ended> {
     let file = must("make a file", own.during(attempt, before, make_file))?;
     attempt.see("file_open finds", own.word(STORED));
     death.prepare(op);
-    death.arm().name_mark(own.address());
+    let arm = death.arm();
+    let let_go = || {
+        drop(file);
+        remove_file(FILE)
+    };
     attempt
-        .trigger(|| {
-            drop(file);
-            remove_file(FILE)
-        })
+        .trigger(|| arm.freeing(own.address(), let_go))
         .map_err(|error| Ended::could_not("remove the file", error))?;
-    wait_for_death(attempt, &death, "inode_free_security finds")
+    see_death(attempt, &death, "inode_free_security finds")
 }
 
 /// Labels of a socket.
@@ -230,7 +226,7 @@ fn socket_free(attempt: &mut Attempt<'_>, op: Op, looked_for: bool) -> Result<()
         attempt.see("socket_bind finds, the second time", own.word(STORED));
     }
     death.prepare(op);
-    death.arm().name_mark(own.address());
-    attempt.trigger(|| drop(made));
-    wait_for_death(attempt, &death, "sk_free_security finds")
+    let arm = death.arm();
+    attempt.trigger(|| arm.freeing(own.address(), || drop(made)));
+    see_death(attempt, &death, "sk_free_security finds")
 }

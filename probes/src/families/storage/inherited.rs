@@ -67,12 +67,8 @@ fn in_hook(
     let listener = labelled(&labels)?;
     let port = port(&listener)?;
     let arm = looker.arm();
-    let (_client, accepted) = attempt.trigger(|| {
-        arm.name_mark(port.into());
-        let ends = connect(&listener, port);
-        arm.name_nobody();
-        ends
-    })?;
+    let (_client, accepted) =
+        attempt.trigger(|| arm.during_mark(port.into(), || connect(&listener, port)))?;
     attempt.ran(looker.runs() > 0);
     attempt.see(&format!("{what} has"), looker.word(STORED));
     see(attempt, "after the program has changed it, the listener has", &labels, &listener);

@@ -1,16 +1,15 @@
 //! Who current is when a client of the kernel's NFS server opens or reads a file: the client first or last, and in between
 //! the server's thread. Both have the file's owner before them, by which the programs know it.
 
-use super::{ASKER, OWNER, Tell, Watch};
+use super::{ASKER, OWNER, Tell, make, watching};
 use crate::errno::Errno;
 use crate::session::{Ended, Session, Stop};
 use crate::triggers::Arm;
 use crate::triggers::creds::become_real;
 use crate::triggers::nfs::{EXPORT, MOUNTED, Mounted};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::chown;
 
 /// What a client does.
 type Way = fn(&mut Client, Arm) -> Result<(), Errno>;
@@ -19,19 +18,15 @@ const WAYS: &[(&str, Way)] = &[("open", Client::open), ("read", Client::read)];
 
 /// The probe.
 pub(in super::super) fn of_nfs(session: &mut Session<'_>) -> Result<(), Stop> {
-    let mut watch = None;
-    session.case("programs", |attempt| {
-        watch = Some(Watch::new(attempt)?);
+    watching(session, |session, watch| {
+        for &(name, ask) in WAYS {
+            session.case(name, |attempt| {
+                let mut client = Client::new().map_err(|errno| Ended::could_not("make it ready", errno))?;
+                watch.watch(attempt, Tell::FileSystemUser, |arm| ask(&mut client, arm))
+            })?;
+        }
         Ok(())
-    })?;
-    let Some(mut watch) = watch else { return Ok(()) };
-    for &(name, ask) in WAYS {
-        session.case(name, |attempt| {
-            let mut client = Client::new().map_err(|errno| Ended::could_not("make it ready", errno))?;
-            watch.watch(attempt, Tell::FileSystemUser, |arm| ask(&mut client, arm))
-        })?;
-    }
-    Ok(())
+    })
 }
 
 /// A client that is another user than root, in both respects.
@@ -54,7 +49,7 @@ impl Client {
         self.nth += 1;
         let kept = format!("{EXPORT}/asked-for-{}", self.nth);
         setfsuid(Uid::from_raw(0));
-        let made = fs::write(&kept, "content").and_then(|()| chown(&kept, Some(OWNER), None));
+        let made = make(&kept);
         setfsuid(Uid::from_raw(ASKER.0));
         made?;
         Ok(format!("{MOUNTED}/asked-for-{}", self.nth))
@@ -62,18 +57,12 @@ impl Client {
 
     fn open(&mut self, arm: Arm) -> Result<(), Errno> {
         let path = self.file()?;
-        arm.name_mark(u64::from(OWNER));
-        let result = File::open(path);
-        arm.name_nobody();
-        result.map(drop).map_err(Errno::from)
+        arm.during_mark(u64::from(OWNER), || File::open(path)).map(drop).map_err(Errno::from)
     }
 
     fn read(&mut self, arm: Arm) -> Result<(), Errno> {
         let mut file = File::open(self.file()?)?;
-        arm.name_mark(u64::from(OWNER));
-        let result = file.read(&mut [0; 2]);
-        arm.name_nobody();
-        result.map(drop).map_err(Errno::from)
+        arm.during_mark(u64::from(OWNER), || file.read(&mut [0; 2])).map(drop).map_err(Errno::from)
     }
 }
 

@@ -5,9 +5,6 @@
 use super::{Hook, int};
 use crate::triggers::nfs;
 
-/// include/uapi/linux/magic.h: NFS_SUPER_MAGIC.
-const NFS: u64 = 0x6969;
-
 pub(super) const HOOKS: &[Hook] = &[
     int("fs_context_dup", nfs::mounting, "fs/nfs/nfs4super.c", "do_nfs4_mount").read_in("7.3").text_at(
         "fc",
@@ -17,7 +14,7 @@ pub(super) const HOOKS: &[Hook] = &[
     int("sb_clone_mnt_opts", nfs::crossing, "fs/nfs/getroot.c", "nfs_get_root").read_in("7.3").member(
         "oldsb",
         "super_block.s_magic",
-        NFS,
+        nfs::NFS,
     ),
     // How often the server is asked for what it supports is the client's business.
     int("inode_getsecctx", nfs::served, "fs/nfsd/nfs4xdr.c", "nfsd4_encode_fattr4")
