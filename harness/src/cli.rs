@@ -461,6 +461,10 @@ pub struct AcceptOptions {
     /// The run whose records to accept [default: the last one]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
+    /// The probes were changed, and not the kernels: where a record is another now, mark the kernels of the snapshot that
+    /// did not run as measured before, until they are
+    #[arg(long, conflicts_with = "prune")]
+    pub revised: bool,
     /// Instead: remove from the snapshots what no probe or kernel of the matrix stands behind any more
     #[arg(long)]
     pub prune: bool,

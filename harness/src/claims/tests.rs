@@ -71,6 +71,7 @@ fn snapshots() -> BTreeMap<String, Snapshot> {
         question: String::new(),
         observed: observed.into(),
         order: names(&["c"]),
+        behind: std::collections::BTreeSet::new(),
     };
     BTreeMap::from([("a/b".to_owned(), snapshot)])
 }

@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 pub(super) struct Rule {
     question: String,
     source: Vec<SourceInfo>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    measured_before_change: Vec<String>,
     cases: BTreeMap<String, Vec<Answer>>,
 }
 
@@ -45,6 +47,11 @@ fn rule(material: &Material<'_>, snapshot: &Snapshot) -> Rule {
     Rule {
         question: snapshot.question.clone(),
         source: info.map(|info| info.sources.clone()).unwrap_or_default(),
+        measured_before_change: snapshot
+            .kernels()
+            .filter(|name| snapshot.behind.contains(*name))
+            .map(str::to_owned)
+            .collect(),
         cases: cases.collect(),
     }
 }

@@ -16,7 +16,16 @@ fn absent(name: &str) -> NormalCase {
 fn snapshot(probe: &str, kernels: Vec<(&str, Vec<NormalCase>)>) -> (String, Snapshot) {
     let order = kernels[0].1.iter().map(|case| case.name.clone()).collect();
     let observed = kernels.into_iter().map(|(kernel, cases)| (kernel.to_owned(), observed(cases))).collect();
-    (probe.to_owned(), Snapshot { probe: probe.to_owned(), question: String::new(), observed, order })
+    (
+        probe.to_owned(),
+        Snapshot {
+            probe: probe.to_owned(),
+            question: String::new(),
+            observed,
+            order,
+            behind: BTreeSet::new(),
+        },
+    )
 }
 
 fn words(item: &Item) -> Vec<String> {

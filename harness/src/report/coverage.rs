@@ -266,6 +266,7 @@ mod tests {
                 probe: id.into(),
                 question: "?".into(),
                 order: cases.iter().map(|case| case.name.clone()).collect(),
+                behind: std::collections::BTreeSet::new(),
                 observed: vec![("6.1".into(), observed(cases))],
             };
             (id.to_owned(), snapshot)

@@ -170,7 +170,16 @@ mod tests {
     fn snapshot(probe: &str, cases: Vec<NormalCase>) -> (String, Snapshot) {
         let order = cases.iter().map(|case| case.name.clone()).collect();
         let observed = vec![("k".to_owned(), observed(cases))];
-        (probe.to_owned(), Snapshot { probe: probe.to_owned(), question: String::new(), observed, order })
+        (
+            probe.to_owned(),
+            Snapshot {
+                probe: probe.to_owned(),
+                question: String::new(),
+                observed,
+                order,
+                behind: BTreeSet::new(),
+            },
+        )
     }
 
     fn snapshots() -> BTreeMap<String, Snapshot> {

@@ -275,6 +275,7 @@ mod tests {
                 ("old".into(), observed(vec![done("x")])),
             ],
             order: names(&["x"]),
+            behind: std::collections::BTreeSet::new(),
         }
     }
 
@@ -373,7 +374,7 @@ mod tests {
             records: vec![record("a/b", fired)],
             ..KernelRun::default()
         };
-        store.accept_runs(&[run("6.1", true)], &known, |_, _| true).unwrap();
+        store.accept_runs(&[run("6.1", true)], &known, false, |_, _| true).unwrap();
         let snapshots = store.load_all().unwrap();
         for runs in [[run("bzImage", false), run("6.1", true)], [run("6.1", true), run("bzImage", false)]] {
             let comparison = compare_as(&snapshots, &runs, &names(&["6.1", "6.1"]), &known).unwrap();

@@ -4,6 +4,7 @@
 //! probe: rules/return-value
 //! question: Which return values may a program on file_open have?
 //! kernels: 5.10 6.1 6.6 6.12 7.3
+//! measured before the probe changed: 6.6
 //!
 //! outcome:
 //!   all: observed
@@ -19,17 +20,22 @@
 //! ```
 //!
 //! `kernels` lists the kernels that were run, in matrix order; a phrase such as `until 6.6` means kernels of that
-//! list. Blocks are grouped per case, so that a kernel that differs in one case of thirty shows in one place.
+//! list. Blocks are grouped per case, so that a kernel that differs in one case of thirty shows in one place. The next line
+//! is there where some kernels have not been asked since the probe was changed: what sets them apart may be the probe.
 
 use super::{Snapshot, SnapshotError, block, kernels};
 use crate::normalize::Normal;
 use probes::record::CASES_MAX;
 use serde::Deserialize;
 use serde_yaml::{Mapping, Value};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The front matter's `source`, as insta names the file of the assertion.
 pub const SOURCE: &str = "harness/src/snapshot/assert.rs";
+
+/// The key of [`Snapshot::behind`].
+const BEHIND: &str = "measured before the probe changed";
 
 /// The most kernels that a file may name; they are looked up one by one.
 const KERNELS_MAX: usize = 1000;
@@ -41,6 +47,8 @@ struct Body {
     probe: String,
     question: String,
     kernels: String,
+    #[serde(rename = "measured before the probe changed", default)]
+    behind: String,
     outcome: Mapping,
     #[serde(default)]
     cases: Mapping,
@@ -74,6 +82,10 @@ pub fn render_body(snapshot: &Snapshot) -> Result<String, SnapshotError> {
     body.insert("probe".into(), snapshot.probe.as_str().into());
     body.insert("question".into(), snapshot.question.as_str().into());
     body.insert("kernels".into(), names.join(" ").into());
+    let behind: Vec<&str> = snapshot.kernels().filter(|name| snapshot.behind.contains(*name)).collect();
+    if !behind.is_empty() {
+        body.insert(BEHIND.into(), behind.join(" ").into());
+    }
     body.insert("outcome".into(), Value::Mapping(outcome_blocks(snapshot, &names)));
     let mut cases = Mapping::new();
     for case in &snapshot.order {
@@ -173,6 +185,7 @@ impl<'a> Reader<'a> {
             let problem = format!("{:?} is there twice", name.1);
             return Err(self.error(self.line_of("kernels", 0) + 1, &problem));
         }
+        let behind = self.behind(&body.behind, &names)?;
         let mut outcomes: Vec<Option<Normal>> = vec![None; names.len()];
         let outcome = |value: &Value| {
             let (outcome, warnings) = block::outcome_from(value)?;
@@ -187,7 +200,18 @@ impl<'a> Reader<'a> {
             observed.push((name.clone(), normal.ok_or_else(missing)?));
         }
         let order = self.read_cases(&names, &body.cases, &mut observed)?;
-        Ok(Snapshot { probe: body.probe, question: body.question, observed, order })
+        Ok(Snapshot { probe: body.probe, question: body.question, observed, order, behind })
+    }
+
+    fn behind(&self, text: &str, names: &[String]) -> Result<BTreeSet<String>, SnapshotError> {
+        let behind: BTreeSet<String> = text.split_whitespace().map(str::to_owned).collect();
+        match behind.iter().find(|name| !names.contains(name)) {
+            Some(name) => {
+                let problem = format!("{name:?} is not one of the kernels");
+                Err(self.error(self.line_of(BEHIND, 0) + 1, &problem))
+            }
+            None => Ok(behind),
+        }
     }
 
     fn read_cases(
@@ -287,6 +311,7 @@ mod tests {
                 ("7.3".into(), observed(vec![done("zero"), refused("one", "line one\nline two")])),
             ],
             order: vec!["zero".into(), "one".into()],
+            behind: ["6.6".to_owned()].into(),
         }
     }
 
@@ -300,6 +325,7 @@ mod tests {
         probe: rules/return-value
         question: Which return values may a program on file_open have?
         kernels: 5.10 6.1 6.6 6.12 7.3
+        measured before the probe changed: '6.6'
 
         outcome:
           only 5.10:
@@ -356,6 +382,7 @@ mod tests {
         let mut snapshot = sample();
         snapshot.order.clear();
         snapshot.observed.truncate(1);
+        snapshot.behind.clear();
         snapshot.observed[0].1.cases.clear();
         let text = render(&snapshot).unwrap();
         assert_eq!(parse(Path::new("x.snap"), &text).unwrap(), snapshot);
@@ -373,6 +400,7 @@ mod tests {
     #[case::overlap("only 6.12:", "until 6.12:", "until 6.12", "two blocks")]
     #[case::bad_ending("accepted, fired, denied", "accepted, tired", "accepted, tired", "tired")]
     #[case::twice("kernels: 5.10 6.1", "kernels: 5.10 5.10 6.1", "kernels:", "twice")]
+    #[case::behind("changed: '6.6'", "changed: 6.6 6.7", "measured before", "6.7")]
     #[case::no_outcome("kernels: 5.10 6.1", "kernels: 5.10 5.99 6.1", "kernels:", "5.99")]
     #[case::not_yaml("  from 6.1: observed", "  from 6.1: [", "from 6.1: [", "")]
     #[case::unknown_field("question:", "quetsion:", "quetsion:", "quetsion")]

@@ -3,11 +3,12 @@
 use super::{Known, Snapshot};
 use crate::normalize::{Normal, NormalCase};
 use probes::record::Outcome;
+use std::collections::BTreeSet;
 
 /// The snapshot of a probe after a run.
 ///
 /// A kernel on which the probe was not run keeps what the snapshot says of it. The order of cases is that of the
-/// newest kernel of the run; cases that it lacks follow the case that preceded them.
+/// newest kernel of the run; cases that it lacks follow the case that preceded them. A kernel that ran is behind no more.
 #[must_use]
 pub fn merge(old: Option<&Snapshot>, probe: &str, run: &[(String, Normal)], known: &Known) -> Snapshot {
     let mut observed: Vec<(String, Normal)> = old.map(|old| old.observed.clone()).unwrap_or_default();
@@ -26,7 +27,23 @@ pub fn merge(old: Option<&Snapshot>, probe: &str, run: &[(String, Normal)], know
     }
     let old_question = || old.map(|old| old.question.clone());
     let question = known.questions.get(probe).cloned().or_else(old_question).unwrap_or_default();
-    Snapshot { probe: probe.to_owned(), question, observed, order }
+    let is_left = |kernel: &&String| {
+        observed.iter().any(|(name, _)| name == *kernel) && !ran.iter().any(|(name, _)| name == *kernel)
+    };
+    let behind = old.into_iter().flat_map(|old| &old.behind).filter(is_left).cloned().collect();
+    Snapshot { probe: probe.to_owned(), question, observed, order, behind }
+}
+
+/// Marks the kernels of `next` that have not run: the probe was changed, as the kernels that ran show of which `old` says
+/// something else, and what it would say of the others is not known. Where they show nothing else, nothing is marked.
+pub fn leave_behind(next: &mut Snapshot, old: &Snapshot, run: &[(String, Normal)]) {
+    let ran: BTreeSet<&String> =
+        run.iter().filter(|(_, normal)| was_seen(normal)).map(|(name, _)| name).collect();
+    let is_another = |name: &&String| old.of(name).is_some_and(|before| next.of(name) != Some(before));
+    if ran.iter().copied().any(|name| is_another(&name)) {
+        next.behind
+            .extend(next.observed.iter().map(|(name, _)| name.clone()).filter(|name| !ran.contains(name)));
+    }
 }
 
 /// Whether a run saw the probe at all; what did not run says nothing about the kernel.
@@ -114,6 +131,31 @@ mod tests {
         let new = merge(Some(&old), "a/b", &run(&[("6.1", observed(vec![refused("x", "no")]))]), &known());
         assert_eq!(new.of("5.10"), old.of("5.10"));
         assert_eq!(new.of("6.1"), Some(&observed(vec![refused("x", "no")])));
+    }
+
+    #[test]
+    fn where_a_probe_was_changed_the_kernels_that_did_not_run_are_behind_until_they_do() {
+        let same = |kernel| (kernel, observed(vec![done("x")]));
+        let old = merge(None, "a/b", &run(&[same("5.10"), same("6.1"), same("6.12")]), &known());
+
+        let unchanged = run(&[same("6.12")]);
+        let mut next = merge(Some(&old), "a/b", &unchanged, &known());
+        leave_behind(&mut next, &old, &unchanged);
+        assert!(next.behind.is_empty());
+
+        let changed = run(&[("6.12", observed(vec![done("y")]))]);
+        let mut next = merge(Some(&old), "a/b", &changed, &known());
+        leave_behind(&mut next, &old, &changed);
+        assert_eq!(next.behind, names(&["5.10", "6.1"]).into_iter().collect());
+        let text = render(&next).unwrap();
+        assert!(text.contains("measured before the probe changed: 5.10 6.1\n"), "{text}");
+        assert_eq!(parse(Path::new("x"), &text).unwrap(), next);
+
+        let measured = run(&[("6.1", observed(vec![done("y")]))]);
+        assert_eq!(
+            merge(Some(&next), "a/b", &measured, &known()).behind,
+            names(&["5.10"]).into_iter().collect()
+        );
     }
 
     #[test]

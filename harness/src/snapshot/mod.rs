@@ -24,8 +24,8 @@ pub(crate) use block::result_line;
 pub use compare::{Cell, Comparison, Stale, Verdict, compare, compare_as};
 pub(crate) use diff::diff as difference;
 pub use format::{parse, render, render_body};
-pub use merge::merge;
 pub(crate) use merge::was_seen;
+pub use merge::{leave_behind, merge};
 pub use store::{Ci, Store};
 
 /// The phrase for the kernels of `all` whose place is in `members` (ascending), such as `from 6.12`.
@@ -75,6 +75,8 @@ pub struct Snapshot {
     pub observed: Vec<(String, Normal)>,
     /// The names of all cases, in the file's order; each kernel's cases follow it.
     pub order: Vec<String>,
+    /// The kernels whose records were made before the probe was changed, as [`merge::leave_behind`] has it.
+    pub behind: BTreeSet<String>,
 }
 
 impl Snapshot {

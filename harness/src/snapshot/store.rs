@@ -5,7 +5,7 @@
 //! written where `CI` is set. Every file is written beside its place and renamed.
 
 use super::compare::{by_probe, is_gone};
-use super::{Known, Snapshot, SnapshotError, merge, parse, render};
+use super::{Known, Snapshot, SnapshotError, leave_behind, merge, parse, render};
 use crate::model::KernelRun;
 use crate::normalize::Normal;
 use crate::text;
@@ -195,8 +195,8 @@ impl Store {
         Ok(accepted)
     }
 
-    /// Puts what runs gave into the snapshots, for the probes and kernels that `wanted` takes. Gives the ids of the
-    /// probes whose file changed. Pending files of these probes go, but for what they propose for other kernels.
+    /// Puts what runs gave into the snapshots, for the probes and kernels that `wanted` takes; with `revised` what did not
+    /// run is marked as [`leave_behind`] has it. Gives the ids of the probes whose file changed. Pending files of these probes go, but for what they propose for other kernels.
     ///
     /// # Errors
     /// When a file cannot be read or written, or `CI` is set and something would have to be written.
@@ -204,6 +204,7 @@ impl Store {
         &self,
         runs: &[KernelRun],
         known: &Known,
+        revised: bool,
         wanted: impl Fn(&str, &str) -> bool,
     ) -> Result<Vec<String>, SnapshotError> {
         let mut changed = Vec::new();
@@ -212,7 +213,7 @@ impl Store {
             if part.is_empty() {
                 continue;
             }
-            if self.accept_part(&probe, &part, known)? {
+            if self.accept_part(&probe, &part, known, revised)? {
                 changed.push(probe);
             }
         }
@@ -224,11 +225,15 @@ impl Store {
         probe: &str,
         part: &[(String, Normal)],
         known: &Known,
+        revised: bool,
     ) -> Result<bool, SnapshotError> {
         let path = self.path(probe)?;
         let old = read_text(&path)?;
         let before = old.as_deref().map(|text| parse(&path, text)).transpose()?;
-        let next = merge(before.as_ref(), probe, part, known);
+        let mut next = merge(before.as_ref(), probe, part, known);
+        if let Some(before) = before.as_ref().filter(|_| revised) {
+            leave_behind(&mut next, before, part);
+        }
         let text = render(&next)?;
         let changed = old.as_deref() != Some(text.as_str());
         if changed {
@@ -395,7 +400,7 @@ mod tests {
     #[test]
     fn a_run_that_matches_again_withdraws_its_proposal() {
         let (_folder, store) = store();
-        store.accept_runs(&[run("6.1", "one")], &known(), |_, _| true).unwrap();
+        store.accept_runs(&[run("6.1", "one")], &known(), false, |_, _| true).unwrap();
         store.propose(&[run("6.1", "other")], &known()).unwrap();
         assert_eq!(store.pending().unwrap(), ["a/b"]);
         assert!(store.propose(&[run("6.1", "one")], &known()).unwrap().is_empty());
@@ -407,17 +412,17 @@ mod tests {
         let (_folder, store) = store();
         let runs = [run("5.10", "one"), run("6.1", "two")];
         store.propose(&runs, &known()).unwrap();
-        store.accept_runs(&runs, &known(), |_, kernel| kernel == "6.1").unwrap();
+        store.accept_runs(&runs, &known(), false, |_, kernel| kernel == "6.1").unwrap();
         assert_eq!(store.load("a/b").unwrap().unwrap().kernels().collect::<Vec<_>>(), ["6.1"]);
         assert_eq!(store.pending().unwrap(), ["a/b"]);
-        assert!(store.accept_runs(&runs, &known(), |_, kernel| kernel == "6.1").unwrap().is_empty());
+        assert!(store.accept_runs(&runs, &known(), false, |_, kernel| kernel == "6.1").unwrap().is_empty());
     }
 
     #[test]
     fn in_ci_nothing_is_written() {
         let (folder, _) = store();
         let store = Store::new(folder.path(), Ci::Yes);
-        let problem = store.accept_runs(&[run("6.1", "one")], &known(), |_, _| true).unwrap_err();
+        let problem = store.accept_runs(&[run("6.1", "one")], &known(), false, |_, _| true).unwrap_err();
         assert!(problem.to_string().contains("CI is set"), "{problem}");
         assert!(store.propose(&[run("6.1", "one")], &known()).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -426,7 +431,7 @@ mod tests {
     #[test]
     fn stale_parts_are_pruned() {
         let (_folder, store) = store();
-        store.accept_runs(&[run("6.1", "one"), run("old", "one")], &known(), |_, _| true).unwrap();
+        store.accept_runs(&[run("6.1", "one"), run("old", "one")], &known(), false, |_, _| true).unwrap();
         assert_eq!(store.prune(&known(), |_| true).unwrap(), ["a/b"]);
         assert_eq!(store.load("a/b").unwrap().unwrap().kernels().collect::<Vec<_>>(), ["6.1"]);
         assert!(store.prune(&known(), |_| true).unwrap().is_empty());
@@ -438,7 +443,7 @@ mod tests {
     #[test]
     fn a_misplaced_file_is_an_error() {
         let (folder, store) = store();
-        store.accept_runs(&[run("6.1", "one")], &known(), |_, _| true).unwrap();
+        store.accept_runs(&[run("6.1", "one")], &known(), false, |_, _| true).unwrap();
         std::fs::rename(folder.path().join("a/b.snap"), folder.path().join("a/c.snap")).unwrap();
         assert!(store.load_all().unwrap_err().to_string().contains("belongs into"));
     }

@@ -40,7 +40,8 @@ pub(super) fn accept(project: &Project, options: &AcceptOptions, progress: &Prog
         check_releases(&matrix, &runs)?;
         check_images(&matrix, &Cache::from_env()?, &runs)?;
         check_guest(project, &manifest, &folder.path, progress)?;
-        store.accept_runs(&runs, &known(&matrix, &dynamic, &runs), |probe, _| wanted(probe))?
+        store
+            .accept_runs(&runs, &known(&matrix, &dynamic, &runs), options.revised, |probe, _| wanted(probe))?
     };
     for probe in &changed {
         super::print(&format!("accepted {probe}"));

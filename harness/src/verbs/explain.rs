@@ -312,6 +312,7 @@ mod tests {
             question: "Why?".to_owned(),
             observed: kernels.into_iter().zip(answers.map(observed)).collect(),
             order: vec!["one".to_owned(), "two".to_owned()],
+            behind: std::collections::BTreeSet::new(),
         }
     }
 

@@ -27,7 +27,7 @@ fn of_rows(
 /// Accepts what was recorded.
 pub(super) fn accept(project: &Project, matrix: &Matrix, runs: &[KernelRun]) -> Result<(), Failure> {
     let (rows, known) = of_rows(project, matrix, runs)?;
-    let changed = project.store().accept_runs(&rows, &known, |_, _| true)?;
+    let changed = project.store().accept_runs(&rows, &known, false, |_, _| true)?;
     super::print(&format!("accepted: {} snapshot files changed", changed.len()));
     Ok(())
 }

@@ -148,6 +148,7 @@ mod tests {
             question: "Why?".to_owned(),
             observed: observed.collect(),
             order: vec!["wrong".to_owned(), "right".to_owned()],
+            behind: std::collections::BTreeSet::new(),
         }
     }
 

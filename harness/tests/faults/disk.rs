@@ -209,7 +209,7 @@ fn snapshots_on_a_full_disk_are_whole_the_old_or_the_new() {
     let store = Store::new(disk.outside().join("snapshots"), Ci::No);
     let known = Known::new(&["6.1".to_owned()], [("a/b", "Why?"), ("a/c", "Why?")]);
     let (old, new) = (records("old", [1, 1]), records("new", [2, 4]));
-    let accept = |run: &KernelRun| store.accept_runs(std::slice::from_ref(run), &known, |_, _| true);
+    let accept = |run: &KernelRun| store.accept_runs(std::slice::from_ref(run), &known, false, |_, _| true);
     let texts = || ["a/b", "a/c"].map(|id| std::fs::read_to_string(store.path(id).unwrap()).unwrap());
     let [old_texts, new_texts] = [&old, &new].map(|run| {
         accept(run).unwrap();

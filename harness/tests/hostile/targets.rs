@@ -411,7 +411,7 @@ fn run(input: &[u8]) {
     let known = Known::new(&["6.1".to_owned()], [("hooks/file_open", "Why?"), ("a/b", "Why?")]);
     let runs = [read];
     let store = Store::new(folder.path().join("snapshots"), Ci::No);
-    let _ = store.accept_runs(&runs, &known, |_, _| true);
+    let _ = store.accept_runs(&runs, &known, true, |_, _| true);
     let comparison = compare(&store, &runs, &known).unwrap_or_default();
     let material = Material { runs: &runs, comparison: &comparison, matrix: &known.matrix, probes: &[] };
     let _ = (table::render(material, table::Look::default()), junit::render(material));

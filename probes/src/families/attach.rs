@@ -24,7 +24,8 @@ const PROG_ATTACH_OLD: Source = source("5.10", "kernel/bpf/syscall.c", "attach_t
 const CHECK: Source = source("7.3", "kernel/bpf/syscall.c", "bpf_prog_attach_check_attach_type");
 const OPS: Source = source("7.3", "kernel/bpf/syscall.c", "bpf_tracing_link_lops");
 const RELEASE: Source = source("7.3", "kernel/bpf/syscall.c", "bpf_link_release");
-const UNPIN: Source = source("7.3", "kernel/bpf/inode.c", "bpf_free_inode");
+const UNPIN: Source = source("7.3", "kernel/bpf/inode.c", "bpf_destroy_inode");
+const UNPIN_OLD: Source = source("6.9", "kernel/bpf/inode.c", "bpf_free_inode");
 const HOOK: Source = source("7.3", "kernel/bpf/syscall.c", "__sys_bpf");
 
 /// The probes of this family.
@@ -282,7 +283,7 @@ fn life_probes() -> Vec<Probe> {
         Probe::new(
             "attach/pin-and-unmount",
             "Does a pinned link last when its file system is unmounted, detached, bound elsewhere, or goes with its mount namespace?",
-            &[source("7.3", "kernel/bpf/inode.c", "bpf_kill_super"), UNPIN, RELEASE],
+            &[source("7.3", "kernel/bpf/inode.c", "bpf_kill_super"), UNPIN, UNPIN_OLD, RELEASE],
             mounts::unmounted,
         ),
         Probe::new(
@@ -316,7 +317,7 @@ fn denied_probes() -> Vec<Probe> {
         Probe::new(
             "attach/deny-bpf-and-unpin",
             "Can a program that denies bpf(2) and is pinned be removed by removing its name?",
-            &[HOOK, UNPIN],
+            &[HOOK, UNPIN, UNPIN_OLD],
             denied::unpin,
         ),
         Probe::new(

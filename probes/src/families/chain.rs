@@ -194,7 +194,7 @@ fn place_probes() -> Vec<Probe> {
         .lingering(),
         Probe::new(
             "chain/takers-of-places",
-            "Do fentry, fexit and programs of a cgroup take places of a hook's LSM programs, and are they given back?",
+            "Do fentry, fexit and programs of a cgroup take places of a hook's LSM programs, and do fentry and fexit give them back?",
             &[
                 ADD,
                 source("7.3", "kernel/bpf/trampoline.c", "bpf_trampoline_remove_prog"),
@@ -313,7 +313,7 @@ fn tail_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "chain/tail-call-other-hook",
-            "Can a program tail-call one of another hook, of the same prototype or of another?",
+            "Can a program tail-call one of another hook, of the same prototype or of another, and may that one be put into its array?",
             &[TAIL, source("5.10", "kernel/bpf/core.c", "bpf_prog_array_compatible")],
             tail::other_hook,
         ),

@@ -144,13 +144,15 @@ fn pointer_probes() -> Vec<Probe> {
 fn current_probes() -> Vec<Probe> {
     let of_io_uring = Probe::new(
         "context/current-of-io_uring",
-        "Which task is current in file_open and file_permission when io_uring does what a process has asked of it?",
+        "Which task is current in file_open and file_permission when io_uring opens or reads a file of tmpfs for a process?",
         &[
             // Updates of 5.10 have the io_uring of 5.15.
             source("5.11", "fs/io-wq.c", "create_io_worker"),
             source("5.11", "fs/io_uring.c", "io_sq_thread"),
             source("7.1", "io_uring/io-wq.c", "create_io_worker"),
             source("7.1", "io_uring/sqpoll.c", "io_sq_thread"),
+            // Of tmpfs no read is promised not to wait, of ext4, xfs and btrfs it is: the task that asked may do it.
+            source("7.3", "io_uring/rw.c", "io_file_supports_nowait"),
         ],
         current::of_io_uring,
     );

@@ -146,14 +146,14 @@ fn privilege_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "load/in-user-namespace",
-            "Can root of a user namespace load an LSM program?",
+            "Can a process that has every capability, but in a user namespace, load an LSM program?",
             &[LOAD, source("7.3", "kernel/bpf/token.c", "bpf_token_capable")],
             privilege::in_user_namespace,
         )
         .with_own_memory(),
         Probe::new(
             "load/with-token",
-            "Can root of a user namespace load an LSM program with a BPF token, and attach it?",
+            "Can a process that has every capability, but in a user namespace, load an LSM program with a BPF token, and attach it?",
             &[LOAD, source("7.3", "kernel/bpf/token.c", "bpf_token_create")],
             token::load,
         ),

@@ -29,7 +29,19 @@ pub(crate) fn spawn(body: impl FnOnce() -> Result<(), Errno>) -> Result<Pid, Err
 
 /// Waits for a child of [`spawn`].
 pub(crate) fn reap(child: Pid) -> Result<(), Errno> {
-    match waitpid(child, None)? {
+    said(waitpid(child, None)?)
+}
+
+/// Waits for a child of [`spawn`] that has set an alarm for itself; `None` if that has ended it.
+pub(crate) fn reap_before_alarm(child: Pid) -> Result<Option<()>, Errno> {
+    let status = waitpid(child, None)?;
+    let by_alarm = matches!(status, WaitStatus::Signaled(_, Signal::SIGALRM, _));
+    if by_alarm { Ok(None) } else { said(status).map(Some) }
+}
+
+/// What a child has left with.
+fn said(status: WaitStatus) -> Result<(), Errno> {
+    match status {
         WaitStatus::Exited(_, 0) => Ok(()),
         WaitStatus::Exited(_, status) => Err(Errno::from_raw(status)),
         WaitStatus::Signaled(..)

@@ -24,7 +24,7 @@ const PAGE_FAULT: u8 = 0x12;
 const MESSAGE: usize = 32;
 
 /// The child. It is killed when this is dropped, wherever it is: a fault on a userfaultfd lets a killed task go (7.3
-/// fs/userfaultfd.c, userfaultfd_get_blocking_state).
+/// mm/userfaultfd.c, userfaultfd_get_blocking_state).
 pub(crate) struct Held {
     _child: Idle,
     /// A page that the child has not touched.

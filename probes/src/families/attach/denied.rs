@@ -183,7 +183,7 @@ pub(super) fn unpin(session: &mut Session<'_>) -> Result<(), Stop> {
         let denied = bpf::map_create(&MapSpec::array(8, 1));
         let opened = bpf::obj_get(c"/sys/fs/bpf/denier", 0);
         let removed = std::fs::remove_file("/sys/fs/bpf/denier").map_err(Errno::from);
-        // What frees the link is a callback of RCU.
+        // What frees the link comes later (`wait_for_its_end`).
         let mut after = Err(Errno::EPERM);
         until(|| {
             after = bpf::map_create(&MapSpec::array(8, 1));

@@ -33,8 +33,9 @@ pub(super) fn ask(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) -> bo
     denied
 }
 
-/// Waits, a little, until the program no longer denies: what frees an inode of the BPF file system is a callback of RCU
-/// (7.3 kernel/bpf/inode.c, bpf_free_inode). Whether it did until the end.
+/// Waits, a little, until the program no longer denies: a link whose name is gone is released by a worker (7.3
+/// kernel/bpf/syscall.c, bpf_link_put), which at first was told by a callback of RCU (6.9 kernel/bpf/inode.c,
+/// bpf_free_inode). Whether it did until the end.
 ///
 /// Also where that is not the question: the link is released by a worker, and on 6.4.0 and 6.6.17 a program that was
 /// attached to the hook before that was not called by some calls during it (seen, and not explained).

@@ -54,7 +54,7 @@ fn pinned(attempt: &mut Attempt<'_>) -> Result<Chain, Ended> {
     Ok(chain)
 }
 
-/// Waits until what ends a link is through, which takes a grace period and a worker: a link that only another file system
+/// Waits until what ends a link is through, which takes a worker and on earlier kernels a grace period: a link that only another file system
 /// has, which is unmounted now, has ended. What has been given up before would have ended too.
 fn settle(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     const EPERM: i32 = deny(Errno::EPERM);

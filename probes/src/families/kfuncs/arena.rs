@@ -56,9 +56,9 @@ fn found(results: &Results) -> Option<u64> {
     Some(unsafe { std::ptr::with_exposed_provenance::<u64>(address).read_volatile() })
 }
 
-/// Any map is a map to the verifier, and the kfunc itself looks of which kind it is. What is no map is refused.
+/// Any map is a map to the verifier, and the kfunc itself looks of which kind it is. A number is none.
 fn of_maps(row: Row) -> Row {
-    row.spoilt("misuse-map-not-constant", |b| {
+    row.spoilt("misuse-number-for-map", |b| {
         b.ldx(Size::DW, Reg::R1, PAGE, OUT);
     })
 }

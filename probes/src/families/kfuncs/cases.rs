@@ -412,6 +412,10 @@ fn compare(
     let shift = 64 - 8 * btf.size_of(ret).unwrap_or(8).clamp(1, 8);
     let cut = |number: i64| (number << shift) >> shift;
     match expected {
+        // Which one it is says more than that it is the one.
+        Some(errno @ -4095..0) if cut(results.get(RESULT).cast_signed()) == errno => {
+            attempt.see("result", errno_text(results.get(RESULT)));
+        }
         Some(expected) => {
             attempt.same("result", cut(results.get(RESULT).cast_signed()), cut(expected));
         }

@@ -1,4 +1,4 @@
-//! Kfuncs about files, which are there for LSM programs only.
+//! Kfuncs about files, inodes, and what is written beside them. Most are there for LSM programs and few others.
 
 use super::body::{BUFFER, BUFFER_BYTES, Body, OUT};
 use super::dynptr::{as_outcome, written_to};
@@ -270,7 +270,7 @@ fn real_data_inode_of_an_overlay() -> Row {
         })
         .leaves("device of the data", 0, || device(LOWER))
         .leaves("device of the file", 1, || device("/tmp/merged"))
-        .cites(source("7.3", "fs/overlayfs/inode.c", "ovl_real_data_inode"))
+        .cites(source("7.3", "fs/overlayfs/super.c", "ovl_d_real"))
 }
 
 fn real_data_inode() -> Row {

@@ -228,7 +228,7 @@ fn send() -> Row {
     sending()
         .filled(connected(arrives))
         .gives(8)
-        .other("canonical-sleepable-not-connected", sending().filled(not_connected).gives_errno())
+        .other("canonical-sleepable-not-connected", sending().filled(not_connected).shows_result())
         .not_null(Reg::R1)
         .spoilt("misuse-data-beyond-the-map", |b| {
             b.mov_imm(Reg::R3, 8192);

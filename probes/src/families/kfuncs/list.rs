@@ -23,8 +23,8 @@ pub(super) fn rows() -> Vec<Row> {
         end("bpf_list_front", 1),
         end("bpf_list_back", 2),
         empty(),
-        place("bpf_list_is_first", "bpf_list_front"),
-        place("bpf_list_is_last", "bpf_list_back"),
+        place("bpf_list_is_first", ["bpf_list_front", "bpf_list_back"]),
+        place("bpf_list_is_last", ["bpf_list_back", "bpf_list_front"]),
         add(),
         delete(),
     ]
@@ -82,15 +82,15 @@ fn leave_value(b: &mut Body<'_>, slot: i32, reg: Reg) {
     b.leave(slot, Reg::R1);
 }
 
-/// The first of the list is taken off, and its value left.
-fn leave_first(b: &mut Body<'_>, drop: &str) {
+/// The first of the list is taken off, and its value left in `slot`.
+fn leave_first(b: &mut Body<'_>, drop: &str, slot: i32) {
     lock(b);
     b.held(Reg::R1, ROOT);
     b.kfunc("bpf_list_pop_front");
     b.mov_reg(GOT, Reg::R0);
     unlock(b);
     b.jeq_imm(GOT, 0, "pass");
-    leave_value(b, 0, GOT);
+    leave_value(b, slot, GOT);
     b.mov_reg(Reg::R1, GOT).add_imm(Reg::R1, -LINK).mov_imm(Reg::R2, 0);
     b.first_kfunc(&[drop, "bpf_obj_drop_impl"]);
 }
@@ -110,8 +110,12 @@ fn push(name: &'static str, new: &'static str, drop: &'static str, version: &'st
         })
         .gives(0)
         .after(unlock)
-        .then(move |b| leave_first(b, drop))
+        .then(move |b| {
+            leave_first(b, drop, 0);
+            leave_first(b, drop, 1);
+        })
         .leaves("the first of the list", 0, move || Some(first))
+        .leaves("the second of the list", 1, move || Some(3 - first))
         .wrong("misuse-without-the-lock", move |b| {
             object(b, new, "node", 1);
             arguments(b);
@@ -232,10 +236,15 @@ fn empty() -> Row {
         })
 }
 
-/// `GOT = the node at an end of a list of two`, not owned, with the lock held.
+/// `KEPT = the node at an end of a list of two`, not owned, with the lock held.
 fn node_of(b: &mut Body<'_>, end: &str) {
     two(b);
     lock(b);
+    node_at(b, end);
+}
+
+/// `KEPT = the node at an end of the list`, whose lock is held.
+fn node_at(b: &mut Body<'_>, end: &str) {
     b.held(Reg::R1, ROOT);
     b.kfunc(end);
     let there = b.fresh("there");
@@ -244,8 +253,8 @@ fn node_of(b: &mut Body<'_>, end: &str) {
     b.ja("pass").label(&there).mov_reg(KEPT, Reg::R0);
 }
 
-/// Whether a node is at this end of the list.
-fn place(name: &'static str, end: &'static str) -> Row {
+/// Whether a node is at the first of these ends of the list.
+fn place(name: &'static str, [end, other]: [&'static str; 2]) -> Row {
     row(name, "7.3")
         .takes(move |b| {
             node_of(b, end);
@@ -254,6 +263,11 @@ fn place(name: &'static str, end: &'static str) -> Row {
         })
         .after(unlock)
         .gives(1)
+        .also("the-node-at-the-other-end", 0, move |b| {
+            node_at(b, other);
+            b.held(Reg::R1, ROOT);
+            b.mov_reg(Reg::R2, KEPT);
+        })
         .not_null(Reg::R2)
         .wrong("misuse-without-the-lock", move |b| {
             node_of(b, end);
@@ -284,8 +298,8 @@ fn add() -> Row {
         .after(unlock)
         .gives(0)
         .then(|b| {
-            leave_first(b, "bpf_obj_drop");
-            leave_first(b, "bpf_obj_drop");
+            leave_first(b, "bpf_obj_drop", 1);
+            leave_first(b, "bpf_obj_drop", 0);
         })
         .leaves("the second of the list", 0, || Some(3))
         .not_null(Reg::R3)

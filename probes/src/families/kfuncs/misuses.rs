@@ -73,7 +73,7 @@ impl Row {
         self.wrong_with(&name, flags, WrongKind::Spoilt(first, last))
     }
 
-    /// Only LSM programs may call it: a program of another type on the same function may not.
+    /// It is there for LSM programs: one of another type on the same function may not call it.
     pub(super) fn lsm_only(self) -> Self {
         // Never sleepable: the functions that hooks are cannot sleep for fentry, which would be another reason.
         self.wrong_with("misuse-fentry-program", 0, WrongKind::Fentry(None))

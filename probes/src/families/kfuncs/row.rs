@@ -131,7 +131,7 @@ pub(super) struct Row {
     pub(super) fill: Option<Fill>,
     /// Why the canonical program is loaded and not run.
     pub(super) not_run: Option<&'static str>,
-    /// The result is an errno for which user space has no source, and the record shows it.
+    /// User space has no source for the result, and the record shows it.
     pub(super) shown: bool,
     /// Why the canonical call gives NULL.
     pub(super) null: Option<&'static str>,
@@ -361,8 +361,8 @@ impl Row {
         self.gives_as_known(move || Some(expected))
     }
 
-    /// It returns an errno, which the record shows: which one is the kernel's business.
-    pub(super) fn gives_errno(mut self) -> Self {
+    /// It returns a number or an errno, which the record shows: which one is the kernel's business.
+    pub(super) fn shows_result(mut self) -> Self {
         self.shown = true;
         self
     }

@@ -15,8 +15,6 @@ use std::fs;
 const EXT: &str = "kernel/sched/ext/ext.c";
 /// Why some are not run.
 const CHANGES: &str = "it acts on a scheduler, and none is loaded";
-/// `SCX_CPUPERF_ONE`, the performance of a CPU that nothing is known of.
-const PERFORMANCE: i64 = 1024;
 /// Where the iterator of a queue is on the stack: 6 words.
 const ITER: i32 = -64;
 
@@ -24,7 +22,7 @@ const ITER: i32 = -64;
 pub(super) fn probe() -> Probe {
     Probe::new(
         "kfuncs/scx",
-        "Which kfuncs of sched_ext are loaded from an LSM program, and what do they give where no scheduler is loaded?",
+        "Which of these kfuncs of sched_ext are loaded from an LSM program, and what do they give where no scheduler is loaded?",
         &[
             source("7.3", EXT, "scx_init"),
             source("7.3", "kernel/sched/ext/idle.c", "scx_idle_init"),
@@ -51,22 +49,24 @@ fn cases(session: &mut Session<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// What is called with numbers, and what it gives; `None` where user space does not know.
-const NUMBERS: &[(&str, [i64; 3], Option<i64>)] = &[
-    ("scx_bpf_cid_to_cpu", [0; 3], Some(-(libc::EINVAL as i64))),
-    ("scx_bpf_cidperf_cap", [0; 3], Some(PERFORMANCE)),
-    ("scx_bpf_cidperf_cur", [0; 3], Some(PERFORMANCE)),
-    ("scx_bpf_cpu_to_cid", [0; 3], Some(-(libc::EINVAL as i64))),
-    ("scx_bpf_cpuperf_cap", [0; 3], Some(PERFORMANCE)),
-    ("scx_bpf_cpuperf_cur", [0; 3], Some(PERFORMANCE)),
-    ("scx_bpf_cpu_rq", [0; 3], None),
-    ("scx_bpf_now", [0; 3], None),
-    ("scx_bpf_nr_node_ids", [0; 3], Some(1)),
-    ("scx_bpf_test_and_clear_cpu_idle", [0; 3], Some(0)),
-    ("scx_bpf_this_cid", [0; 3], Some(-(libc::EINVAL as i64))),
+/// What is called with the number 0, and gives what there is without a scheduler: an error, no CPU, or the performance of
+/// one that nothing is known of (`SCX_CPUPERF_ONE`).
+const SHOWN: &[&str] = &[
+    "scx_bpf_cid_to_cpu",
+    "scx_bpf_cidperf_cap",
+    "scx_bpf_cidperf_cur",
+    "scx_bpf_cpu_to_cid",
+    "scx_bpf_cpuperf_cap",
+    "scx_bpf_cpuperf_cur",
+    "scx_bpf_nr_node_ids",
+    "scx_bpf_test_and_clear_cpu_idle",
+    "scx_bpf_this_cid",
 ];
 
-/// As [`NUMBERS`], and not run.
+/// The same, and what it gives differs each time.
+const VOLATILE: &[&str] = &["scx_bpf_cpu_rq", "scx_bpf_now"];
+
+/// What is called with numbers, and is not run.
 const CHANGING: &[(&str, [i64; 3])] = &[
     ("scx_bpf_cidperf_set", [0, 1024, 0]),
     ("scx_bpf_cpuperf_set", [0, 1024, 0]),
@@ -87,15 +87,16 @@ const NOTHING: &[&str] = &[
     "scx_bpf_tid_to_task",
 ];
 
-/// A kfunc that lends a mask, the one that takes it back, and how many CPUs are in it; `None` for all that there are.
-const MASKS: &[(&str, &str, Option<u64>)] = &[
-    ("scx_bpf_get_idle_cpumask", "scx_bpf_put_idle_cpumask", Some(0)),
-    ("scx_bpf_get_idle_cpumask_node", "scx_bpf_put_idle_cpumask", Some(0)),
-    ("scx_bpf_get_idle_smtmask", "scx_bpf_put_idle_cpumask", Some(0)),
-    ("scx_bpf_get_idle_smtmask_node", "scx_bpf_put_idle_cpumask", Some(0)),
-    ("scx_bpf_get_online_cpumask", "scx_bpf_put_cpumask", None),
-    ("scx_bpf_get_possible_cpumask", "scx_bpf_put_cpumask", None),
+/// What lends the mask of the idle CPUs, in which nobody keeps any without a scheduler.
+const IDLE_MASKS: &[&str] = &[
+    "scx_bpf_get_idle_cpumask",
+    "scx_bpf_get_idle_cpumask_node",
+    "scx_bpf_get_idle_smtmask",
+    "scx_bpf_get_idle_smtmask_node",
 ];
+
+/// What lends the mask of all CPUs, each of which is on.
+const MASKS: &[&str] = &["scx_bpf_get_online_cpumask", "scx_bpf_get_possible_cpumask"];
 
 /// What picks a CPU out of a mask: its arguments after the mask.
 const PICKING: &[&str] = &[
@@ -113,29 +114,32 @@ const FORMATTING: &[(&str, i32)] = &[
     ("scx_bpf_sub_kill_bstr", 1),
 ];
 
-/// What takes a task and numbers, and what it gives.
-const OF_TASKS: &[(&str, Option<i64>)] = &[
-    ("scx_bpf_task_cid", Some(-(libc::EINVAL as i64))),
-    ("scx_bpf_task_cpu", Some(0)),
-    ("scx_bpf_task_running", Some(1)),
-    ("scx_bpf_task_set_dsq_vtime", None),
-    ("scx_bpf_task_set_slice", None),
-];
+/// What takes a task and numbers, and is not run.
+const CHANGING_TASKS: &[&str] = &["scx_bpf_task_set_dsq_vtime", "scx_bpf_task_set_slice"];
 
 /// What takes the arena that a scheduler shares with the kernel.
 const OF_ARENAS: &[(&str, [i64; 2])] =
     &[("scx_bpf_sub_caps", [0; 2]), ("scx_bpf_sub_grant", [0; 2]), ("scx_bpf_sub_revoke", [0; 2])];
 
 fn rows() -> Vec<Row> {
-    let mut rows: Vec<Row> =
-        NUMBERS.iter().map(|&(name, numbers, gives)| number(name, numbers, gives)).collect();
+    let mut rows: Vec<Row> = SHOWN.iter().map(|name| number(name, [0; 3]).shows_result()).collect();
+    rows.extend(VOLATILE.iter().map(|name| number(name, [0; 3])));
     rows.extend([cpus("scx_bpf_nr_cpu_ids"), cpus("scx_bpf_nr_cids"), cpus("scx_bpf_nr_online_cids")]);
-    rows.extend(CHANGING.iter().map(|&(name, numbers)| number(name, numbers, None).not_run(CHANGES)));
+    rows.extend(CHANGING.iter().map(|&(name, numbers)| number(name, numbers).not_run(CHANGES)));
     rows.extend(NOTHING.iter().map(|name| null(name)));
-    rows.extend(MASKS.iter().map(|&(name, put, weight)| mask(name, put, weight)));
+    rows.extend(IDLE_MASKS.iter().map(|name| {
+        mask(name, "scx_bpf_put_idle_cpumask")
+            .checks(|attempt, results| attempt.see("CPUs in it", results.get(OUT)))
+    }));
+    rows.extend(MASKS.iter().map(|name| {
+        mask(name, "scx_bpf_put_cpumask").leaves("CPUs in it", 0, || u64::try_from(possible()?).ok())
+    }));
     rows.extend(PICKING.iter().map(|name| pick(name)));
     rows.extend(FORMATTING.iter().map(|&(name, before)| format(name, before)));
-    rows.extend(OF_TASKS.iter().map(|&(name, gives)| of_task(name, gives)));
+    rows.extend(CHANGING_TASKS.iter().map(|name| of_task(name).not_run(CHANGES)));
+    rows.push(of_task("scx_bpf_task_cid").shows_result());
+    // The processor that this process stays on, and whether it runs.
+    rows.extend([of_task("scx_bpf_task_cpu").gives(0), of_task("scx_bpf_task_running").gives(1)]);
     rows.extend(OF_ARENAS.iter().map(|&(name, numbers)| of_arena(name, numbers)));
     rows.extend([node(), topology(), events(), cgroup(), queued(), queue()]);
     rows.extend([select(), select_of_a_mask(), select_of_arguments()]);
@@ -152,12 +156,8 @@ fn numbers(b: &mut Body<'_>, numbers: &[i64]) {
     }
 }
 
-fn number(name: &'static str, arguments: [i64; 3], gives: Option<i64>) -> Row {
-    let row = row(name).takes(move |b| numbers(b, &arguments));
-    match gives {
-        Some(gives) => row.gives(gives),
-        None => row,
-    }
+fn number(name: &'static str, arguments: [i64; 3]) -> Row {
+    row(name).takes(move |b| numbers(b, &arguments))
 }
 
 /// The last possible CPU, plus one.
@@ -182,7 +182,8 @@ fn null(name: &'static str) -> Row {
         .leaves("NULL", 0, || Some(1))
 }
 
-fn mask(name: &'static str, put: &'static str, weight: Option<u64>) -> Row {
+/// A mask that is lent until `put`. How many are in it is left.
+fn mask(name: &'static str, put: &'static str) -> Row {
     row(name)
         .takes(|b| numbers(b, &[0]))
         .owned_never_null(put)
@@ -192,7 +193,6 @@ fn mask(name: &'static str, put: &'static str, weight: Option<u64>) -> Row {
             b.mov32_reg(Reg::R0, Reg::R0);
             b.leave(0, Reg::R0);
         })
-        .leaves("CPUs in it", 0, move || weight.or_else(|| u64::try_from(possible()?).ok()))
         .wrong("not-put", move |b| {
             numbers(b, &[0]);
             b.kfunc(name);
@@ -206,7 +206,7 @@ fn pick(name: &'static str) -> Row {
             own_mask(b);
             b.mov_reg(Reg::R1, KEPT).mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0);
         })
-        .gives_errno()
+        .shows_result()
         .finally(|b| b.release("bpf_cpumask_release", KEPT))
         .spoilt("null", |b| {
             b.mov_imm(Reg::R1, 0);
@@ -226,19 +226,15 @@ fn format(name: &'static str, before: i32) -> Row {
         .not_run(CHANGES)
 }
 
-fn of_task(name: &'static str, gives: Option<i64>) -> Row {
-    let row = row(name)
+fn of_task(name: &'static str) -> Row {
+    row(name)
         .takes(|b| {
             b.current(Reg::R1);
             b.mov_imm(Reg::R2, 0);
         })
         .spoilt("null", |b| {
             b.mov_imm(Reg::R1, 0);
-        });
-    match gives {
-        Some(gives) => row.gives(gives),
-        None => row.not_run(CHANGES),
-    }
+        })
 }
 
 fn of_arena(name: &'static str, arguments: [i64; 2]) -> Row {
@@ -275,7 +271,7 @@ fn select() -> Row {
             b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0);
             b.page_address(Reg::R4, OUT);
         })
-        .gives_errno()
+        .shows_result()
         .spoilt("null", |b| {
             b.mov_imm(Reg::R1, 0);
         })
@@ -294,7 +290,7 @@ fn select_of_a_mask() -> Row {
             b.current(Reg::R1);
             b.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0).mov_reg(Reg::R4, KEPT).mov_imm(Reg::R5, 0);
         })
-        .gives_errno()
+        .shows_result()
         .finally(|b| b.release("bpf_cpumask_release", KEPT))
         .spoilt("null", |b| {
             b.mov_imm(Reg::R1, 0);
@@ -310,14 +306,14 @@ fn select_of_arguments() -> Row {
             b.mov_reg(Reg::R2, KEPT);
             b.page_address(Reg::R3, BUFFER);
         })
-        .gives_errno()
+        .shows_result()
         .finally(|b| b.release("bpf_cpumask_release", KEPT))
         .spoilt("null", |b| {
             b.mov_imm(Reg::R1, 0);
         })
 }
 
-/// Of a CPU's number nothing is known, which is -1 in every field.
+/// Of a CPU's number nothing is known, which is -1 in every field, of which the first two are asked for.
 fn topology() -> Row {
     row("scx_bpf_cid_topo")
         .takes(|b| {
@@ -325,7 +321,12 @@ fn topology() -> Row {
             b.page_address(Reg::R2, OUT);
             b.mov_imm(Reg::R3, 8);
         })
-        .leaves("what is known", 0, || Some(u64::MAX))
+        .checks(|attempt, results| {
+            let known = results.get(OUT);
+            let [cpu, cid] = [known & u64::from(u32::MAX), known >> 32];
+            let unknown = u64::from(u32::MAX);
+            attempt.see("the fields are -1", cpu == unknown && cid == unknown);
+        })
 }
 
 fn events() -> Row {
@@ -338,7 +339,7 @@ fn events() -> Row {
             b.page_address(Reg::R1, OUT);
             b.mov_imm(Reg::R2, 8);
         })
-        .leaves("events", 0, || Some(0))
+        .checks(|attempt, results| attempt.see("the first count", results.get(OUT)))
 }
 
 /// The root, where there is no scheduler to ask.
@@ -352,13 +353,13 @@ fn cgroup() -> Row {
             b.follow(Reg::R1, "kernfs_node", "id");
             b.leave(0, Reg::R1);
         })
-        .leaves("cgroup id", 0, || super::row::inode("/sys/fs/cgroup"))
+        .leaves("the root's cgroup id", 0, || super::row::inode("/sys/fs/cgroup"))
 }
 
 /// How long a queue is. What is missing is the queue, or where there may be several schedulers the scheduler (6.13
 /// kernel/sched/ext.c and 7.3, `scx_bpf_dsq_nr_queued`).
 fn queued() -> Row {
-    row("scx_bpf_dsq_nr_queued").takes(|b| numbers(b, &[0])).gives_errno()
+    row("scx_bpf_dsq_nr_queued").takes(|b| numbers(b, &[0])).shows_result()
 }
 
 /// The three kfuncs of the iterator over a queue; as for [`queued`].
@@ -368,7 +369,7 @@ fn queue() -> Row {
             b.stack_address(Reg::R1, ITER);
             b.mov_imm(Reg::R2, 1).mov_imm(Reg::R3, 0);
         })
-        .gives_errno()
+        .shows_result()
         .finally(|b| {
             b.stack_address(Reg::R1, ITER);
             b.kfunc("bpf_iter_scx_dsq_next");

@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use super::row::{Row, kfunc};
-use crate::bpf::{STDERR, STDOUT, stream_read};
+use crate::bpf::{ProgInfo, STDERR, STDOUT, prog_info, stream_read};
 use crate::insn::{Reg, Size};
 use crate::session::Attempt;
 use crate::spec::source;
@@ -52,7 +52,11 @@ fn print_stack() -> Row {
         .gives(0)
         .inspects(|attempt, program| {
             let text = stream_read(program, STDERR).unwrap_or_default();
-            attempt.holds("the program's own function is in it", text.contains("bpf_prog_"));
+            // kernel/bpf/core.c, bpf_get_prog_name.
+            let own =
+                |info: ProgInfo| format!("bpf_prog_{:016x}_{}", u64::from_be_bytes(info.tag), info.name);
+            let named = prog_info(program).is_ok_and(|info| text.contains(&own(info)));
+            attempt.holds("the program's own function is in it", named);
         })
         .also("no-such-stream", -i64::from(libc::ENOENT), |b| {
             b.mov_imm(Reg::R1, 3);

@@ -30,7 +30,7 @@ pub(super) fn loops(session: &mut Session<'_>) -> Result<(), Stop> {
         let rounds = run(attempt, |_| {})?;
         let said = match rounds {
             MOST => "8388608".to_owned(),
-            LEAST.. => "not 8388608, and more than 131070".to_owned(),
+            LEAST.. => "not 8388608, and 131070 or more".to_owned(),
             few => few.to_string(),
         };
         attempt.see("rounds", said);

@@ -292,6 +292,9 @@ pub(super) fn flags(session: &mut Session<'_>) -> Result<(), Stop> {
             let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
             attempt.see(name, outcome_word(&answer));
         }
+        // The descriptor is 0, which every kernel takes and which is open.
+        nix::fcntl::fcntl(std::io::stdin(), nix::fcntl::F_GETFD)
+            .map_err(|errno| Ended::could_not("find descriptor 0 open", errno))?;
         let spec = ProgSpec { flags: bpf::BPF_F_TOKEN_FD, ..allowing(id, BPF_LSM_MAC)? };
         let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
         attempt.see("BPF_F_TOKEN_FD with no token", outcome_word(&answer));

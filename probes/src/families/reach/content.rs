@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 pub(super) const SUBJECT: Subject = Subject {
     name: "file_permission",
-    what: "read or write an open file",
+    what: "read or write an open file of tmpfs",
     hooks: &["file_permission", "mmap_file"],
     ways: &[
         Way::new("read", || reading(read)),

@@ -21,7 +21,8 @@ pub(super) const SUBJECT: Subject = Subject {
         Way::new("mremap", mremap),
         Way::new("brk", brk),
         Way::new("mprotect", || protecting(libc::SYS_mprotect)),
-        Way::new("pkey_mprotect", || protecting(libc::SYS_pkey_mprotect)).lacking(&[libc::ENOSYS]),
+        Way::new("pkey_mprotect", || protecting(libc::SYS_pkey_mprotect))
+            .of_option(libc::ENOSYS, "ARCH_HAS_PKEYS"),
     ],
     sources: &[
         source("7.3", "mm/util.c", "vm_mmap_pgoff"),

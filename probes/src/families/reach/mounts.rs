@@ -24,12 +24,16 @@ pub(super) const SUBJECT: Subject = Subject {
         Way::new("mount-change-propagation", change_propagation),
         Way::new("mount-remount", || read_only(remount)),
         Way::new("mount-remount-bind", || read_only(remount_bind)),
-        Way::new("fsmount-without-a-place", || detached(made_of_context)),
+        Way::new("fsmount-without-a-place", || detached(made_of_context, "a descriptor of it")),
         Way::new("fsmount-and-move_mount", || placed(made_of_context)),
-        Way::new("open_tree-clone-without-a-place", || detached(cloned)),
+        Way::new("open_tree-clone-without-a-place", || detached(cloned, "a descriptor of it")),
         Way::new("open_tree-clone-and-move_mount", || placed(cloned)),
-        Way::new("open_tree_attr-without-a-place", || detached(cloned_read_only)).lacking(&[ENOSYS]),
-        Way::new("open_tree-into-a-namespace", || detached(cloned_into_namespace)).lacking(&[EINVAL]),
+        Way::new("open_tree_attr-without-a-place", || detached(cloned_read_only, "a descriptor of it"))
+            .lacking(&[ENOSYS]),
+        Way::new("open_tree-into-a-namespace", || {
+            detached(cloned_into_namespace, "a descriptor of a namespace that has it")
+        })
+        .lacking(&[EINVAL]),
         Way::new("move_mount-of-a-mount", move_new),
         Way::new("fspick-and-reconfigure", || read_only(reconfigure)),
         Way::new("mount_setattr", || read_only(set_attributes)).lacking(&[ENOSYS]),
@@ -253,9 +257,9 @@ fn cloned_read_only() -> Result<OwnedFd, Failed> {
 }
 
 /// A mount that nobody finds by a path.
-fn detached(make: fn() -> Result<OwnedFd, Failed>) -> Result<Doing, Errno> {
+fn detached(make: fn() -> Result<OwnedFd, Failed>, gives: &'static str) -> Result<Doing, Errno> {
     folders()?;
-    doing(move |arm: Arm| arm.during(make).map(|_| "a descriptor of it".to_owned()))
+    doing(move |arm: Arm| arm.during(make).map(|_| gives.to_owned()))
 }
 
 /// The same, and move_mount(2).

@@ -4,10 +4,11 @@ use super::Subject;
 use super::way::{Doing, Failed, Way, doing};
 use crate::errno::Errno;
 use crate::spec::source;
-use crate::triggers::children::{reap, spawn};
+use crate::triggers::children::{reap, reap_before_alarm, spawn};
 use crate::triggers::files::owned;
 use crate::triggers::uring::{ASYNC, OPENAT, Request, Ring};
 use crate::triggers::{Arm, syscall, vacate};
+use nix::sched::CloneFlags;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use std::ffi::CStr;
@@ -19,8 +20,8 @@ pub(super) const MAKING: Subject = Subject {
     what: "make a task",
     hooks: &["task_alloc", "cred_prepare"],
     ways: &[
-        Way::new("fork", || child_of(|| clone(0))),
-        Way::new("vfork", || child_of(|| clone(libc::CLONE_VFORK))),
+        Way::new("fork", || child_of(clone)),
+        Way::new("vfork", vfork),
         Way::new("clone3", || child_of(clone3)),
         Way::new("thread", thread),
         Way::new("worker-of-io_uring", || {
@@ -34,6 +35,8 @@ pub(super) const MAKING: Subject = Subject {
         source("7.3", "kernel/fork.c", "copy_process"),
         source("7.3", "kernel/cred.c", "copy_creds"),
         source("7.3", "io_uring/io-wq.c", "create_io_worker"),
+        // What waits for a worker waits for ever if the first cannot be made.
+        source("5.14", "fs/io-wq.c", "io_wqe_enqueue"),
         source("7.3", "io_uring/sqpoll.c", "io_sq_offload_create"),
     ],
 };
@@ -41,7 +44,7 @@ pub(super) const MAKING: Subject = Subject {
 pub(super) const BECOMING: Subject = Subject {
     name: "task_fix_setuid",
     what: "act as another user",
-    hooks: &["task_fix_setuid", "cred_prepare", "userns_create"],
+    hooks: &["task_fix_setuid", "cred_prepare", "userns_create", "uring_override_creds"],
     ways: &[
         Way::new("setresuid", || {
             becoming(|arm| {
@@ -99,10 +102,24 @@ fn child_of(call: fn() -> Result<libc::c_long, Errno>) -> Result<Doing, Errno> {
     })
 }
 
-fn clone(flags: i32) -> Result<libc::c_long, Errno> {
-    let flags = usize::try_from(flags | libc::SIGCHLD).unwrap_or(0);
+fn clone() -> Result<libc::c_long, Errno> {
+    let signal = usize::try_from(libc::SIGCHLD).unwrap_or(0);
     // SAFETY: what fork(2) asks for, in a process that has one thread; the child leaves at once.
-    unsafe { syscall(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]) }
+    unsafe { syscall(libc::SYS_clone, [signal, 0, 0, 0, 0, 0]) }
+}
+
+/// As vfork(2) has it: the child has its parent's memory, and the parent waits.
+fn vfork() -> Result<Doing, Errno> {
+    let mut stack = vec![0_u8; 64 * 1024];
+    doing(move |arm: Arm| {
+        let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+        let child = arm.during(|| {
+            // SAFETY: this process waits while the child has its memory; the child has a stack of its own, and leaves.
+            unsafe { nix::sched::clone(Box::new(|| 0), &mut stack, flags, Some(libc::SIGCHLD)) }
+        })?;
+        waitpid(child, None)?;
+        Ok("a child".to_owned())
+    })
 }
 
 fn clone3() -> Result<libc::c_long, Errno> {
@@ -127,9 +144,12 @@ fn asked(call: fn(Arm, &mut Ring) -> Result<(), Errno>) -> Result<Doing, Errno> 
             unsafe { libc::alarm(5) };
             call(arm, &mut Ring::new()?)
         })?;
-        let result = reap(child);
+        let result = reap_before_alarm(child);
         arm.name_nobody();
-        result.map(|()| "done".to_owned()).map_err(Failed::from)
+        match result? {
+            Some(()) => Ok("done".to_owned()),
+            None => Err(Failed::Ended("its alarm, since no answer came for five seconds")),
+        }
     })
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Way {
     ready: fn() -> Result<Doing, Errno>,
     /// What a kernel answers that has no such way, if some have not.
     lacking: &'static [i32],
+    /// What a kernel answers that is built without it, and the option without which it is.
+    option: Option<(i32, &'static str)>,
     /// Whether each of several calls of one hook is denied alone, too.
     each_call: bool,
     /// Whether a worker of io_uring may do it.
@@ -39,7 +41,7 @@ pub(super) enum Failed {
         /// Which of several calls gave it; empty if there is one.
         call: &'static str,
     },
-    /// A child was ended by this signal.
+    /// A child was ended by this, a signal as a rule.
     Ended(&'static str),
 }
 
@@ -64,12 +66,18 @@ impl<T, E: Into<Errno>> Step<T> for Result<T, E> {
 impl Way {
     /// A way that every kernel has.
     pub(super) const fn new(name: &'static str, ready: fn() -> Result<Doing, Errno>) -> Self {
-        Self { name, ready, lacking: &[], each_call: false, by_worker: false }
+        Self { name, ready, lacking: &[], option: None, each_call: false, by_worker: false }
     }
 
     /// The same, where kernels that do not have it answer with one of these.
     pub(super) const fn lacking(mut self, errnos: &'static [i32]) -> Self {
         self.lacking = errnos;
+        self
+    }
+
+    /// The same, where kernels that are built without `CONFIG_` and this option answer with this.
+    pub(super) const fn of_option(mut self, errno: i32, option: &'static str) -> Self {
+        self.option = Some((errno, option));
         self
     }
 
@@ -183,6 +191,11 @@ impl Watch {
         let alone = attempt.trigger(|| doing(Arm::idle()));
         attempt.see("by itself", words(&alone));
         if let Err(failed) = alone {
+            if let (Failed::Call { errno, .. }, Some((without, option))) = (failed, way.option)
+                && errno.raw() == without
+            {
+                return Err(Ended::CouldNotTell(format!("the kernel is built without CONFIG_{option}")));
+            }
             let lacks = |errno: Errno| way.lacking.contains(&errno.raw());
             return if matches!(failed, Failed::Call { errno, .. } if lacks(errno)) {
                 Ok(())
