@@ -279,6 +279,9 @@ pub struct MachineOptions {
     /// Run the probes of each family in another order, the same for the same number
     #[arg(long, value_name = "SEED")]
     pub shuffle: Option<u64>,
+    /// Have each probe start from memory that no other has used
+    #[arg(long)]
+    pub apart: bool,
     /// An archive (cpio, newc) that the guest unpacks besides its own: what `bench` compares with
     #[arg(long, value_name = "ARCHIVE", hide = true)]
     pub bring: Option<PathBuf>,
@@ -329,7 +332,7 @@ pub struct SoakOptions {
     /// What to run
     #[command(flatten)]
     pub selection: Selection,
-    /// How often; eight go through all conditions
+    /// How often; eight go through all conditions, 24 through all of them with `--apart` and without
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: u32,
     /// What the orders of the probes come from [default: the time, which is printed]

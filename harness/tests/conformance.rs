@@ -161,6 +161,7 @@ fn boot(kernel: &str, family: Option<&str>) -> Result<KernelRun, String> {
         cold: false,
         cpus: 1,
         shuffle: None,
+        apart: false,
         bring: None,
     };
     let folder = folder(kernel, family);

@@ -64,6 +64,9 @@ pub struct Plan {
     /// Run the probes of each family in another order, which this number decides.
     #[serde(default)]
     pub shuffle: Option<u64>,
+    /// Have each probe start from memory that no other has used.
+    #[serde(default)]
+    pub apart: bool,
 }
 
 /// A part of the probes: those whose ids fall on `index` when all are dealt out to `of` parts.

@@ -197,6 +197,7 @@ impl Collector<'_> {
             probe_ms: millis(self.setup.deadlines.probe),
             detail: self.setup.detail,
             shuffle: self.setup.shuffle,
+            apart: self.setup.apart,
         }
     }
 

@@ -79,6 +79,8 @@ pub struct Setup {
     pub cpus: u32,
     /// Another order of the probes ([`probes::protocol::Plan::shuffle`]).
     pub shuffle: Option<u64>,
+    /// Whether no probe finds memory that another has used ([`probes::protocol::Plan::apart`]).
+    pub apart: bool,
     /// An archive that is unpacked after the others.
     pub bring: Option<PathBuf>,
 }

@@ -36,6 +36,7 @@ pub(crate) fn setup(folder: &Path) -> Setup {
         memory_mib: 1,
         cpus: 1,
         shuffle: None,
+        apart: false,
         bring: None,
     }
 }

@@ -66,6 +66,7 @@ fn accelerator(project: &Project, matrix: &Matrix, cache: &Cache, progress: &Pro
         cold: false,
         cpus: 1,
         shuffle: None,
+        apart: false,
         bring: None,
     };
     let prepared = Environment::prepare(project, &options, progress).and_then(|environment| {

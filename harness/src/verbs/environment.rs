@@ -123,6 +123,7 @@ impl Environment {
             // Usually one: two virtual processors under TCG are slower.
             cpus: options.cpus,
             shuffle: options.shuffle,
+            apart: options.apart,
             bring: options.bring.clone(),
         };
         Ok(Self { cache, setup })

@@ -50,6 +50,8 @@ pub(super) struct Options {
     cold: bool,
     cpus: u32,
     shuffle: Option<u64>,
+    #[serde(default)]
+    apart: bool,
 }
 
 impl Options {
@@ -66,6 +68,7 @@ impl Options {
             cold: machine.cold,
             cpus: machine.cpus,
             shuffle: machine.shuffle,
+            apart: machine.apart,
         }
     }
 
@@ -102,6 +105,7 @@ impl Options {
             cold: self.cold,
             cpus: self.cpus,
             shuffle: self.shuffle,
+            apart: self.apart,
             bring: options.machine.bring.clone(),
         };
         RunOptions { selection, machine, shard: self.shard, ..options.clone() }

@@ -174,6 +174,7 @@ fn round(
     let machine = MachineOptions {
         cold: round.cold,
         cpus: round.cpus,
+        apart: round.apart,
         shuffle: Some(round.order),
         ..kept::machine(&options.host)
     };
@@ -221,6 +222,7 @@ fn in_words(document: &Document) -> String {
         "booted",
         "restored",
         "processors",
+        "memory",
         "host",
         "--shuffle",
         "kernels",
@@ -236,6 +238,7 @@ fn in_words(document: &Document) -> String {
             round.booted.to_string(),
             round.restored.to_string(),
             round.cpus.to_string(),
+            if round.apart { "--apart" } else { "shared" }.to_owned(),
             if round.load { "busy" } else { "as it is" }.to_owned(),
             round.order.to_string(),
             // Marked, and told below the table.
@@ -246,7 +249,7 @@ fn in_words(document: &Document) -> String {
             format!("{:.1}", round.seconds),
         ]);
     }
-    for column in [0, 2, 3, 4, 6, 7, 8, 9, 10, 11] {
+    for column in [0, 2, 3, 4, 7, 8, 9, 10, 11, 12] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -389,5 +392,8 @@ mod tests {
         let conditions: BTreeSet<_> = rounds.iter().map(|it| (it.cold, it.cpus, it.load)).collect();
         let orders: BTreeSet<_> = rounds.iter().map(|it| it.order).collect();
         assert_eq!((conditions.len(), orders.len()), (8, 8));
+        let rounds = (1..=24).map(|number| Round::planned(number, 7));
+        let conditions: BTreeSet<_> = rounds.map(|it| (it.cold, it.cpus, it.load, it.apart)).collect();
+        assert_eq!(conditions.len(), 16);
     }
 }

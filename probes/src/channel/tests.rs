@@ -28,6 +28,7 @@ fn plan() -> Plan {
         probe_ms: 5000,
         detail: false,
         shuffle: None,
+        apart: false,
     }
 }
 

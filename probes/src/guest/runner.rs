@@ -145,7 +145,8 @@ impl Runner<'_> {
             Left::Ended { outcome, report } => (outcome, Some(report)),
             Left::Otherwise(outcome) => return Ok((outcome, false)),
         };
-        let clean = report == Some(Report::Ended { status: 0, clean: true }) && !nest.worker.is_spent();
+        let spent = nest.worker.is_spent() || self.plan.apart;
+        let clean = report == Some(Report::Ended { status: 0, clean: true }) && !spent;
         let whole = !matches!(outcome, Outcome::Crashed { .. });
         Ok((outcome, clean && whole))
     }

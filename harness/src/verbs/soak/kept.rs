@@ -41,6 +41,7 @@ pub(super) fn machine(host: &HostOptions) -> MachineOptions {
         lsm: None,
         cpus: 1,
         shuffle: None,
+        apart: false,
         bring: None,
     }
 }

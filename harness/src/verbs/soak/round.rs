@@ -15,6 +15,9 @@ pub(super) struct Round {
     pub(super) cold: bool,
     /// `--cpus`.
     pub(super) cpus: u32,
+    /// `--apart`.
+    #[serde(default)]
+    pub(super) apart: bool,
     /// Whether the host was kept busy.
     pub(super) load: bool,
     /// Whether it was ended before all its kernels were. What they have recorded until then counts.
@@ -48,6 +51,8 @@ impl Round {
             order: seed.wrapping_add(u64::from(at)),
             cold: at % 2 == 1,
             cpus: 1 + at / 2 % 2,
+            // Of three and not of two, so that it meets all the others.
+            apart: at % 3 == 1,
             load: at / 4 % 2 == 1,
             broken_off: false,
             complete: 0,
@@ -77,11 +82,12 @@ impl Round {
     /// Its conditions in words.
     pub(super) fn conditions(&self) -> String {
         format!(
-            "{}, {} processor{}, {}, --shuffle {}",
+            "{}, {} processor{}, {}{}, --shuffle {}",
             if self.cold { "to be booted" } else { "to be restored" },
             self.cpus,
             if self.cpus == 1 { "" } else { "s" },
             if self.load { "host busy" } else { "host as it is" },
+            if self.apart { ", each probe in memory of its own" } else { "" },
             self.order
         )
     }

@@ -7,6 +7,7 @@ use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
+use crate::record::Phase;
 use crate::results::{FREE, Results};
 use crate::rules::cgroup_frame;
 use crate::session::{Attempt, Ended};
@@ -130,7 +131,9 @@ impl<'c, 'k> Bench<'c, 'k> {
         let insns = asm.mov_imm(Reg::R0, 0).exit().finish();
         let insns = insns.map_err(|error| Ended::could_not("assemble the program", error))?;
         let spec = ProgSpec::lsm(hook, self.attempt.hook(hook)?, insns).sleepable();
-        let answer = match self.attempt.ask(&spec, 1) {
+        let answer = self.attempt.ask(&spec, 1);
+        self.attempt.at(Phase::Open); // a case must not begin otherwise because it is the first to ask
+        let answer = match answer {
             Ok(_) => true,
             // What is refused for another reason says nothing of the next.
             Err(refused) if !refused.log.contains("is not sleepable") => return Ok(true),
