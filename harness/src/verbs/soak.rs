@@ -332,7 +332,10 @@ mod tests {
             "{text}"
         );
         let words: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(words, ["1", "kept", "6", "4", "1", "as", "it", "is", "7", "2", "0", "2", "2", "0.0"]);
+        assert_eq!(
+            words,
+            ["1", "kept", "6", "4", "1", "shared", "as", "it", "is", "7", "2", "0", "2", "2", "0.0"]
+        );
     }
 
     fn ran(kernel: &str, why: &str, failure: Option<&str>) -> KernelRun {
