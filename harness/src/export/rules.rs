@@ -47,11 +47,7 @@ fn rule(material: &Material<'_>, snapshot: &Snapshot) -> Rule {
     Rule {
         question: snapshot.question.clone(),
         source: info.map(|info| info.sources.clone()).unwrap_or_default(),
-        measured_before_change: snapshot
-            .kernels()
-            .filter(|name| snapshot.behind.contains(*name))
-            .map(str::to_owned)
-            .collect(),
+        measured_before_change: snapshot.kernels_behind().map(str::to_owned).collect(),
         cases: cases.collect(),
     }
 }

@@ -122,20 +122,15 @@ fn in_a_line(normal: &Normal) -> String {
     }
 }
 
-/// The kernels that have not been asked since the probe was changed.
-fn behind(snapshot: &Snapshot) -> String {
-    let behind: Vec<&str> = snapshot.kernels().filter(|name| snapshot.behind.contains(*name)).collect();
-    behind.join(", ")
-}
-
 /// Every case, with an answer per range of kernels.
 fn answers(snapshot: &Snapshot) -> Markup {
     let all: Vec<String> = snapshot.kernels().map(str::to_owned).collect();
+    let behind: Vec<&str> = snapshot.kernels_behind().collect();
     html! {
         h2 { "Answers of " code { (snapshot.probe) } }
         p { (snapshot.question) }
-        @if !snapshot.behind.is_empty() {
-            p { "Measured before the probe changed, so that what sets them apart may be the probe: " (behind(snapshot)) }
+        @if !behind.is_empty() {
+            p { "Measured before the probe changed, so that what sets them apart may be the probe: " (behind.join(", ")) }
         }
         div class="wide" tabindex="0" role="region" aria-label="answers" {
             table.answers {

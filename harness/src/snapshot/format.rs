@@ -82,7 +82,7 @@ pub fn render_body(snapshot: &Snapshot) -> Result<String, SnapshotError> {
     body.insert("probe".into(), snapshot.probe.as_str().into());
     body.insert("question".into(), snapshot.question.as_str().into());
     body.insert("kernels".into(), names.join(" ").into());
-    let behind: Vec<&str> = snapshot.kernels().filter(|name| snapshot.behind.contains(*name)).collect();
+    let behind: Vec<&str> = snapshot.kernels_behind().collect();
     if !behind.is_empty() {
         body.insert(BEHIND.into(), behind.join(" ").into());
     }

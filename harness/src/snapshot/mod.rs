@@ -90,6 +90,11 @@ impl Snapshot {
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
         self.observed.iter().map(|(name, _)| name.as_str())
     }
+
+    /// Those of them that are [`Snapshot::behind`], in the same order.
+    pub fn kernels_behind(&self) -> impl Iterator<Item = &str> {
+        self.kernels().filter(|name| self.behind.contains(*name))
+    }
 }
 
 /// What can go wrong with snapshots.

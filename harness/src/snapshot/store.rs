@@ -196,7 +196,8 @@ impl Store {
     }
 
     /// Puts what runs gave into the snapshots, for the probes and kernels that `wanted` takes; with `revised` what did not
-    /// run is marked as [`leave_behind`] has it. Gives the ids of the probes whose file changed. Pending files of these probes go, but for what they propose for other kernels.
+    /// run is marked as [`leave_behind`] has it. Gives the ids of the probes whose file changed. Pending files of these
+    /// probes go, but for what they propose for other kernels.
     ///
     /// # Errors
     /// When a file cannot be read or written, or `CI` is set and something would have to be written.

@@ -44,7 +44,7 @@ const MODULES: &[&str] = &[
 const OPTIONS: &str = "vers=4.2,addr=127.0.0.1,clientaddr=127.0.0.1,soft,timeo=300,retrans=1";
 /// include/uapi/linux/nfsd/export.h: INSECURE_PORT, ASYNC, SECURITY_LABEL, NOSUBTREECHECK, FSID and CROSSMOUNT.
 const FLAGS: u32 = 0x2 | 0x10 | 0x80 | 0x400 | 0x2000 | 0x4000;
-/// Its magic number (include/uapi/linux/magic.h).
+/// What statfs(2) says of it (include/uapi/linux/magic.h: NFS_SUPER_MAGIC).
 pub const NFS: u64 = 0x6969;
 /// Seconds since 1970, later than any machine's clock.
 const NEVER: u32 = i32::MAX.cast_unsigned();

@@ -16,8 +16,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 const FSCONFIG_SET_STRING: usize = 1;
 const FSCONFIG_CMD_CREATE: usize = 6;
 
-/// The child has every capability in a user namespace of its own, and the file system's context; the parent, who has every capability,
-/// says what is delegated and creates it; then the child makes a token and loads.
+/// The child has every capability in a user namespace of its own, and the file system's context; the parent, who has them
+/// all outside, says what is delegated and creates it; then the child makes a token and loads.
 pub(super) fn load(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, delegated) in [("delegated", true), ("other-program-type-delegated", false)] {
         session.case(name, |attempt| {
