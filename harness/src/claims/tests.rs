@@ -2,7 +2,7 @@
 
 use super::condition::{CaseIs, fact_text};
 use super::*;
-use crate::snapshot::made_up::{done, names, observed, refused};
+use crate::snapshot::made_up::{self, done, names, refused};
 use crate::snapshot::{Ci, Snapshot, Store};
 use probes::record::End;
 use rstest::rstest;
@@ -63,17 +63,9 @@ fn snapshots() -> BTreeMap<String, Snapshot> {
     seen.seen = json!({"runs": 2, "list": [], "who": "a [b] c"}).as_object().unwrap().clone();
     let unknown =
         crate::normalize::NormalCase { end: End::CouldNotTell { why: "no tool".to_owned() }, ..done("c") };
-    let observed =
-        [("1", vec![seen]), ("2", vec![refused("c", "R1 is bad")]), ("3", vec![unknown]), ("4", vec![])]
-            .map(|(kernel, cases)| (kernel.to_owned(), observed(cases)));
-    let snapshot = Snapshot {
-        probe: "a/b".to_owned(),
-        question: String::new(),
-        observed: observed.into(),
-        order: names(&["c"]),
-        behind: std::collections::BTreeSet::new(),
-    };
-    BTreeMap::from([("a/b".to_owned(), snapshot)])
+    let kernels =
+        vec![("1", vec![seen]), ("2", vec![refused("c", "R1 is bad")]), ("3", vec![unknown]), ("4", vec![])];
+    BTreeMap::from([("a/b".to_owned(), made_up::snapshot("a/b", kernels))])
 }
 
 /// `y`, `n` or `?` for the kernels 1 to 5, the last of which is not measured.

@@ -1,7 +1,7 @@
 //! Items from made-up records: what an absence means, by whom, what is no hook, what could not be told.
 
 use super::*;
-use crate::snapshot::made_up::{done, names, observed, refused};
+use crate::snapshot::made_up::{self, done, names, refused};
 use rstest::rstest;
 use serde_json::json;
 
@@ -14,18 +14,7 @@ fn absent(name: &str) -> NormalCase {
 }
 
 fn snapshot(probe: &str, kernels: Vec<(&str, Vec<NormalCase>)>) -> (String, Snapshot) {
-    let order = kernels[0].1.iter().map(|case| case.name.clone()).collect();
-    let observed = kernels.into_iter().map(|(kernel, cases)| (kernel.to_owned(), observed(cases))).collect();
-    (
-        probe.to_owned(),
-        Snapshot {
-            probe: probe.to_owned(),
-            question: String::new(),
-            observed,
-            order,
-            behind: BTreeSet::new(),
-        },
-    )
+    (probe.to_owned(), made_up::snapshot(probe, kernels))
 }
 
 fn words(item: &Item) -> Vec<String> {

@@ -208,7 +208,7 @@ pub fn unfired_table(unfired: &[Unfired], kernels: &[String], width: u16) -> Str
 mod tests {
     use super::*;
     use crate::normalize::NormalCase;
-    use crate::snapshot::made_up::{done, names, observed, refused};
+    use crate::snapshot::made_up::{self, done, names, refused};
     use rstest::rstest;
     use serde_json::json;
 
@@ -262,14 +262,7 @@ mod tests {
             ("chain/two", vec![int(), plain("attach"), done("fire")]),
         ];
         let snapshot = |(id, cases): (&str, Vec<NormalCase>)| {
-            let snapshot = Snapshot {
-                probe: id.into(),
-                question: "?".into(),
-                order: cases.iter().map(|case| case.name.clone()).collect(),
-                behind: std::collections::BTreeSet::new(),
-                observed: vec![("6.1".into(), observed(cases))],
-            };
-            (id.to_owned(), snapshot)
+            (id.to_owned(), made_up::snapshot(id, vec![("6.1", cases)]))
         };
         probes.into_iter().map(snapshot).collect()
     }

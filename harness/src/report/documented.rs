@@ -153,7 +153,7 @@ pub fn table(differences: &[Difference], kernels: &[String], width: u16) -> Stri
 mod tests {
     use super::*;
     use crate::claims::{Entry, File};
-    use crate::snapshot::made_up::{done, names, observed};
+    use crate::snapshot::made_up::{self, done, names};
     use serde_json::json;
 
     fn claims() -> Claims {
@@ -168,18 +168,7 @@ mod tests {
     }
 
     fn snapshot(probe: &str, cases: Vec<NormalCase>) -> (String, Snapshot) {
-        let order = cases.iter().map(|case| case.name.clone()).collect();
-        let observed = vec![("k".to_owned(), observed(cases))];
-        (
-            probe.to_owned(),
-            Snapshot {
-                probe: probe.to_owned(),
-                question: String::new(),
-                observed,
-                order,
-                behind: BTreeSet::new(),
-            },
-        )
+        (probe.to_owned(), made_up::snapshot(probe, vec![("k", cases)]))
     }
 
     fn snapshots() -> BTreeMap<String, Snapshot> {

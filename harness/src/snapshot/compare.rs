@@ -246,7 +246,7 @@ pub fn by_probe(runs: &[KernelRun]) -> BTreeMap<String, Vec<(String, Normal)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::made_up::{done, names, observed};
+    use crate::snapshot::made_up::{self, done, names};
     use probes::record::{Case, Phase};
     use rstest::rstest;
 
@@ -267,16 +267,7 @@ mod tests {
     }
 
     fn snapshot() -> Snapshot {
-        Snapshot {
-            probe: "a/b".into(),
-            question: "Why?".into(),
-            observed: vec![
-                ("6.1".into(), observed(vec![done("x")])),
-                ("old".into(), observed(vec![done("x")])),
-            ],
-            order: names(&["x"]),
-            behind: std::collections::BTreeSet::new(),
-        }
+        made_up::snapshot("a/b", vec![("6.1", vec![done("x")]), ("old", vec![done("x")])])
     }
 
     #[rstest]

@@ -164,9 +164,11 @@ impl crate::exit::ExitCode for SnapshotError {
 /// Made-up observations for the tests of this and the reports' modules.
 #[cfg(test)]
 pub(crate) mod made_up {
+    use super::Snapshot;
     use crate::normalize::{Normal, NormalCase};
     use probes::record::{End, Outcome, Phase};
     use serde_json::Map;
+    use std::collections::BTreeSet;
 
     /// A case that came through.
     pub(crate) fn done(name: &str) -> NormalCase {
@@ -197,6 +199,24 @@ pub(crate) mod made_up {
     /// An observation of these cases.
     pub(crate) fn observed(cases: Vec<NormalCase>) -> Normal {
         Normal { outcome: Outcome::Observed, cases, warnings: Vec::new() }
+    }
+
+    /// A snapshot of these kernels' cases, in the order in which they first come.
+    pub(crate) fn snapshot(probe: &str, kernels: Vec<(&str, Vec<NormalCase>)>) -> Snapshot {
+        let mut order: Vec<String> = Vec::new();
+        for case in kernels.iter().flat_map(|(_, cases)| cases) {
+            if !order.contains(&case.name) {
+                order.push(case.name.clone());
+            }
+        }
+        let observed = kernels.into_iter().map(|(kernel, cases)| (kernel.to_owned(), observed(cases)));
+        Snapshot {
+            probe: probe.to_owned(),
+            question: "Why?".to_owned(),
+            observed: observed.collect(),
+            order,
+            behind: BTreeSet::new(),
+        }
     }
 
     /// Owned strings.

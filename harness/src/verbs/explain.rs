@@ -300,20 +300,16 @@ fn in_words(probe: &ProbeInfo, snapshot: Option<&Snapshot>, programs: &[Program]
 mod tests {
     use super::*;
     use crate::report::list::made_up as probe;
-    use crate::snapshot::made_up::{done, observed, refused};
+    use crate::snapshot::made_up::{self, done, refused};
     use probes::record::Record;
 
     fn snapshot() -> Snapshot {
-        let kernels = ["5.10", "6.1", "6.12"].map(str::to_owned);
-        let answers =
-            [vec![refused("one", "no")], vec![done("one")], vec![done("one"), refused("two", "never")]];
-        Snapshot {
-            probe: "a/b".to_owned(),
-            question: "Why?".to_owned(),
-            observed: kernels.into_iter().zip(answers.map(observed)).collect(),
-            order: vec!["one".to_owned(), "two".to_owned()],
-            behind: std::collections::BTreeSet::new(),
-        }
+        let kernels = vec![
+            ("5.10", vec![refused("one", "no")]),
+            ("6.1", vec![done("one")]),
+            ("6.12", vec![done("one"), refused("two", "never")]),
+        ];
+        made_up::snapshot("a/b", kernels)
     }
 
     fn run_with_program() -> KernelRun {

@@ -136,20 +136,12 @@ fn in_words(index: &Index) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::made_up::{done, observed, refused};
+    use crate::snapshot::made_up::{done, refused, snapshot};
 
     fn sample() -> Snapshot {
-        let kernels = ["5.10", "6.1", "6.12"].map(str::to_owned);
-        let normal = |reason: &str| observed(vec![refused("wrong", reason), done("right")]);
-        let observed =
-            kernels.into_iter().zip([normal("old words"), normal("new words"), normal("new words")]);
-        Snapshot {
-            probe: "a/b".to_owned(),
-            question: "Why?".to_owned(),
-            observed: observed.collect(),
-            order: vec!["wrong".to_owned(), "right".to_owned()],
-            behind: std::collections::BTreeSet::new(),
-        }
+        let cases = |reason: &str| vec![refused("wrong", reason), done("right")];
+        let kernels = [("5.10", "old words"), ("6.1", "new words"), ("6.12", "new words")];
+        snapshot("a/b", kernels.map(|(kernel, reason)| (kernel, cases(reason))).into())
     }
 
     #[test]

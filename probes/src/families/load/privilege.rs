@@ -84,14 +84,13 @@ pub(super) fn without_jit(session: &mut Session<'_>) -> Result<(), Stop> {
         fs::write(sysctl, "0").map_err(|error| Ended::could_not("switch the compiler off", error))?;
         let loaded = attempt.load_lsm(&member(&SESSION, &chain.results, 0));
         let attached = loaded.and_then(|program| attempt.attach(&program).map(|link| (program, link)));
-        let round = attached.is_ok().then(|| chain.round(attempt, &[deny(Errno::EPERM)]));
+        let asked = attached.map(|held| (held, chain.round(attempt, &[deny(Errno::EPERM)])));
         let restored = fs::write(sysctl, "1");
-        let (program, _link) = attached?;
+        let ((program, _link), round) = asked?;
         restored.map_err(|error| Ended::could_not("switch the compiler on again", error))?;
         let info = crate::bpf::prog_info(&program)
             .map_err(|errno| Ended::could_not("ask about the program", errno))?;
         attempt.see("compiled", info.jited_len != 0);
-        let Some(round) = round else { return Ok(()) };
         attempt.runs(chain.results.runs());
         attempt.denial("user space sees", &round.outcome, Errno::EPERM);
         Ok(())
