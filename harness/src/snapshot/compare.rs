@@ -178,14 +178,26 @@ pub fn compare_as(
 /// # Errors
 /// When a part cannot be written as YAML for the diff.
 pub fn judge(snapshot: Option<&Snapshot>, kernel: &str, record: &Record) -> Result<Verdict, SnapshotError> {
-    let given = normalize(record);
+    judge_normal(snapshot, kernel, &record.probe, &normalize(record))
+}
+
+/// The verdict on a record that has been normalised.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_normal(
+    snapshot: Option<&Snapshot>,
+    kernel: &str,
+    probe: &str,
+    given: &Normal,
+) -> Result<Verdict, SnapshotError> {
     if let Outcome::NotRun { why } = &given.outcome {
         return Ok(Verdict::NotCompared { why: why.clone() });
     }
     let Some(expected) = snapshot.and_then(|snapshot| snapshot.of(kernel)) else {
         return Ok(Verdict::Missing);
     };
-    let found = diff::diff(&record.probe, expected, &given)?;
+    let found = diff::diff(probe, expected, given)?;
     Ok(found.map_or(Verdict::Matched, |diff| Verdict::Different { diff }))
 }
 

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 pub(crate) use block::result_line;
-pub use compare::{Cell, Comparison, Stale, Verdict, compare, compare_as};
+pub use compare::{Cell, Comparison, Stale, Verdict, compare, compare_as, judge_normal};
 pub(crate) use diff::diff as difference;
 pub use format::{parse, render, render_body};
 pub(crate) use merge::was_seen;

@@ -34,27 +34,31 @@ pub fn compare_with(
 ) -> Result<(Comparison, Known), Failure> {
     check_releases(matrix, runs)?;
     let known = known(matrix, &dynamic_of(snapshots.keys().map(String::as_str)), runs);
+    let release = |run: &KernelRun| run.facts.as_ref().map(|facts| facts.release.clone());
     let rows: Vec<String> =
-        runs.iter().map(|run| row_for(matrix, run).unwrap_or_else(|| run.kernel.clone())).collect();
+        runs.iter().map(|run| row_for(matrix, &run.kernel, release(run).as_deref())).collect();
     Ok((compare_as(snapshots, runs, &rows, &known)?, known))
 }
 
-/// The row that an image without one is compared with, by its release.
-fn row_for(matrix: &Matrix, run: &KernelRun) -> Option<String> {
-    if matrix.rows.iter().any(|row| row.name == run.kernel) {
-        return None;
-    }
-    let release = &run.facts.as_ref()?.release;
+/// The row that a kernel is compared with: its own, or for an image without one that of its release. A kernel of which neither
+/// is known is compared with none, and goes by its own name.
+pub(super) fn row_for(matrix: &Matrix, kernel: &str, release: Option<&str>) -> String {
     let version = |text: &str| {
         let mut numbers =
             text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     };
-    let wanted = version(release);
-    // Of one version's rows the one that is called by it: a flavour is a particular build.
-    let plain = || matrix.rows.iter().filter(|row| Version::of_flavour(&row.name).is_none());
-    let older = plain().filter(|row| version(&row.name) <= wanted);
-    older.max_by_key(|row| version(&row.name)).or(plain().next()).map(|row| row.name.clone())
+    let of_release = |wanted: (u32, u32)| {
+        // Of one version's rows the one that is called by it: a flavour is a particular build.
+        let plain = || matrix.rows.iter().filter(|row| Version::of_flavour(&row.name).is_none());
+        let older = plain().filter(|row| version(&row.name) <= wanted);
+        older.max_by_key(|row| version(&row.name)).or(plain().next())
+    };
+    let row = match matrix.rows.iter().find(|row| row.name == kernel) {
+        Some(row) => Some(row),
+        None => release.and_then(|release| of_release(version(release))),
+    };
+    row.map_or(kernel, |row| &row.name).to_owned()
 }
 
 /// The probes of `ids` of which the run has no record, not even one that says why they were not run.

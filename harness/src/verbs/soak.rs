@@ -1,4 +1,5 @@
-//! `conform soak`: the same run again and again under changing conditions, and every record that was not the same.
+//! `conform soak`: the same run again and again under changing conditions, and every record that was not the same, or not the
+//! snapshot's.
 //!
 //! Conditions change so that eight runs go through all of them: machines restored or booted, with one processor or two,
 //! on a host with nothing else to do or with a busy thread per processor. The order of the probes within their families
@@ -6,11 +7,13 @@
 //! between two probes.
 
 mod base;
+mod held;
 mod kept;
 mod round;
 mod tally;
 
 use super::folder::RunFolder;
+use super::judge::row_for;
 use super::project::Project;
 use super::run::{Place, run_keeping};
 use crate::cli::{Format, MachineOptions, SoakOptions};
@@ -20,6 +23,7 @@ use crate::model::KernelRun;
 use crate::progress::Progress;
 pub(super) use base::Base;
 use comfy_table::{CellAlignment, Table, presets};
+use held::Held;
 use kept::Kept;
 use round::Round;
 use serde::Serialize;
@@ -29,7 +33,7 @@ use std::time::Instant;
 use tally::{Broken, Difference, Tally};
 
 /// Version of the JSON document.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 /// What is printed as JSON.
 #[derive(Debug, Serialize)]
@@ -48,6 +52,8 @@ struct Document {
     records: usize,
     /// Those that were not the same in all runs.
     differences: Vec<Difference>,
+    /// What the snapshots say of them.
+    snapshots: Held,
     /// Kernels that could not be run to their end.
     failures: Vec<Broken>,
 }
@@ -57,6 +63,8 @@ pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress
     if matches!(options.format, Format::Junit | Format::Markdown) {
         return Err(super::no_such_format("soak"));
     }
+    // Read before the first run: what many runs have seen is not to be lost over a snapshot that somebody edits meanwhile.
+    let (matrix, snapshots) = (project.matrix()?, project.store().load_all()?);
     // One soak at a time, which goes on with the last one or begins with nothing of it.
     let path = project.work_folder().join("soak");
     let (folder, mut kept, tally) = if options.resume {
@@ -87,7 +95,8 @@ pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress
     if let Some(failure) = &ended {
         progress.say("soak", &failure.to_string());
     }
-    let (document, code) = judge(seed, tally, rounds, ended)?;
+    let held = Held::of(&tally, &snapshots, |kernel| row_for(&matrix, kernel, tally.release(kernel)))?;
+    let (document, code) = judge(seed, tally, held, rounds, ended)?;
     if options.format == Format::Json {
         let text = serde_json::to_string_pretty(&document)
             .map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
@@ -141,6 +150,7 @@ fn repeat(
 fn judge(
     seed: u64,
     tally: Tally,
+    snapshots: Held,
     runs: Vec<Round>,
     ended: Option<Failure>,
 ) -> Result<(Document, u8), Failure> {
@@ -149,7 +159,9 @@ fn judge(
         ended => ended,
     };
     let differences = tally.differences()?;
-    let same = differences.is_empty() && runs.iter().all(|round| round.lost_between.is_empty());
+    let same = differences.is_empty()
+        && snapshots.none_differs()
+        && runs.iter().all(|round| round.lost_between.is_empty());
     let code = match (&ended, tally.failures.is_empty(), same) {
         (Some(failure), _, _) => failure.code,
         (None, false, _) => exit::INFRASTRUCTURE,
@@ -158,7 +170,8 @@ fn judge(
     };
     let ended = ended.map(|failure| failure.to_string());
     let Tally { kernels, records, failures, .. } = tally;
-    Ok((Document { schema: SCHEMA, seed, kernels, runs, ended, records, differences, failures }, code))
+    let schema = SCHEMA;
+    Ok((Document { schema, seed, kernels, runs, ended, records, differences, snapshots, failures }, code))
 }
 
 /// One run. Its kernels' runs are in `kept`, also when it is interrupted.
@@ -280,6 +293,7 @@ fn in_words(document: &Document) -> String {
     if let Some(why) = &document.ended {
         text += &format!("ended early: {why}\n");
     }
+    text += &document.snapshots.in_words();
     let part = if broken_off > 0 { " and a part of another" } else { "" };
     text + &format!(
         "--seed {}: {} records of {} runs{part} on {} compared; probes on a kernel whose record was not always the same: {}\n",
@@ -319,7 +333,7 @@ mod tests {
         let (seed, kernels) = (7, vec!["6.1".to_owned(), "7.3".to_owned()]);
         let mut tally = Tally::default();
         tally.kernels.extend(kernels);
-        let text = in_words(&judge(seed, tally, vec![round], None).unwrap().0);
+        let text = in_words(&judge(seed, tally, Held::default(), vec![round], None).unwrap().0);
         assert!(text.contains("0 records of 1 runs on 6.1 7.3 compared"), "{text}");
         assert_eq!(
             text.matches("run 1: a machine was lost between probes: 6.1: after a/c: BUG").count(),
@@ -357,7 +371,7 @@ mod tests {
             Err(Failure::new(code, anyhow::anyhow!("no more")))
         };
         let (tally, rounds, ended) = repeat(Default::default(), 5, 7, run, |_| Ok(()));
-        judge(7, tally, rounds, ended).unwrap()
+        judge(7, tally, Held::default(), rounds, ended).unwrap()
     }
 
     #[test]
@@ -385,7 +399,7 @@ mod tests {
     #[test]
     fn what_keeps_the_first_run_from_beginning_is_an_error() {
         let failure = Failure::new(exit::NOTHING_SELECTED, anyhow::anyhow!("none"));
-        let failure = judge(7, Tally::default(), Vec::new(), Some(failure)).unwrap_err();
+        let failure = judge(7, Tally::default(), Held::default(), Vec::new(), Some(failure)).unwrap_err();
         assert_eq!(failure.code, exit::NOTHING_SELECTED);
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Tally {
     forms: BTreeMap<(String, String), Forms>,
     /// The runs that came to their end on a kernel.
     whole: BTreeMap<String, Vec<u32>>,
+    /// What the kernels say that they are, where a machine came up.
+    releases: BTreeMap<String, String>,
     /// The kernels, in the order in which they came.
     pub(super) kernels: Vec<String>,
     /// Records that were compared.
@@ -69,6 +71,9 @@ impl Tally {
         if !self.kernels.contains(&run.kernel) {
             self.kernels.push(run.kernel.clone());
         }
+        if let Some(facts) = &run.facts {
+            self.releases.insert(run.kernel.clone(), facts.release.clone());
+        }
         if let Some(why) = &run.failure {
             let (kernel, why) = (run.kernel.clone(), why.clone());
             self.failures.push(Broken { run: number, kernel, why });
@@ -84,6 +89,19 @@ impl Tally {
                 None => forms.push((form, vec![number])),
             }
         }
+    }
+
+    /// What a kernel says that it is; `None` where no machine came up.
+    pub(super) fn release(&self, kernel: &str) -> Option<&str> {
+        self.releases.get(kernel).map(String::as_str)
+    }
+
+    /// Every form of every record that is there: kernel, probe, form, runs.
+    pub(super) fn forms(&self) -> impl Iterator<Item = (&str, &str, &Normal, &[u32])> {
+        self.forms.iter().flat_map(|((kernel, probe), forms)| {
+            let there = forms.iter().filter_map(|(form, runs)| Some((form.as_ref()?, runs.as_slice())));
+            there.map(move |(form, runs)| (kernel.as_str(), probe.as_str(), form, runs))
+        })
     }
 
     /// The records that were not the same in all runs.
