@@ -78,7 +78,7 @@ fn own_fault(callable: &NormalCase, case: &NormalCase) -> Option<String> {
     let absent = matches!(callable.end, End::Absent { .. });
     let of_the_kernel = if reason.is_empty() {
         // The attach type of a cgroup's programs is looked at before there is a log.
-        answers().any(|answer| answer == "there is no such program, EINVAL")
+        absent || answers().any(|answer| answer == "there is no such program, EINVAL")
     } else if MAY_NOT_CALL.iter().any(|text| reason.starts_with(text)) {
         absent || answers().any(|answer| answer.starts_with("no"))
     } else if reason.contains(" not supported for program type ") {

@@ -192,6 +192,17 @@ impl<'a> Attempt<'a> {
         self.kernel.btf()
     }
 
+    /// Whether there is a helper, by the kernel's own list of them; without a list there may be.
+    ///
+    /// # Errors
+    /// [`Ended::Absent`], where the list has none of that number.
+    pub fn needs_helper(&self, number: u32) -> Result<(), Ended> {
+        match self.btf()?.lists_helper(number) {
+            Some(false) => Err(Ended::no_helper(number)),
+            Some(true) | None => Ok(()),
+        }
+    }
+
     /// Enters a phase. What ends the case from now on is recorded with it, and a crash is blamed on it.
     pub fn at(&mut self, phase: Phase) {
         self.case.phase = phase;

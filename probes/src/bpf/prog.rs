@@ -244,14 +244,14 @@ pub fn prog_load_for_device(spec: &ProgSpec, ifindex: u32) -> Result<OwnedFd, Lo
     load_once(attr, &mut [], 0).map_err(refused)
 }
 
-/// Loads a program with a BPF token (6.9), with the verifier's log of a refusal.
+/// Loads a program with a BPF token (6.9), with the verifier's log of a refusal. Whether the descriptor is one, the kernel says.
 ///
 /// # Errors
 /// [`LoadError`] with what the kernel answered and the log.
-pub fn prog_load_with_token(spec: &ProgSpec, token: impl AsFd) -> Result<OwnedFd, LoadError> {
+pub fn prog_load_with_token(spec: &ProgSpec, token: RawFd) -> Result<OwnedFd, LoadError> {
     let mut attr = load_attr(spec).map_err(refused)?;
     attr.prog_flags |= consts::BPF_F_TOKEN_FD;
-    attr.prog_token_fd = token.as_fd().as_raw_fd().cast_unsigned();
+    attr.prog_token_fd = token.cast_unsigned();
     logged(1, |buffer, level| load_once(attr, buffer, level)).map(|loaded| loaded.fd)
 }
 

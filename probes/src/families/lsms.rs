@@ -29,7 +29,7 @@ const BPF: Source = source("7.3", "security/bpf/hooks.c", "bpf_lsm_init");
 const MACHINES: [(&str, &str, Option<&str>); 5] = [
     ("last", "bpf last", None),
     ("first", "bpf first", Some(FIRST)),
-    ("alone", "bpf alone", Some(ALONE)),
+    ("alone", "bpf alone but for lockdown and capability", Some(ALONE)),
     ("middle", "bpf between others", Some(MIDDLE)),
     ("absent", "bpf absent from lsm=", Some(ABSENT)),
 ];
@@ -108,7 +108,7 @@ fn everywhere(suffix: &str, words: &str, order: Option<&'static str>) -> Vec<Pro
             Probe::new(
                 format!("lsms/user-space-{suffix}"),
                 format!(
-                    "With {words} and no program attached, what do calls answer that LSMs have a say in?"
+                    "With {words} and no program attached but some that return 0 (the default of their hooks), what do calls answer that LSMs have a say in?"
                 ),
                 &[
                     BPF,

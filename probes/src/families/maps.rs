@@ -84,7 +84,7 @@ pub fn probes() -> Vec<Probe> {
     let sources = [COMPATIBLE, COMPATIBLE_OLD];
     let run = Probe::new(
         "maps/used-by-a-sleepable-program",
-        "What does each kind of map give a sleepable program that runs, and what does user space read of it by descriptor?",
+        "What does each kind of map give a sleepable program that runs and may use it, and what does user space read of it by descriptor?",
         &sources,
         sleepable_run,
     );

@@ -103,9 +103,7 @@ impl Look<'_, '_> {
 
     /// Calls a helper, which is absent rather than refused where the kernel's list has none of that number.
     fn call(&self, asm: &mut Asm, number: u32) -> Result<(), Ended> {
-        if self.0.btf()?.lists_helper(number) == Some(false) {
-            return Err(Ended::no_helper(number));
-        }
+        self.0.needs_helper(number)?;
         asm.call(number);
         Ok(())
     }

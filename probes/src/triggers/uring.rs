@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use memmap2::{MmapMut, MmapOptions};
 use nix::unistd::{Gid, setegid};
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// include/uapi/linux/io_uring.h: IORING_OP_NOP; IORING_OP_OPENAT, IORING_OP_READ and IORING_OP_URING_CMD.
@@ -49,9 +49,16 @@ pub(crate) struct Request {
     pub(crate) how: u8,
 }
 
-/// A ring of one entry.
+/// A ring of one entry, which stays open until the process ends, whatever becomes of this.
+///
+/// A ring that is closed still does something to those who have used it, some time later: they get work to do as if a
+/// signal had come (7.3 io_uring/io_uring.c, `io_ring_exit_work`), and a system call that is under way then begins again, so
+/// that hooks are called twice as often; sendfile(2) on 6.19 was seen to (7.3 fs/splice.c, `splice_from_pipe_next`). And
+/// with the last ring go the workers of a process (`IO_WQ_BIT_EXIT_ON_IDLE`, which 6.14 has not), and a request of the next
+/// ring can be left to one that is about to go: then nobody does it, and who waits for it waits for ever. Seen on 7.0.13;
+/// 7.3.4 has it mended (io_uring/io-wq.c, `io_wq_worker`).
 pub(crate) struct Ring {
-    fd: OwnedFd,
+    fd: RawFd,
     /// Both queues' heads and tails.
     queues: MmapMut,
     requests: MmapMut,
@@ -73,13 +80,14 @@ impl Ring {
     fn with(flags: u32) -> Result<Self, Errno> {
         let mut params = [0_u32; 30];
         params[2] = flags;
+        params[4] = 1; // milliseconds without work until a polling thread sleeps
         // SAFETY: a structure of 120 bytes, which the kernel fills in.
         let fd = unsafe { syscall(libc::SYS_io_uring_setup, [1, params.as_mut_ptr().addr(), 0, 0, 0, 0]) };
-        let fd = owned(fd?);
+        let fd = owned(fd?).into_raw_fd();
         // SAFETY: the ring's own memory, which only this process and the kernel see.
-        let queues = unsafe { MmapOptions::new().len(4096).map_mut(fd.as_raw_fd()) }?;
+        let queues = unsafe { MmapOptions::new().len(4096).map_mut(fd) }?;
         // SAFETY: as above.
-        let requests = unsafe { MmapOptions::new().offset(REQUESTS).len(4096).map_mut(fd.as_raw_fd()) }?;
+        let requests = unsafe { MmapOptions::new().offset(REQUESTS).len(4096).map_mut(fd) }?;
         Ok(Self { fd, queues, requests, params })
     }
 
@@ -163,24 +171,8 @@ impl Ring {
 }
 
 impl AsRawFd for Ring {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
-/// A ring that is there so that no other is the last one of its process, where there is io_uring.
-///
-/// With the last ring go the workers of a process (`IO_WQ_BIT_EXIT_ON_IDLE`, which 6.14 has not), and a request of the next
-/// ring can be left to one that is about to go: then nobody does it, and who waits for it waits for ever. Seen on 7.0.13; 7.3.4
-/// has it mended (io_uring/io-wq.c, `io_wq_worker`).
-pub(crate) struct Spare {
-    _ring: Option<Ring>,
-}
-
-impl Spare {
-    /// Makes one, to be held as long as other rings come and go.
-    pub(crate) fn new() -> Self {
-        Self { _ring: Ring::new().ok() }
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd
     }
 }
 

@@ -84,6 +84,7 @@ pub(super) fn attached_again(session: &mut Session<'_>) -> Result<(), Stop> {
         let mut chain = Chain::of(attempt, SESSION, 2)?;
         let before = chain.round(attempt, &[0, 0]);
         attempt.see("before", before.words(&NTH, true));
+        attempt.ran(chain.has_run());
         if let Some(Attached { program, link }) = chain.attached[0].take() {
             drop(link);
             let link = attempt.attach(&program)?;
@@ -97,7 +98,6 @@ pub(super) fn attached_again(session: &mut Session<'_>) -> Result<(), Stop> {
             attempt.see(key, round.words(&NTH, true));
             round.note_verdicts(attempt, &verdicts);
         }
-        attempt.ran(chain.has_run());
         Ok(())
     })
 }

@@ -74,8 +74,10 @@ fn counted(attempt: &mut Attempt<'_>, attached: usize, refusal: Option<&Ended>) 
     let limit = limit(attempt)?.map_or(attached, |limit| usize::try_from(limit).unwrap_or(0));
     let word = match refusal {
         Some(Ended::Refused(Errno::E2BIG)) if attached == limit => return Ok(true),
-        Some(Ended::Refused(Errno::EFAULT)) => "none is counted: the trampoline's code is full",
-        Some(_) => "none is counted",
+        Some(Ended::Refused(Errno::EFAULT)) => {
+            "LSM programs of this hook are not counted: the trampoline's code is full"
+        }
+        Some(_) => "LSM programs of this hook are not counted",
         None => "more than were asked for",
     };
     attempt.see("places", word);

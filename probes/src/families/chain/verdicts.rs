@@ -259,7 +259,10 @@ pub(super) fn zero_for_default(session: &mut Session<'_>) -> Result<(), Stop> {
             if zero.ran.is_empty() {
                 // Another LSM has answered, and bpf comes after it (6.7 security/security.c,
                 // security_socket_getpeersec_stream): no verdict of the program's says anything.
-                attempt.see(key, "could not tell: it is not asked");
+                attempt.see(
+                    key,
+                    "could not tell: the program does not run; an LSM before bpf may have answered",
+                );
             } else {
                 attempt.holds(key, zero.outcome == before.outcome);
             }

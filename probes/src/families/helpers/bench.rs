@@ -2,7 +2,7 @@
 
 use super::exec;
 use crate::asm::Asm;
-use crate::bpf::{FuncInfo, LoadError, ProgSpec, btf_load};
+use crate::bpf::{FuncInfo, ProgSpec, btf_load};
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};
@@ -54,23 +54,18 @@ impl<'c, 'k> Bench<'c, 'k> {
         Ok(self.attempt.btf()?.lists_helper(self.helper).unwrap_or(true))
     }
 
-    /// Loads a program that is nothing but a call of the helper, for what the kernel says of one that it does not
-    /// have. A real use would be refused for other things that such a kernel lacks: a type of map, callbacks.
-    ///
-    /// It is the same program in every case, so that what the kernel said of it in an `earlier` one is the answer here.
-    pub(super) fn bare_call(&mut self, earlier: &mut Option<LoadError>) -> Result<(), Ended> {
-        let answer = match earlier.take() {
-            Some(refused) => Err(refused),
-            None => {
-                let mut asm = Asm::new();
-                asm.call(self.helper).mov_imm(Reg::R0, 0).exit();
-                let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
-                let spec = ProgSpec::lsm("bare_call", self.attempt.hook("file_open")?, insns);
-                self.attempt.ask(&spec, 1)
-            }
+    /// Loads a program of the case's kind that is nothing but a call of the helper, for what the kernel says of one that
+    /// it does not have. A real use would be refused for other things that such a kernel lacks: a type of map, callbacks.
+    pub(super) fn bare_call(&mut self) -> Result<(), Ended> {
+        let hook = if self.only_execution_sleeps()? { SLEEPS_EVERYWHERE } else { "file_open" };
+        let mut asm = Asm::new();
+        asm.call(self.helper).mov_imm(Reg::R0, 0).exit();
+        let program = match self.kind {
+            super::Kind::Cgroup => LsmProgram::of_cgroup(hook, asm),
+            super::Kind::Sleepable => LsmProgram::raw(hook, asm).sleepable(),
+            super::Kind::Plain | super::Kind::Rust => LsmProgram::raw(hook, asm),
         };
-        *earlier = answer.as_ref().err().cloned();
-        self.attempt.answered(answer).map(drop)
+        self.attempt.load_lsm_in_doubt(&program).map(drop)
     }
 
     /// The offset of a member of a kernel structure.
@@ -240,6 +235,14 @@ impl<'c, 'k> Bench<'c, 'k> {
         let mut results = self.attempt.results()?;
         results.name_nobody();
         Ok(results)
+    }
+
+    /// Notes what user space finds where a program has stored or deleted.
+    pub(super) fn found(&mut self, key: &str, found: Result<u64, Errno>) {
+        match found {
+            Ok(value) => self.attempt.see(key, value),
+            Err(errno) => self.attempt.see(key, errno.name()),
+        }
     }
 
     /// Notes what a helper returned that returns a small number or a negative errno.

@@ -129,6 +129,7 @@ pub(super) fn judge_misuse(
 
 /// Asks for every kind of program.
 pub(super) fn callable(attempt: &mut Attempt<'_>, number: u32) -> Result<(), Ended> {
+    attempt.at(Phase::Load);
     let mut answers = Vec::new();
     for (caller, missing) in CALLERS.iter().zip(&MISSING) {
         let answer = match missing.load(Ordering::Relaxed) {
@@ -187,6 +188,7 @@ fn condition(answers: &[(&Caller, Answer)]) -> &'static str {
 /// Goes up from the first number until the kernel knows no more. The bound is far beyond any kernel.
 fn beyond(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     let Some(caller) = CALLERS.first() else { return Ok(()) };
+    attempt.at(Phase::Load);
     // Numbers are never taken back, so those that a known kernel has are passed over in strides.
     let mut number = 1;
     for stride in [64, 8, 1] {

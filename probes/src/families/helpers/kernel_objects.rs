@@ -231,7 +231,7 @@ pub(super) fn probe_without_ima() -> Probe {
         helpers.into_iter().try_for_each(|number| {
             session.case(&format!("bpf_{}", helper::name(number).unwrap_or("unknown")), |attempt| {
                 let mut bench = Bench::new(attempt, number, Kind::Sleepable);
-                if bench.known()? { ima(&mut bench, false) } else { bench.bare_call(&mut None) }
+                if bench.known()? { ima(&mut bench, false) } else { bench.bare_call() }
             })
         })
     })

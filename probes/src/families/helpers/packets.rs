@@ -178,7 +178,7 @@ fn with_buffer(bench: &mut Bench<'_, '_>, body: impl FnOnce(&mut Asm)) -> Result
     let way = match way(bench) {
         // Where the call is refused whatever it is given, that is the answer.
         Err(absent) if !may_call(bench.attempt, &GENERAL, bench.helper())? => {
-            bench.bare_call(&mut None)?;
+            bench.bare_call()?;
             return Err(absent);
         }
         way => way?,

@@ -1,7 +1,7 @@
 //! Storage that belongs to a task, an inode or a socket.
 
 use super::bench::{Bench, FILE, argument, keep, open_file, slot, write_file};
-use super::call::Arg::{Argument, Hash, Inode, Number, Sk, Task};
+use super::call::Arg::{Hash, Inode, Sk, Task};
 use super::{Row, canonical, case, misuse, rust, sleepable};
 use crate::asm::Asm;
 use crate::aya_load::Global;
@@ -52,8 +52,8 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[TRACING, source("6.0", "kernel/bpf/bpf_task_storage.c", "bpf_task_storage_delete")],
         cases: &[
             canonical(|bench| delete(bench, TASK)),
-            misuse("misuse-number-for-owner", |bench| bench.call(&[Hash, Number(4096)])),
-            misuse("misuse-file-for-owner", |bench| bench.call(&[Hash, Argument(0)])),
+            misuse("misuse-number-for-owner", |bench| delete_from(bench, TASK, a_number)),
+            misuse("misuse-file-for-owner", |bench| delete_from(bench, TASK, the_file)),
             misuse("misuse-map-of-another-type", |bench| bench.call(&[Hash, Task])),
         ],
     },
@@ -82,8 +82,8 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[LSM, source("6.0", "kernel/bpf/bpf_inode_storage.c", "bpf_inode_storage_delete")],
         cases: &[
             canonical(|bench| delete(bench, INODE)),
-            misuse("misuse-number-for-owner", |bench| bench.call(&[Hash, Number(4096)])),
-            misuse("misuse-file-for-inode", |bench| bench.call(&[Hash, Argument(0)])),
+            misuse("misuse-number-for-owner", |bench| delete_from(bench, INODE, a_number)),
+            misuse("misuse-file-for-inode", |bench| delete_from(bench, INODE, the_file)),
             misuse("misuse-map-of-another-type", |bench| bench.call(&[Hash, Inode])),
         ],
     },
@@ -105,8 +105,8 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[LSM, source("6.0", "net/core/bpf_sk_storage.c", "bpf_sk_storage_delete")],
         cases: &[
             canonical(|bench| delete(bench, SOCKET)),
-            misuse("misuse-number-for-owner", |bench| bench.call(&[Hash, Number(4096)])),
-            misuse("misuse-file-for-owner", |bench| bench.call(&[Hash, Argument(0)])),
+            misuse("misuse-number-for-owner", |bench| delete_from(bench, SOCKET, a_number)),
+            misuse("misuse-file-for-owner", |bench| delete_from(bench, SOCKET, the_file)),
             misuse("misuse-map-of-another-type", |bench| bench.call_on(SOCKET.hook, &[Hash, Sk])),
         ],
     },
@@ -138,8 +138,8 @@ pub(super) const ROWS: &[Row] = &[
         ],
         cases: &[
             canonical(|bench| delete(bench, CGROUP)),
-            misuse("misuse-number-for-owner", |bench| bench.call(&[Hash, Number(4096)])),
-            misuse("misuse-task-for-owner", |bench| bench.call(&[Hash, Task])),
+            misuse("misuse-number-for-owner", |bench| delete_from(bench, CGROUP, a_number)),
+            misuse("misuse-task-for-owner", |bench| delete_from(bench, CGROUP, the_task)),
         ],
     },
 ];
@@ -358,7 +358,7 @@ fn delete(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
     let fd = fd.map_err(|errno| Ended::could_not("make the owner", errno))?;
     bench.returned("returned", results.get(slot(0)));
     bench.returned("returned the second time", results.get(slot(1)));
-    bench.attempt.same("user space's value", stored(&map, &fd), Err(Errno::ENOENT));
+    bench.found("user space finds", stored(&map, &fd));
     Ok(())
 }
 
@@ -379,6 +379,27 @@ fn no_owner(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
         asm.mov_imm(Reg::R2, 4096);
         create(asm, &map, owner.get);
     })
+}
+
+/// Loads a program on `file_open` that deletes the value of what `owner` has put into R2, which is none.
+fn delete_from(bench: &mut Bench<'_, '_>, of: Owner, owner: fn(&mut Asm)) -> Result<(), Ended> {
+    let (helper, map) = (bench.helper(), map(bench, of)?);
+    bench.load(|asm| {
+        owner(asm);
+        asm.ld_map_fd(Reg::R1, &map).call(helper);
+    })
+}
+
+fn a_number(asm: &mut Asm) {
+    asm.mov_imm(Reg::R2, 4096);
+}
+
+fn the_file(asm: &mut Asm) {
+    argument(asm, Reg::R2, 0);
+}
+
+fn the_task(asm: &mut Asm) {
+    asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R2, Reg::R0);
 }
 
 /// Loads a program that gives `socket->sk` without asking whether it is null.

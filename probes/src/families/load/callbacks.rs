@@ -111,11 +111,7 @@ enum Call {
 fn call(attempt: &Attempt<'_>, caller: Caller) -> Result<Call, Ended> {
     let newer_or = |newer: &str, older: &str| attempt.kfunc(newer).or_else(|_| attempt.kfunc(older));
     // What a kernel without it says is about callbacks, which it may not know either.
-    if let Some(number) = helper(caller)
-        && attempt.btf()?.lists_helper(number) == Some(false)
-    {
-        return Err(Ended::no_helper(number));
-    }
+    helper(caller).map_or(Ok(()), |number| attempt.needs_helper(number))?;
     Ok(match caller {
         Caller::Timer => Call::Timer,
         Caller::Work => Call::Work {

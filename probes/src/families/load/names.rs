@@ -188,6 +188,7 @@ pub(super) fn attach_btf_obj_fd(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt.runs(chain.results.runs());
         attempt.denial("user space sees", &round.outcome, Errno::EPERM);
         let other = attempt.load_lsm(&member(&site, &chain.results, 1))?;
+        attempt.at(Phase::Attach);
         attempt.outcome("attaching another without a descriptor", &bpf::raw_tracepoint_open(&other, None, 0));
         Ok(())
     })?;
@@ -292,12 +293,10 @@ pub(super) fn flags(session: &mut Session<'_>) -> Result<(), Stop> {
             let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
             attempt.see(name, outcome_word(&answer));
         }
-        // The descriptor is 0, which every kernel takes and which is open.
-        nix::fcntl::fcntl(std::io::stdin(), nix::fcntl::F_GETFD)
-            .map_err(|errno| Ended::could_not("find descriptor 0 open", errno))?;
-        let spec = ProgSpec { flags: bpf::BPF_F_TOKEN_FD, ..allowing(id, BPF_LSM_MAC)? };
-        let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
-        attempt.see("BPF_F_TOKEN_FD with no token", outcome_word(&answer));
+        // A kernel that knows the flag looks for the descriptor (6.9 kernel/bpf/token.c, `bpf_token_get_from_fd`).
+        let answer =
+            bpf::prog_load_with_token(&allowing(id, BPF_LSM_MAC)?, -1).map_err(|refused| refused.errno);
+        attempt.see("BPF_F_TOKEN_FD with the descriptor -1", outcome_word(&answer));
         let spec = ProgSpec { flags: 1 << 31, ..allowing(id, BPF_LSM_MAC)? };
         let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
         attempt.see("unknown", outcome_word(&answer));

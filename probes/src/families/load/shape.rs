@@ -343,12 +343,15 @@ pub(super) fn without_btf(session: &mut Session<'_>) -> Result<(), Stop> {
         })
     })?;
     session.case("a-callback", |attempt| {
+        // The first helper with a callback: an older kernel knows none, with BTF or without.
+        attempt.needs_helper(helper::FOR_EACH_MAP_ELEM)?;
+        let map = attempt.map(&MapSpec::array(8, 1))?;
         load(attempt, INT, |asm| {
-            asm.mov_imm(Reg::R1, 2)
+            asm.ld_map_fd(Reg::R1, &map)
                 .ld_func(Reg::R2, "callback")
                 .mov_imm(Reg::R3, 0)
                 .mov_imm(Reg::R4, 0)
-                .call(helper::LOOP)
+                .call(helper::FOR_EACH_MAP_ELEM)
                 .mov_imm(Reg::R0, 0)
                 .exit();
             asm.label("callback").mov_imm(Reg::R0, 0).exit();

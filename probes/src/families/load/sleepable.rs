@@ -52,7 +52,10 @@ pub(super) fn copy_from_user(asm: &mut Asm) {
 
 pub(super) fn helper_in_plain(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, sleepable) in BOTH {
-        session.case(name, |attempt| load(attempt, sleepable, copy_from_user))?;
+        session.case(name, |attempt| {
+            attempt.needs_helper(helper::COPY_FROM_USER)?;
+            load(attempt, sleepable, copy_from_user)
+        })?;
     }
     Ok(())
 }
@@ -127,6 +130,7 @@ pub(super) fn spin_lock(session: &mut Session<'_>) -> Result<(), Stop> {
 pub(super) fn timer(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, sleepable) in BOTH {
         session.case(name, |attempt| {
+            attempt.needs_helper(helper::TIMER_INIT)?;
             let (map, _btf) = special_map(attempt, "bpf_timer", 16)?;
             load(attempt, sleepable, |asm| {
                 look_up(asm, &map);

@@ -21,6 +21,11 @@ const FSCONFIG_CMD_CREATE: usize = 6;
 pub(super) fn load(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, delegated) in [("delegated", true), ("other-program-type-delegated", false)] {
         session.case(name, |attempt| {
+            // Without it the mount says nothing either: kernels take options there that they do not know (6.8
+            // kernel/bpf/inode.c, `bpf_parse_param`).
+            if attempt.btf()?.enum_value(None, "BPF_TOKEN_CREATE").is_none() {
+                return Err(Ended::Absent("BPF_TOKEN_CREATE of bpf(2)".into()));
+            }
             let id = attempt.hook("file_open")?;
             let (said, say) = pipe()?;
             let (heard, hear) = pipe()?;
@@ -128,7 +133,7 @@ fn in_child(id: u32, say: &OwnedFd, heard: &OwnedFd) -> String {
     let Ok(spec) = allowing(id, BPF_LSM_MAC) else { return answer };
     let without = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
     answer += &format!("BPF_PROG_LOAD without the token={}\n", word(&without));
-    let program = bpf::prog_load_with_token(&spec, &token).map_err(|refused| refused.errno);
+    let program = bpf::prog_load_with_token(&spec, token.as_raw_fd()).map_err(|refused| refused.errno);
     answer += &format!("BPF_PROG_LOAD with the token={}\n", word(&program));
     let Ok(program) = program else { return answer };
     let link = bpf::raw_tracepoint_open(&program, None, 0);

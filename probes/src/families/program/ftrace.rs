@@ -57,9 +57,17 @@ fn ask_while_it_is_switched(attempt: &mut Attempt<'_>, chain: &mut Chain) {
     ask(attempt, chain, "after that");
 }
 
-/// Three cases: a program that comes while ftrace is off, one that is there, and one of a cgroup.
+/// Three cases: a program that is there, one that comes while ftrace is off, and one of a cgroup.
 pub(super) fn switched_off(session: &mut Session<'_>) -> Result<(), Stop> {
-    // First, while nothing is attached anywhere, which before 6.0 keeps ftrace on.
+    session.case("off-while-attached", |attempt| {
+        let (mut chain, _on_again) = begin(attempt)?;
+        let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
+        let _link = attempt.attach(&program)?;
+        ask_while_it_is_switched(attempt, &mut chain);
+        Ok(())
+    })?;
+    // While nothing is attached anywhere, which before 6.0 keeps ftrace on; and not first, since 5.14 forgets to take a
+    // function that it could not attach to out of its list (5.14 kernel/trace/ftrace.c, `register_ftrace_direct`).
     session.case("off-before-attaching", |attempt| {
         let (mut chain, _on_again) = begin(attempt)?;
         let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
@@ -68,13 +76,6 @@ pub(super) fn switched_off(session: &mut Session<'_>) -> Result<(), Stop> {
         ask(attempt, &mut chain, "attached then");
         attempt.outcome("kernel.ftrace_enabled is set to 1", &switch(true));
         ask(attempt, &mut chain, "after that");
-        Ok(())
-    })?;
-    session.case("off-while-attached", |attempt| {
-        let (mut chain, _on_again) = begin(attempt)?;
-        let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
-        let _link = attempt.attach(&program)?;
-        ask_while_it_is_switched(attempt, &mut chain);
         Ok(())
     })?;
     session.case("off-while-attached-to-a-cgroup", |attempt| {

@@ -30,7 +30,7 @@ pub(super) const SUBJECT: Subject = Subject {
         Way::new("pidfd_getfd", pidfd_getfd),
         Way::new("recvmsg-of-a-descriptor", receive_it),
         Way::new("io_uring-openat", by_ring).by_worker(),
-        Way::new("io_uring-openat-into-the-ring", into_ring).lacking(&[libc::EINVAL]).by_worker(),
+        Way::new("io_uring-openat-into-the-ring", into_ring).by_worker(),
         Way::new("io_uring-msg_ring", between_rings).lacking(&[libc::EINVAL]),
         Way::new("io_uring-fixed_fd_install", out_of_ring).lacking(&[libc::EINVAL]),
     ],
@@ -181,11 +181,11 @@ fn into_ring() -> Result<Doing, Errno> {
     doing(|arm: Arm| {
         let mut ring = Ring::new()?;
         ring.register_place().step("register")?;
-        // A kernel that knows nothing of such places opens a descriptor.
         let fd = arm.during(|| ring.request(openat(1)))?;
         if fd > 0 {
+            // What a kernel does that knows nothing of such places (5.14 fs/io_uring.c, `io_openat2`).
             drop(owned(fd.into()));
-            return Err(Failed::from(Errno::EINVAL));
+            return Ok("a descriptor, and no file in the ring".to_owned());
         }
         read_in(&mut ring)
     })

@@ -66,7 +66,8 @@ pub(super) const ASKING: Subject = Subject {
     ],
 };
 
-/// What a kernel says of a command that it does not know: before 5.19 of the operation, before 6.7 of the file.
+/// What a kernel says of a command that it does not know: before 5.19 of the operation, then of the file, and of each
+/// command by itself.
 const NOT_THERE: &[i32] = &[libc::EINVAL, libc::EOPNOTSUPP];
 /// include/uapi/linux/io_uring.h: SOCKET_URING_OP_SIOCINQ, SOCKET_URING_OP_SETSOCKOPT.
 const SIOCINQ: usize = 0;

@@ -8,7 +8,7 @@ use crate::results::{FREE, Results};
 use crate::rules::judge_by;
 use crate::session::{Attempt, Ended};
 use crate::triggers::Arm;
-use crate::triggers::uring::{Ring, Spare};
+use crate::triggers::uring::Ring;
 
 /// One way to do what a probe is about.
 #[derive(Clone, Copy)]
@@ -125,7 +125,6 @@ pub(super) struct Watch {
     /// The hooks that have a program.
     hooks: Vec<&'static str>,
     _running: Vec<Running>,
-    _spare: Spare,
 }
 
 /// Where the number of the one call stands that is denied; 0 stands for all.
@@ -176,7 +175,7 @@ impl Watch {
             attempt.see(name, "attached");
             hooks.push(name);
         }
-        Ok(Self { results, hooks, _running: running, _spare: Spare::new() })
+        Ok(Self { results, hooks, _running: running })
     }
 
     /// A case: the way by itself, with programs that let it pass, and with each of the programs denying it in turn.
@@ -198,6 +197,7 @@ impl Watch {
             }
             let lacks = |errno: Errno| way.lacking.contains(&errno.raw());
             return if matches!(failed, Failed::Call { errno, .. } if lacks(errno)) {
+                attempt.see("that is", "what a kernel says that has no such way");
                 Ok(())
             } else {
                 Err(Ended::could_not("do it without a program", words(&alone)))

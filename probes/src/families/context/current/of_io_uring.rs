@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::session::{Ended, Session, Stop};
 use crate::triggers::Arm;
 use crate::triggers::creds::become_real;
-use crate::triggers::uring::{ASYNC, FIXED_FILE, OPENAT, READ, Request, Ring, Spare};
+use crate::triggers::uring::{ASYNC, FIXED_FILE, OPENAT, READ, Request, Ring};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
@@ -48,7 +48,6 @@ const WAYS: &[(&str, u8, By)] = &[
 /// The probe.
 pub(in super::super) fn of_io_uring(session: &mut Session<'_>) -> Result<(), Stop> {
     watching(session, |session, watch| {
-        let _spare = Spare::new();
         for &(name, operation, by) in WAYS {
             session.case(name, |attempt| {
                 let mut asker =
