@@ -1,4 +1,4 @@
-//! `BPF_LSM_CGROUP` (6.0): programs that act for the tasks or sockets of a cgroup.
+//! `BPF_LSM_CGROUP` (6.0): programs that act for the tasks of a cgroup.
 //!
 //! PID 1 keeps an inert program of `BPF_LSM_MAC` on the hooks of [`KEPT`]; detaching the last one of a hook costs a
 //! grace period. Kernels before 6.0 refuse the attach type at load.
@@ -19,7 +19,6 @@ pub const KEPT: &[&str] =
 const RUN: Source = source("7.3", "kernel/bpf/cgroup.c", "bpf_prog_run_array_cg");
 const RUN_EARLIER: Source = source("6.1", "kernel/bpf/cgroup.c", "bpf_prog_run_array_cg");
 const CURRENT: Source = source("7.3", "kernel/bpf/cgroup.c", "__cgroup_bpf_run_lsm_current");
-const SOCKET: Source = source("7.3", "kernel/bpf/cgroup.c", "__cgroup_bpf_run_lsm_socket");
 const EFFECTIVE: Source = source("7.3", "kernel/bpf/cgroup.c", "compute_effective_progs");
 const ATTACH: Source = source("7.3", "kernel/bpf/cgroup.c", "__cgroup_bpf_attach");
 const HIERARCHY: Source = source("7.3", "kernel/bpf/cgroup.c", "hierarchy_allows_attach");
@@ -224,13 +223,13 @@ fn task_probes() -> Vec<Probe> {
         Probe::new(
             "cgroup/socket-of-moved-task",
             "When a task moves after making a socket, whose programs run at bind(2): the socket's cgroup's or the task's?",
-            &[SOCKET, FIND],
+            &[CURRENT, FIND],
             tasks::socket_of_moved,
         ),
         Probe::new(
             "cgroup/socket-handed-over",
             "When a task of another cgroup binds an inherited socket, whose programs run?",
-            &[SOCKET, FIND],
+            &[CURRENT, FIND],
             tasks::socket_handed_over,
         ),
         Probe::new(

@@ -162,7 +162,7 @@ fn current_probes() -> Vec<Probe> {
         &[
             source("7.3", "fs/nfsd/auth.c", "nfsd_setuser"),
             source("7.3", "fs/nfsd/vfs.c", "__nfsd_open"),
-            source("7.3", "fs/nfsd/vfs.c", "nfsd_permission"),
+            source("7.3", "fs/read_write.c", "rw_verify_area"),
         ],
         current::of_nfs,
     );

@@ -195,11 +195,11 @@ fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
             let mut bench = Bench::new(attempt, row.helper, case.kind);
             let is_misuse = case.name.starts_with(MISUSE);
             match bench.known()? {
-                true if is_misuse => {
+                true => {
                     let ended = (case.body)(&mut bench);
-                    callable::judge_misuse(attempt, row.helper, ended)
+                    let judge = if is_misuse { callable::judge_misuse } else { callable::judge_use };
+                    judge(&mut bench, ended)
                 }
-                true => (case.body)(&mut bench),
                 // What the normal use of what is not there is told.
                 false if case.name.starts_with(CANONICAL) => bench.bare_call(),
                 // Whatever else is done with it.

@@ -20,6 +20,7 @@ mod cases;
 mod cgroup;
 mod counted;
 mod cpumask;
+mod declared;
 mod dynptr;
 mod exe;
 mod fs;

@@ -11,9 +11,11 @@ use crate::spec::{Probe, Source, source};
 
 /// bpf before all others, one of which keeps something with block devices.
 pub(crate) const FIRST: &str = "bpf,landlock,lockdown,yama,apparmor,ipe";
-/// bpf and nothing else.
+/// bpf and nothing else; what is always there comes besides (`lsms/order-alone`).
 const ALONE: &str = "bpf";
-/// bpf not at all; what remains has two hooks that are not asked here.
+/// bpf not at all. What remains is what is always there, lockdown, capability and from 6.9 on ima and evm
+/// (`lsms/order-absent`), and Yama, which has four hooks (7.3 security/yama/yama_lsm.c, yama_hooks), of which only task_prctl
+/// is asked here: to an option that it does not know it says what everybody says.
 const ABSENT: &str = "yama";
 /// bpf between others, with an exclusive one that has no policy.
 pub(crate) const MIDDLE: &str = "landlock,yama,bpf,selinux,tomoyo";
@@ -29,7 +31,7 @@ const BPF: Source = source("7.3", "security/bpf/hooks.c", "bpf_lsm_init");
 const MACHINES: [(&str, &str, Option<&str>); 5] = [
     ("last", "bpf last", None),
     ("first", "bpf first", Some(FIRST)),
-    ("alone", "bpf alone but for lockdown and capability", Some(ALONE)),
+    ("alone", "bpf alone but for what is always there", Some(ALONE)),
     ("middle", "bpf between others", Some(MIDDLE)),
     ("absent", "bpf absent from lsm=", Some(ABSENT)),
 ];

@@ -184,7 +184,8 @@ fn plain(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
 }
 
 /// The same from a program of the root cgroup, which the kernel gives storage of its own when it is attached (6.0
-/// kernel/bpf/cgroup.c, bpf_cgroup_storages_alloc).
+/// kernel/bpf/cgroup.c, bpf_cgroup_storages_alloc). The helper never gives null (6.0 there, `bpf_get_local_storage`): that
+/// the pointer leads to the storage is seen by what is stored through it.
 fn of_a_cgroup(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
     let mut results = attempt.results()?;
     results.name_nobody();
@@ -192,7 +193,7 @@ fn of_a_cgroup(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
     let mut using = Ok(());
     let asm = cgroup_frame(&results, |asm| {
         using = (row.using)(asm, &map.map, attempt);
-        asm.stx(Size::DW, PAGE, FREE, Reg::R0);
+        asm.stx(Size::DW, PAGE, FREE, Reg::R0).st_imm(Size::DW, Reg::R0, 0, 7);
     });
     using?;
     let program = attempt.load_lsm(&LsmProgram::of_cgroup(SESSION.hook, asm))?;
@@ -204,6 +205,9 @@ fn of_a_cgroup(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
     attempt.runs(results.runs());
     attempt.outcome("user space sees", &outcome);
     attempt.see(&format!("{} gives", row.call), row.gave(results.get(FREE)));
+    let mut key = [0; 16];
+    let read = bpf::map_next_key(&map.map, None, &mut key).and_then(|_| value(&map.map, &key));
+    attempt.see("user space reads from it", read.map_or_else(Errno::name, |read| read.to_string()));
     Ok(())
 }
 
@@ -268,15 +272,23 @@ fn read_back(row: &Row, map: &Made) -> Option<String> {
     let key = vec![0; if row.name == "lpm-trie" { 8 } else { 4 }];
     let read = match (row.kind, &map.inner) {
         (BPF_MAP_TYPE_QUEUE | BPF_MAP_TYPE_STACK, _) => value(&map.map, &[]),
-        (BPF_MAP_TYPE_BLOOM_FILTER, _) => {
-            bpf::map_lookup(&map.map, &[], &mut 7_u64.to_ne_bytes()).map(|()| 7)
-        }
+        (BPF_MAP_TYPE_BLOOM_FILTER, _) => return Some(may_be_in(&map.map)),
         (BPF_MAP_TYPE_RINGBUF, _) => first_record(&map.map),
         (_, Some(inner)) => value(inner, &0_u32.to_ne_bytes()),
         _ if row.call == table::STORED => value(&map.map, &key),
         _ => return None,
     };
     Some(read.map_or_else(Errno::name, |read| read.to_string()))
+}
+
+/// What a filter says of the 7 that programs store and of a number that they do not.
+fn may_be_in(filter: &OwnedFd) -> String {
+    let of = |number: u64| match bpf::map_lookup(filter, &[], &mut number.to_ne_bytes()) {
+        Ok(()) => "may be in it".to_owned(),
+        Err(Errno::ENOENT) => "is not".to_owned(),
+        Err(errno) => format!("gives {errno}"),
+    };
+    format!("that 7 {} and 8 {}", of(7), of(8))
 }
 
 /// The first number of an element; of a map per CPU, that of the one which the program ran on: the others have 0.

@@ -6,6 +6,7 @@ mod listed;
 mod passed;
 mod walked;
 
+use super::kfuncs::of_the_build;
 use crate::asm::Asm;
 use crate::helper;
 use crate::insn::{Reg, Size};
@@ -81,7 +82,11 @@ fn judge(attempt: &mut Attempt<'_>, case: &Case) -> Result<(), Ended> {
     (case.body)(&mut asm, &Look(attempt))?;
     asm.label("pass").mov_imm(Reg::R0, 0).exit();
     let program = LsmProgram::raw(case.hook, asm);
-    attempt.load_lsm(&if case.sleepable { program.sleepable() } else { program }).map(drop)
+    let loaded = attempt.load_lsm(&if case.sleepable { program.sleepable() } else { program });
+    match (loaded, of_the_build(attempt.load_log())) {
+        (Err(Ended::Refused(_)), Some(why)) => Err(attempt.undecided(why)),
+        (loaded, _) => loaded.map(drop),
+    }
 }
 
 /// What the running kernel's BTF says.

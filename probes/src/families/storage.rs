@@ -186,7 +186,7 @@ fn write(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), Stop> {
         attempt.calls(Phase::Trigger, bench.write(77))?;
         let after = bench.run(attempt, Op::Get, 0)?;
         attempt.runs(bench.runs());
-        see_read(attempt, "the program reads", &after.value(), 77);
+        attempt.see("the program reads", after.word(77));
         let again = bpf::map_update(&bench.map, &bench.key(), &1_u64.to_ne_bytes(), bpf::BPF_NOEXIST);
         attempt.outcome("BPF_NOEXIST from user space", &again);
         Ok(())

@@ -18,9 +18,14 @@ pub(crate) struct Round {
 impl Round {
     /// The round in words; `ret` only where the hook has one.
     pub(crate) fn words(&self, names: &[&str], with_ret: bool) -> String {
+        self.words_with(names, |_| with_ret)
+    }
+
+    /// The same, with `ret` only of programs that have noted one.
+    pub(crate) fn words_with(&self, names: &[&str], has_ret: impl Fn(usize) -> bool) -> String {
         let one = |&(number, ret): &(usize, i64)| {
             let name = names.get(number).copied().unwrap_or("another");
-            if with_ret { format!("{name} (ret {ret})") } else { name.to_owned() }
+            if has_ret(number) { format!("{name} (ret {ret})") } else { name.to_owned() }
         };
         let ran: Vec<String> = self.ran.iter().map(one).collect();
         let ran = if ran.is_empty() { "none".to_owned() } else { ran.join(", ") };

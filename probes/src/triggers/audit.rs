@@ -125,7 +125,7 @@ fn logged(audit: &Netlink, log: &Netlink) -> Result<Option<Vec<u8>>, Errno> {
         match log.hears(USER_MESSAGE, LOGGED)? {
             Some(record) if has(&record, last) => return Ok(before),
             Some(record) => before = Some(record),
-            None => return Err(Errno::from_raw(libc::ETIMEDOUT)),
+            None => return Err(super::LATE),
         }
     }
 }

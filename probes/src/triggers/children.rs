@@ -5,8 +5,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// Stands for the death of a child by a signal, which no system call under test reports.
-const DIED: Errno = Errno::from_raw(libc::EOWNERDEAD);
+/// Stands for the death of a child by a signal, which no system call under test reports, and for a status that could not say
+/// what it left with ([`super::stands_for`]).
+pub(super) const DIED: Errno = Errno::from_raw(libc::EOWNERDEAD);
 
 /// Does `body` in a child of its own and returns what it returned.
 pub(crate) fn in_child(body: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
@@ -19,7 +20,10 @@ pub(crate) fn spawn(body: impl FnOnce() -> Result<(), Errno>) -> Result<Pid, Err
     // SAFETY: a probe's process has one thread, so its child may do anything a fresh process may.
     match unsafe { fork() }? {
         ForkResult::Child => {
-            let status = body().err().map_or(0, |errno| errno.raw().clamp(1, 255));
+            let status = body().err().map_or(0, |errno| match errno.raw() {
+                number @ 1..=255 => number,
+                _ => DIED.raw(),
+            });
             // SAFETY: _exit takes a plain number and does not return.
             unsafe { libc::_exit(status) }
         }

@@ -57,7 +57,7 @@ impl Held {
         };
         let held = Idle::of(child);
         drop((ready, say));
-        let number = hear(&mut said, Duration::from_secs(10)).ok_or(Errno::from_raw(libc::ETIMEDOUT))?;
+        let number = hear(&mut said, Duration::from_secs(10)).ok_or(super::LATE)?;
         let faults = taken(child, number)?;
         Ok(Self { _child: held, page, faults, go, said })
     }

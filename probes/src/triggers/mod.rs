@@ -58,6 +58,22 @@ pub type Act = Box<dyn FnMut(Arm) -> Result<Seen, Errno>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen(pub &'static str);
 
+/// What was waited for has not come.
+const LATE: Errno = Errno::from_raw(libc::ETIMEDOUT);
+/// The errnos that an act makes itself, and what each stands for. A kernel could give all but the last, yet none was seen to
+/// give one to a system call under test.
+const STAND_INS: [(Errno, &str); 4] = [
+    (LATE, "what was waited for has not come"),
+    (children::DIED, "a child died, or left with what is no errno"),
+    (netlink::GARBLED, "an answer over netlink ended before its errno"),
+    (Errno::from_raw(0), "what failed left no errno"), // impl From<std::io::Error> for Errno
+];
+
+/// What an errno stands for that an act has made itself.
+pub(crate) fn stands_for(errno: Errno) -> Option<&'static str> {
+    STAND_INS.iter().find(|(known, _)| *known == errno).map(|&(_, what)| what)
+}
+
 /// The system call succeeded, and nothing more is to be said of it.
 pub const OK: Seen = Seen("ok");
 
@@ -187,6 +203,13 @@ impl Arm {
         );
     }
 
+    /// Waits until what was let go of before is freed, as long as [`Arm::until_run_or_freed`] waits for a program that never
+    /// runs: before a trigger of which the program cannot tell whose object it is given.
+    fn until_freed() {
+        let never = AtomicU64::new(0);
+        Self { target: std::ptr::null(), runs: &raw const never }.until_run_or_freed(FREED);
+    }
+
     /// Lets something die twice, the second when the first is `gone`, and no longer than `patience`; where nothing can be
     /// made to die, waits it out.
     fn until_run_or(self, patience: Duration, let_one_die: impl Fn() -> bool, gone: impl Fn() -> bool) {
@@ -262,6 +285,12 @@ mod tests {
             arm.until_run(Duration::from_secs(3600));
             arm.until_run_or(Duration::from_secs(3600), || unreachable!("nothing is to die"), || false);
         }
+    }
+
+    #[test]
+    fn what_a_kernel_answers_stands_for_itself() {
+        assert_eq!(stands_for(Errno::EPERM), None);
+        assert!(stands_for(LATE).is_some() && stands_for(Errno::from_raw(0)).is_some());
     }
 
     #[test]

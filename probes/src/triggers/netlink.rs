@@ -15,6 +15,8 @@ const CREATE: u16 = 0x400;
 /// The same: NLMSG_ERROR, which also says that there was none.
 const ERROR: u16 = 2;
 const HEAD: usize = 16;
+/// Stands for an answer that ends before its errno ([`super::stands_for`]).
+pub(super) const GARBLED: Errno = Errno::from_raw(libc::EBADMSG);
 
 /// What is sent together with others.
 pub(super) struct Message {
@@ -118,7 +120,7 @@ impl Netlink {
                 continue; // the acknowledgement follows
             }
             let errno = answer.get(HEAD..HEAD + 4).and_then(|bytes| bytes.try_into().ok());
-            let errno = errno.map_or(libc::EBADMSG, i32::from_ne_bytes);
+            let errno = errno.map_or(GARBLED.raw(), i32::from_ne_bytes);
             return if errno == 0 { Ok(reply) } else { Err(Errno::from_raw(errno)) };
         }
     }

@@ -83,6 +83,9 @@ pub fn end() -> Result<Act, Errno> {
     let netfilter = netfilter()?;
     act(move |arm: Arm| {
         batch(&netfilter, labelling())?;
+        if !arm.is_idle() {
+            Arm::until_freed(); // what was ended before (6.9 net/netfilter/nf_tables_api.c, nf_tables_trans_destroy_work)
+        }
         arm.freeing(0, || batch(&netfilter, without_it()))
     })
 }

@@ -309,7 +309,7 @@ fn settle() -> Result<(), Errno> {
         socket.send(b"x")?;
         let mut here = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
         if poll(&mut here, PollTimeout::from(ARRIVES_MS))? == 0 {
-            return Err(Errno::from_raw(libc::ETIMEDOUT));
+            return Err(super::LATE);
         }
         socket.recv(&mut [0])?;
     }

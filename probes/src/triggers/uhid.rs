@@ -121,7 +121,7 @@ fn create() -> Vec<u8> {
 fn readable(file: &File) -> Result<(), Errno> {
     let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
     match poll(&mut fds, PollTimeout::from(PATIENCE))? {
-        0 => Err(Errno::from_raw(libc::ETIMEDOUT)),
+        0 => Err(super::LATE),
         _ => Ok(()),
     }
 }

@@ -90,7 +90,8 @@ pub fn add_policy() -> Result<Act, Errno> {
     })
 }
 
-/// The same of a policy that is there already: what was made for it is thrown away, at once or some time after.
+/// The same of a policy that is there already: what was made for it is thrown away, at once or some time after. So is what
+/// was deleted before, by this act, by the same act for nobody or by another probe: that is waited for first.
 ///
 /// # Errors
 /// The errno of making the socket.
@@ -99,6 +100,9 @@ pub fn add_policy_again() -> Result<Act, Errno> {
     let policy = policy(&[label()]);
     act_seen(move |arm: Arm| {
         xfrm.ask(NEW_POLICY, 0, &policy)?;
+        if !arm.is_idle() {
+            Arm::until_freed(); // (6.9 net/xfrm/xfrm_policy.c, xfrm_policy_destroy: by call_rcu)
+        }
         let result = arm.freeing(0, || xfrm.ask(NEW_POLICY, 0, &policy));
         xfrm.ask(DELETE_POLICY, 0, &policy_id())?;
         match result {
@@ -272,7 +276,8 @@ pub fn end_state() -> Result<Act, Errno> {
 
 /// include/uapi/linux/in.h: IP_XFRM_POLICY.
 const SOCKETS_OWN: i32 = 17;
-/// How long a connection may take to come in or to be dropped; over loopback either is so when connect(2) returns.
+/// How long a connection may take to come in or to be dropped. Over loopback that is soon after connect(2) has begun, but it
+/// may be another processor that does it, after connect(2) has returned: the last packet of a handshake is the client's.
 const COMES_IN: Duration = Duration::from_secs(5);
 
 /// How many connections listeners have dropped so far: `ListenDrops` of /proc/net/netstat.
@@ -306,18 +311,28 @@ pub fn accept() -> Result<Act, Errno> {
         let listener = listener()?;
         let address = listener.local_addr()?;
         let before = drops()?;
-        let _client = arm.during_mark(0, || TcpStream::connect(address))?;
-        let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-        let mut patience = Patience::new(COMES_IN);
-        while patience.lasts() {
-            if poll(&mut ready, PollTimeout::from(5_u16))? != 0 {
-                listener.accept()?;
-                return Ok(OK);
-            }
-            if drops()? != before {
-                return Ok(Seen("the connection is dropped"));
-            }
+        let (_client, seen) = arm.during_mark(0, || {
+            let client = TcpStream::connect(address)?;
+            Ok::<_, Errno>((client, comes_in(&listener, before)?))
+        })?;
+        if seen == OK {
+            listener.accept()?;
         }
-        Err(Errno::from_raw(libc::ETIMEDOUT))
+        Ok(seen)
     })
+}
+
+/// Waits until the connection is there, or the listener has dropped more than `before`.
+fn comes_in(listener: &TcpListener, before: u64) -> Result<Seen, Errno> {
+    let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    let mut patience = Patience::new(COMES_IN);
+    while patience.lasts() {
+        if poll(&mut ready, PollTimeout::from(5_u16))? != 0 {
+            return Ok(OK);
+        }
+        if drops()? != before {
+            return Ok(Seen("the connection is dropped"));
+        }
+    }
+    Err(super::LATE)
 }

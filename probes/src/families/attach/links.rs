@@ -12,7 +12,7 @@ use crate::lsm::{CTX, LsmProgram, PAGE, deny};
 use crate::record::Phase;
 use crate::rules::{Cgroup, Chain, NTH, Place, SESSION, insns, member, note};
 use crate::session::{Attempt, Ended, Session, Stop};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// A program that leaves its cookie at its place.
 fn cookie_reader(chain: &Chain, number: i32) -> LsmProgram {
@@ -197,6 +197,7 @@ fn update_another(with_old: bool) -> Result<Result<(), Errno>, Ended> {
 /// BPF_LINK_DETACH.
 pub(super) fn detach(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("link-detach", |attempt| {
+        needs_command(bpf::BPF_LINK_DETACH, "BPF_LINK_DETACH")?;
         let chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
         let link = attempt.attach(&program)?;
@@ -236,13 +237,19 @@ pub(super) fn query(session: &mut Session<'_>) -> Result<(), Stop> {
     })
 }
 
-/// BPF_PROG_DETACH of a program that has a link.
+/// BPF_PROG_DETACH of a program that has a link, from descriptor 0 and from a cgroup: since 6.0 the target must be one
+/// before the attach type is looked at (7.3 kernel/bpf/cgroup.c, cgroup_bpf_prog_detach).
 pub(super) fn prog_detach(session: &mut Session<'_>) -> Result<(), Stop> {
-    session.case("as-mac", |attempt| {
+    let detach = |attempt: &mut Attempt<'_>, target: RawFd| {
         let chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
         let _link = attempt.attach(&program)?;
-        attempt.calls(Phase::Attach, bpf::prog_detach_raw(&program, 0, BPF_LSM_MAC))
+        attempt.calls(Phase::Attach, bpf::prog_detach_raw(&program, target, BPF_LSM_MAC))
+    };
+    session.case("as-mac-from-descriptor-0", |attempt| detach(attempt, 0))?;
+    session.case("as-mac-from-a-cgroup", |attempt| {
+        let cgroup = Cgroup::root()?;
+        detach(attempt, cgroup.as_fd().as_raw_fd())
     })
 }
 
@@ -262,11 +269,28 @@ pub(super) fn task_fd_query(session: &mut Session<'_>) -> Result<(), Stop> {
 /// BPF_ITER_CREATE.
 pub(super) fn iter_create(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("link", |attempt| {
+        needs_command(bpf::BPF_ITER_CREATE, "BPF_ITER_CREATE")?;
         let chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
         let link = attempt.attach(&program)?;
         attempt.calls(Phase::Attach, bpf::iter_create(&link)).map(drop)
     })
+}
+
+/// [`Ended::Absent`], where the kernel does not know a command that takes a link's descriptor first. EINVAL is the answer to
+/// every unknown command, and may be that to a link too; of a descriptor that is not open a known one says EBADF (5.12 and
+/// 7.3 kernel/bpf/syscall.c, bpf_link_get_from_fd).
+fn needs_command(command: u32, name: &str) -> Result<(), Ended> {
+    let attribute = [u32::MAX, 0, 0, 0]; // descriptor -1
+    let length = size_of_val(&attribute);
+    // SAFETY: the attribute is valid for reads of its length, and no link is at that descriptor.
+    let answer = Errno::result(unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_ptr(), length) });
+    match answer {
+        Err(errno) if errno.raw() == libc::EBADF => Ok(()),
+        Err(Errno::EINVAL) => Err(Ended::Absent(format!("{name} of bpf(2)"))),
+        Err(errno) => Err(Ended::could_not("find out whether the command is known", errno)),
+        Ok(_) => Err(Ended::CouldNotTell(format!("{name} takes descriptor -1 for a link"))),
+    }
 }
 
 /// What the kernel says of the program.

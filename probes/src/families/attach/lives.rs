@@ -4,7 +4,7 @@ use crate::bpf;
 use crate::errno::Errno;
 use crate::lsm::{Attached, deny};
 use crate::record::Phase;
-use crate::rules::{Chain, SESSION, in_child, member, start_child, until};
+use crate::rules::{Chain, SESSION, in_child, member, outcome_word, start_child, until};
 use crate::session::{Attempt, Ended, Session, Stop};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -24,33 +24,38 @@ pub(super) fn start(attempt: &mut Attempt<'_>) -> Result<(Chain, OwnedFd), Ended
     Ok((chain, program))
 }
 
-/// Does the trigger, and notes whether the program denied it.
+/// Does the trigger, and notes whether the program ran and denied it.
 pub(super) fn ask(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) -> bool {
     let round = chain.round(attempt, &[EPERM]);
     round.note_verdicts(attempt, &[EPERM]);
-    let denied = round.outcome == Err(Errno::EPERM);
-    attempt.see(key, if denied { "it runs, and denies" } else { "it does not run" });
-    denied
+    let what = match (round.ran.is_empty(), &round.outcome) {
+        (false, Err(Errno::EPERM)) => "it runs, and denies".to_owned(),
+        (true, Ok(_)) => "it does not run".to_owned(),
+        (false, outcome) => format!("it runs, and user space sees {}", outcome_word(outcome)),
+        (true, outcome) => format!("it does not run, and user space sees {}", outcome_word(outcome)),
+    };
+    attempt.see(key, what);
+    round.outcome == Err(Errno::EPERM)
 }
 
-/// Waits, a little, until the program no longer denies: a link whose name is gone is released by a worker (7.3
+/// Waits, a little, until the program no longer runs: a link whose name is gone is released by a worker (7.3
 /// kernel/bpf/syscall.c, bpf_link_put), which at first was told by a callback of RCU (6.9 kernel/bpf/inode.c,
 /// bpf_free_inode). Whether it did until the end.
 ///
 /// Also where that is not the question: the link is released by a worker, and on 6.4.0 and 6.6.17 a program that was
 /// attached to the hook before that was not called by some calls during it (seen, and not explained).
 pub(super) fn wait_for_its_end(attempt: &mut Attempt<'_>, chain: &mut Chain) -> bool {
-    let mut denied = true;
+    let mut runs = true;
     until(|| {
-        denied = chain.round(attempt, &[EPERM]).outcome == Err(Errno::EPERM);
-        !denied
+        runs = !chain.round(attempt, &[EPERM]).ran.is_empty();
+        !runs
     });
-    denied
+    runs
 }
 
 pub(super) fn ask_in_the_end(attempt: &mut Attempt<'_>, chain: &mut Chain, key: &str) {
-    let denied = wait_for_its_end(attempt, chain);
-    attempt.see(key, if denied { "it still runs" } else { "it does not run, in the end" });
+    let runs = wait_for_its_end(attempt, chain);
+    attempt.see(key, if runs { "it still runs" } else { "it does not run, in the end" });
 }
 
 /// The program's descriptor goes, the link stays.

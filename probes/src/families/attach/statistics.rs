@@ -25,10 +25,6 @@ enum On {
 
 impl On {
     fn sysctl() -> Result<Self, Errno> {
-        let before = fs::read_to_string(SYSCTL)?;
-        if before.trim() != "0" {
-            return Err(Errno::EBUSY);
-        }
         fs::write(SYSCTL, "1")?;
         Ok(Self::Sysctl)
     }
@@ -55,6 +51,10 @@ type Watched<'a> = (&'a str, &'a OwnedFd);
 
 /// Does the trigger with the statistics off and on, and notes what they count of each program.
 fn count(attempt: &mut Attempt<'_>, chain: &mut Chain, watched: &[Watched<'_>]) -> Result<(), Ended> {
+    let before = fs::read_to_string(SYSCTL).map_err(|error| Ended::could_not("read the sysctl", error))?;
+    if before.trim() != "0" {
+        return Err(Ended::CouldNotTell("somebody else has switched the statistics on".into()));
+    }
     for (name, way) in WAYS {
         let before = infos(watched)?;
         let on = match way() {

@@ -78,22 +78,24 @@ pub(super) fn inside(attempt: &mut Attempt<'_>, site: Site) -> Result<(Cgroup, C
 /// what takes time. Hooks where the order of programs is asked about are left out.
 pub(super) fn keep_shim(attempt: &mut Attempt<'_>, site: &Site) -> Result<(), Ended> {
     let kept = ["task_getsid", "socket_bind"];
-    let pin = CString::new(format!("/sys/fs/bpf/kept-{}", site.hook))
-        .map_err(|error| Ended::could_not("name the kept program", error))?;
-    if !kept.contains(&site.hook)
-        || std::fs::exists(format!("/sys/fs/bpf/kept-{}", site.hook)).unwrap_or(false)
-    {
+    let path = format!("/sys/fs/bpf/kept-{}", site.hook);
+    if !kept.contains(&site.hook) || std::fs::exists(&path).unwrap_or(false) {
         return Ok(());
     }
+    let pin = CString::new(path).map_err(|error| Ended::could_not("name the kept program", error))?;
     let folder = format!("{ROOT_CGROUP}/kept");
     std::fs::create_dir_all(&folder).map_err(|error| Ended::could_not("make a cgroup", error))?;
     let cgroup = File::open(&folder).map_err(|error| Ended::could_not("open a cgroup", error))?;
     let mut asm = Asm::new();
     asm.mov_imm(Reg::R0, 1).exit();
-    let program = attempt.load_lsm(&LsmProgram::of_cgroup(site.hook, asm))?;
+    let spec = attempt.spec(&LsmProgram::of_cgroup(site.hook, asm))?;
+    // What refuses this one refuses the case's own program, which is asked about.
+    let Ok(program) = attempt.ask(&spec, 0) else { return Ok(()) };
     let spec = LinkSpec { target: Some(cgroup.as_fd()), attach_type: BPF_LSM_CGROUP, ..LinkSpec::default() };
-    let link = attempt.calls(Phase::Attach, bpf::link_create(&program, &spec))?;
-    attempt.calls(Phase::Attach, bpf::obj_pin(&link, &pin))
+    let link = bpf::link_create(&program.fd, &spec);
+    let pinned = link.and_then(|link| bpf::obj_pin(&link, &pin));
+    attempt.at(Phase::Open); // the case itself has not begun
+    pinned.map_err(|errno| Ended::could_not("keep a program on a cgroup", errno))
 }
 
 /// Does a round for each of these verdicts, and notes them under names like `1, 0`.

@@ -8,7 +8,8 @@ use crate::record::Phase;
 use crate::rules::{Cgroup, Chain, SESSION, Site, insns, until};
 use crate::session::{Ended, Session, Stop};
 
-/// Hooks with one pointer or none of sockets, so that all act on the task's cgroup.
+/// Hooks whose first argument is no socket: all act on the task's cgroup, as others do in effect (7.3 kernel/bpf/bpf_lsm.c,
+/// `bpf_lsm_find_cgroup_shim`, compares a pointer's type with those of the structures).
 const HOOKS: [&str; 13] = [
     "task_getsid",
     "task_getpgid",

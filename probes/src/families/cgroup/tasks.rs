@@ -170,7 +170,12 @@ pub(super) fn removed(session: &mut Session<'_>) -> Result<(), Stop> {
             matches!(id, Some(bpf::LinkTarget::Cgroup { cgroup_id: 0, .. }))
         });
         let gone = matches!(id, Some(bpf::LinkTarget::Cgroup { cgroup_id: 0, .. }));
-        attempt.see("the link's cgroup_id, in the end", if gone { "0" } else { "as before" });
+        let word = match id {
+            _ if gone => "0",
+            Some(_) => "as before",
+            None => return Err(Ended::CouldNotTell("the link's information cannot be read".to_owned())),
+        };
+        attempt.see("the link's cgroup_id, in the end", word);
         attempt.outcome("BPF_LINK_DETACH of it", &bpf::link_detach(&link));
         attempt.outcome("BPF_LINK_UPDATE of it", &bpf::link_update(&link, &program, None));
         drop(Attached { program, link });

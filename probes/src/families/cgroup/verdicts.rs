@@ -307,6 +307,7 @@ pub(super) fn retval_on_void(session: &mut Session<'_>) -> Result<(), Stop> {
 pub(super) fn retval_in_mac(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, number) in [("bpf_set_retval", helper::SET_RETVAL), ("bpf_get_retval", helper::GET_RETVAL)] {
         session.case(name, |attempt| {
+            attempt.needs_helper(number)?;
             let results = attempt.results()?;
             let program = LsmProgram::framed(SESSION.hook, &results, |asm| {
                 asm.mov_imm(Reg::R1, 0).call(number);

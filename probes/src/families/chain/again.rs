@@ -37,6 +37,7 @@ pub(super) fn own_hook(session: &mut Session<'_>) -> Result<(), Stop> {
     // The second is the control: a file that can be read is not opened again.
     for (name, for_writing) in [("writing", true), ("reading", false)] {
         session.case(&format!("the-hash-of-a-file-being-opened-for-{name}"), |attempt| {
+            attempt.needs_helper(helper::IMA_FILE_HASH)?;
             let returned = ask(attempt, "file_open", true, opening(for_writing)?, |asm| {
                 asm.ldx(Size::DW, Reg::R1, CTX, 0);
                 asm.mov_reg(Reg::R2, PAGE).add_imm(Reg::R2, BUFFER).mov_imm(Reg::R3, 64);

@@ -194,7 +194,12 @@ fn closed_meanwhile(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     let (ran, opened) = scene.open_and_see(attempt);
     attempt.see("then it runs for another task", ran);
     attempt.outcome("the other task", &opened);
-    scene.wake(attempt)
+    scene.wake(attempt)?;
+    // From 5.12 to 6.0 one that sleeps runs for nobody else, attached or not (`the-same-program`): this is what tells.
+    let (ran, opened) = scene.open_and_see(attempt);
+    attempt.see("afterwards it runs for another task", ran);
+    attempt.outcome("another task, afterwards", &opened);
+    Ok(())
 }
 
 /// A child that has the only descriptor of a link, so that this process need not wait where closing it does.

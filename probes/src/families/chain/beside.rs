@@ -62,7 +62,8 @@ fn rounds(
                     }
                     _ => format!("LSM {}", verdict_word(lsm)),
                 };
-                attempt.see(&key, round.words(&NAMES, site.ret.is_some()));
+                let has_ret = |nth| site.ret.is_some() && (nth == 0 || attach_type != BPF_TRACE_FENTRY);
+                attempt.see(&key, round.words_with(&NAMES, has_ret));
                 round.note_verdicts(attempt, &[lsm]);
             }
             attempt.ran(chain.has_run());

@@ -173,9 +173,9 @@ fn see_round(attempt: &mut Attempt<'_>, chain: &mut Chain) {
     attempt.see(
         "user space sees the verdict of",
         match round.outcome {
-            Ok(_) => "the extension, 0",
+            Ok(_) if extension_ran => "the extension, 0",
             Err(Errno::EPERM) => "the program replaced, -EPERM",
-            Err(_) => "NEITHER",
+            Ok(_) | Err(_) => "NEITHER",
         },
     );
 }

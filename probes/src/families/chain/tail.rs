@@ -38,7 +38,11 @@ fn called(site: &Site, chain: &Chain) -> LsmProgram {
 /// Puts a program into place 0.
 fn put(attempt: &mut Attempt<'_>, array: &OwnedFd, program: &OwnedFd) -> Result<(), Ended> {
     let value = program.as_raw_fd().to_ne_bytes();
-    attempt.calls(Phase::Attach, bpf::map_update(array, &0_u32.to_ne_bytes(), &value, bpf::BPF_ANY))
+    let put = bpf::map_update(array, &0_u32.to_ne_bytes(), &value, bpf::BPF_ANY);
+    put.or_else(|errno| {
+        attempt.see("putting it into the array", errno.name());
+        attempt.calls(Phase::Trigger, Err(errno))
+    })
 }
 
 /// Loads both, puts the one called into the array, attaches the caller, and does a round.

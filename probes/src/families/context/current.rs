@@ -277,7 +277,7 @@ fn name_of(name: &str) -> String {
     let Some((start, id)) = name.rsplit_once('-') else { return name.to_owned() };
     match id.parse::<u32>() {
         Ok(id) if id == process::id() => format!("{start}-<the asker's>"),
-        Ok(id) if id != 0 => format!("{start}-<another's>"),
+        Ok(id) if id != 0 => format!("{start}-<another thread's>"),
         Ok(_) | Err(_) => name.to_owned(),
     }
 }

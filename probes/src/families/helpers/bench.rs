@@ -68,6 +68,11 @@ impl<'c, 'k> Bench<'c, 'k> {
         self.attempt.load_lsm_in_doubt(&program).map(drop)
     }
 
+    /// Whether the case is about programs of a cgroup.
+    pub(super) fn of_a_cgroup(&self) -> bool {
+        self.kind == super::Kind::Cgroup
+    }
+
     /// The offset of a member of a kernel structure.
     pub(super) fn offset(&self, record: &str, member: &str) -> Result<u32, Ended> {
         let found = self.attempt.btf()?.member(record, member);

@@ -11,6 +11,7 @@
 //! kinds of maps a program may use is no part of the question: a helper may be callable by programs that may sleep and
 //! have no map that they can give it (`check_map_prog_compatibility`), which the row's `canonical-sleepable` shows.
 
+use super::bench::Bench;
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_LSM_CGROUP, BPF_LSM_MAC, LoadError, ProgSpec};
 use crate::errno::Errno;
@@ -108,23 +109,64 @@ pub(super) fn probes(has_row: impl Fn(u32) -> bool) -> Vec<Probe> {
 /// What is said of bpf_set_retval on a hook that has nothing to set.
 const ON_A_VOID_HOOK: &str = "BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!";
 
-/// What the end of a misuse says: nothing, where the program was refused for calling the helper at all.
-pub(super) fn judge_misuse(
-    attempt: &mut Attempt<'_>,
-    number: u32,
-    ended: Result<(), Ended>,
-) -> Result<(), Ended> {
+/// What the end of a misuse says: nothing, where the program was refused for calling the helper at all, where there are no
+/// such programs, and where it was refused for calling another helper.
+pub(super) fn judge_misuse(bench: &mut Bench<'_, '_>, ended: Result<(), Ended>) -> Result<(), Ended> {
     let Err(Ended::Refused(errno)) = ended else { return ended };
-    let refused = LoadError { errno, log: attempt.load_log().to_owned() };
+    let refused = LoadError { errno, log: bench.attempt.load_log().to_owned() };
     if refused.log.contains(ON_A_VOID_HOOK) {
         return Err(Ended::Refused(errno)); // that is a misuse
     }
-    match meaning(&refused, number) {
-        Ok(Answer::NotOfThisType | Answer::NotAllowed) => {
-            Err(attempt.undecided("the intended use is refused as well"))
-        }
-        Ok(_) | Err(_) => Err(Ended::Refused(errno)),
+    if let Some(line) = about_another(&refused.log, bench.helper()) {
+        return Err(bench.attempt.undecided(format!("it is refused for another helper: {line}")));
     }
+    let as_well = match meaning(&refused, bench.helper()) {
+        Ok(Answer::NotOfThisType | Answer::NotAllowed) => true,
+        // Without a log it may have been refused in another phase, for something else.
+        Ok(Answer::NoSuchProgram(_)) => bench.of_a_cgroup() && none_of_a_cgroup(bench),
+        Ok(_) | Err(_) => false,
+    };
+    Err(if as_well {
+        bench.attempt.undecided("the intended use is refused as well")
+    } else {
+        Ended::Refused(errno)
+    })
+}
+
+/// What the end of any other use says where the program was refused for calling another helper than the row's: what a call
+/// of that one alone is refused with, if it may not be made, and else nothing.
+pub(super) fn judge_use(bench: &mut Bench<'_, '_>, ended: Result<(), Ended>) -> Result<(), Ended> {
+    let Err(Ended::Refused(_)) = ended else { return ended };
+    let Some(line) = about_another(bench.attempt.load_log(), bench.helper()) else { return ended };
+    let before = bench.attempt.load_log().len();
+    let bare = bench.bare_call();
+    if let Err(Ended::Refused(errno)) = bare {
+        let log = bench.attempt.load_log().get(before..).unwrap_or_default().to_owned();
+        match meaning(&LoadError { errno, log }, bench.helper()) {
+            Ok(Answer::Callable) | Err(_) => {}
+            Ok(_) => return bare,
+        }
+    }
+    Err(bench.attempt.undecided(format!("it is refused for another helper: {line}")))
+}
+
+/// The line of the log that says of another helper than this that the program may not call it.
+fn about_another(log: &str, number: u32) -> Option<String> {
+    let line =
+        log.lines().map(str::trim).find(|line| MAY_NOT_CALL.iter().any(|text| line.starts_with(text)))?;
+    (!line.ends_with(&format!("#{number}"))).then(|| line.to_owned())
+}
+
+/// How the lines begin that name a helper that the program may not call, which ends the verifier's work.
+const MAY_NOT_CALL: [&str; 3] = [NOT_THERE, NOT_OF_THIS_TYPE[0], NOT_OF_THIS_TYPE[1]];
+const NOT_THERE: &str = "invalid func ";
+/// In turn: until 6.9 and from 6.10 (6.12 kernel/bpf/verifier.c, `check_helper_call`).
+const NOT_OF_THIS_TYPE: [&str; 2] = ["unknown func ", "program of this type cannot use helper "];
+
+/// Whether the kernel has no programs of a cgroup.
+fn none_of_a_cgroup(bench: &Bench<'_, '_>) -> bool {
+    let caller = cgroup(GENERAL.name, GENERAL.hook);
+    matches!(ask(bench.attempt, &caller, bench.helper()), Ok(Answer::NoSuchProgram(_)))
 }
 
 /// Asks for every kind of program.
@@ -158,9 +200,11 @@ pub(super) fn callable(attempt: &mut Attempt<'_>, number: u32) -> Result<(), End
     Ok(())
 }
 
-/// What the answers have in common, for a reader in a hurry. Kinds of programs that there are not do not count.
+/// What the answers have in common, for a reader in a hurry. Kinds of programs that there are not do not count, nor those
+/// that the process may not load, whatever they call: it says who may call the helper.
 fn condition(answers: &[(&Caller, Answer)]) -> &'static str {
-    let there = || answers.iter().filter(|(_, answer)| !matches!(answer, Answer::NoSuchProgram(_)));
+    let none = |answer: &Answer| matches!(answer, Answer::NoSuchProgram(_) | Answer::NotForThisProcess(_));
+    let there = || answers.iter().filter(|(_, answer)| !none(answer));
     let may = |answer: &Answer| matches!(answer, Answer::Callable);
     let exactly = |who: fn(&Caller) -> bool| there().all(|(caller, answer)| may(answer) == who(caller));
     let is_plain = |caller: &Caller| caller.without.is_none();
@@ -233,6 +277,8 @@ enum Answer {
     NotAllowed,
     NotSleepable,
     NoSuchProgram(Errno),
+    /// There are such programs, and the process lacks the right to load one.
+    NotForThisProcess(Errno),
 }
 
 impl Answer {
@@ -245,6 +291,7 @@ impl Answer {
             Self::NotAllowed => "no, the helper has a condition of its own".to_owned(),
             Self::NotSleepable => "no, it can sleep and the program may not".to_owned(),
             Self::NoSuchProgram(errno) => format!("there is no such program, {errno}"),
+            Self::NotForThisProcess(errno) => format!("there is none that the process may load, {errno}"),
         }
     }
 }
@@ -271,7 +318,11 @@ fn ask(attempt: &Attempt<'_>, caller: &Caller, number: u32) -> Result<Answer, En
     };
     match loaded {
         Ok(_) => Ok(Answer::Callable),
-        Err(error) => meaning(&error, number),
+        Err(error) => match (meaning(&error, number)?, caller.without) {
+            // Until 5.7 it is CAP_SYS_ADMIN that lets a process load (5.7 kernel/bpf/syscall.c, `bpf_prog_load`).
+            (Answer::NoSuchProgram(Errno::EPERM), Some(_)) => Ok(Answer::NotForThisProcess(Errno::EPERM)),
+            (answer, _) => Ok(answer),
+        },
     }
 }
 
@@ -280,9 +331,9 @@ fn meaning(error: &LoadError, number: u32) -> Result<Answer, Ended> {
     let says = |text: &str| error.log.lines().any(|line| line.starts_with(text));
     let of_this = |line: &str| line.trim_end().ends_with(&format!("#{number}"));
     let names_it = |text: &str| error.log.lines().any(|line| line.starts_with(text) && of_this(line));
-    if names_it("invalid func ") {
+    if names_it(NOT_THERE) {
         Ok(Answer::NoSuchHelper)
-    } else if names_it("unknown func ") || names_it("program of this type cannot use helper ") {
+    } else if NOT_OF_THIS_TYPE.into_iter().any(names_it) {
         Ok(Answer::NotOfThisType)
     } else if says("helper call is not allowed in probe")
         || says("func ") && error.log.contains(" not supported for program type ")
@@ -349,6 +400,15 @@ mod tests {
         assert_eq!(condition(&[(&GENERAL, Answer::Callable), none]), "every program");
     }
 
+    #[test]
+    fn a_refusal_may_be_about_another_helper() {
+        let log = "0: (85) call bpf_x#7\nunknown func bpf_x#7\nprocessed 1 insns\n";
+        assert_eq!(about_another(log, 7), None);
+        assert_eq!(about_another(log, 8).as_deref(), Some("unknown func bpf_x#7"));
+        assert_eq!(about_another("0: (85) call bpf_x#7\nR1 type=ctx expected=map_ptr\n", 8), None);
+        assert_eq!(about_another("invalid func unknown#17\n", 7).as_deref(), Some("invalid func unknown#17"));
+    }
+
     #[rstest]
     #[case("invalid func unknown#212\n", Some("none"))]
     #[case("unknown func bpf_x#7\n", Some("type"))]
@@ -383,6 +443,7 @@ mod tests {
             Answer::NotAllowed => "condition",
             Answer::NotSleepable => "sleep",
             Answer::NoSuchProgram(_) => "no program",
+            Answer::NotForThisProcess(_) => "process",
         });
         assert_eq!(word, expected);
     }

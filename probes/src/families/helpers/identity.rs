@@ -366,7 +366,13 @@ fn task_identity(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let cpu = settle(bench)?.0;
     super::bench::write_file()?;
     let object = bench.attempt.attach_object(&TASK_IDENTITY, &[Global::target()])?;
-    let _opened = bench.attempt.trigger(|| File::open(FILE));
+    // 0, the usual ids, is what the results hold before.
+    let became = bench.attempt.trigger(|| {
+        become_real(UID, GID)?;
+        let _opened = File::open(FILE);
+        become_real(0, 0)
+    });
+    became.map_err(|errno| Ended::could_not("open the file as another user", errno))?;
     let seen: TaskIdentity = object.results()?;
     let cgroup = inode("/sys/fs/cgroup")?;
     let attempt: &mut Attempt<'_> = bench.attempt;
@@ -374,7 +380,7 @@ fn task_identity(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     attempt.see("bpf_get_current_comm returned", seen.comm_result);
     attempt.same("the name", seen.comm, *NAME);
     attempt.same("process and thread", seen.pid_tgid, own_pid() << 32 | own_pid());
-    attempt.same("user and group", seen.uid_gid, 0);
+    attempt.same("user and group", seen.uid_gid, u64::from(GID) << 32 | u64::from(UID));
     attempt.same("the processor", seen.cpu, cpu);
     attempt.same("the cgroup", seen.cgroup, cgroup);
     Ok(())

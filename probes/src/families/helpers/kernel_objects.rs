@@ -83,14 +83,15 @@ pub(super) const ROWS: &[Row] = &[
         asks: "give the cookie of the program's link",
         sources: &[LSM, source("6.0", "kernel/bpf/syscall.c", "bpf_tracing_prog_attach")],
         cases: &[
-            canonical(attach_cookie),
+            canonical(|bench| {
+                const COOKIE: u64 = 0x0123_4567_89ab_cdef;
+                let found = attach_cookie(bench, COOKIE)?;
+                bench.attempt.same("the cookie", found, COOKIE);
+                Ok(())
+            }),
             case("without-a-cookie", |bench| {
-                let helper = bench.helper();
-                let results = bench.open(|asm| {
-                    asm.mov_reg(Reg::R1, CTX).call(helper);
-                    keep(asm, 0, Reg::R0);
-                })?;
-                bench.attempt.see("the cookie", results.get(slot(0)));
+                let found = attach_cookie(bench, 0)?;
+                bench.attempt.see("the cookie", found);
                 Ok(())
             }),
             misuse("misuse-number-for-context", |bench| bench.call(&[Number(4096)])),
@@ -294,21 +295,21 @@ fn bprm_opts(bench: &mut Bench<'_, '_>, hook: &str, program: &CStr, options: i32
     Ok(())
 }
 
-fn attach_cookie(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
-    const COOKIE: u64 = 0x0123_4567_89ab_cdef;
+/// What the helper gives in a program whose own link has this cookie, 0 for none.
+fn attach_cookie(bench: &mut Bench<'_, '_>, cookie: u64) -> Result<u64, Ended> {
     let helper = bench.helper();
     write_file()?;
     let (results, program) = bench.load_for("file_open", |asm| {
+        preset(asm, 0);
         asm.mov_reg(Reg::R1, CTX).call(helper);
         keep(asm, 0, Reg::R0);
     })?;
     bench.attempt.at(Phase::Attach);
-    let spec = LinkSpec { attach_type: BPF_LSM_MAC, cookie: COOKIE, ..LinkSpec::default() };
+    let spec = LinkSpec { attach_type: BPF_LSM_MAC, cookie, ..LinkSpec::default() };
     std::mem::forget(bpf::link_create(&program, &spec).map_err(Ended::Refused)?); // as every program of a bench
     let _opened = bench.attempt.trigger(|| open_file(Arm::new(&results)));
     bench.attempt.runs(results.runs());
-    bench.attempt.same("the cookie", results.get(slot(0)), COOKIE);
-    Ok(())
+    Ok(results.get(slot(0)))
 }
 
 /// The first argument, and one that the hook does not have.

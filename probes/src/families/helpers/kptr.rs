@@ -1,7 +1,7 @@
 //! Pointers to objects of the kernel that a map holds.
 
 use super::bench::{Bench, keep, slot, stack};
-use super::call::Arg::{Number, Page, Task};
+use super::call::Arg::{Number, Task};
 use super::{Row, canonical, misuse, sleepable};
 use crate::asm::Asm;
 use crate::bpf::{MapSpec, btf_load};
@@ -44,7 +44,16 @@ pub(super) const ROWS: &[Row] = &[Row {
                 asm.ldx(Size::W, Reg::R1, Reg::R9, ready.member);
             })
         }),
-        misuse("misuse-memory-for-pointer", |bench| bench.call(&[Page, Number(0)])),
+        misuse("misuse-memory-for-pointer", |bench| {
+            let object = Object::of(bench);
+            bench.attempt.kfunc(object.acquire)?;
+            let map = map(bench, object)?;
+            bench.load(|asm| {
+                look_up(asm, &map);
+                asm.mov_reg(Reg::R1, Reg::R8).add_imm(Reg::R1, MEMORY).mov_imm(Reg::R2, 0);
+                asm.call(helper::KPTR_XCHG);
+            })
+        }),
         misuse("misuse-task-for-pointer", |bench| bench.call(&[Task, Number(0)])),
     ],
 }];
@@ -58,6 +67,13 @@ struct Object {
     /// A number in it, and what user space knows it to be.
     member: &'static str,
     number: fn() -> u64,
+}
+
+impl Object {
+    /// The one that this kernel has.
+    fn of(bench: &Bench<'_, '_>) -> Self {
+        if bench.attempt.kfunc(TASK.acquire).is_ok() { TASK } else { OF_TESTS }
+    }
 }
 
 /// The running task.
@@ -92,7 +108,7 @@ struct Ready {
 
 impl Ready {
     fn new(bench: &mut Bench<'_, '_>) -> Result<Self, Ended> {
-        let object = if bench.attempt.kfunc(TASK.acquire).is_ok() { TASK } else { OF_TESTS };
+        let object = Object::of(bench);
         let acquire = bench.attempt.kfunc(object.acquire)?;
         // 6.0 has the helper and lets LSM programs call no kfunc that would give them something to exchange.
         if object.record == OF_TESTS.record
@@ -117,10 +133,7 @@ impl Ready {
 
     /// Puts the address of the map's value into R8.
     fn look_up(&self, asm: &mut Asm) {
-        asm.st_imm(Size::W, Reg::R10, -4, 0);
-        stack(asm, Reg::R2, -4);
-        asm.ld_map_fd(Reg::R1, &self.map).call(helper::MAP_LOOKUP_ELEM);
-        asm.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R8, Reg::R0);
+        look_up(asm, &self.map);
     }
 
     /// Acquires the object, whose address is then in R9.
@@ -155,7 +168,10 @@ impl Ready {
     }
 }
 
-/// A map of one value: a pointer to an object that the map owns.
+/// Where in the map's value there is memory that is no pointer.
+const MEMORY: u32 = 8;
+
+/// A map of one value: a pointer to an object that the map owns, and a number.
 fn map(bench: &mut Bench<'_, '_>, object: Object) -> Result<OwnedFd, Ended> {
     // Up to 6.3 `kptr` is a pointer that is not owned.
     let tag = if bench.attempt.kernel().version() < (6, 4) { "kptr_ref" } else { "kptr" };
@@ -164,14 +180,22 @@ fn map(bench: &mut Bench<'_, '_>, object: Object) -> Result<OwnedFd, Ended> {
     let record = types.structure(object.record, 8, &[("opaque", word, 0)]);
     let tagged = types.type_tag(tag, record);
     let pointer = types.ptr(tagged);
-    let value = types.structure("value", 8, &[("object", pointer, 0)]);
+    let value = types.structure("value", 16, &[("object", pointer, 0), ("number", word, MEMORY)]);
     let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the map's BTF", error))?;
     bench.attempt.map(&MapSpec {
         btf_fd: Some(btf.as_raw_fd()),
         btf_key_type_id: int,
         btf_value_type_id: value,
-        ..MapSpec::array(8, 1)
+        ..MapSpec::array(16, 1)
     })
+}
+
+/// Puts the address of the map's value into R8.
+fn look_up(asm: &mut Asm, map: &OwnedFd) {
+    asm.st_imm(Size::W, Reg::R10, -4, 0);
+    stack(asm, Reg::R2, -4);
+    asm.ld_map_fd(Reg::R1, map).call(helper::MAP_LOOKUP_ELEM);
+    asm.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R8, Reg::R0);
 }
 
 /// Puts what is in R9 into the map; R0 is what was there.

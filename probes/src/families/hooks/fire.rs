@@ -11,7 +11,7 @@ use crate::lsm::{Attached, CTX, LsmProgram, PAGE, deny};
 use crate::record::Phase;
 use crate::results::{FREE, RUNS, Results, TARGET};
 use crate::session::{Attempt, Ended};
-use crate::triggers::{Act, Arm, Seen};
+use crate::triggers::{Act, Arm, Seen, stands_for};
 
 /// Where the page holds the verdict of the program of [`Ready`].
 const VERDICT: i32 = FREE;
@@ -72,12 +72,12 @@ impl Ready {
     }
 
     /// Does the trigger while the program returns `verdict`.
-    fn trigger(&mut self, attempt: &mut Attempt<'_>, verdict: i32) -> Result<Seen, Errno> {
+    fn trigger(&mut self, attempt: &mut Attempt<'_>, verdict: i32) -> Result<Outcome, Ended> {
         self.results.set(RUNS, 0);
         self.results.set(VERDICT, i64::from(verdict).cast_unsigned());
         let outcome = attempt.trigger(|| (self.act)(Arm::new(&self.results)));
         self.results.name_nobody();
-        outcome
+        answered(outcome)
     }
 
     /// Why no verdict can be seen here, if none can.
@@ -88,21 +88,42 @@ impl Ready {
 
     /// Notes the outcome, and that of the same act for nobody: the program is still attached, so what changes is its
     /// verdict for the target alone.
-    fn see(&mut self, attempt: &mut Attempt<'_>, outcome: Result<Seen, Errno>) -> Result<Seen, Errno> {
+    fn see(&mut self, attempt: &mut Attempt<'_>, outcome: Outcome) -> Result<Outcome, Ended> {
         see(attempt, "user space sees", outcome);
-        let other = (self.act)(Arm::idle());
+        let other = answered((self.act)(Arm::idle()))?;
         see(attempt, "not the target", other);
-        other
+        Ok(other)
     }
 
     /// As [`Ready::see`]; whatever only the target sees is a denial.
-    fn see_denial(&mut self, attempt: &mut Attempt<'_>, outcome: Result<Seen, Errno>, asked: Errno) {
-        let other = self.see(attempt, outcome);
+    fn see_denial(
+        &mut self,
+        attempt: &mut Attempt<'_>,
+        hook: Hook,
+        outcome: Outcome,
+        asked: Errno,
+    ) -> Result<(), Ended> {
+        let other = self.see(attempt, outcome)?;
         if other == Ok(self.control) {
             attempt.denied_as(&outcome, &self.control, asked);
+            if hook.own == Some(asked) && outcome == Err(asked) {
+                attempt.see("denied as", "the kernel's own errno, which is the same");
+            }
         } else {
             attempt.denied_as(&Ok(self.control), &self.control, asked); // others saw it too: no verdict for the target
         }
+        Ok(())
+    }
+}
+
+/// What user space saw of an act.
+type Outcome = Result<Seen, Errno>;
+
+/// What came of an act, if that is an answer: an errno that the act has made itself must not count as a denial.
+fn answered(outcome: Outcome) -> Result<Outcome, Ended> {
+    match outcome.err().and_then(stands_for) {
+        Some(why) => Err(Ended::CouldNotTell(format!("the trigger gave no answer: {why}"))),
+        None => Ok(outcome),
     }
 }
 
@@ -129,7 +150,7 @@ fn refused_or(attempt: &mut Attempt<'_>, program: Result<LsmProgram, Ended>, why
 
 pub(super) fn fire(attempt: &mut Attempt<'_>, hook: Hook, kept: &mut Option<Ready>) -> Result<(), Ended> {
     let mut ready = Ready::new(attempt, hook)?;
-    let outcome = ready.trigger(attempt, hook.pass);
+    let outcome = ready.trigger(attempt, hook.pass)?;
     match hook.calls {
         Calls::Counted => attempt.runs(ready.results.runs()),
         Calls::Some => attempt.ran(ready.results.runs() > 0),
@@ -150,13 +171,13 @@ pub(super) fn denied(
         *kept = Some(ready);
         return Err(why);
     }
-    let outcome = ready.trigger(attempt, deny(errno));
+    let outcome = ready.trigger(attempt, deny(errno))?;
     let ran = ready.results.runs() > 0;
     attempt.ran(ran);
     if ran {
-        ready.see_denial(attempt, outcome, errno);
+        ready.see_denial(attempt, hook, outcome, errno)?;
     } else {
-        let _ = ready.see(attempt, outcome); // nobody has asked for a denial
+        let _ = ready.see(attempt, outcome)?; // nobody has asked for a denial
     }
     *kept = Some(ready);
     Ok(())
@@ -170,9 +191,9 @@ pub(super) fn ignored(
     errno: Errno,
 ) -> Result<(), Ended> {
     let mut ready = Ready::again(attempt, hook, kept)?;
-    let outcome = ready.trigger(attempt, deny(errno));
+    let outcome = ready.trigger(attempt, deny(errno))?;
     attempt.ran(ready.results.runs() > 0);
-    let _ = ready.see(attempt, outcome);
+    let _ = ready.see(attempt, outcome)?;
     *kept = Some(ready);
     Ok(())
 }
@@ -180,14 +201,17 @@ pub(super) fn ignored(
 /// Whether a program is run for the trigger, and what user space sees when it lets pass and when it denies.
 pub(super) fn once(attempt: &mut Attempt<'_>, hook: Hook) -> Result<(), Ended> {
     let mut ready = Ready::new(attempt, hook)?;
-    let outcome = ready.trigger(attempt, hook.pass);
+    let outcome = ready.trigger(attempt, hook.pass)?;
     attempt.ran(ready.results.runs() > 0);
     see(attempt, "user space sees", outcome);
     if matches!(hook.verdict, Verdict::Errnos(_)) && ready.mute(hook).is_none() {
-        let outcome = ready.trigger(attempt, deny(Errno::EPERM));
-        see(attempt, "when it denies with EPERM", outcome);
+        let key = "when it denies with EPERM";
+        let outcome = ready.trigger(attempt, deny(Errno::EPERM))?;
         if ready.results.runs() > 0 {
+            see(attempt, key, outcome);
             attempt.denied_as(&outcome, &ready.control, Errno::EPERM);
+        } else {
+            attempt.see(key, format!("it is not asked; user space sees {}", word(outcome)));
         }
     }
     Ok(())
@@ -198,9 +222,9 @@ pub(super) fn returned(attempt: &mut Attempt<'_>, hook: Hook, value: i32) -> Res
     let mut ready = Ready::with(attempt, hook, |asm| {
         asm.mov_imm(Reg::R0, value).exit();
     })?;
-    let outcome = ready.trigger(attempt, value);
+    let outcome = ready.trigger(attempt, value)?;
     attempt.ran(ready.results.runs() > 0);
-    let _ = ready.see(attempt, outcome);
+    let _ = ready.see(attempt, outcome)?;
     Ok(())
 }
 
@@ -214,7 +238,7 @@ pub(super) fn argument(
     let mut ready = Ready::again(attempt, hook, kept)?;
     argument.way(attempt.btf()?, hook.name)?;
     argument.expect(&mut ready.results)?;
-    let _ = ready.trigger(attempt, hook.pass);
+    let _ = ready.trigger(attempt, hook.pass)?;
     attempt.ran(ready.results.runs() > 0);
     argument.report(attempt, &ready.results);
     *kept = Some(ready);
@@ -257,7 +281,12 @@ fn program(
     Ok(LsmProgram::raw(hook.name, asm))
 }
 
-/// Notes what user space saw: the errno, or in which way there was none.
-fn see(attempt: &mut Attempt<'_>, key: &str, outcome: Result<Seen, Errno>) {
-    attempt.see(key, outcome.map_or_else(Errno::name, |seen| seen.0.to_owned()));
+/// Notes what user space saw.
+fn see(attempt: &mut Attempt<'_>, key: &str, outcome: Outcome) {
+    attempt.see(key, word(outcome));
+}
+
+/// The errno, or in which way there was none.
+fn word(outcome: Outcome) -> String {
+    outcome.map_or_else(Errno::name, |seen| seen.0.to_owned())
 }

@@ -27,6 +27,8 @@ pub(super) struct Hook {
     pub(super) order: Option<Order>,
     /// What the control sees where no verdict could be seen.
     pub(super) mute: Option<Seen>,
+    /// The errno that the kernel answers every denial with, if it takes no more than yes or no from the hook.
+    pub(super) own: Option<Errno>,
     /// Whether denying it takes the kernel down.
     pub(super) crashes: bool,
     /// Whether the trigger has to do with files in `/tmp` or with mounts, for which the probe gets a folder of its own.
@@ -56,7 +58,8 @@ pub(super) enum Calls {
 pub(super) enum Whom {
     /// The calling task is the target.
     Current,
-    /// Nothing else in the machine makes the kernel call the hook while the trigger lasts.
+    /// Nothing else in the machine makes the kernel call the hook while the trigger lasts: what an act before it has left to be
+    /// freed, the recipe waits for.
     Anyone,
     /// The object that an argument points to bears the mark that the trigger has named, whoever calls.
     Object {

@@ -66,6 +66,7 @@ const fn int(name: &'static str, recipe: Recipe, file: &'static str, symbol: &'s
         source: source(READ_IN, file, symbol),
         order: None,
         mute: None,
+        own: None,
         crashes: false,
         files: true,
     }
@@ -150,6 +151,11 @@ impl Hook {
     /// The same row, whose verdict cannot be seen where the control sees this.
     const fn mute_where(self, seen: Seen) -> Self {
         Self { mute: Some(seen), ..self }
+    }
+
+    /// The same row, of a hook whose denial the kernel answers with this errno, whatever a program returned.
+    const fn answered_with(self, own: Errno) -> Self {
+        Self { own: Some(own), ..self }
     }
 
     /// The same row, of a hook whose denial takes the kernel down: one errno is tried, in a machine of its own.

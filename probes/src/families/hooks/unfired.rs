@@ -112,7 +112,9 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["path_chown", "socket_getpeersec_stream"],
-        "5.10 accepts no program on a function with an argument that is a structure (kernel/bpf/btf.c, btf_distill_func_proto)",
+        "up to 6.0 no program is accepted for a function with an argument that is a structure (5.19 kernel/bpf/btf.c, \
+         btf_distill_func_proto): path_chown has two, kuid_t and kgid_t, and on 5.10 socket_getpeersec_stream has two, \
+         sockptr_t",
     ),
     (
         &["kernel_act_as", "kernel_create_files_as"],

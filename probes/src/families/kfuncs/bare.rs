@@ -9,6 +9,7 @@ use crate::bpf::{
 };
 use crate::errno::Errno;
 use crate::insn::Reg;
+use crate::record::Phase;
 use crate::session::{Attempt, Ended};
 
 /// What is said of a kfunc that is not for such programs.
@@ -81,6 +82,7 @@ pub(super) fn load(
             ProgSpec { prog_type: BPF_PROG_TYPE_TRACING, expected_attach_type: BPF_TRACE_FENTRY, ..lsm }
         }
     };
+    attempt.at(Phase::Load);
     Ok(bpf::prog_load_logged(&spec, 1))
 }
 

@@ -71,7 +71,7 @@ impl DerefMut for Body<'_> {
 }
 
 impl Body<'_> {
-    fn trouble(&mut self, why: Ended) {
+    pub(super) fn trouble(&mut self, why: Ended) {
         self.trouble.get_or_insert(why);
     }
 
@@ -104,7 +104,7 @@ impl Body<'_> {
     /// Whether a kfunc that may give nothing on later kernels always gives something on this one
     /// ([`Btf::task_acquire_always_gives`]); `bpf_rbtree_remove` may since adding is called `.._impl` (6.4
     /// kernel/bpf/helpers.c).
-    fn always_gives(&self, kfunc: &str) -> bool {
+    pub(super) fn always_gives(&self, kfunc: &str) -> bool {
         match kfunc {
             "bpf_task_acquire" => self.btf.task_acquire_always_gives(),
             "bpf_rbtree_remove" => !self.knows("bpf_rbtree_add_impl"),

@@ -2,8 +2,8 @@
 
 use super::bare::{self, Caller, NO_CALLS, bare_call};
 use super::body::{self, Body, Built, RESULT, RETURNED, WAS_NULL, returned_type};
+use super::declared::{prototype, tags};
 use super::implied::implied;
-use super::inventory::TAG;
 use super::own::Own;
 use super::refusal;
 use super::row::{Also, Machine, Returns, Row, Sleep, Wrong, WrongKind};
@@ -11,9 +11,9 @@ use super::section;
 use crate::bpf::{
     self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, LoadError, Loaded, ProgSpec,
 };
-use crate::btf::Btf;
 use crate::errno::Errno;
 use crate::helper;
+use crate::record::Phase;
 use crate::results::{Results, TARGET};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::Probe;
@@ -51,12 +51,13 @@ fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
         return Ok(());
     }
     if !matches!(row.sleep, Sleep::Must | Sleep::ForArguments) {
-        session.case("canonical", |attempt| run(attempt, &shared, row, (0, None)))?;
+        session.case("canonical", |attempt| run(attempt, Some(&shared), row, (0, None)))?;
     }
     match row.sleep {
         Sleep::Must | Sleep::ForArguments | Sleep::Both => {
-            session
-                .case("canonical-sleepable", |attempt| run(attempt, &shared, row, (BPF_F_SLEEPABLE, None)))?;
+            session.case("canonical-sleepable", |attempt| {
+                run(attempt, Some(&shared), row, (BPF_F_SLEEPABLE, None))
+            })?;
         }
         Sleep::Either => {
             session.case("canonical-sleepable", |it| load(it, &shared, row, BPF_F_SLEEPABLE))?;
@@ -66,17 +67,17 @@ fn cases(session: &mut Session<'_>, row: &Row) -> Result<(), Stop> {
     if row.section {
         let inside = section::inside(row);
         session.case("canonical-sleepable-in-an-rcu-section", |attempt| {
-            run(attempt, &shared, &inside, (BPF_F_SLEEPABLE, None))
+            run(attempt, Some(&shared), &inside, (BPF_F_SLEEPABLE, None))
         })?;
     }
     let flags = row.sleep.flags();
     for also in &row.also {
         session.case(&format!("canonical-{}", also.name), |attempt| {
-            run(attempt, &shared, row, (flags, Some(also)))
+            run(attempt, None, row, (flags, Some(also)))
         })?;
     }
     for (name, other) in &row.others {
-        session.case(name, |attempt| run(attempt, &shared, other, (other.sleep.flags(), None)))?;
+        session.case(name, |attempt| run(attempt, None, other, (other.sleep.flags(), None)))?;
     }
     for wrong in implied(row, flags).iter().chain(&row.wrong) {
         session.case(&wrong.name, |attempt| misuse(attempt, &shared, row, wrong))?;
@@ -92,6 +93,7 @@ fn known(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
     if attempt.btf()?.decl_tags(id).is_empty() && bare_call(attempt, row.hook, id, 0)? == NO_CALLS {
         return Err(Ended::Absent("calls of kfuncs".to_owned()));
     }
+    attempt.at(Phase::Open); // what the case itself does begins here
     Ok(())
 }
 
@@ -140,33 +142,6 @@ fn exists(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
     attempt.see("prototype", prototype(btf, id, row.name));
     attempt.see("tags", tags(btf, id));
     Ok(())
-}
-
-/// A function's tags. Whether there are any is for whom the kernel was built by to say (`super::inventory::TAG`), so that
-/// one that has none among others that have is told apart from one of many.
-pub(super) fn tags(btf: &Btf, id: u32) -> String {
-    let tags = btf.decl_tags(id);
-    if !tags.is_empty() {
-        tags.join(", ")
-    } else if btf.functions_tagged(TAG).is_empty() {
-        "this BTF has none".to_owned()
-    } else {
-        "none".to_owned()
-    }
-}
-
-/// A function's prototype in the manner of C.
-pub(super) fn prototype(btf: &Btf, id: u32, name: &str) -> String {
-    let Some(prototype) = btf.prototype(id) else { return "unreadable".to_owned() };
-    let join = |(parameter, type_id): &(String, u32)| {
-        let type_name = btf.type_name(*type_id);
-        let gap = if type_name.ends_with('*') { "" } else { " " };
-        format!("{type_name}{gap}{parameter}")
-    };
-    let parameters: Vec<String> = prototype.params.iter().map(join).collect();
-    let ret = btf.type_name(prototype.ret);
-    let gap = if ret.ends_with('*') { "" } else { " " };
-    format!("{ret}{gap}{name}({})", parameters.join(", "))
 }
 
 /// The program of a row whose kfunc is there. What else it needs and the kernel does not have says nothing about the kfunc.
@@ -310,13 +285,16 @@ pub(super) fn ask_in_full(
     Ok(bpf::prog_load_logged(&spec, 1))
 }
 
-/// The intended use, for real.
+/// The intended use, for real; what is said of it is kept in `said`, if it is the canonical one, with which misuses are
+/// compared.
 pub(super) fn run(
     attempt: &mut Attempt<'_>,
-    shared: &Shared,
+    said: Option<&Shared>,
     row: &Row,
     (flags, also): (u32, Option<&Also>),
 ) -> Result<(), Ended> {
+    let apart = Shared::default();
+    let shared = said.unwrap_or(&apart);
     if let Some(why) = row.not_run {
         load(attempt, shared, row, flags)?;
         attempt.see("not run", why);
@@ -367,8 +345,9 @@ fn run_only(attempt: &mut Attempt<'_>, row: &Row, (flags, also): (u32, Option<&A
         Some(also) => Some(Some(also.expected)),
         None => row.expected.as_ref().map(|known| known()),
     };
-    if let Some(expected) = expected {
-        compare(attempt, row.name, &results, expected)?;
+    // Without the call the place of the result holds 0, which is no answer.
+    if let Some(expected) = expected.filter(|_| returned) {
+        compare(attempt, row, &results, expected)?;
     }
     if row.shown && returned {
         attempt.see("result", errno_text(results.get(RESULT)));
@@ -384,7 +363,7 @@ fn run_only(attempt: &mut Attempt<'_>, row: &Row, (flags, also): (u32, Option<&A
 }
 
 /// A result of 32 bits that may be an errno.
-fn errno_text(result: u64) -> String {
+pub(super) fn errno_text(result: u64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the kfunc returns an int, what is above is not its own"
@@ -399,12 +378,12 @@ fn errno_text(result: u64) -> String {
 /// Compares a number that a kfunc returned, of which only as many bits count as its type has.
 fn compare(
     attempt: &mut Attempt<'_>,
-    kfunc: &str,
+    row: &Row,
     results: &Results,
     expected: Option<i64>,
 ) -> Result<(), Ended> {
     let btf = attempt.btf()?;
-    let ret = returned_type(btf, kfunc);
+    let ret = returned_type(btf, row.name);
     if ret == 0 {
         attempt.see("result", "it returns nothing");
         return Ok(());
@@ -412,6 +391,7 @@ fn compare(
     let shift = 64 - 8 * btf.size_of(ret).unwrap_or(8).clamp(1, 8);
     let cut = |number: i64| (number << shift) >> shift;
     match expected {
+        Some(-1) if row.minus_one => attempt.see("result", cut(results.get(RESULT).cast_signed())),
         // Which one it is says more than that it is the one.
         Some(errno @ -4095..0) if cut(results.get(RESULT).cast_signed()) == errno => {
             attempt.see("result", errno_text(results.get(RESULT)));

@@ -370,6 +370,7 @@ fn file_discard() -> Row {
         })
         .gives(0)
         .checks(content_is_there)
+        .effect_not_looked_at()
         .wrong("misuse-discarded-twice", |b| {
             file_arguments(b);
             b.kfunc("bpf_dynptr_from_file");

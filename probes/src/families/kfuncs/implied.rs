@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::row::{Code, GOT, Returns, Row, Sleep, Wrong, WrongKind};
 use crate::insn::Reg;
+use crate::session::Ended;
 use std::sync::Arc;
 
 /// The rules that what a kfunc returns implies.
@@ -42,6 +43,10 @@ pub(super) fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
     match row.returns {
         Returns::Owned(_, true) => {
             rules.push(wrong("misuse-null-not-checked", flags, |body, row| {
+                if body.always_gives(row.name) {
+                    let what = format!("a {} that may give NULL", row.name);
+                    return body.trouble(Ended::Absent(what));
+                }
                 if let Returns::Owned(release, _) = row.returns {
                     body.give_back(row, release, Reg::R0);
                 }

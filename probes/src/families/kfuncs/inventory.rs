@@ -104,14 +104,12 @@ fn absent(btf: &Btf, name: &str, module: Option<&str>) -> Ended {
     let built_in = |module: &str| {
         MARKS.iter().any(|(marked, function)| *marked == module && btf.function(function).is_some())
     };
-    Ended::Absent(match module {
-        Some(module) if !built_in(module) => {
-            format!(
-                "kfunc {name}: not in the BTF of vmlinux, and module {module}, which may have it, is not asked"
-            )
-        }
-        Some(_) | None => format!("kfunc {name}"),
-    })
+    match module {
+        Some(module) if !built_in(module) => Ended::CouldNotTell(format!(
+            "not in the BTF of vmlinux, and module {module}, which may have it, is not asked"
+        )),
+        Some(_) | None => Ended::Absent(format!("kfunc {name}")),
+    }
 }
 
 /// What the kernel says of a row's program that it does not say of a bare call.
@@ -159,8 +157,8 @@ mod tests {
         let marked = |module: &str| MARKS.iter().any(|(marked, _)| *marked == module);
         assert!(names.values().flatten().all(|module| marked(module)));
         let what = |functions: &[&str], name: &str| match absent(&btf(functions, &[]), name, names[name]) {
-            Ended::Absent(what) => what,
-            Ended::Refused(_) | Ended::CouldNotTell(_) => panic!("it is absent"),
+            Ended::Absent(what) | Ended::CouldNotTell(what) => what,
+            Ended::Refused(_) => panic!("nothing was refused"),
         };
         assert!(what(&["f"], "bbr_main").contains("not in the BTF of vmlinux"));
         assert_eq!(what(&["bbr_init"], "bbr_main"), "kfunc bbr_main");

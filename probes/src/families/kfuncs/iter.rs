@@ -393,6 +393,7 @@ impl Iterator {
             })
             .finally(move |b| (self.let_go)(b))
             .leaves("elements before", 0, self.count)
+            .effect_not_looked_at()
             .wrong("misuse-not-made", move |b| self.call(b, DESTROY))
             .wrong("misuse-destroyed-twice", move |b| {
                 self.make(b);

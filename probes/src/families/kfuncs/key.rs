@@ -120,11 +120,13 @@ fn put() -> Row {
 
 /// Nothing is counted of the kernel's own keyrings, and what has one looked up need not sleep.
 fn put_of_the_system() -> Row {
-    kfunc("bpf_key_put", "6.1", TRACE).takes(|b| {
-        b.mov_imm(Reg::R1, 0);
-        b.kfunc("bpf_lookup_system_key");
-        b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
-    })
+    kfunc("bpf_key_put", "6.1", TRACE)
+        .takes(|b| {
+            b.mov_imm(Reg::R1, 0);
+            b.kfunc("bpf_lookup_system_key");
+            b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
+        })
+        .effect_not_looked_at()
 }
 
 /// Zeros are no signature.

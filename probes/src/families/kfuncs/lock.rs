@@ -1,6 +1,7 @@
 //! Kfuncs about resilient spin locks (6.15), which may give up: a program must look whether it has the lock.
 
-use super::body::Body;
+use super::body::{Body, OUT};
+use super::cases::errno_text;
 use super::own::{Holds, NUMBER, Value};
 use super::row::{Row, kfunc};
 use crate::helper;
@@ -55,21 +56,28 @@ const FOUND: [i32; 2] = [-32, -40];
 /// As [`FOUND`].
 const INNER_FLAGS: i32 = -48;
 
+/// Looks the lock up twice.
+fn find(b: &mut Body<'_>) {
+    for place in FOUND {
+        b.st_imm(Size::W, Reg::R10, -24, 0);
+        b.held_map(Reg::R1);
+        b.stack_address(Reg::R2, -24);
+        b.call(helper::MAP_LOOKUP_ELEM).jeq_imm(Reg::R0, 0, "pass");
+        b.stx(Size::DW, Reg::R10, place, Reg::R0);
+    }
+}
+
+/// The arguments of the lock as it was found.
+fn found(b: &mut Body<'_>, which: usize, flags: i32) {
+    b.ldx(Size::DW, Reg::R1, Reg::R10, FOUND[which]);
+    b.stack_address(Reg::R2, flags);
+}
+
 /// The lock, looked up anew, which the verifier takes for another one: whether it is locked is seen when it runs.
 fn of_what_is_locked([name, unlock]: [&'static str; 2]) -> Row {
-    fn found(b: &mut Body<'_>, which: usize, flags: i32) {
-        b.ldx(Size::DW, Reg::R1, Reg::R10, FOUND[which]);
-        b.stack_address(Reg::R2, flags);
-    }
     row(name)
         .takes(move |b| {
-            for place in FOUND {
-                b.st_imm(Size::W, Reg::R10, -24, 0);
-                b.held_map(Reg::R1);
-                b.stack_address(Reg::R2, -24);
-                b.call(helper::MAP_LOOKUP_ELEM).jeq_imm(Reg::R0, 0, "pass");
-                b.stx(Size::DW, Reg::R10, place, Reg::R0);
-            }
+            find(b);
             found(b, 0, FLAGS);
             b.kfunc(name);
             b.jne_imm(Reg::R0, 0, "pass");
@@ -127,11 +135,23 @@ fn lock([name, unlock]: [&'static str; 2]) -> Row {
 fn unlock([lock, name]: [&'static str; 2]) -> Row {
     row(name)
         .takes(move |b| {
-            locked(b, lock);
-            add(b);
-            arguments(b);
+            find(b);
+            found(b, 0, FLAGS);
+            b.kfunc(lock);
+            b.jne_imm(Reg::R0, 0, "pass");
+            found(b, 0, FLAGS);
         })
-        .leaves("the number", 0, || Some(42))
+        // What is locked gives EDEADLK to who looks it up anew, as `canonical-of-what-is-locked` of the lock shows.
+        .then(move |b| {
+            found(b, 1, INNER_FLAGS);
+            b.kfunc(lock);
+            b.leave(0, Reg::R0);
+            b.jne_imm(Reg::R0, 0, "not-locked");
+            found(b, 1, INNER_FLAGS);
+            b.kfunc(name);
+            b.label("not-locked");
+        })
+        .checks(|attempt, results| attempt.see("then locking it again gives", errno_text(results.get(OUT))))
         .wrong("misuse-not-locked", move |b| {
             b.st_imm(Size::DW, Reg::R10, FLAGS, 0);
             call(b, name);

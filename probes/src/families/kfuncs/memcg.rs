@@ -178,11 +178,13 @@ fn of_own(row: Row) -> Row {
 
 /// A kfunc that gives a number of a kind.
 fn number(name: &'static str, kind: &'static str) -> Row {
-    of_own(kfunc(name, "7.3", MEMORY).given(|results| give_own(results, true))).takes(move |b| {
-        own_memory(b);
-        b.enumerator(Reg::R2, kind);
-        b.mov_reg(Reg::R1, KEPT);
-    })
+    of_own(kfunc(name, "7.3", MEMORY).given(|results| give_own(results, true)))
+        .takes(move |b| {
+            own_memory(b);
+            b.enumerator(Reg::R2, kind);
+            b.mov_reg(Reg::R1, KEPT);
+        })
+        .minus_one_is_a_number()
 }
 
 /// What nobody has read yet is summed up by it.

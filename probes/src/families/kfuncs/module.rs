@@ -75,8 +75,8 @@ fn exists(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     let module = Module::load(attempt)?;
     attempt.see("in the kernel's own BTF", attempt.btf()?.function(KFUNC).is_some());
     attempt.see("in the module's BTF", true);
-    attempt.see("prototype", super::cases::prototype(&module.btf, module.id, KFUNC));
-    attempt.see("tags", super::cases::tags(&module.btf, module.id));
+    attempt.see("prototype", super::declared::prototype(&module.btf, module.id, KFUNC));
+    attempt.see("tags", super::declared::tags(&module.btf, module.id));
     Ok(())
 }
 

@@ -117,7 +117,10 @@ impl Own {
                 ..MapSpec::array(VALUE_BYTES, 1)
             },
         };
-        let map = attempt.map(&spec)?;
+        let map = attempt.map(&spec).map_err(|ended| match ended {
+            Ended::Refused(errno) => Ended::could_not("make the map that the row holds", errno),
+            ended @ (Ended::Absent(_) | Ended::CouldNotTell(_)) => ended,
+        })?;
         if holds == Holds::Table {
             for key in 0..ELEMENTS {
                 bpf::map_update(&map, &key.to_le_bytes(), &[0; 8], 0)

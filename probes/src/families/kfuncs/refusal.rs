@@ -7,13 +7,15 @@ use super::bare::{CALL, is_unconditional};
 /// and those after it.
 ///
 /// In turn: 6.12 kernel/bpf/verifier.c, `check_kfunc_call` (twice); `fetch_kfunc_meta` and `add_kfunc_call` there; 6.1
-/// kernel/bpf/btf.c, `btf_check_func_arg_match`; 6.18 kernel/bpf/verifier.c, `check_kfunc_call`.
+/// kernel/bpf/btf.c, `btf_check_func_arg_match`; 6.18 kernel/bpf/verifier.c, `check_kfunc_call`; 6.7 there,
+/// `process_iter_arg`, of an iterator's next and destroy.
 const FORBIDDEN: &[(&str, &str)] = &[
     ("calling kernel function ", " is not allowed"),
     ("program must be sleepable to call sleepable kfunc ", ""),
     ("cannot find address for kernel function ", ""),
     ("kernel function ", " is sleepable but the program is not"),
     ("kernel func ", " requires RCU critical section protection"),
+    ("expected an RCU CS when using ", ""),
 ];
 
 /// 6.2 and 6.3 take RCU sections only where the kernel's BTF has the type tag `rcu`, which clang writes and gcc 12 does
@@ -91,6 +93,7 @@ mod tests {
     #[case("cannot find address for kernel function bpf_c_impl\n", Some("bpf_c_impl"))]
     #[case("kernel function bpf_d is sleepable but the program is not\n", Some("bpf_d"))]
     #[case("kernel func bpf_e requires RCU critical section protection\n", Some("bpf_e"))]
+    #[case("expected an RCU CS when using bpf_iter_x_next\n", Some("bpf_iter_x_next"))]
     #[case("function calls are not allowed while holding a lock\n", None)]
     #[case("release kfunc bpf_f expects referenced PTR_TO_BTF_ID passed to R1\n", None)]
     #[case(

@@ -133,6 +133,8 @@ pub(super) struct Row {
     pub(super) not_run: Option<&'static str>,
     /// User space has no source for the result, and the record shows it.
     pub(super) shown: bool,
+    /// -1 is a number that it gives, and no errno.
+    pub(super) minus_one: bool,
     /// Why the canonical call gives NULL.
     pub(super) null: Option<&'static str>,
     /// What the pointer that comes back must be moved by before it is what is given back: it points to a node in an
@@ -173,6 +175,7 @@ pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static st
         fill: None,
         not_run: None,
         shown: false,
+        minus_one: false,
         null: None,
         node: 0,
         releases: false,
@@ -359,6 +362,12 @@ impl Row {
     /// It returns this number.
     pub(super) fn gives(self, expected: i64) -> Self {
         self.gives_as_known(move || Some(expected))
+    }
+
+    /// A -1 that it returns is a number, and not EPERM.
+    pub(super) fn minus_one_is_a_number(mut self) -> Self {
+        self.minus_one = true;
+        self
     }
 
     /// It returns a number or an errno, which the record shows: which one is the kernel's business.

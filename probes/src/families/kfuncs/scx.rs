@@ -39,7 +39,7 @@ fn cases(session: &mut Session<'_>) -> Result<(), Stop> {
     let (plain, arena) = (Shared::default(), Shared::default());
     for row in rows() {
         let shared = if row.holds == Holds::Arena { &arena } else { &plain };
-        session.case(row.name, |attempt| run(attempt, shared, &row, (0, None)))?;
+        session.case(row.name, |attempt| run(attempt, Some(shared), &row, (0, None)))?;
         for wrong in &row.wrong {
             session.case(&format!("{}-{}", row.name, wrong.name), |attempt| {
                 misuse(attempt, shared, &row, wrong)

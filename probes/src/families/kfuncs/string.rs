@@ -69,6 +69,7 @@ fn row((name, version, text, rest, result): Line) -> Row {
             }
         })
         .gives(result)
+        .minus_one_is_a_number()
         .also("null", -i64::from(libc::ERANGE), |b| {
             b.mov_imm(Reg::R1, 0);
         });

@@ -7,11 +7,10 @@ use crate::errno::Errno;
 use crate::helper;
 use crate::insn::Reg;
 use crate::results::{Results, TARGET};
-use crate::rules::{in_child, start_child};
 use crate::session::Ended;
+use crate::triggers::children::{in_child, reap, spawn};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::wait::waitpid;
 use nix::unistd::{pipe, read, write};
 use std::fs::File;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -183,20 +182,17 @@ fn open_in_a_namespace() -> Result<(), Errno> {
     };
     let (target, number) = (cell(&TARGET_CELL)?, cell(&NUMBER_CELL)?);
     in_child(|| {
-        let Ok(()) = unshare(CloneFlags::CLONE_NEWPID) else { return };
-        let Ok((heard, say)) = pipe() else { return };
-        let first = start_child(|| {
-            let _told = read(&heard, &mut [0]);
-            let _opened = File::open(OPENED);
-        });
-        if let Ok(first) = first {
-            number.store(u64::from(first.as_raw().unsigned_abs()), Ordering::SeqCst);
-            target.store(u64::from(first.as_raw().unsigned_abs()), Ordering::SeqCst);
-            let _told = write(&say, &[0]);
-            let _ended = waitpid(first, None);
-        }
+        unshare(CloneFlags::CLONE_NEWPID)?;
+        let (heard, say) = pipe()?;
+        let first = spawn(|| {
+            read(&heard, &mut [0])?;
+            Ok(File::open(OPENED).map(drop)?)
+        })?;
+        number.store(u64::from(first.as_raw().unsigned_abs()), Ordering::SeqCst);
+        target.store(u64::from(first.as_raw().unsigned_abs()), Ordering::SeqCst);
+        write(&say, &[0])?;
+        reap(first)
     })
-    .map_err(|_| Errno::last())
 }
 
 /// What has number 1 in a namespace has another outside of it.

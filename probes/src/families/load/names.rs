@@ -159,6 +159,13 @@ pub(super) fn other_functions(session: &mut Session<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
+/// Until 5.10 that place of the attribute is attach_prog_fd and nothing else: a program's descriptor (5.12
+/// kernel/bpf/syscall.c, `bpf_prog_load`, takes either there).
+fn has_attach_btf_obj_fd(attempt: &Attempt<'_>) -> Result<(), Ended> {
+    let found = attempt.btf()?.member("bpf_attr", "attach_btf_obj_fd");
+    found.map(drop).map_err(|_| Ended::Absent("attach_btf_obj_fd of BPF_PROG_LOAD".into()))
+}
+
 pub(super) fn attach_btf_obj_fd(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("the-kernels", |attempt| {
         let id = attempt.hook("file_open")?;
@@ -193,6 +200,7 @@ pub(super) fn attach_btf_obj_fd(session: &mut Session<'_>) -> Result<(), Stop> {
         Ok(())
     })?;
     session.case("a-programs", |attempt| {
+        has_attach_btf_obj_fd(attempt)?;
         let mut types = BtfBuilder::new();
         let int = types.int("int", 4, SIGNED);
         let btf =
@@ -201,12 +209,14 @@ pub(super) fn attach_btf_obj_fd(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt.load(&spec).map(drop)
     })?;
     session.case("a-map", |attempt| {
+        has_attach_btf_obj_fd(attempt)?;
         let id = attempt.hook("file_open")?;
         let map = attempt.map(&MapSpec::array(8, 1))?;
         let spec = ProgSpec { attach_fd: Some(map.as_raw_fd()), ..allowing(id, BPF_LSM_MAC)? };
         attempt.load(&spec).map(drop)
     })?;
     session.case("no-descriptor", |attempt| {
+        has_attach_btf_obj_fd(attempt)?;
         let id = attempt.hook("file_open")?;
         attempt.load(&ProgSpec { attach_fd: Some(-1), ..allowing(id, BPF_LSM_MAC)? }).map(drop)
     })

@@ -27,16 +27,43 @@ pub(super) const CAP_BPF: u32 = 39;
 pub(super) fn with(session: &mut Session<'_>, keep: &[u32]) -> Result<(), Stop> {
     for value in UNPRIVILEGED_DISABLED {
         session.case(&format!("allowing-at-{}", value.0), |attempt| {
+            keep.iter().try_for_each(|&capability| held(capability))?;
             let _set = value.set()?;
             with_only(keep, || load(attempt)).map_err(without)?
         })?;
         session.case(&format!("reading-a-member-at-{}", value.0), |attempt| {
+            keep.iter().try_for_each(|&capability| held(capability))?;
             let _set = value.set()?;
             let spec = reading(attempt)?;
             with_only(keep, || attempt.load(&spec).map(drop)).map_err(without)?
         })?;
     }
     Ok(())
+}
+
+/// Whether the process has the capability: nobody does where the kernel knows none of that number.
+fn held(capability: u32) -> Result<(), Ended> {
+    const LAST: &str = "/proc/sys/kernel/cap_last_cap";
+    let name = match capability {
+        CAP_SYS_ADMIN => "CAP_SYS_ADMIN",
+        CAP_MAC_ADMIN => "CAP_MAC_ADMIN",
+        CAP_PERFMON => "CAP_PERFMON",
+        CAP_BPF => "CAP_BPF",
+        _ => "of another number",
+    };
+    let read = |path| {
+        fs::read_to_string(path).map_err(|error| Ended::could_not("ask about the capabilities", error))
+    };
+    let last: Option<u32> = read(LAST)?.trim().parse().ok();
+    let status = read("/proc/self/status")?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    match last.zip(effective) {
+        Some((last, _)) if capability > last => Err(Ended::Absent(format!("capability {name}"))),
+        Some((_, bits)) if bits >> capability & 1 == 1 => Ok(()),
+        Some(_) => Err(Ended::CouldNotTell(format!("the process does not have capability {name}"))),
+        None => Err(Ended::could_not("ask about the capabilities", "the answer is no number")),
+    }
 }
 
 fn without(errno: Errno) -> Ended {

@@ -166,7 +166,11 @@ fn with_tagged_argument(
     let word = types.int("unsigned long long", 8, UNSIGNED);
     let context = types.ptr(word);
     let (to_int, to_void) = (types.ptr(int), types.ptr(0));
-    let file = types.structure("file", 0, &[]);
+    // Kernels that do not know the tag take a pointer to a structure for one to so many bytes (6.7 kernel/bpf/btf.c,
+    // `btf_prepare_func_args`), which are to be as many as the kernel's own has.
+    let kernels = attempt.btf()?;
+    let size = kernels.record("file").and_then(|id| kernels.size_of(id));
+    let file = types.structure("file", size.ok_or_else(|| Ended::Absent("struct file".into()))?, &[]);
     let to_file = types.ptr(file);
     let id = |kind| match kind {
         Kind::Int => int,

@@ -60,7 +60,7 @@ pub(super) fn loaded(session: &mut Session<'_>) -> Result<(), Stop> {
         ("key-not-built-in", whole(SIGNATURE, BUILT_IN)),
         ("key-not-secondary", whole(SIGNATURE, SECONDARY)),
         ("no-such-keyring", whole(SIGNATURE, NONE)),
-        ("no-signature", whole(SIGNER, OWN)),
+        ("a-certificate-for-a-signature", whole(SIGNER, OWN)),
         ("size-zero", none),
         ("address-zero", Signature { bytes: &[], size: 413, keyring: OWN }),
     ] {

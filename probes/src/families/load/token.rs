@@ -42,11 +42,12 @@ pub(super) fn load(session: &mut Session<'_>) -> Result<(), Stop> {
                 Ok(ForkResult::Parent { child }) => child,
             };
             drop((say, heard));
-            let delegate = delegate(child.as_raw(), &said, delegated);
-            let _ = File::from(hear).write_all(&[u8::from(delegate.is_ok())]);
+            let delegate = context_of(child.as_raw(), &said).map(|context| delegate(&context, delegated));
+            let _ = File::from(hear).write_all(&[u8::from(matches!(delegate, Ok(Ok(()))))]);
             let mut answer = String::new();
             let read = File::from(said).read_to_string(&mut answer);
             let _ = waitpid(child, None);
+            let delegate = delegate?;
             attempt.at(Phase::Load);
             attempt.outcome("the mount that delegates", &delegate);
             read.map_err(|error| Ended::could_not("hear from the child", error))?;
@@ -81,17 +82,36 @@ fn index(fd: RawFd) -> usize {
     usize::try_from(fd).unwrap_or(usize::MAX)
 }
 
-/// Takes the context out of the child, says what is delegated, and creates the file system.
-fn delegate(child: i32, said: &OwnedFd, lsm: bool) -> Result<(), Errno> {
-    let mut number = [0_u8; 4];
-    let mut from_child = File::from(said.try_clone()?);
-    from_child.read_exact(&mut number)?;
-    let remote = i32::from_ne_bytes(number);
-    if remote < 0 {
-        return Err(Errno::from_raw(remote));
+/// The kernel has just made this descriptor for us.
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: as said; the callers have it from a system call.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Takes the file system's context out of the child.
+fn context_of(child: i32, said: &OwnedFd) -> Result<OwnedFd, Ended> {
+    let mut number = [0_u8; 8];
+    let heard = said.try_clone().and_then(|said| File::from(said).read_exact(&mut number));
+    heard.map_err(|error| Ended::could_not("hear from the child", error))?;
+    let [unshared, remote] = [0, 4].map(|at| {
+        let word = number.get(at..).and_then(|bytes| bytes.first_chunk());
+        word.map_or(0, |word| i32::from_ne_bytes(*word))
+    });
+    for (what, answer) in [("unshare", unshared), ("fsopen", remote)] {
+        if answer < 0 {
+            return Err(Ended::could_not(what, Errno::from_raw(answer)));
+        }
     }
-    let process = call(libc::SYS_pidfd_open, [index(child), 0, 0, 0, 0])?;
-    let context = call(libc::SYS_pidfd_getfd, [index(process), index(remote), 0, 0, 0])?;
+    let process = call(libc::SYS_pidfd_open, [index(child), 0, 0, 0, 0]).map(owned);
+    let process = process.map_err(|errno| Ended::could_not("pidfd_open", errno))?;
+    let context =
+        call(libc::SYS_pidfd_getfd, [index(process.as_raw_fd()), index(remote), 0, 0, 0]).map(owned);
+    context.map_err(|errno| Ended::could_not("pidfd_getfd", errno))
+}
+
+/// Says what is delegated, and creates the file system.
+fn delegate(context: &OwnedFd, lsm: bool) -> Result<(), Errno> {
+    let context = context.as_raw_fd();
     let set = |key: &CStr, value: &CStr| {
         call(libc::SYS_fsconfig, [index(context), FSCONFIG_SET_STRING, text(key), text(value), 0])
     };
@@ -104,16 +124,18 @@ fn delegate(child: i32, said: &OwnedFd, lsm: bool) -> Result<(), Errno> {
 
 /// What the child does; gives lines of `what=answer`.
 fn in_child(id: u32, say: &OwnedFd, heard: &OwnedFd) -> String {
-    let context = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-        .map_err(Errno::from)
-        .and_then(|()| call(libc::SYS_fsopen, [text(c"bpf"), 0, 0, 0, 0]));
-    let number = context.unwrap_or_else(|errno| -errno.raw());
+    let refused = |errno: Errno| -errno.raw();
+    let unshared = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(Errno::from);
+    let unshared = unshared.map_or_else(refused, |()| 0);
+    let context = if unshared == 0 { call(libc::SYS_fsopen, [text(c"bpf"), 0, 0, 0, 0]) } else { Ok(0) };
+    let number = context.unwrap_or_else(refused);
+    let answers = [unshared.to_ne_bytes(), number.to_ne_bytes()].concat();
     let mut word = [0_u8];
     let told = File::from(match say.try_clone() {
         Ok(fd) => fd,
         Err(error) => return format!("pipe={error}\n"),
     })
-    .write_all(&number.to_ne_bytes())
+    .write_all(&answers)
     .and_then(|()| File::from(heard.try_clone()?).read_exact(&mut word));
     if told.is_err() || word[0] == 0 {
         return String::new();
@@ -121,8 +143,6 @@ fn in_child(id: u32, say: &OwnedFd, heard: &OwnedFd) -> String {
     let word = |result: &Result<OwnedFd, Errno>| {
         result.as_ref().map_or_else(|errno| errno.name(), |_| "ok".to_owned())
     };
-    // SAFETY: the kernel has just made this descriptor for us.
-    let owned = |fd: RawFd| unsafe { OwnedFd::from_raw_fd(fd) };
     let mount = call(libc::SYS_fsmount, [index(number), 0, 0, 0, 0]).map(owned);
     let mut answer = format!("fsmount={}\n", word(&mount));
     let Ok(mount) = mount else { return answer };

@@ -43,12 +43,13 @@ const IDS: &[(u64, &str)] = &[
 pub(super) fn order(session: &mut Session<'_>) -> Result<(), Stop> {
     let list = session.kernel().facts().lsm.clone();
     session.case("securityfs", |attempt| {
+        attempt.at(Phase::Read);
         attempt.see("order", list.as_str());
         Ok(())
     })?;
     session.case("lsm_list_modules", |attempt| {
         let mut ids = [0_u64; 32];
-        let mut size = u32::try_from(size_of_val(&ids)).unwrap_or(0);
+        let mut size = size_of_val(&ids) as u64; // as in `get_self_attr`
         // SAFETY: the buffer is as long as `size` says, and both live across the call.
         let count =
             Errno::result(unsafe { libc::syscall(SYS_LSM_LIST_MODULES, ids.as_mut_ptr(), &raw mut size, 0) });
@@ -76,11 +77,13 @@ pub(super) fn fire(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt.denial("user space sees", &round.outcome, Errno::EPERM);
         Ok(())
     })?;
-    session.case("attached-and-listed", |attempt| {
+    session.case("info-of-the-link", |attempt| {
         let chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
         let link = attempt.attach(&program)?;
-        attempt.outcome("BPF_OBJ_GET_INFO_BY_FD of the link", &bpf::link_info(&link));
+        let info = bpf::link_info(&link);
+        attempt.at(Phase::Read);
+        attempt.outcome("BPF_OBJ_GET_INFO_BY_FD of the link", &info);
         Ok(())
     })
 }
@@ -88,6 +91,7 @@ pub(super) fn fire(session: &mut Session<'_>) -> Result<(), Stop> {
 /// What is asked of the kernel without any program attached by this probe.
 pub(super) fn user_space(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("lsm_get_self_attr", |attempt| {
+        attempt.at(Phase::Trigger);
         for (name, attribute) in [("current", CURRENT), ("exec", EXEC), ("undefined", 0)] {
             attempt.see(name, get_self_attr(attribute, None));
         }
@@ -96,6 +100,7 @@ pub(super) fn user_space(session: &mut Session<'_>) -> Result<(), Stop> {
         Ok(())
     })?;
     session.case("memory-beyond-the-reserve", |attempt| {
+        attempt.at(Phase::Trigger);
         attempt.see("mapping a page as root", reserve()?);
         let (said, say) = std::io::pipe().map_err(|error| Ended::could_not("make a pipe", error))?;
         in_child(|| {
@@ -116,6 +121,7 @@ pub(super) fn user_space(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("extended-attributes", |attempt| {
         let write = fs::write("/tmp/labelled", b"x");
         attempt.see("making a file", file_word(write.map(|()| Vec::new())));
+        attempt.at(Phase::Trigger);
         for name in [c"security.bpf", c"security.selinux", c"security.SMACK64", c"security.none"] {
             let key = name.to_string_lossy();
             attempt.see(&format!("getting {key}"), xattr_word(get_xattr(name)));
@@ -125,6 +131,7 @@ pub(super) fn user_space(session: &mut Session<'_>) -> Result<(), Stop> {
     })?;
     session.case("extended-attributes-without-capabilities", without_capabilities)?;
     session.case("sockets-and-prctl", |attempt| {
+        attempt.at(Phase::Trigger);
         attempt.see("SO_PEERSEC of a pair", peer_security());
         // SAFETY: prctl takes numbers, and no kernel has this option.
         let prctl = Errno::result(unsafe { libc::prctl(0x7fff_0000, 0, 0, 0, 0) });
@@ -160,6 +167,7 @@ const CONTEXT: &str = "kernel";
 /// security_setprocattr). Then, as controls, what the others answer when they are named: AppArmor by a file of its own
 /// since 5.8 (fs/proc/base.c, apparmor_attr_dir_stuff), SELinux by a system call since 6.8.
 fn attributes_of_proc(attempt: &mut Attempt<'_>) {
+    attempt.at(Phase::Trigger);
     let mut ask = |name: &str, word: &str| {
         let path = format!("/proc/self/attr/{name}");
         attempt.see(&format!("reading {name}"), file_word(fs::read(&path)));
@@ -175,11 +183,13 @@ fn attributes_of_proc(attempt: &mut Attempt<'_>) {
 
 /// Labels a file of another user without capabilities. The file system leaves attributes of `security.` to the LSMs (7.3
 /// fs/xattr.c, xattr_permission), and until 6.10 one that has a say in them, if only 0, stands for capability's check
-/// (5.7 security/security.c, security_inode_setxattr). On the machine without bpf capability answers.
+/// (5.7 security/security.c, security_inode_setxattr). On the machine without bpf capability answers; on 6.9 and 6.10 EVM does,
+/// a module by then that has both hooks (6.9 security/integrity/evm/evm_main.c, evm_hooks), and lets pass.
 fn without_capabilities(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     let could_not = |error| Ended::could_not("make another's file", error);
     fs::write("/tmp/labelled", b"x").map_err(could_not)?;
     std::os::unix::fs::chown("/tmp/labelled", Some(1000), Some(1000)).map_err(could_not)?;
+    attempt.at(Phase::Trigger);
     let name = c"security.none";
     let mut ask = |key: &str, act: fn(&std::ffi::CStr) -> Result<libc::ssize_t, Errno>| {
         let answer = with_only(&[], || act(name));
@@ -218,7 +228,7 @@ fn set_self_attr(attribute: u32, lsm: u64, text: &str) -> String {
 /// `lsm_get_self_attr(2)`: the LSMs that have a context, or the errno. With `only`, of that LSM alone.
 fn get_self_attr(attribute: u32, only: Option<u64>) -> String {
     let mut buffer = [0_u64; 64];
-    let mut size = u32::try_from(size_of_val(&buffer)).unwrap_or(0);
+    let mut size = size_of_val(&buffer) as u64; // 32 bits from 6.9 on, which are the lower ones
     let flags = u32::from(only.is_some()); // LSM_FLAG_SINGLE
     buffer[0] = only.unwrap_or(0);
     let to = buffer.as_mut_ptr();

@@ -230,11 +230,9 @@ pub(super) const ROWS: &[Row] = &[
         push,
         Gives::Number,
     ),
-    row("bloom-filter", BPF_MAP_TYPE_BLOOM_FILTER, |spec| spec.key_size = 0).using(
-        "bpf_map_push_elem",
-        push,
-        Gives::Number,
-    ),
+    // So large that it is next to certain to tell a number that is in it from another.
+    row("bloom-filter", BPF_MAP_TYPE_BLOOM_FILTER, |spec| (spec.key_size, spec.max_entries) = (0, 4096))
+        .using("bpf_map_push_elem", push, Gives::Number),
     row("ringbuf", BPF_MAP_TYPE_RINGBUF, |spec| {
         (spec.key_size, spec.value_size, spec.max_entries) = (0, 0, 4096);
     })

@@ -1,7 +1,7 @@
 //! Making objects of BPF, and reaching those of others: by bpf(2), by a program that calls it, and without it.
 
 use super::Subject;
-use super::way::{Doing, Failed, Step as _, Way, plain};
+use super::way::{Doing, Step as _, Way, plain};
 use crate::asm::Asm;
 use crate::bpf::{
     self, BPF_F_MMAPABLE, BPF_F_SLEEPABLE, BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM,
@@ -122,7 +122,8 @@ fn by_program(asked: &Asked) -> Result<Doing, Errno> {
         let program = program.as_ref().map_err(|errno| *errno).step("the load of that program")?;
         let run = arm.during(|| bpf::prog_test_run(program, TestRun::default()))?;
         match run.retval.cast_signed() {
-            errno @ ..0 => Err(Failed::from(Errno::from_raw(errno))),
+            // bpf(2) itself has succeeded.
+            errno @ ..0 => Err(Errno::from_raw(errno)).step("bpf_sys_bpf, to the program"),
             fd => Ok(owned(fd.into())),
         }
     })

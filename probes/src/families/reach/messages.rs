@@ -12,7 +12,7 @@ use std::os::unix::net::UnixDatagram;
 
 pub(super) const SENDING: Subject = Subject {
     name: "socket_sendmsg",
-    what: "send through a socket",
+    what: "send through a local socket, of datagrams where the case says no other,",
     hooks: &["file_permission", "socket_sendmsg"],
     ways: &[
         Way::new("write", || sent(write)),
@@ -22,8 +22,10 @@ pub(super) const SENDING: Subject = Subject {
         Way::new("sendmmsg-of-three", || sent(sendmmsg)).call_by_call(),
         Way::new("sendto", || addressed(sendto)),
         Way::new("sendmmsg-of-three-to-one-address", || addressed(sendmmsg_to)).call_by_call(),
-        Way::new("sendfile", sendfile),
-        Way::new("splice-from-a-pipe", splice),
+        Way::new("sendfile", || sendfile(SockType::Datagram)),
+        Way::new("sendfile-to-a-stream", || sendfile(SockType::Stream)),
+        Way::new("splice-from-a-pipe", || splice(SockType::Datagram)),
+        Way::new("splice-from-a-pipe-to-a-stream", || splice(SockType::Stream)),
         Way::new("io_uring-send", by_ring),
     ],
     sources: &[
@@ -38,7 +40,7 @@ pub(super) const SENDING: Subject = Subject {
 
 pub(super) const RECEIVING: Subject = Subject {
     name: "socket_recvmsg",
-    what: "receive from a socket",
+    what: "receive from a local socket, of datagrams where the case says no other,",
     hooks: &["file_permission", "socket_recvmsg"],
     ways: &[
         Way::new("read", || received(read)),
@@ -46,7 +48,8 @@ pub(super) const RECEIVING: Subject = Subject {
         Way::new("recv-that-peeks", || received(|fd| recv(fd, libc::MSG_PEEK))),
         Way::new("recvmsg", || received(recvmsg)),
         Way::new("recvmmsg-of-three", || received(recvmmsg)).call_by_call(),
-        Way::new("splice-to-a-pipe", splice_out),
+        Way::new("splice-to-a-pipe", || splice_out(SockType::Datagram)),
+        Way::new("splice-to-a-pipe-from-a-stream", || splice_out(SockType::Stream)),
         Way::new("io_uring-recv", receive_by_ring),
     ],
     sources: &[
@@ -189,10 +192,10 @@ fn addressed(call: Call) -> Result<Doing, Errno> {
     doing(move |arm: Arm| told(arm.during(|| call(sender.as_raw_fd())), &receiver))
 }
 
-fn sendfile() -> Result<Doing, Errno> {
+fn sendfile(kind: SockType) -> Result<Doing, Errno> {
     std::fs::write("/tmp/sent", b"x")?;
     let file = std::fs::File::open("/tmp/sent")?;
-    let (sender, receiver) = pair(SockType::Stream)?;
+    let (sender, receiver) = pair(kind)?;
     doing(move |arm: Arm| {
         let mut offset = 0;
         let (to, from) = (sender.as_raw_fd(), file.as_raw_fd());
@@ -209,8 +212,8 @@ fn move_byte(from: i32, to: i32) -> Result<usize, Errno> {
     number(unsafe { libc::splice(from, none, to, none, 1, libc::SPLICE_F_NONBLOCK) })
 }
 
-fn splice() -> Result<Doing, Errno> {
-    let (sender, receiver) = pair(SockType::Stream)?;
+fn splice(kind: SockType) -> Result<Doing, Errno> {
+    let (sender, receiver) = pair(kind)?;
     doing(move |arm: Arm| {
         let (out, into) = nix::unistd::pipe()?;
         nix::unistd::write(&into, b"x")?;
@@ -283,8 +286,8 @@ fn received(call: Call) -> Result<Doing, Errno> {
     })
 }
 
-fn splice_out() -> Result<Doing, Errno> {
-    let (sender, receiver) = pair(SockType::Stream)?;
+fn splice_out(kind: SockType) -> Result<Doing, Errno> {
+    let (sender, receiver) = pair(kind)?;
     doing(move |arm: Arm| {
         let (out, into) = nix::unistd::pipe()?;
         send(sender.as_raw_fd()).step("send")?;

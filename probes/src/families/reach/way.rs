@@ -171,8 +171,13 @@ impl Watch {
                 }
             };
             attempt.loaded(true, "");
-            running.push(attempt.run_loaded(&program, loaded)?);
-            attempt.see(name, "attached");
+            let runs = attempt.run_loaded(&program, loaded)?;
+            let how = match runs {
+                Running::Attached { .. } => "attached",
+                Running::Called { .. } => "called by the program that is attached",
+            };
+            attempt.see(name, how);
+            running.push(runs);
             hooks.push(name);
         }
         Ok(Self { results, hooks, _running: running })

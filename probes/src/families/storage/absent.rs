@@ -4,6 +4,7 @@ use super::kinds::{KINDS, Kind, Object, map};
 use super::{key_of, must};
 use crate::bpf;
 use crate::errno::Errno;
+use crate::record::Phase;
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::OwnedFd;
 
@@ -31,6 +32,7 @@ fn of(attempt: &mut Attempt<'_>, kind: &'static Kind) -> Result<(), Ended> {
     let (map, _btf) = map(attempt, kind)?;
     let object = object(kind)?;
     let key = key_of(&object.fd);
+    attempt.at(Phase::Read);
     attempt.outcome("user space reads before", &read(&map, &key));
     let stored = bpf::map_update(&map, &key, &STORED.to_ne_bytes(), bpf::BPF_ANY);
     attempt.outcome("user space stores", &stored);

@@ -5,6 +5,7 @@ use super::{key_of, must};
 use crate::bpf;
 use crate::errno::Errno;
 use crate::patience::Patience;
+use crate::record::Phase;
 use crate::rules::{Cgroup, in_child, let_cgroups_be_freed, start_child, until};
 use crate::session::{Attempt, Ended};
 use crate::triggers::Arm;
@@ -26,7 +27,7 @@ pub(super) fn until_memory_is_used_again(attempt: &mut Attempt<'_>, bench: &mut 
     // The program finds what it stored while the object is there: without this it would tell nothing.
     bench.run(attempt, Op::Create, STORED)?;
     let again = bench.run(attempt, Op::Create, STORED)?;
-    super::see_read(attempt, "while the object is there, a program reads", &again.value(), STORED);
+    attempt.see("while the object is there, a program reads", again.word(STORED));
     let mut before = HashSet::new();
     let mut patience = Patience::new(PATIENCE);
     while patience.lasts() {
@@ -88,6 +89,7 @@ fn remove_file() -> Result<(), Ended> {
 }
 
 fn see(attempt: &mut Attempt<'_>, key: &str, read: &Result<u64, Errno>) {
+    attempt.at(Phase::Read);
     attempt.see(key, read.as_ref().map_or_else(|errno| errno.name(), ToString::to_string));
 }
 

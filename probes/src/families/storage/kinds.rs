@@ -236,9 +236,13 @@ pub(super) struct Met {
 }
 
 impl Left {
-    /// The value that the program read.
-    pub(super) fn value(&self) -> Result<u64, Errno> {
-        if self.present { Ok(self.value) } else { Err(Errno::ENOENT) }
+    /// In words what the program read, where `stored` should be.
+    pub(super) fn word(&self, stored: u64) -> &'static str {
+        match self.present {
+            true if self.value == stored => "what was stored",
+            true => "SOMETHING ELSE",
+            false => "nothing",
+        }
     }
 
     /// What the helper returned.

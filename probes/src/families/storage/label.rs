@@ -95,7 +95,7 @@ impl Labels {
             Whom::Address | Whom::Number(..) => LsmProgram::raw(hook, self.recognizing(&results, &ways)),
         };
         let running = attempt.run_lsm(&program)?;
-        Ok(Looker { results, _running: running })
+        Ok(Looker { results, before: 0, _running: running })
     }
 
     /// A program that acts when the object is the one named, which stands in the place of a process.
@@ -185,6 +185,8 @@ impl Ways {
 /// A program that the kernel runs.
 pub(super) struct Looker {
     results: Results,
+    /// How often it had run when it was last told what to do.
+    before: u64,
     _running: Running,
 }
 
@@ -199,6 +201,7 @@ impl Looker {
         for (slot, value) in [(FLAGS, flags), (INPUT, input), (PRESENT, 0), (VALUE, 0), (OBJECT, 0)] {
             self.results.set(slot, value);
         }
+        self.before = self.runs();
     }
 
     /// Names whom it acts for.
@@ -218,9 +221,9 @@ impl Looker {
         (self.results.get(PRESENT) != 0).then(|| self.results.get(VALUE))
     }
 
-    /// In words, where `stored` should be.
+    /// In words, where `stored` should be; of what has been since [`Looker::prepare`].
     pub(super) fn word(&self, stored: u64) -> &'static str {
-        if self.runs() == 0 { "NOT CALLED" } else { word(self.saw(), stored) }
+        if self.runs() == self.before { "NOT CALLED" } else { word(self.saw(), stored) }
     }
 
     /// The address of the object that it has met last.

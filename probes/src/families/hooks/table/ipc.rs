@@ -2,6 +2,7 @@
 
 use super::bare::{int, void};
 use super::{Expect, Hook, Read};
+use crate::errno::Errno;
 use crate::triggers::{creds, ipc, keys};
 
 /// The key of the recipes that make an object with one.
@@ -9,7 +10,10 @@ const KEY: u64 = ipc::KEY.cast_unsigned() as u64;
 const OF: &str = "kern_ipc_perm.key";
 
 pub(super) const HOOKS: &[Hook] = &[
-    int("ipc_permission", ipc::semop, "ipc/util.c", "ipcperms").number("flag", 0o222),
+    // Who asks ipcperms says EACCES if it does not say 0 (5.12 and 7.3 ipc/sem.c, do_semtimedop, __do_semtimedop).
+    int("ipc_permission", ipc::semop, "ipc/util.c", "ipcperms")
+        .answered_with(Errno::EACCES)
+        .number("flag", 0o222),
     int("msg_queue_alloc_security", ipc::msgget, "ipc/msg.c", "newque").argument(
         "perm",
         Read::Bits("kern_ipc_perm.mode", 0o777),

@@ -2,6 +2,7 @@
 
 use super::bare::{int, void};
 use super::{Expect, Hook, Read};
+use crate::errno::Errno;
 use crate::triggers::{audit, creds, files, known, labels, memory, sockets, system, token, uring};
 
 /// include/uapi/linux/bpf.h: BPF_MAP_TYPE_ARRAY, BPF_PROG_TYPE_SOCKET_FILTER.
@@ -54,11 +55,15 @@ pub(super) const HOOKS: &[Hook] = &[
         "bpf_token.allowed_cmds",
         1,
     ),
+    // Both say whether a token is good for something; EPERM comes from bpf(2) (6.9 kernel/bpf/syscall.c, bpf_btf_load,
+    // map_create).
     int("bpf_token_cmd", token::load_types, "kernel/bpf/token.c", "bpf_token_allow_cmd")
+        .answered_with(Errno::EPERM)
         .with_files()
         .argument("cmd", Read::Int, Expect::Is(token::BTF_LOAD as u64)),
     // CAP_BPF, of which the token is to stand in for the lack.
     int("bpf_token_capable", token::use_it, "kernel/bpf/token.c", "bpf_token_capable")
+        .answered_with(Errno::EPERM)
         .with_files()
         .number("cap", 39),
     void("bpf_token_free", token::end, "kernel/bpf/token.c", "bpf_token_free")

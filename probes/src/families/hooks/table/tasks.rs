@@ -2,6 +2,7 @@
 
 use super::bare::{int, void};
 use super::{Expect, Hook, Read};
+use crate::errno::Errno;
 use crate::triggers::{audit, binder, creds, exec, files, known, labels, tasks};
 
 /// From a task to its process.
@@ -78,7 +79,10 @@ pub(super) const HOOKS: &[Hook] = &[
         "cred.egid",
         GROUP,
     ),
-    int("capable", creds::privileged, "kernel/capability.c", "ns_capable_common").number("cap", SYS_ADMIN),
+    // It says whether, and sethostname(2) says EPERM (7.3 kernel/sys.c, sethostname).
+    int("capable", creds::privileged, "kernel/capability.c", "ns_capable_common")
+        .answered_with(Errno::EPERM)
+        .number("cap", SYS_ADMIN),
     int("task_fix_setuid", creds::setuid, "kernel/sys.c", "__sys_setresuid").member("new", "cred.uid", 1),
     int("task_fix_setgid", creds::setgid, "kernel/sys.c", "__sys_setresgid").member("new", "cred.gid", 1),
     int("task_fix_setgroups", creds::setgroups, "kernel/groups.c", "set_current_groups").member(
