@@ -105,14 +105,19 @@ fn finish(asm: &Asm) -> Result<Vec<crate::insn::Insn>, Ended> {
     asm.finish().map_err(|error| Ended::could_not("assemble the program", error))
 }
 
+/// Notes whether bpf is in the kernel's list of LSMs.
+fn see_whether_active(attempt: &mut Attempt<'_>, list: &str) -> Result<(), Ended> {
+    if list.is_empty() {
+        return Err(Ended::CouldNotTell("/sys/kernel/security/lsm cannot be read".into()));
+    }
+    attempt.holds("bpf is active", list.split(',').any(|name| name == "bpf"));
+    Ok(())
+}
+
 fn lsm_list(session: &mut Session<'_>) -> Result<(), Stop> {
     let list = session.kernel().facts().lsm.clone();
     session.case("order", |attempt| {
-        if list.is_empty() {
-            return Err(Ended::CouldNotTell("/sys/kernel/security/lsm cannot be read".into()));
-        }
-        let names: Vec<&str> = list.split(',').collect();
-        attempt.holds("bpf is active", names.contains(&"bpf"));
+        see_whether_active(attempt, &list)?;
         // ima and evm are LSMs since 6.9 (security/integrity/ima/ima_main.c, DEFINE_LSM) and stand behind the ordered
         // ones, LSM_ORDER_LAST.
         attempt.see("order", list.as_str());
@@ -122,13 +127,7 @@ fn lsm_list(session: &mut Session<'_>) -> Result<(), Stop> {
 
 fn lsm_absent(session: &mut Session<'_>) -> Result<(), Stop> {
     let list = session.kernel().facts().lsm.clone();
-    session.case("order", |attempt| {
-        if list.is_empty() {
-            return Err(Ended::CouldNotTell("/sys/kernel/security/lsm cannot be read".into()));
-        }
-        attempt.holds("bpf is active", list.split(',').any(|name| name == "bpf"));
-        Ok(())
-    })?;
+    session.case("order", |attempt| see_whether_active(attempt, &list))?;
     session.case("deny", deny_an_open)
 }
 

@@ -5,6 +5,7 @@ use crate::asm::Asm;
 use crate::bpf::{FuncInfo, ProgSpec, btf_load};
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
 use crate::errno::Errno;
+use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::record::Phase;
@@ -305,6 +306,19 @@ pub(super) fn put_text(asm: &mut Asm, at: i32, text: &[u8]) {
 /// `dst = frame pointer + at`.
 pub(super) fn stack(asm: &mut Asm, dst: Reg, at: i32) {
     asm.mov_reg(dst, Reg::R10).add_imm(dst, at);
+}
+
+/// Looks the first element of a map up: R0 is the address of its value, or null.
+pub(super) fn look_up(asm: &mut Asm, map: &OwnedFd) {
+    asm.st_imm(Size::W, Reg::R10, -4, 0);
+    stack(asm, Reg::R2, -4);
+    asm.ld_map_fd(Reg::R1, map).call(helper::MAP_LOOKUP_ELEM);
+}
+
+/// `R8 = address of the value of a map's first element`; passes where there is none.
+pub(super) fn value_in_r8(asm: &mut Asm, map: &OwnedFd) {
+    look_up(asm, map);
+    asm.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R8, Reg::R0);
 }
 
 /// `dst = address of a slot of the results page`.

@@ -1,6 +1,6 @@
 //! What map values can hold beside bytes: spin locks and timers. Also tail calls.
 
-use super::bench::{Bench, SLEEPS_EVERYWHERE, keep, open_file, slot, stack};
+use super::bench::{Bench, SLEEPS_EVERYWHERE, keep, open_file, slot, value_in_r8};
 use super::call::Arg::{Context, Hash, Number};
 use super::{Row, canonical, case, exec, misuse, sleepable};
 use crate::asm::Asm;
@@ -119,7 +119,7 @@ pub(super) const ROWS: &[Row] = &[
             case("without-callback", |bench| {
                 let map = value_map(bench, TIMED)?;
                 let results = bench.open(|asm| {
-                    look_up(asm, &map);
+                    value_in_r8(asm, &map);
                     init(asm, &map);
                     asm.mov_imm(Reg::R2, 0).mov_imm(Reg::R3, 0);
                     call(asm, helper::TIMER_START);
@@ -215,14 +215,6 @@ fn value_map(bench: &mut Bench<'_, '_>, field: Field) -> Result<OwnedFd, Ended> 
     })
 }
 
-/// Puts the address of the map's value into R8.
-fn look_up(asm: &mut Asm, map: &OwnedFd) {
-    asm.st_imm(Size::W, Reg::R10, -4, 0);
-    stack(asm, Reg::R2, -4);
-    asm.ld_map_fd(Reg::R1, map).call(helper::MAP_LOOKUP_ELEM);
-    asm.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R8, Reg::R0);
-}
-
 /// Calls a helper for the value in R8; other arguments are in place.
 fn call(asm: &mut Asm, helper: u32) {
     asm.mov_reg(Reg::R1, Reg::R8).call(helper);
@@ -241,7 +233,7 @@ fn with_value(
 ) -> Result<(), Ended> {
     let map = value_map(bench, field)?;
     bench.load(|asm| {
-        look_up(asm, &map);
+        value_in_r8(asm, &map);
         then(asm, &map);
     })
 }
@@ -257,7 +249,7 @@ fn number(map: &OwnedFd) -> Result<u64, Errno> {
 fn lock(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let map = value_map(bench, LOCKED)?;
     bench.open_or_execute(|asm| {
-        look_up(asm, &map);
+        value_in_r8(asm, &map);
         for _ in 0..2 {
             call(asm, helper::SPIN_LOCK);
             asm.ldx(Size::DW, Reg::R1, Reg::R8, NUMBER).add_imm(Reg::R1, 21);
@@ -275,7 +267,7 @@ fn start(bench: &mut Bench<'_, '_>, callback_returns: i32, nanos: u64) -> Result
     let results = bench.open_with_callback(
         3,
         |asm| {
-            look_up(asm, &map);
+            value_in_r8(asm, &map);
             for index in [0, 1] {
                 init(asm, &map);
                 keep(asm, index, Reg::R0);

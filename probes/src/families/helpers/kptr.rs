@@ -1,6 +1,6 @@
 //! Pointers to objects of the kernel that a map holds.
 
-use super::bench::{Bench, keep, slot, stack};
+use super::bench::{Bench, keep, slot, stack, value_in_r8};
 use super::call::Arg::{Number, Task};
 use super::{Row, canonical, misuse, sleepable};
 use crate::asm::Asm;
@@ -49,7 +49,7 @@ pub(super) const ROWS: &[Row] = &[Row {
             bench.attempt.kfunc(object.acquire)?;
             let map = map(bench, object)?;
             bench.load(|asm| {
-                look_up(asm, &map);
+                value_in_r8(asm, &map);
                 asm.mov_reg(Reg::R1, Reg::R8).add_imm(Reg::R1, MEMORY).mov_imm(Reg::R2, 0);
                 asm.call(helper::KPTR_XCHG);
             })
@@ -133,7 +133,7 @@ impl Ready {
 
     /// Puts the address of the map's value into R8.
     fn look_up(&self, asm: &mut Asm) {
-        look_up(asm, &self.map);
+        value_in_r8(asm, &self.map);
     }
 
     /// Acquires the object, whose address is then in R9.
@@ -188,14 +188,6 @@ fn map(bench: &mut Bench<'_, '_>, object: Object) -> Result<OwnedFd, Ended> {
         btf_value_type_id: value,
         ..MapSpec::array(16, 1)
     })
-}
-
-/// Puts the address of the map's value into R8.
-fn look_up(asm: &mut Asm, map: &OwnedFd) {
-    asm.st_imm(Size::W, Reg::R10, -4, 0);
-    stack(asm, Reg::R2, -4);
-    asm.ld_map_fd(Reg::R1, map).call(helper::MAP_LOOKUP_ELEM);
-    asm.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R8, Reg::R0);
 }
 
 /// Puts what is in R9 into the map; R0 is what was there.

@@ -1,6 +1,6 @@
 //! Sockets: what a socket is, told from the kernel's general structure, and what user space calls it.
 
-use super::bench::{Bench, argument, keep, preset, slot, stack};
+use super::bench::{Bench, argument, keep, look_up, preset, slot};
 use super::call::Arg::{Argument, Inode};
 use super::packets::Shared;
 use super::{Row, canonical, case, misuse, sleepable};
@@ -172,13 +172,6 @@ const UNIX: Kind = Kind {
         Ok(arm.during(|| UnixListener::bind("/tmp/listener"))?.into())
     },
 };
-/// Looks the first element of a map up.
-fn look_up(asm: &mut Asm, map: &OwnedFd) {
-    asm.st_imm(Size::W, Reg::R10, -4, 0);
-    stack(asm, Reg::R2, -4);
-    asm.ld_map_fd(Reg::R1, map).call(helper::MAP_LOOKUP_ELEM);
-}
-
 /// Converts a socket of AF_XDP, which is in a map.
 fn of_xdp(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let helper = bench.helper();
