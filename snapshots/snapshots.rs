@@ -78,7 +78,7 @@ fn own_fault(callable: &NormalCase, case: &NormalCase) -> Option<String> {
     let absent = matches!(callable.end, End::Absent { .. });
     let of_the_kernel = if reason.is_empty() {
         // The attach type of a cgroup's programs is looked at before there is a log.
-        absent || answers().any(|answer| answer == "there is no such program, EINVAL")
+        answers().any(|answer| answer == "there is no such program, EINVAL")
     } else if MAY_NOT_CALL.iter().any(|text| reason.starts_with(text)) {
         absent || answers().any(|answer| answer.starts_with("no"))
     } else if reason.contains(" not supported for program type ") {
@@ -95,7 +95,9 @@ fn no_normal_use_of_a_helper_is_refused_for_a_reason_of_the_probes_own_making() 
     let snapshots = Store::new(&root, Ci::Yes).load_all().expect("every file is a snapshot");
     let (mut looked_at, mut faults) = (0, Vec::new());
     for (probe, snapshot) in snapshots.iter().filter(|(probe, _)| probe.starts_with("helpers/bpf_")) {
-        for kernel in snapshot.kernels() {
+        // What was asked before the probe changed says nothing of the probe.
+        let behind: Vec<&str> = snapshot.kernels_behind().collect();
+        for kernel in snapshot.kernels().filter(|kernel| !behind.contains(kernel)) {
             let cases = snapshot.of(kernel).map(|normal| normal.cases.as_slice()).unwrap_or_default();
             let Some(callable) = cases.iter().find(|case| case.name == "callable") else { continue };
             for case in

@@ -3,9 +3,10 @@
 use super::check::{Unlisted, Verdict};
 use super::page::PageEntry;
 use crate::claims::{Claim, Evaluated, List};
+use crate::facts::item::is_without_kfuncs;
 use crate::facts::{Added, Answer, Answers, Item, Known, Span, Version, guards, spans};
 use crate::snapshot::kernel_phrase;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// The phrase for some of the measured rows, such as `from 6.12`.
 pub(super) fn phrase(all: &[String], some: &[String]) -> String {
@@ -221,22 +222,9 @@ pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) ->
     };
     let missing: Vec<String> =
         item.answers.kernels(Known::No).map(str::to_owned).filter(|kernel| is_from(since, kernel)).collect();
-    let by: BTreeSet<&str> = item
-        .answers
-        .0
-        .iter()
-        .filter_map(|(_, answer)| match answer {
-            Answer::Yes { condition } => Some(condition.as_str()),
-            Answer::No { .. }
-            | Answer::Absent { .. }
-            | Answer::BuildLacks { .. }
-            | Answer::Unknown { .. } => None,
-        })
-        .filter(|condition| !condition.is_empty())
-        .collect();
-    let mut limits: Vec<String> = by.into_iter().map(|by| format!("only {by}")).collect();
+    let yes: Vec<String> = item.answers.kernels(Known::Yes).map(str::to_owned).collect();
+    let mut limits = only_by(&item.answers, kernels, yes.len());
     if !missing.is_empty() {
-        let yes: Vec<String> = item.answers.kernels(Known::Yes).map(str::to_owned).collect();
         limits.push(format!("on {} ({})", phrase(kernels, &yes), history(&item.answers)));
     }
     match (limits.as_slice(), tagged) {
@@ -248,10 +236,31 @@ pub(super) fn of_callable(item: &Item, entry: &PageEntry, kernels: &[String]) ->
     }
 }
 
-/// The first measured version that has the function at all: an entry without a tag says that programs may call it as long
+/// The conditions under which an item may be used, with their kernels where on others of those `of` it is used otherwise.
+fn only_by(answers: &Answers, kernels: &[String], of: usize) -> Vec<String> {
+    let mut by: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (kernel, answer) in &answers.0 {
+        if let Answer::Yes { condition } = answer
+            && !condition.is_empty()
+        {
+            by.entry(condition).or_default().push(kernel.clone());
+        }
+    }
+    let words = |(by, on): (&str, Vec<String>)| {
+        let by = by.strip_suffix(" only").unwrap_or(by);
+        if on.len() == of { format!("only {by}") } else { format!("{} only {by}", phrase(kernels, &on)) }
+    };
+    by.into_iter().map(words).collect()
+}
+
+/// The first measured version that has the function, and calls of kfuncs, at all: an entry without a tag says that programs may call it as long
 /// as there is one.
 fn first_seen(answers: &Answers) -> Option<Version> {
-    let has = answers.0.iter().filter(|(_, answer)| matches!(answer, Answer::Yes { .. } | Answer::No { .. }));
+    let has = answers.0.iter().filter(|(_, answer)| match answer {
+        Answer::Yes { .. } => true,
+        Answer::No { why } => !is_without_kfuncs(why),
+        Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. } => false,
+    });
     has.filter_map(|(kernel, _)| Version::of_row(kernel)).min()
 }
 

@@ -1,7 +1,9 @@
 //! `hooks.json`, `helpers.json`, `kfuncs.json`: an item each, with its support, features, notes and evidence.
 
-use super::{Material, Range, ranges};
-use crate::facts::{Answer, Answers, Feature, Item, Kind, Known, guards, spans};
+use super::rules::probes_of;
+use super::{Material, Range};
+use crate::facts::{Answer, Answers, Feature, Item, Kind, Known, Span, guards};
+use crate::snapshot::Snapshot;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -18,6 +20,8 @@ pub(super) struct Compat {
     unknown: Vec<String>,
     features: BTreeMap<&'static str, FeatureCompat>,
     notes: Vec<Note>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    measured_before_change: Vec<String>,
     evidence: String,
 }
 
@@ -31,7 +35,7 @@ struct Support {
 
 #[derive(Debug, Serialize)]
 struct FeatureCompat {
-    support: Vec<Range>,
+    support: Vec<Support>,
     unknown: Vec<String>,
     notes: Vec<Note>,
     evidence: String,
@@ -46,19 +50,19 @@ struct Note {
 /// The items of a kind, by name.
 pub(super) fn of_kind(material: &Material<'_>, kind: Kind) -> BTreeMap<String, Compat> {
     let of_kind = material.items.values().filter(|item| item.kind == kind);
-    of_kind.map(|item| (item.name.clone(), compat(item))).collect()
+    of_kind.map(|item| (item.name.clone(), compat(material, item))).collect()
 }
 
-fn compat(item: &Item) -> Compat {
+fn compat(material: &Material<'_>, item: &Item) -> Compat {
     let class = item.prototype.as_deref().filter(|_| item.kind == Kind::Hook);
     let feature = |feature: &Feature| {
         let evidence = match (item.kind, feature.name) {
             // A kfunc's normal use is a case of its own probe.
-            (Kind::Kfunc, "normal use") => format!("kfuncs/{}/{}", item.name, feature.case),
+            (Kind::Kfunc, "normal use") => format!("kfuncs/{}", feature.case),
             _ => format!("{}/{}", item.probe, feature.case),
         };
         FeatureCompat {
-            support: ranges(&feature.answers),
+            support: support(&feature.answers),
             unknown: unknown(&feature.answers),
             notes: notes(&feature.answers),
             evidence,
@@ -72,41 +76,31 @@ fn compat(item: &Item) -> Compat {
         unknown: unknown(&item.answers),
         features: item.features.iter().map(|it| (it.name, feature(it))).collect(),
         notes: notes(&item.answers),
+        measured_before_change: behind(material, item),
         evidence: format!("{}/{}", item.probe, item.case),
     }
 }
 
-/// A statement for each condition under which the item may be used, in the order of its first kernel.
+/// A statement for each condition under which it is so, in the order of its first kernel.
 fn support(answers: &Answers) -> Vec<Support> {
-    let mut conditions: Vec<&str> = Vec::new();
-    for (_, answer) in &answers.0 {
-        if let Answer::Yes { condition } = answer
-            && !conditions.contains(&condition.as_str())
-        {
-            conditions.push(condition);
-        }
-    }
-    let mut found = Vec::new();
-    for wanted in conditions {
-        let state = |answer: &Answer| match answer {
-            Answer::Yes { condition } if condition == wanted => Known::Yes,
-            Answer::Yes { .. } | Answer::No { .. } | Answer::Absent { .. } => {
-                if answer.known() == Known::Unknown { Known::Unknown } else { Known::No }
-            }
-            Answer::BuildLacks { .. } | Answer::Unknown { .. } => Known::Unknown,
-        };
-        let states: Vec<_> =
-            answers.by_version().into_iter().map(|(version, answer)| (version, state(answer))).collect();
-        let so = answers.0.iter().filter(|(_, answer)| state(answer) == Known::Yes);
+    let of = |(wanted, spans): (&str, Vec<Span>)| {
+        let so = answers.0.iter().filter(|(_, answer)| answer.known_under(wanted) == Known::Yes);
         let so: Vec<&str> = so.map(|(kernel, _)| kernel.as_str()).collect();
         let condition = Some(wanted.to_owned()).filter(|condition| !condition.is_empty());
-        found.extend(
-            spans(&states)
-                .iter()
-                .map(|span| Support { range: Range::of(span, &so), condition: condition.clone() }),
-        );
-    }
-    found
+        let statement = |span| Support { range: Range::of(span, &so), condition: condition.clone() };
+        spans.iter().map(statement).collect::<Vec<_>>()
+    };
+    answers.by_condition().into_iter().flat_map(of).collect()
+}
+
+/// The kernels that were last asked before a probe of the item changed; a kfunc has its own besides the inventory.
+fn behind(material: &Material<'_>, item: &Item) -> Vec<String> {
+    let asked: Vec<&Snapshot> =
+        probes_of(item).iter().filter_map(|probe| material.snapshots.get(probe)).collect();
+    let is_behind = |kernel: &&String| {
+        asked.iter().any(|snapshot| snapshot.kernels_behind().any(|behind| behind == kernel.as_str()))
+    };
+    material.kernels.iter().filter(is_behind).cloned().collect()
 }
 
 fn unknown(answers: &Answers) -> Vec<String> {

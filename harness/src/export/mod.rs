@@ -7,7 +7,7 @@
 mod items;
 mod rules;
 
-use crate::facts::{Answers, Item, Kind, Known, Span, Version};
+use crate::facts::{Item, Kind, Span, Version};
 use crate::matrix::{Archive, Matrix, Origin, Source};
 use crate::report::list::ProbeInfo;
 use crate::snapshot::Snapshot;
@@ -68,11 +68,6 @@ impl Range {
             kernels: span.kernels.iter().flat_map(rows).collect(),
         }
     }
-}
-
-fn ranges(answers: &Answers) -> Vec<Range> {
-    let so: Vec<&str> = answers.kernels(Known::Yes).collect();
-    answers.spans().iter().map(|span| Range::of(span, &so)).collect()
 }
 
 /// Every file, by name: the data and the schema.

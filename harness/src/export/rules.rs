@@ -1,15 +1,16 @@
-//! `rules.json`: every probe that is not about a single item, case by case, with the ranges of each answer.
+//! `rules.json`: every probe whose records are not those of an item in the other files, case by case, with the ranges of each
+//! answer.
 
 use super::{Material, Range};
-use crate::facts::{Known, Version, spans};
+use crate::facts::item::crashed_in;
+use crate::facts::{Item, Kind, Known, Version, spans};
 use crate::normalize::NormalCase;
 use crate::report::list::SourceInfo;
 use crate::snapshot::{Snapshot, result_line};
 use probes::record::End;
-use probes::spec::family_of;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A probe. `compat.schema.json` documents the fields of everything here.
 #[derive(Debug, Serialize)]
@@ -34,11 +35,16 @@ struct Answer {
 
 /// Every rule, by its probe's id.
 pub(super) fn all(material: &Material<'_>) -> BTreeMap<String, Rule> {
-    let of_items: Vec<&str> = material.items.values().map(|item| item.probe.as_str()).collect();
-    let is_rule =
-        |id: &str| !["hooks", "helpers", "kfuncs"].contains(&family_of(id)) && !of_items.contains(&id);
+    let of_items: BTreeSet<String> = material.items.values().flat_map(probes_of).collect();
+    let is_rule = |id: &str| !of_items.contains(id);
     let rules = material.snapshots.values().filter(|snapshot| is_rule(&snapshot.probe));
     rules.map(|snapshot| (snapshot.probe.clone(), rule(material, snapshot))).collect()
+}
+
+/// The probes whose records stand in an item: a kfunc has its own beside the inventory.
+pub(super) fn probes_of(item: &Item) -> BTreeSet<String> {
+    let own = (item.kind == Kind::Kfunc).then(|| format!("kfuncs/{}", item.name));
+    own.into_iter().chain([item.probe.clone()]).collect()
 }
 
 fn rule(material: &Material<'_>, snapshot: &Snapshot) -> Rule {
@@ -52,44 +58,77 @@ fn rule(material: &Material<'_>, snapshot: &Snapshot) -> Rule {
     }
 }
 
-/// The answers to one case, in the order of their first kernel.
-fn answers(material: &Material<'_>, snapshot: &Snapshot, name: &str) -> Vec<Answer> {
-    let of_kernel = |kernel: &String| {
-        let case = snapshot.of(kernel)?.cases.iter().find(|case| case.name == name)?;
-        Some((kernel.clone(), case))
-    };
-    let cases: Vec<(String, &NormalCase)> = material.kernels.iter().filter_map(of_kernel).collect();
-    let mut distinct: Vec<&NormalCase> = Vec::new();
-    for (_, case) in &cases {
-        if !distinct.contains(case) {
-            distinct.push(case);
-        }
-    }
-    distinct.into_iter().map(|case| answer(case, &cases)).collect()
+/// What one kernel answered to a case.
+struct Told<'a> {
+    kernel: &'a String,
+    /// It was asked before the probe changed: beside others that tell, what it says is no word about its version.
+    behind: bool,
+    said: Said<'a>,
 }
 
-fn answer(case: &NormalCase, cases: &[(String, &NormalCase)]) -> Answer {
-    let state = |other: &NormalCase| match &other.end {
-        _ if other == case => Known::Yes,
-        End::CouldNotTell { .. } => Known::Unknown,
-        End::Done | End::Refused { .. } | End::Absent { .. } => Known::No,
-    };
-    let states: Vec<_> =
-        cases.iter().filter_map(|(kernel, other)| Some((Version::parse(kernel)?, state(other)))).collect();
-    let same = cases.iter().filter(|(_, other)| *other == case);
-    let kernels: Vec<String> = same.map(|(kernel, _)| kernel.clone()).collect();
-    let note = match &case.end {
-        End::Done => None,
-        End::Refused { .. } => case.reason.clone(),
-        End::Absent { what: text } | End::CouldNotTell { why: text } => Some(text.clone()),
-    };
-    // Where a kernel could not tell, the others' answer may hold as well: such an answer has kernels and no range.
-    let support = match &case.end {
-        End::CouldNotTell { .. } => Vec::new(),
-        End::Done | End::Refused { .. } | End::Absent { .. } => {
-            let so: Vec<&str> = kernels.iter().map(String::as_str).collect();
-            spans(&states).iter().map(|span| Range::of(span, &so)).collect()
+#[derive(Clone, Copy, PartialEq)]
+enum Said<'a> {
+    Case(&'a NormalCase),
+    /// The probe ended in it: by a crash with these words, in this phase.
+    Crash(&'a str, &'a str),
+}
+
+impl Said<'_> {
+    fn could_tell(self) -> bool {
+        !matches!(self, Self::Case(NormalCase { end: End::CouldNotTell { .. }, .. }))
+    }
+}
+
+/// The answers to one case, in the order of their first kernel.
+fn answers(material: &Material<'_>, snapshot: &Snapshot, name: &str) -> Vec<Answer> {
+    let told: Vec<Told<'_>> =
+        material.kernels.iter().filter_map(|kernel| of_kernel(snapshot, name, kernel)).collect();
+    let mut distinct: Vec<Said<'_>> = Vec::new();
+    for it in &told {
+        if !distinct.contains(&it.said) {
+            distinct.push(it.said);
+        }
+    }
+    distinct.into_iter().map(|said| answer(said, &told)).collect()
+}
+
+fn of_kernel<'a>(snapshot: &'a Snapshot, name: &str, kernel: &'a String) -> Option<Told<'a>> {
+    let normal = snapshot.of(kernel)?;
+    let case = normal.cases.iter().find(|case| case.name == name).map(Said::Case);
+    let said = case.or_else(|| crashed_in(normal, name).map(|(what, phase)| Said::Crash(what, phase)))?;
+    Some(Told { kernel, behind: snapshot.kernels_behind().any(|behind| behind == kernel), said })
+}
+
+fn answer(said: Said<'_>, told: &[Told<'_>]) -> Answer {
+    let state = |other: &Told<'_>| {
+        if other.behind || !other.said.could_tell() {
+            Known::Unknown
+        } else if other.said == said {
+            Known::Yes
+        } else {
+            Known::No
         }
     };
-    Answer { support, kernels, result: result_line(case), note, seen: case.seen.clone() }
+    let states: Vec<_> = told.iter().filter_map(|it| Some((Version::parse(it.kernel)?, state(it)))).collect();
+    let same = told.iter().filter(|it| it.said == said);
+    let kernels: Vec<String> = same.map(|it| it.kernel.clone()).collect();
+    // Where a kernel could not tell, the others' answer may hold as well: such an answer has kernels and no range.
+    let support = if said.could_tell() {
+        let so: Vec<&str> = kernels.iter().map(String::as_str).collect();
+        spans(&states).iter().map(|span| Range::of(span, &so)).collect()
+    } else {
+        Vec::new()
+    };
+    let (result, note, seen) = match said {
+        Said::Crash(what, phase) => (format!("crashed at {phase}"), Some(what.to_owned()), Map::new()),
+        Said::Case(case) => {
+            let note = match &case.end {
+                End::Done => None,
+                End::Refused { .. } => case.reason.clone(),
+                End::Absent { what: text } | End::CouldNotTell { why: text } => Some(text.clone()),
+            };
+            (result_line(case), note, case.seen.clone())
+        }
+    };
+    Answer { support, kernels, result, note, seen }
 }

@@ -152,6 +152,31 @@ fn a_rule_has_its_answers_with_their_ranges() {
     assert_eq!(with("done at read, accepted, fired, denied")["support"][0]["version_removed"], "6.19");
 }
 
+/// A kernel that crashes has answered, and ends what was so before.
+#[test]
+fn a_crash_is_an_answer_of_a_rule() {
+    let rules = file("rules.json");
+    let answers = &rules["items"]["context/null-cred-followed"]["cases"]["task_kill-cred"];
+    let of = |result: &str| {
+        let answers = answers.as_array().unwrap();
+        answers.iter().find(|answer| answer["result"].as_str().unwrap().starts_with(result)).unwrap()
+    };
+    assert_eq!(of("crashed at trigger")["support"][0]["version_added"], "6.2");
+    assert!(of("crashed")["note"].as_str().unwrap().contains("NULL pointer dereference"));
+    assert_eq!(of("done")["support"][0]["version_removed"], "6.2");
+}
+
+/// What a feature needs stands beside its range.
+#[test]
+fn a_feature_says_under_which_condition() {
+    let kfuncs = file("kfuncs.json");
+    let support = &kfuncs["items"]["bpf_arena_alloc_pages"]["features"]["normal use"]["support"];
+    assert_eq!(support[0]["condition"], "by programs that may sleep");
+    assert_eq!(support[0]["version_removed"], "7.0");
+    assert_eq!(support[1]["condition"], Value::Null);
+    assert_eq!(support[1]["version_added"], "7.0");
+}
+
 /// Other projects read `compat/` from the repository: it must be what the snapshots say.
 #[test]
 fn the_committed_files_are_those_of_the_snapshots() {

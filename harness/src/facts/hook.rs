@@ -5,7 +5,9 @@
 //! What counts as either is [`took_effect`], also for `list --coverage`.
 
 use super::Known;
-use super::item::{Answer, Answers, Feature, Item, Kind, answers, case_of, no_case, prototype, refusal, yes};
+use super::item::{
+    Answer, Answers, CRASHES, Feature, Item, Kind, answers, case_of, no_case, prototype, refusal, yes,
+};
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::Snapshot;
 use probes::families::hooks::unfired;
@@ -30,7 +32,7 @@ pub(super) fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item 
             }
             (_, Some(End::Absent { what })) => Answer::Unknown { why: format!("{what} is absent") },
             (_, Some(End::CouldNotTell { why })) => Answer::Unknown { why: why.clone() },
-            (_, None) => no_case(normal),
+            (_, None) => no_case(normal, "attach"),
         }
     };
     let plain = |_: &Normal, _: &NormalCase| yes();
@@ -107,8 +109,8 @@ fn returns_something(snapshot: &Snapshot) -> bool {
     snapshot.observed.iter().filter_map(|(_, normal)| slot(normal)).any(Value::is_number)
 }
 
-/// What programs' values do, by all cases that begin with `prefix`: yes where one of them took effect, no only where none
-/// is left that could not tell.
+/// What programs' values do, by all cases that begin with `prefix`: yes where one of them took effect, no only where one
+/// crashed the kernel or none is left that could not tell.
 fn verdict(
     name: &'static str,
     prefix: &str,
@@ -124,7 +126,9 @@ fn verdict(
     let of_kernel = |kernel: &String| {
         let said = || asked.iter().filter_map(|(_, answers)| answers.of(kernel));
         let of = |known| said().find(|answer| answer.known() == known);
-        let answer = of(Known::Yes).or_else(|| of(Known::Unknown)).or_else(|| said().next())?;
+        let crash = || said().find(|answer| matches!(answer, Answer::No { why } if why.starts_with(CRASHES)));
+        let answer =
+            of(Known::Yes).or_else(crash).or_else(|| of(Known::Unknown)).or_else(|| said().next())?;
         Some((kernel.clone(), answer.clone()))
     };
     let answers = Answers(kernels.iter().filter_map(of_kernel).collect());

@@ -80,6 +80,13 @@ impl Answer {
         }
     }
 
+    /// What ranges of one condition make of it: under another it is a no.
+    #[must_use]
+    pub fn known_under(&self, wanted: &str) -> Known {
+        let otherwise = matches!(self, Self::Yes { condition } if condition != wanted);
+        if otherwise { Known::No } else { self.known() }
+    }
+
     /// The answer in words.
     #[must_use]
     pub fn words(&self) -> String {
@@ -106,6 +113,29 @@ impl Answers {
         let states: Vec<_> =
             self.by_version().into_iter().map(|(version, answer)| (version, answer.known())).collect();
         spans(&states)
+    }
+
+    /// The ranges for each condition under which the answer is yes, in the order of its first kernel. One ends, too, where
+    /// another condition, or none, takes its place.
+    #[must_use]
+    pub fn by_condition(&self) -> Vec<(&str, Vec<Span>)> {
+        let mut conditions: Vec<&str> = Vec::new();
+        for (_, answer) in &self.0 {
+            if let Answer::Yes { condition } = answer
+                && !conditions.contains(&condition.as_str())
+            {
+                conditions.push(condition);
+            }
+        }
+        let of = |wanted| {
+            let states: Vec<_> = self
+                .by_version()
+                .into_iter()
+                .map(|(version, answer)| (version, answer.known_under(wanted)))
+                .collect();
+            (wanted, spans(&states))
+        };
+        conditions.into_iter().map(of).collect()
     }
 
     /// What each version answers. A flavour (`6.1-fragments`) is of the same sources as the row of its version: what it
@@ -275,7 +305,7 @@ pub(super) fn answers(
     done: impl Fn(&Normal, &NormalCase) -> Answer,
 ) -> Answers {
     let answer = |normal: &Normal| {
-        let Some(found) = case_of(normal, case) else { return no_case(normal) };
+        let Some(found) = case_of(normal, case) else { return no_case(normal, case) };
         match &found.end {
             End::Done => done(normal, found),
             End::Refused { errno } => Answer::No { why: refusal(errno, found) },
@@ -293,7 +323,7 @@ fn absence(snapshot: &Snapshot, what: &str) -> Answer {
     let is_item = snapshot.probe == INVENTORY
         || what.split(' ').any(|word| word.trim_start_matches("bpf_lsm_") == name);
     match what {
-        NO_KFUNCS => Answer::No { why: format!("this kernel has no {NO_KFUNCS}") },
+        NO_KFUNCS => Answer::No { why: format!("{WITHOUT}{NO_KFUNCS}") },
         _ if is_item => Answer::Absent { perhaps: None },
         _ => Answer::Unknown { why: format!("{what} is absent") },
     }
@@ -301,14 +331,28 @@ fn absence(snapshot: &Snapshot, what: &str) -> Answer {
 
 /// What is absent where programs call no kernel functions yet, while a function of a later kfunc's name is there.
 const NO_KFUNCS: &str = "calls of kfuncs";
+const WITHOUT: &str = "this kernel has no ";
 
-/// A record without the case: the item is not in the kernel, or the probe ended before.
-pub(super) fn no_case(normal: &Normal) -> Answer {
+/// Whether a no is that of a kernel in which programs call no kernel functions yet.
+#[must_use]
+pub fn is_without_kfuncs(why: &str) -> bool {
+    why.strip_prefix(WITHOUT) == Some(NO_KFUNCS)
+}
+
+/// How an answer begins that the kernel gave by crashing.
+pub(super) const CRASHES: &str = "it crashes: ";
+
+/// A record without the case: the item is not in the kernel, or the probe ended before. Where it ended in this case by a
+/// crash, that is an answer, which ends a range; a hang may be anybody's.
+pub(super) fn no_case(normal: &Normal, case: &str) -> Answer {
     let is_gone = |case: &NormalCase| {
         matches!(case.end, End::Absent { .. }) && ["inventory", "exists"].contains(&case.name.as_str())
     };
     if normal.cases.iter().any(is_gone) {
         return Answer::Absent { perhaps: None };
+    }
+    if let Some((what, _)) = crashed_in(normal, case) {
+        return Answer::No { why: format!("{CRASHES}{what}") };
     }
     let why = match &normal.outcome {
         Outcome::Observed => "the probe has no such case there".to_owned(),
@@ -317,6 +361,13 @@ pub(super) fn no_case(normal: &Normal) -> Answer {
         Outcome::Hung { during } => format!("the probe hung during {during}"),
     };
     Answer::Unknown { why }
+}
+
+/// The kernel's words and the phase, where the probe ended by a crash in this case.
+pub(crate) fn crashed_in<'a>(normal: &'a Normal, case: &str) -> Option<(&'a str, &'a str)> {
+    let Outcome::Crashed { what, during } = &normal.outcome else { return None };
+    let phase = during.strip_prefix(case)?.strip_prefix(": ")?;
+    Some((what, phase))
 }
 
 pub(super) fn refusal(errno: &str, case: &NormalCase) -> String {

@@ -148,9 +148,19 @@ fn a_normal_use_is_one_in_either_kind_of_program_and_only_where_it_came_true() {
         ),
         ("6.11", vec![called(), refused("canonical", "no sleep"), asleep(&json!({"read": "DIFFERS"}))]),
         ("6.12", vec![called(), refused("canonical", "no sleep"), asleep(&json!({"returned": "-ENOENT"}))]),
+        ("6.13", vec![called(), refused("canonical", "no sleep"), asleep(&json!({"result": "-ENODATA"}))]),
+        ("6.14", vec![called(), refused("canonical", "no sleep"), asleep(&json!({"returned": "null"}))]),
+        (
+            "6.15",
+            vec![called(), refused("canonical", "no sleep"), asleep(&json!({"its effect": "not looked at"}))],
+        ),
+        (
+            "6.16",
+            vec![called(), refused("canonical", "no sleep"), asleep(&json!({"the result is NULL": "yes"}))],
+        ),
     ];
-    let items =
-        collect(&BTreeMap::from([snapshot("helpers/bpf_x", rows)]), &names(&["6.10", "6.11", "6.12"]));
+    let all = ["6.10", "6.11", "6.12", "6.13", "6.14", "6.15", "6.16"];
+    let items = collect(&BTreeMap::from([snapshot("helpers/bpf_x", rows)]), &names(&all));
     let item = &items[&(Kind::Helper, "bpf_x".to_owned())];
     let normal = item.features.iter().find(|feature| feature.name == "normal use").unwrap();
     assert_eq!(normal.case, "canonical-sleepable");
@@ -158,7 +168,7 @@ fn a_normal_use_is_one_in_either_kind_of_program_and_only_where_it_came_true() {
         normal.answers.of("6.10").map(Answer::words).as_deref(),
         Some("yes, by programs that may sleep")
     );
-    for kernel in ["6.11", "6.12"] {
+    for kernel in ["6.11", "6.12", "6.13", "6.14", "6.15", "6.16"] {
         assert_ne!(normal.answers.of(kernel).map(Answer::known), Some(Known::Yes), "{kernel}");
     }
 }

@@ -1,7 +1,7 @@
 //! Kfuncs: what the probe that asks about all of them says of each, and whether a normal use of it came true.
 
 use super::Known;
-use super::item::{Answer, Feature, Item, Kind, answers, prototype, yes};
+use super::item::{Answer, Answers, Feature, Item, Kind, answers, prototype, yes};
 use super::usage::normal_use;
 use crate::normalize::NormalCase;
 use crate::snapshot::Snapshot;
@@ -47,6 +47,34 @@ fn of_any(case: &NormalCase) -> Answer {
     }
 }
 
+/// Whether a normal use came true in the kfunc's own probe, or in another of its (`kfuncs/NAME-of-..`): one of them may have
+/// what the other lacks. The case is named with its probe, without the family.
+fn normal_use_of(name: &str, snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Option<Feature> {
+    let (own, others) = (format!("kfuncs/{name}"), format!("kfuncs/{name}-"));
+    let of = |id: &String, snapshot: &Snapshot| {
+        let mut used = normal_use(snapshot, kernels)?;
+        used.case = format!("{}/{}", id.strip_prefix("kfuncs/")?, used.case);
+        Some(used)
+    };
+    let mut used = of(&own, snapshots.get(&own)?)?;
+    for (id, snapshot) in snapshots.iter().filter(|(id, _)| id.starts_with(&others)) {
+        let Some(other) = of(id, snapshot) else { continue };
+        let is_yes = |answers: &Answers| answers.kernels(Known::Yes).next().is_some();
+        if !is_yes(&used.answers) && is_yes(&other.answers) {
+            used.case = other.case;
+        }
+        for (kernel, answer) in &mut used.answers.0 {
+            match other.answers.of(kernel) {
+                Some(told) if answer.known() == Known::Unknown && told.known() == Known::Yes => {
+                    *answer = told.clone();
+                }
+                _ => {}
+            }
+        }
+    }
+    Some(used)
+}
+
 /// The answers of `kfuncs/inventory`, and what the kfunc's own probe adds.
 pub(super) fn kfuncs(
     inventory: &Snapshot,
@@ -63,7 +91,7 @@ pub(super) fn kfuncs(
             })
             .collect();
         let own = snapshots.get(&format!("kfuncs/{name}"));
-        features.extend(own.and_then(|own| normal_use(own, kernels)));
+        features.extend(normal_use_of(name, snapshots, kernels));
         Item {
             kind: Kind::Kfunc,
             name: name.clone(),

@@ -30,6 +30,21 @@ pub(super) fn normal_use(snapshot: &Snapshot, kernels: &[String]) -> Option<Feat
     let first = snapshot.order.iter().find(|case| case.starts_with("canonical"))?;
     let mut case = first.as_str();
     let mut used = of(first);
+    // Another right use of the same kind of program may show what the first does not.
+    let others = snapshot.order.iter().filter(|case| case.starts_with("canonical-"));
+    for other in others.filter(|case| *case != first && !case.starts_with(ASLEEP)) {
+        let shown = of(other);
+        if used.kernels(Known::Yes).next().is_none() && shown.kernels(Known::Yes).next().is_some() {
+            case = other;
+        }
+        for (kernel, answer) in &mut used.0 {
+            let came = snapshot.of(kernel).and_then(|normal| case_of(normal, first));
+            let came = came.is_some_and(|case| case.end == End::Done);
+            if came && answer.known() == Known::Unknown && shown.of(kernel).is_some_and(is_yes) {
+                *answer = yes();
+            }
+        }
+    }
     if first != ASLEEP && snapshot.order.iter().any(|case| case == ASLEEP) {
         let asleep = of(ASLEEP);
         if used.kernels(Known::Yes).next().is_none() && asleep.kernels(Known::Yes).next().is_some() {
@@ -47,8 +62,12 @@ pub(super) fn normal_use(snapshot: &Snapshot, kernels: &[String]) -> Option<Feat
     Some(Feature { name: "normal use", case: case.to_owned(), answers: used })
 }
 
-/// Yes, unless no program ran, or the case saw something else than it expects, or nothing but an errno, in which no use is
-/// seen.
+fn is_yes(answer: &Answer) -> bool {
+    answer.known() == Known::Yes
+}
+
+/// Yes, unless no program ran, or the case saw something else than it expects, or nothing in which a use is seen: an errno,
+/// a null pointer, or that the call came back.
 fn came_true(case: &NormalCase) -> Answer {
     if case.fired != Some(true) {
         let why = case.seen.get("not run").and_then(Value::as_str).map(|why| format!(": {why}"));
@@ -59,10 +78,14 @@ fn came_true(case: &NormalCase) -> Answer {
     if let Some((what, said)) = said.clone().find(|(_, said)| is_wrong(said)) {
         return Answer::Unknown { why: format!("accepted, but {what}: {said}") };
     }
-    match said.find(|(what, _)| *what == "returned") {
-        Some((_, errno)) if errno.starts_with("-E") => {
-            Answer::Unknown { why: format!("accepted, and all that was seen is {errno}") }
-        }
-        _ => yes(),
+    let seen = said.find_map(|(what, said)| match what.as_str() {
+        "returned" | "result" if said.starts_with("-E") || said == "null" => Some(said),
+        "the result is NULL" if said == "yes" => Some("NULL"),
+        "its effect" => Some("that the call comes back"),
+        _ => None,
+    });
+    match seen {
+        Some(seen) => Answer::Unknown { why: format!("accepted, and all that was seen is {seen}") },
+        None => yes(),
     }
 }

@@ -27,7 +27,7 @@ pub enum Kind {
     Refusal,
     /// Both do it, and something else was seen.
     Seen,
-    /// One of the two could not tell, or was not asked: no change is known.
+    /// One of the two could not tell, was not asked, or was asked before the probe changed: no change is known.
     Unknown,
 }
 
@@ -44,7 +44,9 @@ impl Kind {
             Self::Enforcement => "enforced otherwise",
             Self::Refusal => "refused otherwise",
             Self::Seen => "seen otherwise",
-            Self::Unknown => "not to be compared: one side could not tell, or was not asked",
+            Self::Unknown => {
+                "not to be compared: one side could not tell, was not asked, or before the probe changed"
+            }
         }
     }
 }

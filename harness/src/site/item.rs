@@ -1,7 +1,7 @@
 //! A page per subject: what it is, since when, what each kernel answered, the record.
 
 use super::{Material, Program, Subject, layout, sign};
-use crate::facts::{Answers, Item, Version, guards};
+use crate::facts::{Answers, Item, Span, Version, guards};
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::{Snapshot, SnapshotError, kernel_phrase, render_body, result_line};
 use maud::{Markup, html};
@@ -41,7 +41,7 @@ fn summary(material: &Material<'_>, item: &Item) -> Markup {
             p { "A kernel of any version lacks it without " code { (option) } "." }
         }
         table {
-            thead { tr { th scope="col" { "what" } th scope="col" { "since" } th scope="col" { "gone in" } th scope="col" { "measured on" } } }
+            thead { tr { th scope="col" { "what" } th scope="col" { "since" } th scope="col" { "until" } th scope="col" { "measured on" } } }
             tbody {
                 (ranges(material, what(item), &item.answers))
                 @for feature in &item.features { (ranges(material, feature.name, &feature.answers)) }
@@ -58,17 +58,21 @@ const fn what(item: &Item) -> &'static str {
 }
 
 fn ranges(material: &Material<'_>, what: &str, answers: &Answers) -> Markup {
-    let spans = answers.spans();
+    let spans: Vec<(&str, Span)> = answers
+        .by_condition()
+        .into_iter()
+        .flat_map(|(condition, spans)| spans.into_iter().map(move |span| (condition, span)))
+        .collect();
     // A range is one of versions: further builds of one neither belong to it nor interrupt it.
     let is_flavour = |kernel: &&String| Version::of_flavour(kernel).is_some();
     let all: Vec<String> =
         material.evidence.kernels.iter().filter(|kernel| !is_flavour(kernel)).cloned().collect();
     html! {
-        @for span in &spans {
+        @for (condition, span) in &spans {
             @let names: Vec<String> = span.kernels.iter().map(ToString::to_string).collect();
             @let places: Vec<usize> = (0..all.len()).filter(|&place| names.contains(&all[place])).collect();
             tr {
-                th scope="row" { (what) }
+                th scope="row" { (what) @if !condition.is_empty() { ", " (condition) } }
                 td { (span.added) }
                 td { @if let Some(removed) = span.removed { (removed) } }
                 td { (kernel_phrase(&all, &places)) }

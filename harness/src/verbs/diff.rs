@@ -14,7 +14,7 @@ use crate::report::news::{Change, Kind, changes};
 use crate::report::runs;
 use crate::snapshot::was_seen;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -51,6 +51,8 @@ struct Diff {
 struct Side {
     name: String,
     records: BTreeMap<String, Normal>,
+    /// Probes that changed since they were asked.
+    behind: BTreeSet<String>,
 }
 
 /// Prints what changed.
@@ -131,6 +133,10 @@ fn row(project: &Project, name: &str) -> Result<Side, Failure> {
     let of = |(probe, snapshot): (&String, &crate::snapshot::Snapshot)| {
         Some((probe.clone(), snapshot.of(name)?.clone()))
     };
+    let is_behind = |(probe, snapshot): (&String, &crate::snapshot::Snapshot)| {
+        snapshot.kernels_behind().any(|behind| behind == name).then(|| probe.clone())
+    };
+    let behind = snapshots.iter().filter_map(is_behind).collect();
     let records: BTreeMap<String, Normal> = snapshots.iter().filter_map(of).collect();
     if records.is_empty() {
         return Err(Failure::new(
@@ -140,12 +146,13 @@ fn row(project: &Project, name: &str) -> Result<Side, Failure> {
             ),
         ));
     }
-    Ok(Side { name: name.to_owned(), records })
+    Ok(Side { name: name.to_owned(), records, behind })
 }
 
 fn of_run(run: KernelRun) -> Side {
     let normal = run.records.iter().map(|record| (record.probe.clone(), normalize(record)));
-    Side { name: run.kernel, records: normal.filter(|(_, normal)| was_seen(normal)).collect() }
+    let records = normal.filter(|(_, normal)| was_seen(normal)).collect();
+    Side { name: run.kernel, records, behind: BTreeSet::new() }
 }
 
 /// One kernel against one, whatever their names; several against several by name.
@@ -172,10 +179,22 @@ fn pair(mut before: Side, mut after: Side, wanted: &dyn Fn(&str) -> bool) -> Pai
     after.records.retain(|probe, _| wanted(probe));
     Pair {
         probes: before.records.keys().filter(|probe| after.records.contains_key(*probe)).count(),
-        changes: changes(&before.records, &after.records),
+        changes: changes_told(&before, &after),
         before: before.name,
         after: after.name,
     }
+}
+
+/// The changes, those of probes that only one side was asked as they are now last: what differs may be the probe.
+fn changes_told(before: &Side, after: &Side) -> Vec<Change> {
+    let mut found = changes(&before.records, &after.records);
+    for change in &mut found {
+        if before.behind.contains(&change.probe) != after.behind.contains(&change.probe) {
+            change.kind = Kind::Unknown;
+        }
+    }
+    found.sort_by_key(|change| change.kind);
+    found
 }
 
 fn in_words(diff: &Diff, markdown: bool) -> String {
@@ -251,7 +270,11 @@ mod tests {
     fn side(name: &str, probe: &str) -> Side {
         let normal =
             Normal { outcome: probes::record::Outcome::Observed, cases: Vec::new(), warnings: Vec::new() };
-        Side { name: name.into(), records: BTreeMap::from([(probe.to_owned(), normal)]) }
+        Side {
+            name: name.into(),
+            records: BTreeMap::from([(probe.to_owned(), normal)]),
+            behind: BTreeSet::new(),
+        }
     }
 
     #[test]
@@ -263,6 +286,27 @@ mod tests {
         let diff = paired(two(), vec![side("6.1", "a/b"), side("6.2", "a/b")], &all);
         assert_eq!(diff.pairs.len(), 1);
         assert_eq!(diff.unpaired, ["6.0", "6.2"]);
+    }
+
+    #[test]
+    fn what_a_changed_probe_says_is_no_change_of_the_kernel() {
+        let crashed = |name| {
+            let mut side = side(name, "a/b");
+            let what = "BUG".to_owned();
+            let outcome = probes::record::Outcome::Crashed { what, during: "c: load".to_owned() };
+            side.records.get_mut("a/b").unwrap().outcome = outcome;
+            side
+        };
+        let kinds = |before: &Side, after: &Side| -> Vec<Kind> {
+            changes_told(before, after).iter().map(|change| change.kind).collect()
+        };
+        let behind = |mut side: Side| {
+            side.behind = BTreeSet::from(["a/b".to_owned()]);
+            side
+        };
+        assert_eq!(kinds(&side("6.0", "a/b"), &crashed("6.1")), [Kind::Outcome]);
+        assert_eq!(kinds(&side("6.0", "a/b"), &behind(crashed("6.1"))), [Kind::Unknown]);
+        assert_eq!(kinds(&behind(side("6.0", "a/b")), &behind(crashed("6.1"))), [Kind::Outcome]);
     }
 
     /// What such a kernel did not say is not gone.

@@ -7,7 +7,7 @@ use super::project::{Project, probe_globs};
 use super::run::{Place, run_in};
 use crate::cli::{ExplainOptions, Format, Selection};
 use crate::exit::{self, Failure};
-use crate::facts::{self, Item, Version};
+use crate::facts::{self, Answers, Item, Span, Version};
 use crate::model::KernelRun;
 use crate::normalize::{Normal, NormalCase};
 use crate::progress::Progress;
@@ -40,6 +40,9 @@ struct Explained {
     sources: Vec<SourceInfo>,
     /// The kernels that the snapshot knows, in its order; empty where there is no snapshot.
     kernels: Vec<String>,
+    /// Those of them that were asked before the probe changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    measured_before_change: Vec<String>,
     /// How the probe ended, once per range.
     outcomes: Vec<Answer<Outcome>>,
     /// Its cases, each with one answer per range.
@@ -151,18 +154,29 @@ fn history(item: &Item) -> String {
     let usable = if item.kind == facts::Kind::Hook { "can be attached to" } else { "may be called" };
     let features = item.features.iter().map(|feature| (feature.name, &feature.answers));
     for (name, answers) in std::iter::once((usable, &item.answers)).chain(features) {
-        let spans: Vec<String> = answers
-            .spans()
-            .iter()
-            .map(|span| match span.removed {
-                Some(removed) => format!("since {}, gone in {removed}", span.added),
-                None => format!("since {}", span.added),
-            })
-            .collect();
-        let said = if spans.is_empty() { answers.never().to_owned() } else { spans.join("; ") };
-        let _ = writeln!(text, "  {name}: {said}");
+        let _ = writeln!(text, "  {name}: {}", since(answers));
     }
     text + "\n"
+}
+
+/// The ranges of each condition in words. One that another condition ends is not gone.
+fn since(answers: &Answers) -> String {
+    let ends: Vec<_> = answers.spans().iter().filter_map(|span| span.removed).collect();
+    let words = |condition: &str, span: &Span| {
+        let end = match span.removed {
+            Some(removed) if ends.contains(&removed) => format!(", gone in {removed}"),
+            Some(removed) => format!(" until {removed}"),
+            None => String::new(),
+        };
+        let only = if condition.is_empty() { String::new() } else { format!(", {condition}") };
+        format!("since {}{end}{only}", span.added)
+    };
+    let said: Vec<String> = answers
+        .by_condition()
+        .iter()
+        .flat_map(|(condition, spans)| spans.iter().map(|span| words(condition, span)))
+        .collect();
+    if said.is_empty() { answers.never().to_owned() } else { said.join("; ") }
 }
 
 /// Runs the probe on the newest kernel of the matrix (not on a further build of it), which leaves its programs in the folder of `show`. A machine that
@@ -225,12 +239,14 @@ fn explained(
         machine: probe.machine,
         sources: probe.sources,
         kernels: Vec::new(),
+        measured_before_change: Vec::new(),
         outcomes: Vec::new(),
         cases: Vec::new(),
         programs,
     };
     if let Some(snapshot) = snapshot {
         explained.kernels = snapshot.kernels().map(str::to_owned).collect();
+        explained.measured_before_change = snapshot.kernels_behind().map(str::to_owned).collect();
         explained.outcomes = ranges(snapshot, |normal| Some(normal.outcome.clone()));
         for name in snapshot.order.iter().filter(|name| only.is_none_or(|only| only == name.as_str())) {
             let answers =

@@ -218,9 +218,18 @@ pub(super) fn asked_twice(
         Err(errno) => match logged(log_level, once) {
             // Only a passing failure, such as of memory, goes away by asking again.
             Ok(Loaded { fd, .. }) => Ok(Loaded { fd, log: String::new(), refused_first: Some(errno) }),
-            Err(LoadError { log, .. }) => Err(LoadError { errno, log }),
+            Err(again) => Err(joined(errno, again)),
         },
     }
+}
+
+/// A refusal with the log of the load that was repeated for it. A log that is too short is ENOSPC, whatever the reason
+/// was; any other errno than the first belongs to another refusal, and so does its log, which says so at its end.
+fn joined(errno: Errno, LoadError { errno: again, mut log }: LoadError) -> LoadError {
+    if again != errno && again != Errno::ENOSPC {
+        log.push_str(&format!("\nasked again for this log, the kernel answered {again}\n"));
+    }
+    LoadError { errno, log }
 }
 
 /// Loads a program whose name is these bytes, unchanged, and without a log.
@@ -287,7 +296,7 @@ pub fn btf_load(btf: &[u8]) -> Result<OwnedFd, LoadError> {
         Ok(fd) => Ok(fd),
         Err(errno) => match logged(1, once) {
             Ok(loaded) => Ok(loaded.fd),
-            Err(LoadError { log, .. }) => Err(LoadError { errno, log }),
+            Err(again) => Err(joined(errno, again)),
         },
     }
 }
@@ -462,5 +471,9 @@ mod tests {
         });
         let refused = refused.unwrap_err();
         assert_eq!((refused.errno, refused.log.as_str()), (Errno::EACCES, "why"));
+        let other = asked_twice(1, |_, level| Err(if level == 0 { Errno::EACCES } else { Errno::ENOMEM }));
+        let other = other.unwrap_err();
+        assert_eq!(other.errno, Errno::EACCES);
+        assert_eq!(other.log.trim(), "asked again for this log, the kernel answered ENOMEM");
     }
 }

@@ -193,15 +193,18 @@ fn run(session: &mut Session<'_>, row: Row) -> Result<(), Stop> {
     row.cases.iter().try_for_each(|case| {
         session.case(case.name, |attempt| {
             let mut bench = Bench::new(attempt, row.helper, case.kind);
-            let is_misuse = case.name.starts_with(MISUSE);
+            let is_canonical = case.name.starts_with(CANONICAL);
             match bench.known()? {
                 true => {
                     let ended = (case.body)(&mut bench);
-                    let judge = if is_misuse { callable::judge_misuse } else { callable::judge_use };
-                    judge(&mut bench, ended)
+                    if case.name.starts_with(MISUSE) {
+                        return callable::judge_misuse(&mut bench, ended);
+                    }
+                    let ended = callable::judge_use(&mut bench, ended);
+                    if is_canonical { ended } else { callable::judge_kind(&mut bench, ended) }
                 }
                 // What the normal use of what is not there is told.
-                false if case.name.starts_with(CANONICAL) => bench.bare_call(),
+                false if is_canonical => bench.bare_call(),
                 // Whatever else is done with it.
                 false => Err(Ended::no_helper(row.helper)),
             }

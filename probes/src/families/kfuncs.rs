@@ -52,7 +52,7 @@ mod user;
 
 use crate::spec::Probe;
 pub(in crate::families) use bare::{NOT_ALLOWED, bare_call};
-pub(in crate::families) use refusal::of_the_build;
+pub(in crate::families) use refusal::{message, of_the_build};
 
 /// The probes of this family.
 #[must_use]

@@ -29,8 +29,8 @@ const BPF: Source = source("7.3", "security/bpf/hooks.c", "bpf_lsm_init");
 
 /// The machines: the suffix of a probe's name, what it says of the order, and the order.
 const MACHINES: [(&str, &str, Option<&str>); 5] = [
-    ("last", "bpf last", None),
-    ("first", "bpf first", Some(FIRST)),
+    ("last", "bpf last in lsm=", None),
+    ("first", "bpf first in lsm=", Some(FIRST)),
     ("alone", "bpf alone but for what is always there", Some(ALONE)),
     ("middle", "bpf between others", Some(MIDDLE)),
     ("absent", "bpf absent from lsm=", Some(ABSENT)),
@@ -64,7 +64,7 @@ pub fn probes() -> Vec<Probe> {
     ));
     all.push(Probe::new(
         "lsms/asked-last",
-        "With bpf last, is a program run on the hooks that the family hooks asks about with bpf first, and is its denial seen?",
+        "With bpf last in lsm=, is a program run on the hooks that the family hooks asks about with bpf first in it, and is its denial seen?",
         &[CALL, source("6.8", "security/security.c", "security_getprocattr")],
         |session| {
             // AppArmor ends the asking of the last one too; what that changes can be seen beside SELinux alone.

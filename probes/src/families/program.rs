@@ -106,11 +106,23 @@ fn finish(asm: &Asm) -> Result<Vec<crate::insn::Insn>, Ended> {
 }
 
 /// Notes whether bpf is in the kernel's list of LSMs.
-fn see_whether_active(attempt: &mut Attempt<'_>, list: &str) -> Result<(), Ended> {
+///
+/// # Errors
+/// [`Ended::CouldNotTell`] where there is no list.
+pub(super) fn see_whether_active(attempt: &mut Attempt<'_>, list: &str) -> Result<(), Ended> {
+    known_order(list)?;
+    attempt.holds("bpf is active", list.split(',').any(|name| name == "bpf"));
+    Ok(())
+}
+
+/// Nothing, where the kernel's list of LSMs could be read: there is always one in it.
+///
+/// # Errors
+/// [`Ended::CouldNotTell`] else.
+pub(super) fn known_order(list: &str) -> Result<(), Ended> {
     if list.is_empty() {
         return Err(Ended::CouldNotTell("/sys/kernel/security/lsm cannot be read".into()));
     }
-    attempt.holds("bpf is active", list.split(',').any(|name| name == "bpf"));
     Ok(())
 }
 

@@ -27,6 +27,7 @@ fn cookie_reader(chain: &Chain, number: i32) -> LsmProgram {
 pub(super) fn cookies(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, cookies) in [("one-program", &[0x1234_5678_9abc_u64][..]), ("two-programs", &[7, 8])] {
         session.case(name, |attempt| {
+            attempt.needs_helper(helper::GET_ATTACH_COOKIE)?;
             let mut chain = Chain::new(attempt, SESSION)?;
             let mut links = Vec::new();
             for (number, &cookie) in (0..).zip(cookies) {
@@ -57,6 +58,7 @@ fn see_cookie(attempt: &mut Attempt<'_>, name: &str, found: u64, given: u64) {
 /// A cookie in BPF_RAW_TRACEPOINT_OPEN.
 pub(super) fn raw_cookie(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("one-program", |attempt| {
+        attempt.needs_helper(helper::GET_ATTACH_COOKIE)?;
         let mut chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&cookie_reader(&chain, 0))?;
         let link = bpf::raw_tracepoint_open(&program, None, 99);
@@ -211,7 +213,11 @@ pub(super) fn by_id(session: &mut Session<'_>) -> Result<(), Stop> {
         let mut chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
         let link = attempt.attach(&program)?;
-        let info = attempt.calls(Phase::Read, bpf::link_info(&link))?;
+        // 5.7 has neither ids of links nor a word about them (5.7 kernel/bpf/syscall.c, `bpf_obj_get_info_by_fd`).
+        let info = match bpf::link_info(&link) {
+            Err(Errno::EINVAL) => return Err(Ended::Absent("ids of links".to_owned())),
+            info => attempt.calls(Phase::Read, info)?,
+        };
         let second = attempt.calls(Phase::Read, bpf::link_get_fd_by_id(info.id))?;
         drop(link);
         let round = chain.round(attempt, &[deny(Errno::EPERM)]);

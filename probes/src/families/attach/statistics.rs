@@ -59,6 +59,11 @@ fn count(attempt: &mut Attempt<'_>, chain: &mut Chain, watched: &[Watched<'_>]) 
         let before = infos(watched)?;
         let on = match way() {
             Ok(on) => on,
+            // Of 5.8, with the enumeration of what it can count: as any unknown command on 5.7.
+            Err(Errno::EINVAL) if attempt.btf()?.enum_value(None, "BPF_STATS_RUN_TIME").is_none() => {
+                attempt.see(name, "no such command");
+                continue;
+            }
             Err(errno) => {
                 attempt.see(name, errno.name());
                 continue;
@@ -141,7 +146,7 @@ fn tail_call(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     }))?;
     let called = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
     let place = called.as_raw_fd().to_ne_bytes();
-    attempt.calls(Phase::Attach, bpf::map_update(&array, &[0; 4], &place, bpf::BPF_ANY))?;
+    attempt.calls(Phase::Trigger, bpf::map_update(&array, &[0; 4], &place, bpf::BPF_ANY))?;
     let _link = attempt.attach(&caller)?;
     count(attempt, &mut chain, &[("the caller", &caller), ("the one called", &called)])
 }

@@ -186,6 +186,7 @@ fn plain_besides(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
 /// The program is detached while it sleeps.
 fn closed_meanwhile(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     let mut scene = Scene::new(attempt, deny(Errno::EACCES))?;
+    control(attempt, &mut scene, "another task, before")?;
     scene.fall_asleep(attempt)?;
     let closer = scene.link.take().map(Closer::new);
     let mut closer = closer.ok_or_else(|| Ended::CouldNotTell("there is no link".to_owned()))??;
@@ -195,6 +196,9 @@ fn closed_meanwhile(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     attempt.see("then it runs for another task", ran);
     attempt.outcome("the other task", &opened);
     scene.wake(attempt)?;
+    if !at_once && !closer.has_closed(PATIENCE) {
+        return Err(Ended::CouldNotTell("the link is not closed".to_owned()));
+    }
     // From 5.12 to 6.0 one that sleeps runs for nobody else, attached or not (`the-same-program`): this is what tells.
     let (ran, opened) = scene.open_and_see(attempt);
     attempt.see("afterwards it runs for another task", ran);
@@ -225,6 +229,11 @@ impl Closer {
 
     /// Has it close the link. Whether that is done in time.
     fn close(&mut self, patience: Duration) -> bool {
-        self.go.write_all(&[0]).is_ok() && readable(&self.closed, patience)
+        self.go.write_all(&[0]).is_ok() && self.has_closed(patience)
+    }
+
+    /// Whether it has closed the link by then.
+    fn has_closed(&self, patience: Duration) -> bool {
+        readable(&self.closed, patience)
     }
 }

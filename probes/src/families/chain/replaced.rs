@@ -157,6 +157,7 @@ pub(super) fn freplace_attached(session: &mut Session<'_>) -> Result<(), Stop> {
         let replaced = attempt.attach(&extension)?;
         let during = chain.round(attempt, &[]);
         attempt.outcome("replaced by a function that returns 0", &during.outcome);
+        attempt.see("the extension ran", chain.results.get(EXTENSION.extra()) == 1);
         drop(replaced);
         let after = chain.round(attempt, &[]);
         attempt.outcome("after the extension is detached", &after.outcome);

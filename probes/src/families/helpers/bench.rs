@@ -1,6 +1,6 @@
 //! What a helper's case works with: programs of one shape, a trigger, and a page of results.
 
-use super::exec;
+use super::{callable, exec};
 use crate::asm::Asm;
 use crate::bpf::{FuncInfo, ProgSpec, btf_load};
 use crate::btf_build::{BtfBuilder, Linkage, SIGNED, UNSIGNED};
@@ -57,6 +57,7 @@ impl<'c, 'k> Bench<'c, 'k> {
 
     /// Loads a program of the case's kind that is nothing but a call of the helper, for what the kernel says of one that
     /// it does not have. A real use would be refused for other things that such a kernel lacks: a type of map, callbacks.
+    /// Where there are no programs of this kind, the kernel says nothing of the helper, which is absent all the same.
     pub(super) fn bare_call(&mut self) -> Result<(), Ended> {
         let hook = if self.only_execution_sleeps()? { SLEEPS_EVERYWHERE } else { "file_open" };
         let mut asm = Asm::new();
@@ -66,7 +67,13 @@ impl<'c, 'k> Bench<'c, 'k> {
             super::Kind::Sleepable => LsmProgram::raw(hook, asm).sleepable(),
             super::Kind::Plain | super::Kind::Rust => LsmProgram::raw(hook, asm),
         };
-        self.attempt.load_lsm_in_doubt(&program).map(drop)
+        let spec = self.attempt.spec(&program)?;
+        let answer = self.attempt.ask(&spec, 1);
+        if answer.as_ref().is_err_and(callable::is_of_the_kind) {
+            self.attempt.at(Phase::Open);
+            return Err(Ended::no_helper(self.helper));
+        }
+        self.attempt.answered(answer).map(drop)
     }
 
     /// Whether the case is about programs of a cgroup.

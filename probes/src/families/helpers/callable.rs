@@ -120,17 +120,13 @@ pub(super) fn judge_misuse(bench: &mut Bench<'_, '_>, ended: Result<(), Ended>) 
     if let Some(line) = about_another(&refused.log, bench.helper()) {
         return Err(bench.attempt.undecided(format!("it is refused for another helper: {line}")));
     }
-    let as_well = match meaning(&refused, bench.helper()) {
-        Ok(Answer::NotOfThisType | Answer::NotAllowed) => true,
+    match meaning(&refused, bench.helper()) {
+        Ok(Answer::NotOfThisType | Answer::NotAllowed) => {
+            Err(bench.attempt.undecided("the intended use is refused as well"))
+        }
         // Without a log it may have been refused in another phase, for something else.
-        Ok(Answer::NoSuchProgram(_)) => bench.of_a_cgroup() && none_of_a_cgroup(bench),
-        Ok(_) | Err(_) => false,
-    };
-    Err(if as_well {
-        bench.attempt.undecided("the intended use is refused as well")
-    } else {
-        Ended::Refused(errno)
-    })
+        Ok(_) | Err(_) => judge_kind(bench, Err(Ended::Refused(errno))),
+    }
 }
 
 /// What the end of any other use says where the program was refused for calling another helper than the row's: what a call
@@ -148,6 +144,18 @@ pub(super) fn judge_use(bench: &mut Bench<'_, '_>, ended: Result<(), Ended>) -> 
         }
     }
     Err(bench.attempt.undecided(format!("it is refused for another helper: {line}")))
+}
+
+/// What the end of a use says that is neither the normal one nor a misuse: nothing, where the kernel has no programs of a
+/// cgroup and the case is about one.
+pub(super) fn judge_kind(bench: &mut Bench<'_, '_>, ended: Result<(), Ended>) -> Result<(), Ended> {
+    let Err(Ended::Refused(errno)) = ended else { return ended };
+    let refused = LoadError { errno, log: bench.attempt.load_log().to_owned() };
+    let said = meaning(&refused, bench.helper());
+    if matches!(said, Ok(Answer::NoSuchProgram(_))) && bench.of_a_cgroup() && none_of_a_cgroup(bench) {
+        return Err(bench.attempt.undecided("the intended use is refused as well"));
+    }
+    Err(Ended::Refused(errno))
 }
 
 /// The line of the log that says of another helper than this that the program may not call it.
@@ -344,11 +352,16 @@ fn meaning(error: &LoadError, number: u32) -> Result<Answer, Ended> {
         Ok(Answer::NotSleepable)
     } else if error.log.lines().any(about_arguments) {
         Ok(Answer::Callable)
-    } else if error.log.lines().all(is_statistics) || error.log.lines().any(of_a_kind_that_never_sleeps) {
+    } else if is_of_the_kind(error) {
         Ok(Answer::NoSuchProgram(error.errno))
     } else {
         Err(Ended::could_not("tell what the refusal is about", error.log.trim()))
     }
+}
+
+/// Whether a refusal is of the kind of program, before the verifier came to its instructions.
+pub(super) fn is_of_the_kind(error: &LoadError) -> bool {
+    error.log.lines().all(is_statistics) || error.log.lines().any(of_a_kind_that_never_sleeps)
 }
 
 /// Whether a line of the log says that there are no sleepable programs of this attach type or on this hook (6.12 and 7.3

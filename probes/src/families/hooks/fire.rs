@@ -129,8 +129,12 @@ fn answered(outcome: Outcome) -> Result<Outcome, Ended> {
 
 /// A trigger that is ready and works without a program, and what user space sees then.
 fn tried(hook: Hook) -> Result<(Act, Seen), Ended> {
-    let mut act = (hook.recipe)().map_err(|errno| Ended::could_not("make the trigger ready", errno))?;
-    let control = act(Arm::idle());
+    let ready = (hook.recipe)().map_err(|errno| match stands_for(errno) {
+        Some(why) => Ended::could_not("make the trigger ready", why),
+        None => Ended::could_not("make the trigger ready", errno),
+    });
+    let mut act = ready?;
+    let control = answered(act(Arm::idle()))?;
     let control = control.map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
     Ok((act, control))
 }

@@ -57,6 +57,17 @@ pub(super) struct Body<'a> {
     labels: usize,
 }
 
+/// Whether a kfunc that may give nothing on later kernels always gives something on this one
+/// ([`Btf::task_acquire_always_gives`]); `bpf_rbtree_remove` may since adding is called `.._impl` (6.4
+/// kernel/bpf/helpers.c).
+pub(super) fn always_gives(btf: &Btf, kfunc: &str) -> bool {
+    match kfunc {
+        "bpf_task_acquire" => btf.task_acquire_always_gives(),
+        "bpf_rbtree_remove" => btf.function("bpf_rbtree_add_impl").is_none(),
+        _ => false,
+    }
+}
+
 impl Deref for Body<'_> {
     type Target = Asm;
     fn deref(&self) -> &Asm {
@@ -101,15 +112,9 @@ impl Body<'_> {
         self.btf.member(record, member).is_ok()
     }
 
-    /// Whether a kfunc that may give nothing on later kernels always gives something on this one
-    /// ([`Btf::task_acquire_always_gives`]); `bpf_rbtree_remove` may since adding is called `.._impl` (6.4
-    /// kernel/bpf/helpers.c).
-    pub(super) fn always_gives(&self, kfunc: &str) -> bool {
-        match kfunc {
-            "bpf_task_acquire" => self.btf.task_acquire_always_gives(),
-            "bpf_rbtree_remove" => !self.knows("bpf_rbtree_add_impl"),
-            _ => false,
-        }
+    /// [`always_gives`], of this kernel.
+    fn always_gives(&self, kfunc: &str) -> bool {
+        always_gives(self.btf, kfunc)
     }
 
     /// The member of `task_struct` in which `bpf_task_acquire` counts.

@@ -3,7 +3,7 @@
 use super::bare::{self, Caller, NO_CALLS, bare_call};
 use super::body::{self, Body, Built, RESULT, RETURNED, WAS_NULL, returned_type};
 use super::declared::{prototype, tags};
-use super::implied::implied;
+use super::implied::{NULL_NOT_CHECKED, implied};
 use super::own::Own;
 use super::refusal;
 use super::row::{Also, Machine, Returns, Row, Sleep, Wrong, WrongKind};
@@ -18,6 +18,7 @@ use crate::results::{Results, TARGET};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::Probe;
 use crate::triggers::creds::without_capability;
+use crate::triggers::stands_for;
 use std::cell::{OnceCell, RefCell};
 
 /// The probe that a row is.
@@ -321,6 +322,9 @@ fn run_only(attempt: &mut Attempt<'_>, row: &Row, (flags, also): (u32, Option<&A
     results.set(TARGET, u64::from(std::process::id()));
     let outcome = attempt.trigger(row.act);
     results.set(TARGET, 0);
+    if let Some(why) = outcome.err().and_then(stands_for) {
+        return Err(Ended::CouldNotTell(format!("the trigger gave no answer: {why}")));
+    }
     attempt.runs(results.runs());
     attempt.outcome("trigger", &outcome);
     let (returned, null) = (results.get(RETURNED) == 1, results.get(WAS_NULL) == 1);
@@ -426,6 +430,9 @@ fn misuse_only(
     (wrong, hook): (&Wrong, &'static str),
 ) -> Result<(), Ended> {
     let has = shared.of(attempt, row)?;
+    if wrong.name == NULL_NOT_CHECKED && body::always_gives(attempt.btf()?, row.name) {
+        return Err(Ended::Absent(format!("a {} that may give NULL", row.name)));
+    }
     let alone = match wrong.kind {
         WrongKind::NotSleepable(_) => Some(Caller::Lsm(wrong.flags)),
         WrongKind::Fentry(_) => Some(Caller::Fentry),

@@ -3,8 +3,10 @@
 use super::body::Body;
 use super::row::{Code, GOT, Returns, Row, Sleep, Wrong, WrongKind};
 use crate::insn::Reg;
-use crate::session::Ended;
 use std::sync::Arc;
+
+/// The case of what may be NULL, given back or used without a look.
+pub(super) const NULL_NOT_CHECKED: &str = "misuse-null-not-checked";
 
 /// The rules that what a kfunc returns implies.
 pub(super) fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
@@ -42,18 +44,14 @@ pub(super) fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
     }
     match row.returns {
         Returns::Owned(_, true) => {
-            rules.push(wrong("misuse-null-not-checked", flags, |body, row| {
-                if body.always_gives(row.name) {
-                    let what = format!("a {} that may give NULL", row.name);
-                    return body.trouble(Ended::Absent(what));
-                }
+            rules.push(wrong(NULL_NOT_CHECKED, flags, |body, row| {
                 if let Returns::Owned(release, _) = row.returns {
                     body.give_back(row, release, Reg::R0);
                 }
             }));
         }
         Returns::Nullable => {
-            rules.push(wrong("misuse-null-not-checked", flags, |body, row| {
+            rules.push(wrong(NULL_NOT_CHECKED, flags, |body, row| {
                 body.mov_reg(GOT, Reg::R0);
                 (row.then)(body);
             }));

@@ -3,11 +3,14 @@
 use super::body::{Body, IN, OUT, RESULT};
 use super::cgroup::make;
 use super::counted::second_of_two;
-use super::row::{GOT, KEPT, Row, inode, kfunc};
-use crate::insn::Reg;
+use super::row::{GOT, KEPT, OPENED, Row, inode, kfunc};
+use crate::errno::Errno;
+use crate::insn::{Reg, Size};
+use crate::lsm;
 use crate::results::Results;
 use crate::rules::{in_child, stay_on};
 use crate::session::{Attempt, Ended};
+use crate::triggers::children;
 use memmap2::MmapMut;
 use std::fs::{self, File};
 use std::io::Write;
@@ -113,17 +116,23 @@ fn give_own(results: &mut Results, read: bool) -> Result<(), Ended> {
 fn use_memory() -> std::io::Result<()> {
     // Each processor has some pages in hand, so on two of them as many pages as these would not be beyond the limit.
     stay_on(0)?;
-    fs::write(format!("{OWN}/cgroup.procs"), "0")?;
-    let mut file = File::create(FILE)?;
-    for _ in 0..FILE_BYTES / PAGE_BYTES {
-        file.write_all(&[1; PAGE])?;
-    }
+    write_file(FILE, FILE_BYTES)?;
     for _ in 0..ROUNDS {
         write_pages()?;
     }
     fs::write(format!("{OWN}/memory.high"), fs::read_to_string(format!("{OWN}/memory.current"))?)?;
     write_pages()?;
     fs::write(format!("{OWN}/memory.high"), "max")
+}
+
+/// Writes a file as a process of the cgroup, which this one is from then on.
+fn write_file(path: &str, bytes: u64) -> std::io::Result<()> {
+    fs::write(format!("{OWN}/cgroup.procs"), "0")?;
+    let mut file = File::create(path)?;
+    for _ in 0..bytes / PAGE_BYTES {
+        file.write_all(&[1; PAGE])?;
+    }
+    Ok(())
 }
 
 /// Writes to pages of its own, each of which is a fault: too few together to be given as one that is huge.
@@ -187,17 +196,49 @@ fn number(name: &'static str, kind: &'static str) -> Row {
         .minus_one_is_a_number()
 }
 
-/// What nobody has read yet is summed up by it.
+/// How often memory is used and the program run. The kernel sums up every two seconds of itself (7.3 mm/memcontrol.c,
+/// FLUSH_TIME), which may fall between the one and the other, but not each time.
+const USES: usize = 3;
+/// Bytes that are written each time: more pages than are left until somebody asks (as [`BEHIND`]).
+const USE_BYTES: u64 = 4 << 20;
+
+/// Has a process of the cgroup write another file, and opens the file that the program is there for.
+fn use_and_open() -> Result<(), Errno> {
+    for number in 0..USES {
+        children::in_child(|| write_file(&format!("{FILE}-{number}"), USE_BYTES).map_err(Errno::from))?;
+        File::open(OPENED)?;
+    }
+    Ok(())
+}
+
+/// `R0 = NR_SHMEM of the memory in KEPT`.
+fn shmem(b: &mut Body<'_>) {
+    b.enumerator(Reg::R2, "NR_SHMEM");
+    b.mov_reg(Reg::R1, KEPT);
+    b.kfunc("bpf_mem_cgroup_page_state");
+}
+
+/// What nobody has read yet is summed up by it: before the call the number is that of what was summed up last.
 fn flush() -> Row {
+    let (after, before, grown) = (OUT, OUT + 8, OUT + 16);
     of_own(kfunc("bpf_mem_cgroup_flush_stats", "7.3", MEMORY).sleepable())
+        .on("file_open", use_and_open)
         .given(|results| give_own(results, false))
-        .then(|b| {
-            b.enumerator(Reg::R2, "NR_SHMEM");
-            b.mov_reg(Reg::R1, KEPT);
-            b.kfunc("bpf_mem_cgroup_page_state");
-            b.leave(0, Reg::R0);
+        .takes(move |b| {
+            own_memory(b);
+            shmem(b);
+            b.stx(Size::DW, lsm::PAGE, before, Reg::R0).mov_reg(Reg::R1, KEPT);
         })
-        .checks(|attempt, results| is_the_file(attempt, results.get(OUT)))
+        .then(move |b| {
+            shmem(b);
+            b.stx(Size::DW, lsm::PAGE, after, Reg::R0).ldx(Size::DW, Reg::R1, lsm::PAGE, before);
+            b.jge_reg(Reg::R1, Reg::R0, "as before").ldx(Size::DW, Reg::R1, lsm::PAGE, grown);
+            b.add_imm(Reg::R1, 1).stx(Size::DW, lsm::PAGE, grown, Reg::R1).label("as before");
+        })
+        .checks(move |attempt, results| {
+            attempt.holds("shmem is more after the call than before", results.get(grown) > 0);
+            is_the_file(attempt, results.get(after));
+        })
 }
 
 /// Leaves the id of the cgroup of what is in [`GOT`].

@@ -3,12 +3,12 @@
 
 use super::bare::{CALL, is_unconditional};
 
-/// What the verifier says of a kfunc that a program may not call at all, whatever is passed: the words before its name
-/// and those after it.
+/// What the verifier says of a kfunc that a program may not call where it does: the words before its name and those after
+/// it. But for the last one it says so whatever is passed.
 ///
 /// In turn: 6.12 kernel/bpf/verifier.c, `check_kfunc_call` (twice); `fetch_kfunc_meta` and `add_kfunc_call` there; 6.1
 /// kernel/bpf/btf.c, `btf_check_func_arg_match`; 6.18 kernel/bpf/verifier.c, `check_kfunc_call`; 6.7 there,
-/// `process_iter_arg`, of an iterator's next and destroy.
+/// `process_iter_arg`, of an iterator's next and destroy, once it has found one on the stack.
 const FORBIDDEN: &[(&str, &str)] = &[
     ("calling kernel function ", " is not allowed"),
     ("program must be sleepable to call sleepable kfunc ", ""),
@@ -29,7 +29,7 @@ const REPORT: &str = "Verification failed: ";
 const TRACE: &[&str] =
     &["processed ", "verification time ", "stack depth ", "from ", "regs=", "last_idx ", "mark_precise"];
 
-/// The kfunc that the program may not call, and the line that says so.
+/// The kfunc that the program may not call there, and the line that says so.
 pub(super) fn forbidden(log: &str) -> Option<(&str, &str)> {
     log.lines().find_map(|line| {
         FORBIDDEN.iter().find_map(|(before, after)| {
@@ -65,7 +65,7 @@ pub(in crate::families) fn of_the_build(log: &str) -> Option<String> {
 }
 
 /// What the verifier said last, without instructions and figures, to be compared with that of another program.
-pub(super) fn message(log: &str) -> String {
+pub(in crate::families) fn message(log: &str) -> String {
     let lines: Vec<&str> = log.lines().map(str::trim).collect();
     let begin = lines.iter().rposition(|line| is_instruction(line)).map_or(0, |last| last + 1);
     let is_message = |line: &&str| !line.is_empty() && !TRACE.iter().any(|trace| line.starts_with(trace));

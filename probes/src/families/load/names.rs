@@ -2,8 +2,8 @@
 
 use crate::asm::Asm;
 use crate::bpf::{
-    self, ATTACH_TYPES, BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_MODIFY_RETURN, BPF_PROG_TYPE_LSM, License, MapSpec,
-    ProgSpec, btf_load,
+    self, ATTACH_TYPES, BPF_F_TOKEN_FD, BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_MODIFY_RETURN, BPF_PROG_TYPE_LSM,
+    License, MapSpec, ProgSpec, btf_load,
 };
 use crate::btf::{Btf, Kind};
 use crate::btf_build::{BtfBuilder, SIGNED};
@@ -303,10 +303,18 @@ pub(super) fn flags(session: &mut Session<'_>) -> Result<(), Stop> {
             let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
             attempt.see(name, outcome_word(&answer));
         }
-        // A kernel that knows the flag looks for the descriptor (6.9 kernel/bpf/token.c, `bpf_token_get_from_fd`).
-        let answer =
-            bpf::prog_load_with_token(&allowing(id, BPF_LSM_MAC)?, -1).map_err(|refused| refused.errno);
-        attempt.see("BPF_F_TOKEN_FD with the descriptor -1", outcome_word(&answer));
+        // A kernel that knows the flag looks for the descriptor (6.9 kernel/bpf/token.c, `bpf_token_get_from_fd`). On others
+        // the descriptor's place is beyond the attributes, and a number there is E2BIG before the flag is looked at (6.7
+        // kernel/bpf/syscall.c, `__sys_bpf`).
+        if attempt.btf()?.member("bpf_attr", "prog_token_fd").is_ok() {
+            let answer = bpf::prog_load_with_token(&allowing(id, BPF_LSM_MAC)?, -1);
+            let answer = answer.map_err(|refused| refused.errno);
+            attempt.see("BPF_F_TOKEN_FD with the descriptor -1", outcome_word(&answer));
+        } else {
+            let spec = ProgSpec { flags: BPF_F_TOKEN_FD, ..allowing(id, BPF_LSM_MAC)? };
+            let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
+            attempt.see("BPF_F_TOKEN_FD", outcome_word(&answer));
+        }
         let spec = ProgSpec { flags: 1 << 31, ..allowing(id, BPF_LSM_MAC)? };
         let answer = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
         attempt.see("unknown", outcome_word(&answer));

@@ -51,6 +51,13 @@ fn load(spec: &ProgSpec, signature: Option<Signature<'_>>) -> Result<Loaded, Loa
     }
 }
 
+/// Ends the case where programs have no signature: any number in its place is E2BIG, whatever it says (6.17
+/// kernel/bpf/syscall.c, `__sys_bpf`).
+fn known(attempt: &Attempt<'_>) -> Result<(), Ended> {
+    let found = attempt.btf()?.member("bpf_attr", "signature");
+    found.map(drop).map_err(|error| Ended::Absent(error.to_string()))
+}
+
 /// Cases of one load each.
 pub(super) fn loaded(session: &mut Session<'_>) -> Result<(), Stop> {
     let none = Signature { size: 0, ..whole(SIGNATURE, OWN) };
@@ -65,12 +72,17 @@ pub(super) fn loaded(session: &mut Session<'_>) -> Result<(), Stop> {
         ("address-zero", Signature { bytes: &[], size: 413, keyring: OWN }),
     ] {
         session.case(name, |attempt| {
+            // The right one shows what a kernel says that knows none.
+            if name != "right" {
+                known(attempt)?;
+            }
             add_signer()?;
             let answer = load(&spec(attempt)?, Some(signature));
             attempt.answered(answer).map(drop)
         })?;
     }
     session.case("of-another-program", |attempt| {
+        known(attempt)?;
         add_signer()?;
         let mut spec = spec(attempt)?;
         if let Some(first) = spec.insns.first_mut() {
@@ -81,6 +93,7 @@ pub(super) fn loaded(session: &mut Session<'_>) -> Result<(), Stop> {
     })?;
     // What is signed are the instructions.
     session.case("for-another-hook", |attempt| {
+        known(attempt)?;
         add_signer()?;
         let spec = ProgSpec { attach_btf_id: attempt.hook("task_getsid")?, ..spec(attempt)? };
         let answer = bpf::prog_load_signed(&spec, whole(SIGNATURE, OWN));

@@ -3,6 +3,7 @@
 use crate::asm::Asm;
 use crate::bpf::{BPF_MAP_TYPE_PROG_ARRAY, MapSpec, ProgSpec, btf_load};
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
+use crate::families::kfuncs::message;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram};
@@ -98,32 +99,51 @@ pub(super) fn look_up(asm: &mut Asm, map: &OwnedFd) {
         .mov_reg(Reg::R8, Reg::R0);
 }
 
+/// `R1 = address of the lock in the value at R8`, and a call.
+fn with_lock(asm: &mut Asm, helper: u32) {
+    asm.mov_reg(Reg::R1, Reg::R8).add_imm(Reg::R1, 8).call(helper);
+}
+
 pub(super) fn spin_lock(session: &mut Session<'_>) -> Result<(), Stop> {
+    // What is said of the intended use, by whether it may sleep; a misuse that is told the same is not refused for itself.
+    let mut said: [Option<String>; 2] = [None, None];
     for (name, sleepable) in BOTH {
         session.case(name, |attempt| {
             let (map, _btf) = special_map(attempt, "bpf_spin_lock", 4)?;
-            load(attempt, sleepable, |asm| {
+            let ended = load(attempt, sleepable, |asm| {
                 look_up(asm, &map);
-                asm.mov_reg(Reg::R1, Reg::R8).add_imm(Reg::R1, 8).call(helper::SPIN_LOCK);
-                asm.mov_reg(Reg::R1, Reg::R8).add_imm(Reg::R1, 8).call(helper::SPIN_UNLOCK);
-            })
+                with_lock(asm, helper::SPIN_LOCK);
+                with_lock(asm, helper::SPIN_UNLOCK);
+            });
+            if let Err(Ended::Refused(_)) = ended {
+                said[usize::from(sleepable)] = Some(message(attempt.load_log()));
+            }
+            ended
         })?;
     }
+    let judged = |attempt: &mut Attempt<'_>, sleepable: bool, ended| match ended {
+        Err(Ended::Refused(_)) if said[usize::from(sleepable)] == Some(message(attempt.load_log())) => {
+            Err(attempt.undecided("the intended use is refused as well"))
+        }
+        ended => ended,
+    };
     session.case("sleepable-and-sleeps-in-it", |attempt| {
         let (map, _btf) = special_map(attempt, "bpf_spin_lock", 4)?;
-        load(attempt, true, |asm| {
+        let ended = load(attempt, true, |asm| {
             look_up(asm, &map);
-            asm.mov_reg(Reg::R1, Reg::R8).add_imm(Reg::R1, 8).call(helper::SPIN_LOCK);
+            with_lock(asm, helper::SPIN_LOCK);
             copy_from_user(asm);
-            asm.mov_reg(Reg::R1, Reg::R8).add_imm(Reg::R1, 8).call(helper::SPIN_UNLOCK);
-        })
+            with_lock(asm, helper::SPIN_UNLOCK);
+        });
+        judged(attempt, true, ended)
     })?;
     session.case("plain-and-not-unlocked", |attempt| {
         let (map, _btf) = special_map(attempt, "bpf_spin_lock", 4)?;
-        load(attempt, false, |asm| {
+        let ended = load(attempt, false, |asm| {
             look_up(asm, &map);
-            asm.mov_reg(Reg::R1, Reg::R8).add_imm(Reg::R1, 8).call(helper::SPIN_LOCK);
-        })
+            with_lock(asm, helper::SPIN_LOCK);
+        });
+        judged(attempt, false, ended)
     })
 }
 

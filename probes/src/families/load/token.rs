@@ -15,6 +15,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 const FSCONFIG_SET_STRING: usize = 1;
 const FSCONFIG_CMD_CREATE: usize = 6;
+/// What the child does that is no part of the question.
+const ROOT: &str = "open the root of the mount";
 
 /// The child has every capability in a user namespace of its own, and the file system's context; the parent, who has them
 /// all outside, says what is delegated and creates it; then the child makes a token and loads.
@@ -51,9 +53,14 @@ pub(super) fn load(session: &mut Session<'_>) -> Result<(), Stop> {
             attempt.at(Phase::Load);
             attempt.outcome("the mount that delegates", &delegate);
             read.map_err(|error| Ended::could_not("hear from the child", error))?;
+            if matches!(delegate, Ok(())) && answer.is_empty() {
+                return Err(Ended::CouldNotTell("the child said nothing".to_owned()));
+            }
             for line in answer.lines() {
-                if let Some((key, value)) = line.split_once('=') {
-                    attempt.see(key, value);
+                match line.split_once('=') {
+                    Some((ROOT, errno)) => return Err(Ended::could_not(ROOT, errno)),
+                    Some((key, value)) => attempt.see(key, value),
+                    None => {}
                 }
             }
             Ok(())
@@ -147,7 +154,11 @@ fn in_child(id: u32, say: &OwnedFd, heard: &OwnedFd) -> String {
     let mut answer = format!("fsmount={}\n", word(&mount));
     let Ok(mount) = mount else { return answer };
     let root = call(libc::SYS_openat, [index(mount.as_raw_fd()), text(c"."), 0, 0, 0]).map(owned);
-    let token = root.and_then(bpf::token_create);
+    let root = match root {
+        Ok(root) => root,
+        Err(errno) => return answer + &format!("{ROOT}={}\n", errno.name()),
+    };
+    let token = bpf::token_create(root);
     answer += &format!("BPF_TOKEN_CREATE={}\n", word(&token));
     let Ok(token) = token else { return answer };
     let Ok(spec) = allowing(id, BPF_LSM_MAC) else { return answer };

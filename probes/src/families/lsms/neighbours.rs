@@ -47,7 +47,10 @@ fn beside_after(
         let arm = Arm::new(&chain.results);
         let child = start_child(|| {
             let status = match prepare() {
-                Ok(()) => arm.during(&act).err().map_or(0, |errno| errno.raw().clamp(1, 254)),
+                Ok(()) => arm.during(&act).err().map_or(0, |errno| match errno.raw() {
+                    number @ 1..NOT_READY => number,
+                    _ => NOT_READY,
+                }),
                 Err(_) => NOT_READY,
             };
             // SAFETY: _exit takes a plain number and does not return.

@@ -2,6 +2,7 @@
 
 use crate::bpf;
 use crate::errno::Errno;
+use crate::families::program::known_order;
 use crate::lsm::deny;
 use crate::record::Phase;
 use crate::rules::{Chain, SESSION, in_child, member, outcome_word};
@@ -44,6 +45,7 @@ pub(super) fn order(session: &mut Session<'_>) -> Result<(), Stop> {
     let list = session.kernel().facts().lsm.clone();
     session.case("securityfs", |attempt| {
         attempt.at(Phase::Read);
+        known_order(&list)?;
         attempt.see("order", list.as_str());
         Ok(())
     })?;

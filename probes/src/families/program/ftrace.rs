@@ -66,7 +66,7 @@ pub(super) fn switched_off(session: &mut Session<'_>) -> Result<(), Stop> {
         ask_while_it_is_switched(attempt, &mut chain);
         Ok(())
     })?;
-    // While nothing is attached anywhere, which before 6.0 keeps ftrace on; and not first, since 5.14 forgets to take a
+    // While nothing is attached anywhere, which before 6.0 keeps ftrace on; and not first: 5.14 forgets to take a
     // function that it could not attach to out of its list (5.14 kernel/trace/ftrace.c, `register_ftrace_direct`).
     session.case("off-before-attaching", |attempt| {
         let (mut chain, _on_again) = begin(attempt)?;

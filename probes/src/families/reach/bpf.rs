@@ -33,9 +33,15 @@ pub(super) const SUBJECT: Subject = Subject {
     ],
     ways: &[
         Way::new("map-create", || plain(|arm| Ok(arm.during(|| bpf::map_create(&map()))?))),
-        Way::new("map-create-by-a-program", || by_program(&MAP_CREATE)).lacking(LACKS).call_by_call(),
+        Way::new("map-create-by-a-program", || by_program(&MAP_CREATE))
+            .lacking(LACKS)
+            .in_step(ITS_LOAD)
+            .call_by_call(),
         Way::new("program-load", || plain(|arm| Ok(arm.during(load)?))),
-        Way::new("program-load-by-a-program", || by_program(&PROGRAM_LOAD)).lacking(LACKS).call_by_call(),
+        Way::new("program-load-by-a-program", || by_program(&PROGRAM_LOAD))
+            .lacking(LACKS)
+            .in_step(ITS_LOAD)
+            .call_by_call(),
         Way::new("map-by-id", map_by_id),
         Way::new("map-from-a-pin", map_from_pin),
         Way::new("map-lookup", || on_a_map(|map| element(map, BPF_MAP_LOOKUP_ELEM))),
@@ -54,6 +60,8 @@ pub(super) const SUBJECT: Subject = Subject {
 
 /// What a kernel without programs that call bpf(2) says of one.
 const LACKS: &[i32] = &[libc::EINVAL];
+/// Which of the calls is the first that such a kernel refuses.
+const ITS_LOAD: &str = "the load of that program";
 
 fn map() -> MapSpec {
     MapSpec { flags: BPF_F_MMAPABLE, ..MapSpec::array(8, 1) }
@@ -119,7 +127,7 @@ fn by_program(asked: &Asked) -> Result<Doing, Errno> {
     let spec = ProgSpec { flags: BPF_F_SLEEPABLE, ..ProgSpec::new(BPF_PROG_TYPE_SYSCALL, "asks", insns) };
     let program = bpf::prog_load(&spec, 0).map_err(|refused| refused.errno);
     plain(move |arm: Arm| {
-        let program = program.as_ref().map_err(|errno| *errno).step("the load of that program")?;
+        let program = program.as_ref().map_err(|errno| *errno).step(ITS_LOAD)?;
         let run = arm.during(|| bpf::prog_test_run(program, TestRun::default()))?;
         match run.retval.cast_signed() {
             // bpf(2) itself has succeeded.

@@ -33,7 +33,8 @@ pub(super) const SUBJECT: Subject = Subject {
         Way::new("open_tree-into-a-namespace", || {
             detached(cloned_into_namespace, "a descriptor of a namespace that has it")
         })
-        .lacking(&[EINVAL]),
+        .lacking(&[EINVAL])
+        .in_step("open_tree"),
         Way::new("move_mount-of-a-mount", move_new),
         Way::new("fspick-and-reconfigure", || read_only(reconfigure)),
         Way::new("mount_setattr", || read_only(set_attributes)).lacking(&[ENOSYS]),

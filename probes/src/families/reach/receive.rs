@@ -30,6 +30,7 @@ pub(super) const SUBJECT: Subject = Subject {
             received(Socket { option: true, ..Socket::new(SockType::Datagram) })
         })
         .lacking(&[libc::ENOPROTOOPT])
+        .in_step("setsockopt")
         .call_by_call(),
         Way::new("read", read),
         Way::new("pidfd_getfd", pidfd_getfd),

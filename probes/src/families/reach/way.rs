@@ -7,8 +7,8 @@ use crate::lsm::{LsmProgram, PAGE, Running, deny};
 use crate::results::{FREE, Results};
 use crate::rules::judge_by;
 use crate::session::{Attempt, Ended};
-use crate::triggers::Arm;
 use crate::triggers::uring::Ring;
+use crate::triggers::{Arm, stands_for};
 
 /// One way to do what a probe is about.
 #[derive(Clone, Copy)]
@@ -19,6 +19,8 @@ pub(super) struct Way {
     ready: fn() -> Result<Doing, Errno>,
     /// What a kernel answers that has no such way, if some have not.
     lacking: &'static [i32],
+    /// In which of several calls it does; empty for the one that the way is about.
+    step: &'static str,
     /// What a kernel answers that is built without it, and the option without which it is.
     option: Option<(i32, &'static str)>,
     /// Whether each of several calls of one hook is denied alone, too.
@@ -66,12 +68,18 @@ impl<T, E: Into<Errno>> Step<T> for Result<T, E> {
 impl Way {
     /// A way that every kernel has.
     pub(super) const fn new(name: &'static str, ready: fn() -> Result<Doing, Errno>) -> Self {
-        Self { name, ready, lacking: &[], option: None, each_call: false, by_worker: false }
+        Self { name, ready, lacking: &[], step: "", option: None, each_call: false, by_worker: false }
     }
 
     /// The same, where kernels that do not have it answer with one of these.
     pub(super) const fn lacking(mut self, errnos: &'static [i32]) -> Self {
         self.lacking = errnos;
+        self
+    }
+
+    /// The same, where they do so in this of several calls.
+    pub(super) const fn in_step(mut self, call: &'static str) -> Self {
+        self.step = call;
         self
     }
 
@@ -109,8 +117,23 @@ pub(super) fn plain<T>(mut body: impl FnMut(Arm) -> Result<T, Failed> + 'static)
     doing(move |arm| body(arm).map(|_| "ok".to_owned()))
 }
 
+/// What user space saw.
+type Outcome = Result<String, Failed>;
+
+/// Nothing, if that is an answer.
+///
+/// # Errors
+/// [`Ended::CouldNotTell`] for an errno that the way has made itself.
+fn answered(outcome: &Outcome) -> Result<(), Ended> {
+    let Err(Failed::Call { errno, .. }) = outcome else { return Ok(()) };
+    match stands_for(*errno) {
+        Some(why) => Err(Ended::CouldNotTell(format!("the way gave no answer: {why}"))),
+        None => Ok(()),
+    }
+}
+
 /// What user space saw, in words.
-fn words(outcome: &Result<String, Failed>) -> String {
+fn words(outcome: &Outcome) -> String {
     match outcome {
         Ok(seen) => seen.clone(),
         Err(Failed::Call { errno, call: "" }) => errno.name(),
@@ -193,6 +216,7 @@ impl Watch {
         let ready = (way.ready)();
         let mut doing = ready.map_err(|errno| Ended::could_not("make the way ready", errno))?;
         let alone = attempt.trigger(|| doing(Arm::idle()));
+        answered(&alone)?;
         attempt.see("by itself", words(&alone));
         if let Err(failed) = alone {
             if let (Failed::Call { errno, .. }, Some((without, option))) = (failed, way.option)
@@ -201,21 +225,21 @@ impl Watch {
                 return Err(Ended::CouldNotTell(format!("the kernel is built without CONFIG_{option}")));
             }
             let lacks = |errno: Errno| way.lacking.contains(&errno.raw());
-            return if matches!(failed, Failed::Call { errno, .. } if lacks(errno)) {
+            return if matches!(failed, Failed::Call { errno, call } if call == way.step && lacks(errno)) {
                 attempt.see("that is", "what a kernel says that has no such way");
                 Ok(())
             } else {
                 Err(Ended::could_not("do it without a program", words(&alone)))
             };
         }
-        let (passed, counts) = self.round(attempt, &mut doing, None, 0);
+        let (passed, counts) = self.round(attempt, &mut doing, None, 0)?;
         if passed != alone {
             attempt.see("with programs that let it pass", words(&passed));
         }
         attempt.ran(counts.iter().any(|&count| count > 0));
         let mut best = Effect::None;
         for (nth, hook) in self.hooks.clone().into_iter().enumerate() {
-            let (denied, again) = self.round(attempt, &mut doing, Some(nth), 0);
+            let (denied, again) = self.round(attempt, &mut doing, Some(nth), 0)?;
             let count = counts.get(nth).copied().unwrap_or(0);
             let called = count > 0 || again.get(nth).is_some_and(|&count| count > 0);
             let said = match (called, denied == alone) {
@@ -228,7 +252,7 @@ impl Watch {
                 best = best.max(Effect::of(&denied, &alone));
             }
             for call in (1..=count).filter(|_| way.each_call && count > 1) {
-                let (denied, _) = self.round(attempt, &mut doing, Some(nth), call);
+                let (denied, _) = self.round(attempt, &mut doing, Some(nth), call)?;
                 attempt.see(&format!("{hook}, when it denies call {call} alone"), words(&denied));
             }
         }
@@ -238,13 +262,16 @@ impl Watch {
 
     /// Does it once, with the program on hook number `denies` denying `call`. Gives what user space saw, and how often each of the
     /// hooks was called.
+    ///
+    /// # Errors
+    /// As [`answered`].
     fn round(
         &mut self,
         attempt: &mut Attempt<'_>,
         doing: &mut Doing,
         denies: Option<usize>,
         call: u64,
-    ) -> (Result<String, Failed>, Vec<u64>) {
+    ) -> Result<(Outcome, Vec<u64>), Ended> {
         for nth in 0..self.hooks.len() {
             let value = if denies == Some(nth) { i64::from(deny(Errno::EPERM)) } else { 0 };
             self.results.set(place(nth), 0);
@@ -255,7 +282,8 @@ impl Watch {
         let outcome = attempt.trigger(|| doing(arm));
         self.results.name_nobody();
         let counts = (0..self.hooks.len()).map(|nth| self.results.get(place(nth))).collect();
-        (outcome, counts)
+        answered(&outcome)?;
+        Ok((outcome, counts))
     }
 }
 
@@ -275,7 +303,7 @@ enum Effect {
 }
 
 impl Effect {
-    fn of(denied: &Result<String, Failed>, alone: &Result<String, Failed>) -> Self {
+    fn of(denied: &Outcome, alone: &Outcome) -> Self {
         match denied {
             Err(Failed::Call { errno: Errno::EPERM, .. }) => Self::Errno,
             Err(Failed::Call { .. }) => Self::Another,

@@ -4,6 +4,7 @@ use super::kinds::{KINDS, Kind, Object, map};
 use super::{key_of, must};
 use crate::bpf;
 use crate::errno::Errno;
+use crate::families::program::see_whether_active;
 use crate::record::Phase;
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::OwnedFd;
@@ -14,7 +15,7 @@ const STORED: u64 = 42;
 pub(super) fn by_descriptor(session: &mut Session<'_>) -> Result<(), Stop> {
     let list = session.kernel().facts().lsm.clone();
     session.case("order", |attempt| {
-        attempt.holds("bpf is active", list.split(',').any(|name| name == "bpf"));
+        see_whether_active(attempt, &list)?;
         attempt.see("order", list.as_str());
         Ok(())
     })?;
