@@ -33,6 +33,23 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long a guard ([`crate::vmm::guard`]) has to end what it has started: it tries for five seconds.
 const GUARD_GRACE: Duration = Duration::from_secs(6);
 
+/// How long what has been killed may take to be gone. A process in a system call that does not end, or one of another user
+/// (behind sudo), may never be.
+const GONE: Duration = Duration::from_secs(5);
+
+/// Waits for a child that has been killed, at most [`GONE`].
+pub(crate) fn reap(child: &mut std::process::Child) -> Option<ExitStatus> {
+    let until = Instant::now() + GONE;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+            // Nothing is left to wait for, or it is left alone.
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
 /// A program to be started.
 #[derive(Debug)]
 pub struct Command {
@@ -122,7 +139,7 @@ impl Command {
             read_along(stderr, Arc::clone(&captured), false, done.clone());
         }
         let (what, deadline, log) = (self.what, self.deadline, self.log);
-        Ok(Running { child, what, started, deadline, log, captured, readers, ended: None })
+        Ok(Running { child, what, started, deadline, log, captured, readers, ended: None, left_alone: false })
     }
 
     /// Runs the child to its end.
@@ -224,6 +241,8 @@ pub struct Running {
     captured: Arc<Mutex<Captured>>,
     readers: Receiver<()>,
     ended: Option<ExitStatus>,
+    /// It could not be killed, and nobody waits for it any more.
+    left_alone: bool,
 }
 
 impl Running {
@@ -302,7 +321,7 @@ impl Running {
     ///
     /// The grace lets apt note how far a download came, and QEMU close its files.
     pub fn stop(&mut self, grace: Duration) {
-        if self.ended.is_some() {
+        if self.ended.is_some() || self.left_alone {
             return;
         }
         if let Some(pipe) = self.child.stdin.take() {
@@ -322,12 +341,13 @@ impl Running {
         }
     }
 
-    /// Kills the child and whatever is left of its process group, and waits for the child.
+    /// Kills the child and whatever is left of its process group, and waits a little for the child. One that cannot be
+    /// killed is left alone.
     pub fn kill(&mut self) {
-        if self.ended.is_none() {
+        if self.ended.is_none() && !self.left_alone {
             self.signal(libc::SIGKILL);
-            // The only failure is that there is nothing left to wait for.
-            self.ended = self.child.wait().ok();
+            self.ended = reap(&mut self.child);
+            self.left_alone = self.ended.is_none();
         }
     }
 
@@ -395,10 +415,29 @@ mod tests {
     #[test]
     fn the_deadline_kills_grandchildren_too() {
         let started = Instant::now();
-        let error = shell("echo begun; sleep 600 & sleep 600", 1).run().unwrap_err();
+        let error = shell("sleep 600 & echo \"begun $!\"; sleep 600", 1).run().unwrap_err();
         assert!(matches!(error, ChildError::Deadline { .. }), "{error}");
-        assert!(error.tail().contains("begun"));
+        let grandchild = error.tail().trim().strip_prefix("begun ").unwrap().to_owned();
         assert!(started.elapsed() < Duration::from_secs(30));
+        // Whoever adopts it may not have taken note of its end yet.
+        let stat = || std::fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
+        let runs = || !stat().is_empty() && !stat().contains(") Z ");
+        let until = Instant::now() + GONE;
+        while runs() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!runs(), "{}", stat());
+    }
+
+    /// As of a process of another user, whom the signal does not reach.
+    #[test]
+    fn what_cannot_be_killed_is_left_alone() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let started = Instant::now();
+        assert_eq!(reap(&mut child), None);
+        assert!(started.elapsed() < GONE * 2);
+        child.kill().unwrap();
+        assert!(reap(&mut child).is_some());
     }
 
     #[test]

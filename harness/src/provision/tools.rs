@@ -214,9 +214,11 @@ fn install(tool: &str, packages: &[&str], cache: &Cache, progress: &Progress) ->
     }
     let _lock = cache.lock("install", progress, LOCK_PATIENCE)?;
     let task = progress.task("install", &format!("installing {}", packages.join(" ")));
+    let limit = INSTALL_DEADLINE.as_secs().to_string();
     let apt = |arguments: &[&str]| {
         let mut line = match privilege {
-            Privilege::Sudo => vec!["sudo", "-n"],
+            // The deadline's signal does not reach a process of root's, which must end by itself.
+            Privilege::Sudo => vec!["sudo", "-n", "timeout", "--kill-after=10", &limit],
             Privilege::Root | Privilege::None => vec![],
         };
         // sudo drops the environment; `env` behind it sets the variable either way.

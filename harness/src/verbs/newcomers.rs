@@ -40,9 +40,22 @@ pub(super) fn ask_the_others(
             Job { folder, before: None, ..job.clone() }
         })
         .collect();
-    let answers = schedule::run_all(&setup, &again, width, observer, &|_| ());
+    let answers = schedule::run_all(&setup, &again, width, &Apart(observer), &|_| ());
     take_in(runs, &lacking, answers);
     lacking
+}
+
+/// Hears what the whole run's observer does, but for what there is so far of a kernel: that is less than what is kept of it.
+struct Apart<'a>(&'a dyn Observer);
+
+impl Observer for Apart<'_> {
+    fn note(&self, kernel: &str, text: &str) {
+        self.0.note(kernel, text);
+    }
+
+    fn progress(&self, kernel: &str, done: usize, total: usize) {
+        self.0.progress(kernel, done, total);
+    }
 }
 
 /// The places of the runs that came to their end and lack some of `newcomers`.

@@ -244,7 +244,7 @@ impl Machine {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        if self.guard.wait().is_ok_and(|status| status.signal().is_some()) {
+        if crate::child::reap(&mut self.guard).is_none_or(|status| status.signal().is_some()) {
             guard::kill_adopted(self.files.path());
         }
         if was_there {

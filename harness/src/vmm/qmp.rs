@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long an answer may take. Commands only start things; none waits for a guest.
 const ANSWER: Duration = Duration::from_secs(20);
+/// How long a line may be: an answer has some hundred bytes.
+const LINE_MAX: usize = 1 << 20;
 /// How often something that is under way is asked about.
 const POLL: Duration = Duration::from_millis(3);
 /// How long a socket may be waited for before deadlines and signals are looked at again.
@@ -84,7 +86,7 @@ impl Qmp {
         stream.set_read_timeout(Some(LOOK))?;
         stream.set_write_timeout(Some(patience))?;
         let mut qmp = Self { stream: BufReader::new(stream), patience, deadline };
-        qmp.line()?; // the greeting
+        qmp.line(qmp.late())?; // the greeting
         qmp.command("qmp_capabilities", json!({}))?;
         Ok(qmp)
     }
@@ -98,8 +100,10 @@ impl Qmp {
         let mut line = json!({ "execute": name, "arguments": arguments }).to_string();
         line.push('\n');
         self.stream.get_mut().write_all(line.as_bytes())?;
+        // Events in between do not make it later.
+        let late = self.late();
         loop {
-            let mut answer = self.line()?;
+            let mut answer = self.line(late)?;
             if let Some(value) = answer.get_mut("return") {
                 return Ok(value.take());
             }
@@ -142,19 +146,35 @@ impl Qmp {
         }
     }
 
-    fn line(&mut self) -> Result<Value, QmpError> {
+    /// When an answer that is asked for now is late.
+    fn late(&self) -> Instant {
         let late = Instant::now() + self.patience;
-        let late = self.deadline.map_or(late, |deadline| deadline.min(late));
+        self.deadline.map_or(late, |deadline| deadline.min(late))
+    }
+
+    fn line(&mut self, late: Instant) -> Result<Value, QmpError> {
         let mut line = Vec::new();
-        // What has come of a line stays in `line`.
-        while let Err(error) = self.stream.read_until(b'\n', &mut line) {
-            if !is_pause(&error) || Instant::now() > late {
-                return Err(error.into());
-            }
+        // What has come of a line stays in `line`. A line that drips is late too.
+        while !line.ends_with(b"\n") {
             interrupt::check()?;
-        }
-        if !line.ends_with(b"\n") {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            if Instant::now() > late {
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            if line.len() > LINE_MAX {
+                return Err(QmpError::Nonsense(format!("a line of more than {LINE_MAX} bytes")));
+            }
+            let come = match self.stream.fill_buf() {
+                Ok([]) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(bytes) => match bytes.iter().position(|byte| *byte == b'\n') {
+                    Some(end) => &bytes[..=end],
+                    None => bytes,
+                },
+                Err(error) if is_pause(&error) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            line.extend_from_slice(come);
+            let taken = come.len();
+            self.stream.consume(taken);
         }
         serde_json::from_slice(&line).map_err(|error| {
             QmpError::Nonsense(format!("{error}: {}", String::from_utf8_lossy(&line).trim()))
@@ -246,6 +266,23 @@ mod tests {
         assert!(Qmp::answering(silent(), None, patience).is_err());
         assert!(Qmp::answering(silent(), Some(Instant::now() + patience), ANSWER).is_err());
         assert!(started.elapsed() < ANSWER);
+    }
+
+    #[test]
+    fn a_monitor_that_drips_or_says_something_else_all_the_time_is_given_up() {
+        for said in [&b"."[..], b"{\"event\": \"x\"}\n"] {
+            let (stream, mut other) = UnixStream::pair().unwrap();
+            let talks = std::thread::spawn(move || {
+                let begun = other.write_all(b"{\"QMP\": {}}\n");
+                while begun.is_ok() && other.write_all(said).is_ok() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let started = Instant::now();
+            assert!(Qmp::answering(stream, None, Duration::from_millis(200)).is_err());
+            assert!(started.elapsed() < ANSWER);
+            talks.join().unwrap();
+        }
     }
 
     #[test]
