@@ -169,7 +169,7 @@ impl Qmp {
                     Some(end) => &bytes[..=end],
                     None => bytes,
                 },
-                Err(error) if is_pause(&error) => continue,
+                Err(error) if is_pause(&error) || error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             };
             line.extend_from_slice(come);
