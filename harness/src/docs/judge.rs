@@ -253,8 +253,8 @@ fn only_by(answers: &Answers, kernels: &[String], of: usize) -> Vec<String> {
     by.into_iter().map(words).collect()
 }
 
-/// The first measured version that has the function, and calls of kfuncs, at all: an entry without a tag says that programs may call it as long
-/// as there is one.
+/// The first measured version that has the function, and calls of kfuncs, at all: an entry without a tag says that programs
+/// may call it as long as there is one.
 fn first_seen(answers: &Answers) -> Option<Version> {
     let has = answers.0.iter().filter(|(_, answer)| match answer {
         Answer::Yes { .. } => true,

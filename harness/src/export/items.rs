@@ -97,9 +97,7 @@ fn support(answers: &Answers) -> Vec<Support> {
 fn behind(material: &Material<'_>, item: &Item) -> Vec<String> {
     let asked: Vec<&Snapshot> =
         probes_of(item).iter().filter_map(|probe| material.snapshots.get(probe)).collect();
-    let is_behind = |kernel: &&String| {
-        asked.iter().any(|snapshot| snapshot.kernels_behind().any(|behind| behind == kernel.as_str()))
-    };
+    let is_behind = |kernel: &&String| asked.iter().any(|snapshot| snapshot.behind.contains(*kernel));
     material.kernels.iter().filter(is_behind).cloned().collect()
 }
 

@@ -96,7 +96,7 @@ fn of_kernel<'a>(snapshot: &'a Snapshot, name: &str, kernel: &'a String) -> Opti
     let normal = snapshot.of(kernel)?;
     let case = normal.cases.iter().find(|case| case.name == name).map(Said::Case);
     let said = case.or_else(|| crashed_in(normal, name).map(|(what, phase)| Said::Crash(what, phase)))?;
-    Some(Told { kernel, behind: snapshot.kernels_behind().any(|behind| behind == kernel), said })
+    Some(Told { kernel, behind: snapshot.behind.contains(kernel), said })
 }
 
 fn answer(said: Said<'_>, told: &[Told<'_>]) -> Answer {

@@ -1,8 +1,8 @@
 //! Kfuncs: what the probe that asks about all of them says of each, and whether a normal use of it came true.
 
 use super::Known;
-use super::item::{Answer, Answers, Feature, Item, Kind, answers, prototype, yes};
-use super::usage::normal_use;
+use super::item::{Answer, Feature, Item, Kind, answers, prototype, yes};
+use super::usage::{complete, normal_use};
 use crate::normalize::NormalCase;
 use crate::snapshot::Snapshot;
 use serde_json::Value;
@@ -59,18 +59,9 @@ fn normal_use_of(name: &str, snapshots: &BTreeMap<String, Snapshot>, kernels: &[
     let mut used = of(&own, snapshots.get(&own)?)?;
     for (id, snapshot) in snapshots.iter().filter(|(id, _)| id.starts_with(&others)) {
         let Some(other) = of(id, snapshot) else { continue };
-        let is_yes = |answers: &Answers| answers.kernels(Known::Yes).next().is_some();
-        if !is_yes(&used.answers) && is_yes(&other.answers) {
-            used.case = other.case;
-        }
-        for (kernel, answer) in &mut used.answers.0 {
-            match other.answers.of(kernel) {
-                Some(told) if answer.known() == Known::Unknown && told.known() == Known::Yes => {
-                    *answer = told.clone();
-                }
-                _ => {}
-            }
-        }
+        complete(&mut used, &other.case, &other.answers, |_, answer, told| {
+            (answer.known() == Known::Unknown).then(|| told.clone())
+        });
     }
     Some(used)
 }

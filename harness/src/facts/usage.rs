@@ -28,42 +28,45 @@ pub(super) fn refuse_unusable(asleep: &mut Answers, snapshot: &Snapshot) {
 pub(super) fn normal_use(snapshot: &Snapshot, kernels: &[String]) -> Option<Feature> {
     let of = |case: &str| answers(snapshot, kernels, case, |_, case| came_true(case));
     let first = snapshot.order.iter().find(|case| case.starts_with("canonical"))?;
-    let mut case = first.as_str();
-    let mut used = of(first);
+    let mut used = Feature { name: "normal use", case: first.clone(), answers: of(first) };
+    let came = |kernel: &str| {
+        let case = snapshot.of(kernel).and_then(|normal| case_of(normal, first));
+        case.is_some_and(|case| case.end == End::Done)
+    };
     // Another right use of the same kind of program may show what the first does not.
     let others = snapshot.order.iter().filter(|case| case.starts_with("canonical-"));
     for other in others.filter(|case| *case != first && !case.starts_with(ASLEEP)) {
-        let shown = of(other);
-        if used.kernels(Known::Yes).next().is_none() && shown.kernels(Known::Yes).next().is_some() {
-            case = other;
-        }
-        for (kernel, answer) in &mut used.0 {
-            let came = snapshot.of(kernel).and_then(|normal| case_of(normal, first));
-            let came = came.is_some_and(|case| case.end == End::Done);
-            if came && answer.known() == Known::Unknown && shown.of(kernel).is_some_and(is_yes) {
-                *answer = yes();
-            }
-        }
+        complete(&mut used, other, &of(other), |kernel, answer, told| {
+            (came(kernel) && answer.known() == Known::Unknown).then(|| told.clone())
+        });
     }
     if first != ASLEEP && snapshot.order.iter().any(|case| case == ASLEEP) {
-        let asleep = of(ASLEEP);
-        if used.kernels(Known::Yes).next().is_none() && asleep.kernels(Known::Yes).next().is_some() {
-            case = ASLEEP;
-        }
-        for (kernel, answer) in &mut used.0 {
-            match asleep.of(kernel) {
-                Some(other) if answer.known() != Known::Yes && other.known() == Known::Yes => {
-                    *answer = Answer::Yes { condition: "by programs that may sleep".to_owned() };
-                }
-                _ => {}
-            }
-        }
+        complete(&mut used, ASLEEP, &of(ASLEEP), |_, answer, _| {
+            let condition = "by programs that may sleep".to_owned();
+            (answer.known() != Known::Yes).then_some(Answer::Yes { condition })
+        });
     }
-    Some(Feature { name: "normal use", case: case.to_owned(), answers: used })
+    Some(used)
 }
 
-fn is_yes(answer: &Answer) -> bool {
-    answer.known() == Known::Yes
+/// Takes from another case each yes that `better` makes something of, which is given the kernel, what is known of it so far,
+/// and that yes. A feature without any names that case from then on.
+pub(super) fn complete(
+    used: &mut Feature,
+    case: &str,
+    shown: &Answers,
+    better: impl Fn(&str, &Answer, &Answer) -> Option<Answer>,
+) {
+    let has_yes = |answers: &Answers| answers.kernels(Known::Yes).next().is_some();
+    if !has_yes(&used.answers) && has_yes(shown) {
+        case.clone_into(&mut used.case);
+    }
+    for (kernel, answer) in &mut used.answers.0 {
+        let told = shown.of(kernel).filter(|told| told.known() == Known::Yes);
+        if let Some(better) = told.and_then(|told| better(kernel, answer, told)) {
+            *answer = better;
+        }
+    }
 }
 
 /// Yes, unless no program ran, or the case saw something else than it expects, or nothing in which a use is seen: an errno,

@@ -134,7 +134,7 @@ fn row(project: &Project, name: &str) -> Result<Side, Failure> {
         Some((probe.clone(), snapshot.of(name)?.clone()))
     };
     let is_behind = |(probe, snapshot): (&String, &crate::snapshot::Snapshot)| {
-        snapshot.kernels_behind().any(|behind| behind == name).then(|| probe.clone())
+        snapshot.behind.contains(name).then(|| probe.clone())
     };
     let behind = snapshots.iter().filter_map(is_behind).collect();
     let records: BTreeMap<String, Normal> = snapshots.iter().filter_map(of).collect();
