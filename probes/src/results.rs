@@ -69,6 +69,15 @@ impl Results {
         unsafe { cell.write_volatile(value) };
     }
 
+    /// Sets what begins at byte `offset`, which is that of a slot; the rest of its last slot becomes zero.
+    pub fn set_bytes(&mut self, offset: i32, bytes: &[u8]) {
+        for (slot, piece) in (0..).zip(bytes.chunks(8)) {
+            let mut word = [0; 8];
+            word[..piece.len()].copy_from_slice(piece);
+            self.set(offset + 8 * slot, u64::from_le_bytes(word));
+        }
+    }
+
     /// Has programs act for nobody.
     pub fn name_nobody(&mut self) {
         self.set(TARGET, NOBODY);

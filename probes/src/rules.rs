@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod round;
+pub(crate) mod signer;
 mod state;
 
 pub(crate) use round::Round;

@@ -149,7 +149,7 @@ const LOSING: [Expected; 7] = [
 
 /// Those that leave it to others. `memory` does too, and has a test of its own: how long it takes to fill a machine
 /// depends on the host.
-const LEAVING: [Expected; 12] = [
+const LEAVING: [Expected; 13] = [
     ("hang", "hung", ""),
     ("spin", "hung", ""),
     ("forks", "hung", ""),
@@ -162,6 +162,7 @@ const LEAVING: [Expected; 12] = [
     ("bpftool", "observed", ""),
     ("reach", "observed", ""),
     ("rewritten-code", "observed", ""),
+    ("varying", "observed", ""),
 ];
 
 /// Those that behave, one before all of these and one after.
@@ -230,7 +231,10 @@ fn misbehaving_probes_cost_themselves_only(#[values(OLD, NEW)] kernel: &str) {
     assert!(lost["what"].as_str().unwrap().starts_with(left), "{lost}");
     assert_eq!(of(&run, "panic")["during"], "crash: trigger");
     assert_eq!(of(&run, "silent")["during"], "forever: trigger");
-    keep_their_first_case(&run, &["before", "panic", "silent", "unkillable", "cut", "lie", "after"]);
+    keep_their_first_case(
+        &run,
+        &["before", "panic", "silent", "unkillable", "reboot", "power-off", "cut", "lie", "after"],
+    );
 }
 
 /// What such a probe leaves in its machine, if anything, changes nothing for those that come after it in the same one.
@@ -257,7 +261,19 @@ fn misbehaving_probes_leave_their_machine_to_the_others(#[values(OLD, NEW)] kern
     assert_eq!(of(&run, "forks")["during"], "fork: trigger");
     keep_their_first_case(
         &run,
-        &["before", "forks", "killed", "worker", "forge", "endless", "rust-panic", "after"],
+        &[
+            "before",
+            "hang",
+            "spin",
+            "forks",
+            "killed",
+            "worker",
+            "flood",
+            "forge",
+            "endless",
+            "rust-panic",
+            "after",
+        ],
     );
 }
 

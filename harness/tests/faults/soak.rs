@@ -1,4 +1,5 @@
-//! What must come of a soak that is interrupted: what it saw until then is told, and it can go on.
+//! What must come of a soak: a record that differed is told; and of one that is interrupted, what it saw until then, and it
+//! can go on.
 
 use super::interruption::listen;
 use super::{NEW, OLD, conform, image_of};
@@ -48,6 +49,35 @@ fn an_interrupted_soak_tells_what_it_saw_and_goes_on() {
     assert_eq!(of_runs(&document, "cold"), [false, true]);
     assert_eq!(of_runs(&document, "complete"), [2, 2]);
     assert_eq!(document["ended"], Value::Null);
+}
+
+/// One and two processors take turns, two runs each: a record that says which is told, with what differs and how often.
+#[test]
+fn a_record_that_hangs_on_the_machine_is_told() {
+    let kernels = format!("{OLD},{NEW}");
+    let output = conform()
+        .args(["soak", "--runs", "5", "--seed", "7", "--kernel", &kernels, "--vmm", "qemu"])
+        .args(["--probe", "selftest/before,selftest/varying", "--format", "json"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let document: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!(of_runs(&document, "cpus"), [1, 1, 2, 2, 1], "{document:#}");
+    assert_eq!(document["records"], 20, "{document:#}");
+    let differences = document["differences"].as_array().unwrap();
+    assert_eq!(differences.len(), 2, "{document:#}");
+    for (difference, kernel) in differences.iter().zip([OLD, NEW]) {
+        assert_eq!(
+            (&difference["kernel"], &difference["probe"]),
+            (&kernel.into(), &"selftest/varying".into())
+        );
+        let [most, other] = &difference["forms"].as_array().unwrap()[..] else { panic!("{difference:#}") };
+        assert_eq!(most["runs"], serde_json::json!([1, 2, 5]));
+        assert_eq!(other["runs"], serde_json::json!([3, 4]));
+        assert!(other["diff"].as_str().unwrap().contains("-  number: 1\n+  number: 2\n"), "{difference:#}");
+    }
 }
 
 fn of_runs(document: &Value, name: &str) -> Vec<Value> {

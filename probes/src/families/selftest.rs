@@ -86,6 +86,7 @@ pub fn probes() -> Vec<Probe> {
             "Does a second processor run the code that the first one has just rewritten?",
             rewrite_code,
         ),
+        probe("varying", "Is a record told that is another with each number of processors?", vary),
         probe("after", "Is a probe after the misbehaving ones left alone?", well_behaved),
     ]
 }
@@ -93,6 +94,16 @@ pub fn probes() -> Vec<Probe> {
 fn well_behaved(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("one", |attempt| {
         attempt.see("answer", 42);
+        Ok(())
+    })
+}
+
+/// What no record may hang on, for a soak to find.
+fn vary(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("processors", |attempt| {
+        let number = std::thread::available_parallelism()
+            .map_err(|error| Ended::could_not("count the processors", error))?;
+        attempt.see("number", number.get());
         Ok(())
     })
 }
@@ -179,10 +190,12 @@ fn panic_the_kernel(session: &mut Session<'_>) -> Result<(), Stop> {
 }
 
 fn hang(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
     session.case("forever", |attempt| attempt.trigger(|| wait_to_be_ended()))
 }
 
 fn spin(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
     session.case("forever", |attempt| {
         attempt.trigger(|| {
             loop {
@@ -248,6 +261,7 @@ fn killed(session: &mut Session<'_>) -> Result<(), Stop> {
 }
 
 fn end_the_machine(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
     session.case("reboot", |attempt| {
         attempt
             .trigger(|| reboot(RebootMode::RB_AUTOBOOT).map(drop))
@@ -256,6 +270,7 @@ fn end_the_machine(session: &mut Session<'_>) -> Result<(), Stop> {
 }
 
 fn power_off(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
     session.case("power-off", |attempt| {
         attempt
             .trigger(|| reboot(RebootMode::RB_POWER_OFF).map(drop))
@@ -303,6 +318,7 @@ fn leave_frozen(session: &mut Session<'_>) -> Result<(), Stop> {
 }
 
 fn flood_the_console(session: &mut Session<'_>) -> Result<(), Stop> {
+    well_behaved(session)?;
     session.case("flood", |attempt| {
         let line = "{\"message\":\"end\",\"probe\":\"selftest/after\",\"outcome\":\"observed\"}\n";
         let written = attempt.trigger(|| {

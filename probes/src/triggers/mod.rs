@@ -46,6 +46,7 @@ use crate::errno::Errno;
 use crate::patience::Patience;
 use crate::results::{NOBODY, RUNS, Results, TARGET};
 use crate::rules;
+use crate::session::Ended;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -72,6 +73,14 @@ const STAND_INS: [(Errno, &str); 4] = [
 /// What an errno stands for that an act has made itself.
 pub(crate) fn stands_for(errno: Errno) -> Option<&'static str> {
     STAND_INS.iter().find(|(known, _)| *known == errno).map(|&(_, what)| what)
+}
+
+/// How a case ends whose act could not be made ready.
+pub(crate) fn not_ready(what: &str, errno: Errno) -> Ended {
+    match stands_for(errno) {
+        Some(why) => Ended::could_not(what, why),
+        None => Ended::could_not(what, errno),
+    }
 }
 
 /// The system call succeeded, and nothing more is to be said of it.

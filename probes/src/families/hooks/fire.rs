@@ -11,7 +11,7 @@ use crate::lsm::{Attached, CTX, LsmProgram, PAGE, deny};
 use crate::record::Phase;
 use crate::results::{FREE, RUNS, Results, TARGET};
 use crate::session::{Attempt, Ended};
-use crate::triggers::{Act, Arm, Seen, stands_for};
+use crate::triggers::{Act, Arm, Seen, not_ready, stands_for};
 
 /// Where the page holds the verdict of the program of [`Ready`].
 const VERDICT: i32 = FREE;
@@ -129,11 +129,7 @@ fn answered(outcome: Outcome) -> Result<Outcome, Ended> {
 
 /// A trigger that is ready and works without a program, and what user space sees then.
 fn tried(hook: Hook) -> Result<(Act, Seen), Ended> {
-    let ready = (hook.recipe)().map_err(|errno| match stands_for(errno) {
-        Some(why) => Ended::could_not("make the trigger ready", why),
-        None => Ended::could_not("make the trigger ready", errno),
-    });
-    let mut act = ready?;
+    let mut act = (hook.recipe)().map_err(|errno| not_ready("make the trigger ready", errno))?;
     let control = answered(act(Arm::idle()))?;
     let control = control.map_err(|errno| Ended::could_not("do the trigger without a program", errno))?;
     Ok((act, control))

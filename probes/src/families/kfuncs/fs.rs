@@ -161,8 +161,7 @@ fn set_dentry_xattr(hook: &'static str, argument: i32, act: fn() -> Result<(), E
         .sleepable()
         .given(given_user_xattr)
         .given(|results| {
-            let words = VALUE.iter().rev().fold(0_u64, |word, &byte| (word << 8) | u64::from(byte));
-            results.set(BUFFER, words);
+            results.set_bytes(BUFFER, VALUE);
             Ok(())
         })
         .takes(move |b| {

@@ -8,24 +8,26 @@ use std::sync::Arc;
 /// The case of what may be NULL, given back or used without a look.
 pub(super) const NULL_NOT_CHECKED: &str = "misuse-null-not-checked";
 
+/// The call of a row, and something wrong behind it.
+fn called(row: &Row, wrong: fn(&mut Body<'_>, &Row)) -> Code {
+    let row = row.clone();
+    Arc::new(move |body: &mut Body<'_>| {
+        (row.before)(body);
+        if row.releases {
+            body.mov_reg(GOT, Reg::R1);
+        }
+        body.call_of(&row);
+        wrong(body, &row);
+        (row.finally)(body);
+    })
+}
+
 /// The rules that what a kfunc returns implies.
 pub(super) fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
-    let code = |code: fn(&mut Body<'_>, &Row)| -> Code {
-        let row = row.clone();
-        Arc::new(move |body: &mut Body<'_>| {
-            (row.before)(body);
-            if row.releases {
-                body.mov_reg(GOT, Reg::R1);
-            }
-            body.call_of(&row);
-            code(body, &row);
-            (row.finally)(body);
-        })
-    };
     let wrong = |name: &str, flags, with: fn(&mut Body<'_>, &Row)| Wrong {
         name: name.to_owned(),
         flags,
-        kind: WrongKind::Body(code(with)),
+        kind: WrongKind::Body(called(row, with)),
     };
     let mut rules = Vec::new();
     if row.releases {
@@ -35,7 +37,7 @@ pub(super) fn implied(row: &Row, flags: u32) -> Vec<Wrong> {
         }));
     }
     if row.sleep == Sleep::Must {
-        let kind = WrongKind::NotSleepable(code(|_, _| {}));
+        let kind = WrongKind::NotSleepable(called(row.awake.as_deref().unwrap_or(row), |_, _| {}));
         rules.push(Wrong { name: "misuse-not-sleepable".to_owned(), flags: 0, kind });
     }
     if let Returns::Owned(..) = row.returns {

@@ -4,11 +4,12 @@ use super::body::{BUFFER, Body, OUT, SECOND};
 use super::row::{GOT, KEPT, Row, kfunc};
 use crate::insn::{Reg, Size};
 use crate::lsm::PAGE;
+use crate::rules::signer::{self, MESSAGE, OWN, SIGNATURE, USERS};
 use crate::spec::source;
 
 const TRACE: &str = "kernel/trace/bpf_trace.c";
-/// `KEY_SPEC_USER_KEYRING` of include/uapi/linux/keyctl.h.
-const USER_KEYRING: i32 = -4;
+/// The keyring of built-in keys (6.1 include/linux/verification.h, `system_keyring_id_check`).
+const BUILT_IN: i32 = 0;
 /// `KEY_LOOKUP_CREATE` of include/linux/key.h.
 const CREATE: i32 = 1;
 
@@ -21,7 +22,7 @@ fn user_key() -> Row {
     kfunc("bpf_lookup_user_key", "6.1", TRACE)
         .sleepable()
         .takes(|b| {
-            b.mov_imm(Reg::R1, USER_KEYRING).mov_imm(Reg::R2, CREATE);
+            b.mov_imm(Reg::R1, USERS).mov_imm(Reg::R2, CREATE);
         })
         .owned("bpf_key_put")
         .then(|b| {
@@ -38,14 +39,14 @@ fn user_key() -> Row {
 fn user_keyring() -> Option<u64> {
     const GET_KEYRING_ID: libc::c_long = 0; // KEYCTL_GET_KEYRING_ID of include/uapi/linux/keyctl.h
     // SAFETY: three numbers.
-    let id = unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, libc::c_long::from(USER_KEYRING), 1) };
+    let id = unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, libc::c_long::from(USERS), 1) };
     u64::try_from(id).ok()
 }
 
 fn system_key() -> Row {
     kfunc("bpf_lookup_system_key", "6.1", TRACE)
         .takes(|b| {
-            b.mov_imm(Reg::R1, 0); // the keyring of built-in keys
+            b.mov_imm(Reg::R1, BUILT_IN);
         })
         .owned("bpf_key_put")
         .then(|b| {
@@ -60,8 +61,14 @@ fn system_key() -> Row {
 
 /// `R0 = a key of the user`, looked up by the id of its keyring.
 fn look_up(b: &mut Body<'_>) {
-    b.mov_imm(Reg::R1, USER_KEYRING).mov_imm(Reg::R2, CREATE);
+    b.mov_imm(Reg::R1, USERS).mov_imm(Reg::R2, CREATE);
     b.kfunc("bpf_lookup_user_key");
+}
+
+/// `R0 = the keyring of built-in keys`.
+fn look_up_built_in(b: &mut Body<'_>) {
+    b.mov_imm(Reg::R1, BUILT_IN);
+    b.kfunc("bpf_lookup_system_key");
 }
 
 /// `reg = how often the key in KEPT is held`.
@@ -122,29 +129,63 @@ fn put() -> Row {
 fn put_of_the_system() -> Row {
     kfunc("bpf_key_put", "6.1", TRACE)
         .takes(|b| {
-            b.mov_imm(Reg::R1, 0);
-            b.kfunc("bpf_lookup_system_key");
+            look_up_built_in(b);
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R1, Reg::R0);
         })
         .effect_not_looked_at()
 }
 
-/// Zeros are no signature.
+/// Where the two dynptrs are on the stack: of the message, and of its signature.
+const SIGNED: i32 = -16;
+const BY: i32 = -32;
+
+/// The process's own keyring has the signer's certificate.
 fn verify() -> Row {
+    verified_with(|b| {
+        b.mov_imm(Reg::R1, OWN).mov_imm(Reg::R2, 0);
+        b.kfunc("bpf_lookup_user_key");
+    })
+    .sleepable_but_for_its_arguments(verified_with(look_up_built_in))
+    .gives(0)
+    .also("of-another-message", -i64::from(libc::EKEYREJECTED), |b| {
+        b.st_imm(Size::B, PAGE, BUFFER, 0);
+    })
+    .also("of-no-signature", -i64::from(libc::EBADMSG), |b| {
+        b.st_imm(Size::B, PAGE, SECOND, 0);
+    })
+    .other("canonical-with-keys-of-another-ring", verified_with(look_up).gives(-i64::from(libc::ENOKEY)))
+    .other(
+        "canonical-with-the-built-in-keys",
+        verified_with(look_up_built_in).gives(-i64::from(libc::ENOKEY)),
+    )
+    .not_null(Reg::R3)
+    .spoilt("misuse-uninitialised-dynptr", |b| b.stack_address(Reg::R1, -64))
+    .cites(source("7.3", "kernel/bpf/helpers.c", "bpf_verify_pkcs7_signature"))
+    .cites(source("7.3", "crypto/asymmetric_keys/pkcs7_trust.c", "pkcs7_validate_trust"))
+}
+
+/// What a dynptr counts it in.
+fn size(bytes: &[u8]) -> i32 {
+    i32::try_from(bytes.len()).unwrap_or(i32::MAX)
+}
+
+/// A message and its signature, held against the keys that `keys` looks up.
+fn verified_with(keys: fn(&mut Body<'_>)) -> Row {
     kfunc("bpf_verify_pkcs7_signature", "6.1", TRACE)
         .sleepable()
-        .takes(|b| {
-            b.dynptr(-16, BUFFER, 64);
-            b.dynptr(-32, SECOND, 64);
-            b.mov_imm(Reg::R1, 0);
-            b.kfunc("bpf_lookup_system_key");
+        .given(|results| {
+            results.set_bytes(BUFFER, &MESSAGE);
+            results.set_bytes(SECOND, SIGNATURE);
+            signer::add()
+        })
+        .takes(move |b| {
+            b.dynptr(SIGNED, BUFFER, size(&MESSAGE));
+            b.dynptr(BY, SECOND, size(SIGNATURE));
+            keys(b);
             b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
-            b.stack_address(Reg::R1, -16);
-            b.stack_address(Reg::R2, -32);
+            b.stack_address(Reg::R1, SIGNED);
+            b.stack_address(Reg::R2, BY);
             b.mov_reg(Reg::R3, KEPT);
         })
         .finally(|b| b.release("bpf_key_put", KEPT))
-        .gives(-i64::from(libc::EBADMSG))
-        .not_null(Reg::R3)
-        .spoilt("misuse-uninitialised-dynptr", |b| b.stack_address(Reg::R1, -64))
 }

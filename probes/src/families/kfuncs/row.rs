@@ -146,6 +146,8 @@ pub(super) struct Row {
     pub(super) hook: &'static str,
     pub(super) act: fn() -> Result<(), Errno>,
     pub(super) sleep: Sleep,
+    /// The same call, with arguments that a program makes which does not sleep, where the usual ones take one that does.
+    pub(super) awake: Option<Box<Self>>,
     /// Its arguments are protected by RCU only: a program that may sleep calls it in a section of its own.
     pub(super) section: bool,
     pub(super) returns: Returns,
@@ -183,6 +185,7 @@ pub(super) fn kfunc(name: &'static str, version: &'static str, file: &'static st
         hook: "file_open",
         act: open,
         sleep: Sleep::Either,
+        awake: None,
         section: false,
         returns: Returns::Plain,
         given: vec![Arc::new(|_| {
@@ -329,6 +332,12 @@ impl Row {
     pub(super) fn sleepable(mut self) -> Self {
         self.sleep = Sleep::Must;
         self
+    }
+
+    /// It needs a sleepable program, and `row` calls it with arguments that need none.
+    pub(super) fn sleepable_but_for_its_arguments(mut self, row: Self) -> Self {
+        self.awake = Some(Box::new(row));
+        self.sleepable()
     }
 
     /// Its arguments come from kfuncs that need a sleepable program, whatever it needs itself.

@@ -1,8 +1,7 @@
 //! Programs with a signature: what the kernel says of right and wrong ones, and what an LSM program learns of them that
 //! decides which programs may be loaded.
 //!
-//! `allowing.p7s` signs the instructions of [`super::names::allowing`] with a key that was thrown away, whose certificate is
-//! `signer.der` (RSA with 2048 bits, SHA-256; `openssl smime -sign -binary -noattr -nocerts -md sha256 -outform DER`).
+//! What is signed are the instructions of [`super::names::allowing`].
 
 use super::names::allowing;
 use crate::bpf::{self, BPF_LSM_MAC, LoadError, Loaded, ProgSpec, Signature};
@@ -11,30 +10,15 @@ use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE};
 use crate::results::{FREE, Results};
 use crate::rules::outcome_word;
+use crate::rules::signer::{self, OWN, SIGNATURE, SIGNER, USERS};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::triggers::Arm;
 
-const SIGNER: &[u8] = include_bytes!("signer.der");
-const SIGNATURE: &[u8] = include_bytes!("allowing.p7s");
-
-/// include/uapi/linux/keyctl.h: `KEY_SPEC_PROCESS_KEYRING`, `KEY_SPEC_USER_KEYRING`.
-const OWN: i32 = -2;
-const USERS: i32 = -4;
 /// Of built-in keys, and with those that were added (6.18 include/linux/verification.h).
 const BUILT_IN: i32 = 0;
 const SECONDARY: i32 = 1;
 /// No key has a negative number, and none of the special ones is this.
 const NONE: i32 = -1000;
-
-/// Puts the signer's certificate into the keyring of this process, which ends with it.
-fn add_signer() -> Result<(), Ended> {
-    let (kind, name) = (c"asymmetric", c"conform");
-    // SAFETY: strings with their ends, and a buffer with its length, all of which live across the call.
-    let key = unsafe {
-        libc::syscall(libc::SYS_add_key, kind.as_ptr(), name.as_ptr(), SIGNER.as_ptr(), SIGNER.len(), OWN)
-    };
-    Errno::result(key).map(drop).map_err(|errno| Ended::could_not("add the signer's certificate", errno))
-}
 
 fn whole(bytes: &[u8], keyring: i32) -> Signature<'_> {
     Signature { bytes, size: u32::try_from(bytes.len()).unwrap_or(u32::MAX), keyring }
@@ -76,14 +60,14 @@ pub(super) fn loaded(session: &mut Session<'_>) -> Result<(), Stop> {
             if name != "right" {
                 known(attempt)?;
             }
-            add_signer()?;
+            signer::add()?;
             let answer = load(&spec(attempt)?, Some(signature));
             attempt.answered(answer).map(drop)
         })?;
     }
     session.case("of-another-program", |attempt| {
         known(attempt)?;
-        add_signer()?;
+        signer::add()?;
         let mut spec = spec(attempt)?;
         if let Some(first) = spec.insns.first_mut() {
             first.imm = -1;
@@ -94,7 +78,7 @@ pub(super) fn loaded(session: &mut Session<'_>) -> Result<(), Stop> {
     // What is signed are the instructions.
     session.case("for-another-hook", |attempt| {
         known(attempt)?;
-        add_signer()?;
+        signer::add()?;
         let spec = ProgSpec { attach_btf_id: attempt.hook("task_getsid")?, ..spec(attempt)? };
         let answer = bpf::prog_load_signed(&spec, whole(SIGNATURE, OWN));
         attempt.answered(answer).map(drop)
@@ -146,7 +130,7 @@ pub(super) fn decided(session: &mut Session<'_>) -> Result<(), Stop> {
 
 fn decide(attempt: &mut Attempt<'_>, signature: Option<Signature<'_>>) -> Result<(), Ended> {
     attempt.hook("bpf_prog_load")?;
-    add_signer()?;
+    signer::add()?;
     let mut results = attempt.results()?;
     results.name_nobody();
     let (program, tells) = decider(attempt, &results)?;
@@ -172,4 +156,17 @@ fn decide(attempt: &mut Attempt<'_>, signature: Option<Signature<'_>>) -> Result
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::insn::to_bytes;
+    use crate::rules::signer::MESSAGE;
+
+    #[test]
+    fn what_is_signed_is_what_is_loaded() {
+        let spec = allowing(1, BPF_LSM_MAC).ok().map(|spec| to_bytes(&spec.insns));
+        assert_eq!(spec, Some(MESSAGE.to_vec()));
+    }
 }

@@ -119,7 +119,7 @@ fn child() -> Result<Doing, Errno> {
 
 /// All of a cgroup, of which a child is.
 fn cgroup() -> Result<Doing, Errno> {
-    let cgroup = Cgroup::new("reach").map_err(|_| Errno::ENOENT)?;
+    let cgroup = Cgroup::new("reach").map_err(|_| Errno::from_raw(0))?;
     doing(move |arm: Arm| {
         let _there = &cgroup;
         let child = spawn(|| {

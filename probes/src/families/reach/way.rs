@@ -8,7 +8,7 @@ use crate::results::{FREE, Results};
 use crate::rules::judge_by;
 use crate::session::{Attempt, Ended};
 use crate::triggers::uring::Ring;
-use crate::triggers::{Arm, stands_for};
+use crate::triggers::{Arm, not_ready, stands_for};
 
 /// One way to do what a probe is about.
 #[derive(Clone, Copy)]
@@ -213,8 +213,7 @@ impl Watch {
                        context/current-of-io_uring has what others see";
             return Err(Ended::CouldNotTell(why.to_owned()));
         }
-        let ready = (way.ready)();
-        let mut doing = ready.map_err(|errno| Ended::could_not("make the way ready", errno))?;
+        let mut doing = (way.ready)().map_err(|errno| not_ready("make the way ready", errno))?;
         let alone = attempt.trigger(|| doing(Arm::idle()));
         answered(&alone)?;
         attempt.see("by itself", words(&alone));
