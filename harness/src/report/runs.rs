@@ -3,6 +3,7 @@
 use crate::model::{FORMAT, KernelRun};
 use crate::text;
 use probes::record::CASES_MAX;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,14 @@ pub enum RunsError {
         /// The probe.
         probe: String,
     },
+    /// A probe has two records, of which one would be taken for the other.
+    #[error("{} has two records of {probe}; run the kernel again", path.display())]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// The probe.
+        probe: String,
+    },
     /// A kernel's name cannot name a folder.
     #[error("kernel name {name:?} cannot name a folder; give the kernel a row with a plain name")]
     BadKernel {
@@ -58,9 +67,11 @@ impl crate::exit::ExitCode for RunsError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Io { .. } => crate::exit::INFRASTRUCTURE,
-            Self::Content { .. } | Self::Format { .. } | Self::Cases { .. } | Self::BadKernel { .. } => {
-                crate::exit::BAD_INPUT
-            }
+            Self::Content { .. }
+            | Self::Format { .. }
+            | Self::Cases { .. }
+            | Self::Twice { .. }
+            | Self::BadKernel { .. } => crate::exit::BAD_INPUT,
         }
     }
 }
@@ -111,10 +122,17 @@ pub fn read(path: &Path) -> Result<KernelRun, RunsError> {
         return Err(RunsError::Format { path: path.to_owned(), found });
     }
     let run: KernelRun = serde_json::from_value(value).map_err(content)?;
-    match run.records.iter().find(|record| record.cases.len() > CASES_MAX) {
-        Some(record) => Err(RunsError::Cases { path: path.to_owned(), probe: record.probe.clone() }),
-        None => Ok(run),
+    let mut seen = BTreeSet::new();
+    for record in &run.records {
+        let (path, probe) = (path.to_owned(), record.probe.clone());
+        if record.cases.len() > CASES_MAX {
+            return Err(RunsError::Cases { path, probe });
+        }
+        if !seen.insert(&record.probe) {
+            return Err(RunsError::Twice { path, probe });
+        }
     }
+    Ok(run)
 }
 
 /// Reads all kernels of a run folder, by name.
@@ -172,6 +190,16 @@ mod tests {
         record.cases = vec![record.cases[0].clone(); CASES_MAX + 1];
         std::fs::write(file.path(), serde_json::to_string(&run).unwrap()).unwrap();
         assert!(matches!(read(file.path()), Err(RunsError::Cases { .. })));
+    }
+
+    #[test]
+    fn two_records_of_one_probe_are_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut run = made_up::runs().remove(0);
+        run.records.push(run.records[0].clone());
+        std::fs::write(file.path(), serde_json::to_string(&run).unwrap()).unwrap();
+        let problem = read(file.path()).unwrap_err().to_string();
+        assert!(problem.contains(&format!("has two records of {}", run.records[0].probe)), "{problem}");
     }
 
     #[rstest]

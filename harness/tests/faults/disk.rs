@@ -244,6 +244,51 @@ fn snapshots_on_a_full_disk_are_whole_the_old_or_the_new() {
     assert_eq!(seen, [[false, false], [true, false], [true, true]].into());
 }
 
+/// The cache is on the disk and has the kernel, its pages counted; what else there is room for is left in `but` pages.
+fn cache_with(kernel: &str, but: usize) -> SmallDisk {
+    let image = image_of(kernel);
+    let entry = image.parent().unwrap();
+    let files: Vec<PathBuf> = std::fs::read_dir(entry).unwrap().flatten().map(|it| it.path()).collect();
+    let pages = |path: &PathBuf| usize::try_from(path.metadata().unwrap().len()).unwrap().div_ceil(PAGE);
+    let disk = SmallDisk::new(files.iter().map(pages).sum::<usize>() + but + 64);
+    let copy = disk.outside().join("kernels").join(entry.file_name().unwrap());
+    std::fs::create_dir_all(&copy).unwrap();
+    for file in files {
+        std::fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+    }
+    disk.fill(but);
+    disk
+}
+
+/// No room for a booted machine, or for a part of one: it is not kept, and the run is what it would have been.
+#[rstest]
+fn a_cache_on_a_full_disk_costs_no_record(#[values(0, 500, 2500)] pages: usize) {
+    let disk = cache_with(OLD, pages);
+    let before = disk.files();
+    let folder = tempfile::tempdir().unwrap();
+    let output = disk
+        .conform(&["run", "--kernel", OLD, "--probe", "program/type", "--vmm", "qemu", "--run-dir"])
+        .arg(folder.path())
+        .env("CONFORM_CACHE", disk.inside())
+        .output()
+        .unwrap();
+    must_end(&output, 0, &["cannot keep the booted machine", "No space left on device", "1 matched"]);
+    let made: Vec<String> = disk.files().difference(&before).cloned().collect();
+    assert!(made.iter().all(|file| file.starts_with("locks/")), "{made:?}");
+}
+
+#[test]
+fn a_kernel_that_a_full_cache_has_no_room_for_is_named_with_the_remedy() {
+    let disk = SmallDisk::new(16);
+    disk.fill(0);
+    let fetch = ["kernels", "fetch", "--kernel", OLD];
+    let output = disk.conform(&fetch).env("CONFORM_CACHE", disk.inside()).output().unwrap();
+    let words =
+        [&format!("cannot fetch kernel {OLD}"), "is full: make room, or set CONFORM_CACHE", "No space left"];
+    must_end(&output, 3, &words);
+    assert!(!disk.files().iter().any(|file| file.starts_with("kernels/")), "{:?}", disk.files());
+}
+
 /// A run of one probe where `/dev/shm` and the folder for temporary files have so much, in namespaces of its own.
 fn with_little_room(in_memory: &str, temporary: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();

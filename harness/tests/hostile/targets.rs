@@ -14,17 +14,19 @@ use harness::matrix::Matrix;
 use harness::normalize::normalize;
 use harness::provision::build::{self, fragments::Wishes};
 use harness::provision::{apt, deb, debian_version, entry, image, modules, sources};
-use harness::report::{Material, junit, runs, table};
-use harness::snapshot::{self, Ci, Known, Snapshot, Store, compare};
+use harness::snapshot::{self, Ci, Known, Snapshot, Store};
 use harness::vmm::machine::first_alarm;
-use harness::vmm::state;
+use left::{cache_entry, run, saved_state};
 use probes::btf::{Btf, Kind};
 use probes::protocol::{FRAME_MAGIC, Message};
 use probes::record::{Case, Record};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+
+mod left;
 
 /// Reads one input.
 pub(crate) type Target = fn(&[u8]);
@@ -194,8 +196,11 @@ fn ask(btf: &Btf) {
         let _ = (btf.member_of(id, "a"), btf.member_of(id, "a.b"), btf.member_of(id, ""));
     }
     for name in ["a", "b", "", "task_struct"] {
-        let _ =
-            (btf.function(name), btf.record(name), btf.find(Kind::Typedef, name), btf.enum_value(None, name));
+        let found = [btf.find(Kind::Typedef, name), btf.function(name)];
+        for id in found.into_iter().flatten() {
+            assert!(id < last && btf.name(id).unwrap_or_default() == name, "{id} is no {name:?}");
+        }
+        let _ = (btf.record(name), btf.enum_value(None, name));
         let _ = (btf.member(name, "a"), btf.functions_tagged(name));
     }
     assert!(btf.functions().count() <= last as usize);
@@ -366,6 +371,34 @@ fn archive(input: &[u8]) {
     let names = names_in(folder.path());
     assert!(names == ["archive"] || names == ["archive", "tree"], "{names:?}");
     assert_eq!(fs::read(&file).expect("the archive"), input);
+    let tree = folder.path().join("tree");
+    let everything = walkdir(&tree);
+    for (path, facts) in &everything {
+        assert!(facts.is_file() || facts.is_dir() || facts.is_symlink(), "{} was made", path.display());
+        let more = facts.is_file() && facts.mode() & 0o6000 != 0;
+        assert!(!more, "{} would run as somebody else", path.display());
+        // A second name of what is in the tree is in the tree.
+        let same =
+            everything.iter().filter(|(_, other)| (other.dev(), other.ino()) == (facts.dev(), facts.ino()));
+        assert!(
+            !facts.is_file() || same.count() as u64 == facts.nlink(),
+            "{} is elsewhere too",
+            path.display()
+        );
+    }
+}
+
+/// Everything below a folder, links not followed; nothing if there is no folder.
+fn walkdir(folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let facts = fs::symlink_metadata(entry.path()).expect("what is in the folder");
+        if facts.is_dir() {
+            found.extend(walkdir(&entry.path()));
+        }
+        found.push((entry.path(), facts));
+    }
+    found
 }
 
 fn kernel_image(input: &[u8]) {
@@ -392,69 +425,5 @@ fn index(input: &[u8]) {
     for (one, other) in words.iter().flat_map(|one| words.iter().map(move |other| (one, other))) {
         let order = debian_version::compare(one, other);
         assert_eq!(order, debian_version::compare(other, one).reverse(), "{one:?} {other:?}");
-    }
-}
-
-// What earlier runs have left.
-
-/// A kernel's run as other machines bring it: read, compared, proposed and reported.
-fn run(input: &[u8]) {
-    let folder = folder();
-    let path = file(folder.path(), runs::FILE, input);
-    let read = match runs::read(&path) {
-        Ok(read) => read,
-        Err(error) => return names_the_file(&error, runs::FILE),
-    };
-    for record in &read.records {
-        in_a_snapshot(&read.kernel, record);
-    }
-    let known = Known::new(&["6.1".to_owned()], [("hooks/file_open", "Why?"), ("a/b", "Why?")]);
-    let runs = [read];
-    let store = Store::new(folder.path().join("snapshots"), Ci::No);
-    let _ = store.accept_runs(&runs, &known, true, |_, _| true);
-    let comparison = compare(&store, &runs, &known).unwrap_or_default();
-    let material = Material { runs: &runs, comparison: &comparison, matrix: &known.matrix, probes: &[] };
-    let _ = (table::render(material, table::Look::default()), junit::render(material));
-    let _ = runs::write(folder.path(), &runs[0]);
-    assert!(names_in(folder.path()).contains(&runs::FILE.to_owned()));
-}
-
-/// What the cache says of a kernel.
-fn cache_entry(input: &[u8]) {
-    let folder = folder();
-    let cache = harness::cache::Cache::open(folder.path()).expect("a cache");
-    let dir = cache.kernel_dir("k");
-    fs::create_dir_all(&dir).expect("a folder");
-    file(&dir, "entry.json", input);
-    match entry::Entry::load(&cache, "k") {
-        Ok(Some(found)) => {
-            let within = found.deb().is_none_or(|deb| deb.parent() == Some(&dir));
-            assert!(within, "the package {:?} is not in the entry", found.deb());
-        }
-        Ok(None) => panic!("the entry is there"),
-        Err(error) => {
-            let text = chain(&error);
-            assert!(text.contains("entry.json") || text.contains("vmlinuz"), "{text}");
-        }
-    }
-}
-
-/// A saved machine under the name of the one that is looked for.
-fn saved_state(input: &[u8]) {
-    let folder = folder();
-    let store = state::Store::open(folder.path().join("states")).expect("a store");
-    let mut key = state::Key::new("i", "f", "q", vec!["qemu".into()]);
-    key.processor = "p".into();
-    let writer = store.create(&state::Head { key: key.clone(), qemu: Vec::new() }).expect("a writer");
-    store.publish(writer).expect("a state");
-    let name = names_in(&folder.path().join("states")).pop().expect("a state");
-    file(&folder.path().join("states"), &name, input);
-    match store.find(&key) {
-        Ok(Some(mut found)) => {
-            assert!(found.head.key == key);
-            let _ = std::io::copy(&mut found, &mut std::io::sink());
-        }
-        Ok(None) => panic!("the state is there"),
-        Err(error) => names_the_file(&error, &name),
     }
 }
