@@ -8,12 +8,22 @@
 use nix::sys::signal::Signal;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The signal that came, or 0.
 static CAME: AtomicI32 = AtomicI32::new(0);
 /// How many parts of the program come to an end of their own.
 static GRACEFUL: AtomicUsize = AtomicUsize::new(0);
+
+/// What is said when a signal ends this program at once.
+static PARTING: Mutex<Option<&'static str>> = Mutex::new(None);
+
+/// From here on, a signal that ends this program at once has it say first what is done and what is not.
+pub fn say_in_parting(words: &'static str) {
+    *PARTING.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
+}
 
 /// Listens from now on, on a thread of its own. Call it once, before other threads are started.
 ///
@@ -25,6 +35,11 @@ pub fn listen() -> std::io::Result<()> {
         for signal in signals.forever() {
             let first = CAME.swap(signal, Ordering::SeqCst) == 0;
             if !(first && GRACEFUL.load(Ordering::SeqCst) > 0) {
+                if let Some(words) = *PARTING.lock().unwrap_or_else(PoisonError::into_inner) {
+                    let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
+                    // Whoever read it may be gone.
+                    let _ = writeln!(std::io::stderr(), "ended by {name}; {words}");
+                }
                 // Guards notice that this process is gone, and tidy up.
                 let _ = emulate_default_handler(signal);
             }

@@ -21,3 +21,4 @@ pub mod snapshot;
 pub mod text;
 pub mod verbs;
 pub mod vmm;
+pub mod whole;

@@ -7,9 +7,11 @@ use super::image::{self, ImageError};
 use super::sha256_file;
 use crate::cache::{Cache, CacheError, TempDir};
 use crate::text;
+use crate::whole::{self, Readers};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -215,10 +217,8 @@ fn write_meta(dir: &Path, meta: &Meta) -> Result<(), CacheError> {
     let path = dir.join(META);
     let text = serde_json::to_vec_pretty(meta)
         .map_err(|e| CacheError::io("describe", &path, std::io::Error::other(e)))?;
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(|e| CacheError::io("write to", dir, e))?;
-    std::io::Write::write_all(&mut file, &text).map_err(|e| CacheError::io("write", &path, e))?;
-    file.persist(&path).map_err(|e| CacheError::io("write", &path, e.error))?;
-    Ok(())
+    whole::write(&path, Readers::Owner, |file| file.write_all(&text))
+        .map_err(|e| CacheError::io("write", &path, e))
 }
 
 fn size_and_time(path: &Path) -> Result<(u64, u64), CacheError> {

@@ -5,6 +5,7 @@
 //! the image does. A kernel whose modules cannot be had runs without them: the probes that need one say so.
 
 use super::package::{self, Compression, Limited};
+use crate::whole::{self, Readers};
 use cpio::newc;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -112,22 +113,23 @@ fn pack_all(modules: &BTreeMap<String, Vec<u8>>, folder: &Path) -> io::Result<us
     if modules.is_empty() {
         return Ok(0);
     }
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    newc::Builder::new(FOLDER)
-        .set_mode_file_type(newc::ModeFileType::Directory)
-        .mode(0o040_755)
-        .write(&mut file, 0)
-        .finish()?;
-    for (name, content) in modules {
-        let size = u32::try_from(content.len()).map_err(|_| io::Error::other("a module exceeds 4 GiB"))?;
-        let name = format!("{FOLDER}/{name}.ko");
-        let mut entry = newc::Builder::new(&name).mode(0o100_644).write(&mut file, size);
-        entry.write_all(content)?;
-        entry.finish()?;
-    }
-    newc::trailer(&mut file)?;
-    file.as_file().sync_all()?;
-    file.persist(folder.join(ARCHIVE)).map_err(|error| error.error)?;
+    whole::write(&folder.join(ARCHIVE), Readers::Owner, |file| {
+        newc::Builder::new(FOLDER)
+            .set_mode_file_type(newc::ModeFileType::Directory)
+            .mode(0o040_755)
+            .write(&mut *file, 0)
+            .finish()?;
+        for (name, content) in modules {
+            let size =
+                u32::try_from(content.len()).map_err(|_| io::Error::other("a module exceeds 4 GiB"))?;
+            let name = format!("{FOLDER}/{name}.ko");
+            let mut entry = newc::Builder::new(&name).mode(0o100_644).write(&mut *file, size);
+            entry.write_all(content)?;
+            entry.finish()?;
+        }
+        newc::trailer(&mut *file)?;
+        file.sync_all()
+    })?;
     Ok(modules.len())
 }
 
@@ -160,10 +162,7 @@ pub fn join(first: &Path, second: &Path, target: &Path) -> io::Result<()> {
         left = entry.finish()?;
     }
     newc::trailer(&mut bytes)?;
-    let mut file = tempfile::NamedTempFile::new_in(target.parent().unwrap_or(Path::new(".")))?;
-    file.write_all(&bytes)?;
-    file.persist(target).map_err(|error| error.error)?;
-    Ok(())
+    whole::write(target, Readers::Owner, |file| file.write_all(&bytes))
 }
 
 /// A module without the signature that may follow it: its bytes, twelve that say at their end how many those are, and a

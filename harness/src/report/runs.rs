@@ -2,6 +2,7 @@
 
 use crate::model::{FORMAT, KernelRun};
 use crate::text;
+use crate::whole::{self, Readers};
 use probes::record::CASES_MAX;
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -100,9 +101,7 @@ pub fn write(run: &Path, kernel: &KernelRun) -> Result<PathBuf, RunsError> {
     let text = text.map_err(|source| RunsError::Content { path: path.clone(), source })?;
     let folder = path.parent().unwrap_or(run);
     std::fs::create_dir_all(folder).map_err(io)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-    file.write_all(text.as_bytes()).map_err(io)?;
-    file.persist(&path).map_err(|problem| io(problem.error))?;
+    whole::write(&path, Readers::Owner, |file| file.write_all(text.as_bytes())).map_err(io)?;
     Ok(path)
 }
 

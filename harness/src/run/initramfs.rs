@@ -3,6 +3,7 @@
 
 use super::setup::{Job, Setup};
 use crate::provision::modules;
+use crate::whole::{self, Readers};
 use cpio::newc;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,12 +15,11 @@ const FOLDERS: &[&str] = &["dev", "proc", "sys", "tmp", "run", "etc", "root"];
 /// # Errors
 /// The system's error while reading `guest` or writing `target`.
 pub fn write(guest: &Path, target: &Path) -> io::Result<()> {
-    let folder = target.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    pack(&std::fs::read(guest)?, &mut file)?;
-    file.as_file().sync_all()?;
-    file.persist(target).map_err(|error| error.error)?;
-    Ok(())
+    let guest = std::fs::read(guest)?;
+    whole::write(target, Readers::Owner, |file| {
+        pack(&guest, &mut *file)?;
+        file.sync_all()
+    })
 }
 
 /// Why a kernel has no initramfs of its own.

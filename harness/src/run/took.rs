@@ -2,6 +2,7 @@
 //! is short. Only the order hangs on this, so a file that is missing or damaged is one that says nothing.
 
 use crate::model::KernelRun;
+use crate::whole::{self, Readers};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -36,10 +37,7 @@ impl Took {
         for run in runs.iter().filter(|run| run.failure.is_none()) {
             self.millis.insert(run.kernel.clone(), run.timing.all_ms());
         }
-        let folder = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
-        let file = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer(&file, &self.millis)?;
-        file.persist(&self.path).map(drop).map_err(|error| error.error)
+        whole::write(&self.path, Readers::Owner, |file| Ok(serde_json::to_writer(file, &self.millis)?))
     }
 }
 

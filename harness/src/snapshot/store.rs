@@ -9,6 +9,7 @@ use super::{Known, Snapshot, SnapshotError, leave_behind, merge, parse, render};
 use crate::model::KernelRun;
 use crate::normalize::Normal;
 use crate::text;
+use crate::whole::{self, Readers};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -195,12 +196,10 @@ impl Store {
         Ok(accepted)
     }
 
-    /// Puts what runs gave into the snapshots, for the probes and kernels that `wanted` takes; with `revised` what did not
-    /// run is marked as [`leave_behind`] has it. Gives the ids of the probes whose file changed. Pending files of these
-    /// probes go, but for what they propose for other kernels.
+    /// As [`Store::accept_each`]; gives the ids of the probes whose file changed.
     ///
     /// # Errors
-    /// When a file cannot be read or written, or `CI` is set and something would have to be written.
+    /// As there.
     pub fn accept_runs(
         &self,
         runs: &[KernelRun],
@@ -209,16 +208,34 @@ impl Store {
         wanted: impl Fn(&str, &str) -> bool,
     ) -> Result<Vec<String>, SnapshotError> {
         let mut changed = Vec::new();
+        self.accept_each(runs, known, revised, wanted, |probe| changed.push(probe.to_owned()))?;
+        Ok(changed)
+    }
+
+    /// Puts what runs gave into the snapshots, for the probes and kernels that `wanted` takes; with `revised` what did not
+    /// run is marked as [`leave_behind`] has it. `changed` is told of each probe whose file has changed, as soon as it has.
+    /// Pending files of these probes go, but for what they propose for other kernels.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written, or `CI` is set and something would have to be written.
+    pub fn accept_each(
+        &self,
+        runs: &[KernelRun],
+        known: &Known,
+        revised: bool,
+        wanted: impl Fn(&str, &str) -> bool,
+        mut changed: impl FnMut(&str),
+    ) -> Result<(), SnapshotError> {
         for (probe, mut part) in by_probe(runs) {
             part.retain(|(kernel, _)| wanted(&probe, kernel));
             if part.is_empty() {
                 continue;
             }
             if self.accept_part(&probe, &part, known, revised)? {
-                changed.push(probe);
+                changed(&probe);
             }
         }
-        Ok(changed)
+        Ok(())
     }
 
     fn accept_part(
@@ -253,12 +270,16 @@ impl Store {
     }
 
     /// Removes from all snapshots what is stale: files of probes that do not exist, parts of kernels that are not
-    /// in the matrix. Gives the ids of the probes concerned.
+    /// in the matrix. `pruned` is told of each probe concerned.
     ///
     /// # Errors
     /// When a file cannot be read or written, or `CI` is set and something would have to be written.
-    pub fn prune(&self, known: &Known, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, SnapshotError> {
-        let mut pruned = Vec::new();
+    pub fn prune_each(
+        &self,
+        known: &Known,
+        wanted: impl Fn(&str) -> bool,
+        mut pruned: impl FnMut(&str),
+    ) -> Result<(), SnapshotError> {
         for (probe, mut snapshot) in self.load_all()?.into_iter().filter(|(probe, _)| wanted(probe)) {
             let before = snapshot.observed.len();
             snapshot.observed.retain(|(kernel, _)| known.matrix.contains(kernel));
@@ -273,9 +294,9 @@ impl Store {
             } else {
                 continue;
             }
-            pruned.push(probe);
+            pruned(&probe);
         }
-        Ok(pruned)
+        Ok(())
     }
 
     fn write(&self, path: &Path, text: &str) -> Result<(), SnapshotError> {
@@ -283,11 +304,7 @@ impl Store {
         let io = |source| SnapshotError::Io { action: "write", path: path.to_owned(), source };
         let folder = path.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(folder).map_err(io)?;
-        let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder).map_err(io)?;
-        file.write_all(text.as_bytes()).map_err(io)?;
-        set_readable(file.as_file()).map_err(io)?;
-        file.persist(path).map_err(|problem| io(problem.error))?;
-        Ok(())
+        whole::write(path, Readers::All, |file| file.write_all(text.as_bytes())).map_err(io)
     }
 
     fn remove(&self, path: &Path) -> Result<(), SnapshotError> {
@@ -310,12 +327,6 @@ impl Store {
     }
 }
 
-/// A temporary file is its owner's alone; a snapshot is a source file.
-fn set_readable(file: &std::fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
 fn read_text(path: &Path) -> Result<Option<String>, SnapshotError> {
     match text::read(path, text::WRITTEN) {
         Ok(text) => Ok(Some(text)),
@@ -334,6 +345,12 @@ mod tests {
     use crate::snapshot::made_up::names;
     use probes::record::{Outcome, Record};
     use rstest::rstest;
+
+    fn pruned(store: &Store, known: &Known) -> Vec<String> {
+        let mut pruned = Vec::new();
+        store.prune_each(known, |_| true, |probe| pruned.push(probe.to_owned())).unwrap();
+        pruned
+    }
 
     fn run(kernel: &str, why: &str) -> KernelRun {
         let outcome = Outcome::CouldNotTell { why: why.to_owned() };
@@ -433,12 +450,25 @@ mod tests {
     fn stale_parts_are_pruned() {
         let (_folder, store) = store();
         store.accept_runs(&[run("6.1", "one"), run("old", "one")], &known(), false, |_, _| true).unwrap();
-        assert_eq!(store.prune(&known(), |_| true).unwrap(), ["a/b"]);
+        assert_eq!(pruned(&store, &known()), ["a/b"]);
         assert_eq!(store.load("a/b").unwrap().unwrap().kernels().collect::<Vec<_>>(), ["6.1"]);
-        assert!(store.prune(&known(), |_| true).unwrap().is_empty());
+        assert!(pruned(&store, &known()).is_empty());
         let none = Known::new(&names(&["6.1"]), [("c/d", "")]);
-        assert_eq!(store.prune(&none, |_| true).unwrap(), ["a/b"]);
+        assert_eq!(pruned(&store, &none), ["a/b"]);
         assert_eq!(store.load("a/b").unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_accepted_before_something_failed_is_told() {
+        let (folder, store) = store();
+        let mut runs = [run("6.1", "one")];
+        runs[0].records.push(Record { probe: "c/d".into(), ..runs[0].records[0].clone() });
+        let known = Known::new(&names(&["6.1"]), [("a/b", ""), ("c/d", "")]);
+        std::fs::create_dir_all(folder.path().join("c/d.snap")).unwrap();
+        let mut told = Vec::new();
+        let ended = store.accept_each(&runs, &known, false, |_, _| true, |probe| told.push(probe.to_owned()));
+        assert!(ended.unwrap_err().to_string().contains("d.snap"));
+        assert_eq!(told, ["a/b"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::project::{Project, check_releases, glob_set, known, probe_globs, subj
 use crate::cache::Cache;
 use crate::cli::AcceptOptions;
 use crate::exit::{self, Failure};
+use crate::interrupt;
 use crate::matrix::Matrix;
 use crate::model::KernelRun;
 use crate::progress::Progress;
@@ -28,8 +29,14 @@ pub(super) fn accept(project: &Project, options: &AcceptOptions, progress: &Prog
     let set = glob_set(&patterns)?;
     let wanted = |probe: &str| patterns.is_empty() || set.is_match(probe);
 
-    let changed = if options.prune {
-        store.prune(&known(&matrix, &dynamic, &[]), wanted)?
+    interrupt::say_in_parting("what is said to be accepted is written, and all else is what it was");
+    let mut changed = 0;
+    let mut tell = |probe: &str| {
+        super::print(&format!("accepted {probe}"));
+        changed += 1;
+    };
+    let ended = if options.prune {
+        store.prune_each(&known(&matrix, &dynamic, &[]), wanted, &mut tell)
     } else {
         let kernels: Vec<String> =
             subjects(&matrix, &options.selection.kernels)?.iter().map(|it| it.name().to_owned()).collect();
@@ -40,13 +47,12 @@ pub(super) fn accept(project: &Project, options: &AcceptOptions, progress: &Prog
         check_releases(&matrix, &runs)?;
         check_images(&matrix, &Cache::from_env()?, &runs)?;
         check_guest(project, &manifest, &folder.path, progress)?;
-        store
-            .accept_runs(&runs, &known(&matrix, &dynamic, &runs), options.revised, |probe, _| wanted(probe))?
+        let known = known(&matrix, &dynamic, &runs);
+        store.accept_each(&runs, &known, options.revised, |probe, _| wanted(probe), &mut tell)
     };
-    for probe in &changed {
-        super::print(&format!("accepted {probe}"));
-    }
-    super::print(&format!("{} snapshot files changed", changed.len()));
+    // Also when it was broken off.
+    super::print(&format!("{changed} snapshot files changed"));
+    ended?;
     Ok(exit::OK)
 }
 

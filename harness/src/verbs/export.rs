@@ -5,7 +5,9 @@ use crate::cli::ExportOptions;
 use crate::exit::{self, Failure};
 use crate::export::{self, Material};
 use crate::facts;
+use crate::whole::{self, Readers};
 use anyhow::Context as _;
+use std::io::Write as _;
 use std::path::Path;
 
 /// Writes the files into the folder.
@@ -30,12 +32,12 @@ pub(super) fn export(project: &Project, options: &ExportOptions) -> Result<u8, F
     Ok(exit::OK)
 }
 
-/// Writes one file below a folder, which is made if it is not there.
+/// Writes one file, whole, below a folder, which is made if it is not there.
 pub(super) fn write(folder: &Path, name: &str, text: &str) -> Result<(), Failure> {
     let path = folder.join(name);
     let parent = path.parent().unwrap_or(folder);
     std::fs::create_dir_all(parent)
-        .and_then(|()| std::fs::write(&path, text))
+        .and_then(|()| whole::write(&path, Readers::All, |file| file.write_all(text.as_bytes())))
         .with_context(|| format!("cannot write {}", path.display()))
         .map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))
 }

@@ -5,6 +5,7 @@ use super::project::{Project, Subject, subjects};
 use crate::cache::Cache;
 use crate::cli::{Format, KernelsVerb};
 use crate::exit::{self, Failure};
+use crate::interrupt;
 use crate::matrix::{Row, Source};
 use crate::progress::Progress;
 use crate::provision::build::{BuildError, Order};
@@ -49,10 +50,16 @@ pub(super) fn kernels(project: &Project, verb: &KernelsVerb, progress: &Progress
     let (rows, format, code) = match verb {
         KernelsVerb::List { format } => (matrix.rows, *format, exit::OK),
         KernelsVerb::Build { kernel, source, jobs, format } => {
+            interrupt::say_in_parting(
+                "no kernel is in the cache that is not said to be; building again begins anew",
+            );
             let row = build(project, kernel, source.as_deref(), *jobs, &cache, progress)?;
             (vec![row], *format, exit::OK)
         }
         KernelsVerb::Fetch { kernels, format } => {
+            interrupt::say_in_parting(
+                "the cache has what is said to be ready; fetching again gets the others",
+            );
             let subjects = subjects(&matrix, kernels)?;
             let mut code = exit::OK;
             for (subject, image) in subjects.iter().zip(images(&subjects, &cache, progress, false)) {

@@ -16,6 +16,7 @@ use crate::text;
 use crate::vmm::launch::BootFiles;
 use crate::vmm::state::Key;
 use crate::vmm::{AccelChoice, LauncherKind, MachineSpec};
+use crate::whole::{self, Readers};
 use clap::Parser as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -186,13 +187,8 @@ impl Manifest {
         let text =
             serde_json::to_string_pretty(self).map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
         let path = folder.join(FILE);
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(text.as_bytes())?;
-            file.persist(&path).map_err(|error| error.error)?;
-            Ok(())
-        };
-        write().map_err(|error| cannot("write", &path, &error))
+        let written = whole::write(&path, Readers::Owner, |file| file.write_all(text.as_bytes()));
+        written.map_err(|error| cannot("write", &path, &error))
     }
 
     /// Reads the file of a run folder.

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 use rstest::rstest;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -184,6 +185,27 @@ fn run_until(arguments: &[&str], word: &str, signal: Signal) -> (Option<i32>, St
         kill(Pid::from_raw(id.cast_signed()), signal).unwrap();
     });
     (harness.wait().unwrap().code(), said)
+}
+
+/// apt has only begun to get the lists: the cache is empty.
+#[test]
+fn an_interrupted_fetch_says_what_is_kept_and_leaves_no_process() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut harness = conform()
+        .args(["kernels", "fetch", "--kernel", OLD])
+        .env("CONFORM_CACHE", cache.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = listen(&mut harness, "updating the package lists", |id| {
+        kill(Pid::from_raw(id.cast_signed()), Signal::SIGTERM).unwrap();
+    });
+    assert_eq!(harness.wait().unwrap().signal(), Some(libc::SIGTERM), "{said}");
+    let parting = "ended by SIGTERM; the cache has what is said to be ready; fetching again gets the others";
+    assert!(said.contains(parting), "{said}");
+    let place = cache.path().to_str().unwrap();
+    wait_for("apt's end", Duration::from_secs(10), || processes_with(place).is_empty());
 }
 
 /// The records by kernel, without the time that they took.

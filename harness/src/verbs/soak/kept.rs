@@ -9,6 +9,7 @@ use crate::cli::{HostOptions, MachineOptions, SoakOptions};
 use crate::exit::{self, Failure};
 use crate::report::runs;
 use crate::text;
+use crate::whole::{self, Readers};
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
 use std::path::Path;
@@ -82,13 +83,9 @@ impl Kept {
         self.base = base.last();
         rounds.clone_into(&mut self.rounds);
         let text = serde_json::to_string(self).map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(text.as_bytes())?;
-            file.persist(folder.join(FILE)).map_err(|error| error.error)?;
-            Ok(())
-        };
-        write().map_err(|error| {
+        let written =
+            whole::write(&folder.join(FILE), Readers::Owner, |file| file.write_all(text.as_bytes()));
+        written.map_err(|error| {
             let why = anyhow::anyhow!("cannot note in {} which runs are over: {error}", folder.display());
             Failure::new(exit::INFRASTRUCTURE, why)
         })
