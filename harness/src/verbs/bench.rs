@@ -6,12 +6,14 @@
 mod compared;
 
 use super::project::Project;
+use crate::child;
 use crate::cli::{BenchOptions, Format};
 use crate::exit::{self, Failure};
 use crate::matrix::Source;
 use crate::model::KernelRun;
 use crate::progress::Progress;
 use crate::report::runs;
+use crate::vmm::guard;
 use comfy_table::{CellAlignment, Table, presets};
 use nix::errno::Errno;
 use probes::spec::family_of;
@@ -128,14 +130,15 @@ impl Bench<'_> {
     /// Runs `conform run` with QEMU alone, which adds nothing of its own to what is measured.
     fn run(&self, arguments: &[&str]) -> Result<Took, Failure> {
         let folder = tempfile::tempdir().map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
-        let mut command = Command::new(&self.project.program);
+        let program = &self.project.program;
+        let mut command = guarded(program, program);
         command.arg("--matrix").arg(&self.project.matrix);
         command
             .args(["run", "--vmm", "qemu", "--offline", "--format", "json", "--run-dir"])
             .arg(folder.path());
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(arguments);
         let started = Instant::now();
-        let (status, peak_kib) = wait(command)?;
+        let (status, peak_kib) = wait(command, DEADLINE)?;
         let wall = started.elapsed();
         // A record that differs is no matter of time.
         if status != i32::from(exit::OK) && status != i32::from(exit::MISMATCH) {
@@ -226,13 +229,21 @@ impl Bench<'_> {
     }
 }
 
-/// Waits for a child; gives its exit code (-1 for one that a signal ended) and the peak of memory below it, in KiB. It
-/// is killed at the deadline, and its machines with it, by their guards.
-fn wait(mut command: Command) -> Result<(i32, i64), Failure> {
+/// `program` behind a guard, `conform` itself, which ends it and all that it has started when this process is gone.
+fn guarded(guard: &Path, program: &Path) -> Command {
+    let mut command = Command::new(guard);
+    command.args([guard::VERB, "--"]).arg(program);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Waits for a child behind a guard; gives its exit code (-1 for one that a signal ended) and the peak of memory below it, in
+/// KiB. At the deadline the guard is told to end all of it.
+fn wait(mut command: Command, deadline: Duration) -> Result<(i32, i64), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit::INFRASTRUCTURE, error);
     let mut child = command.spawn().map_err(failed)?;
     let pid = i32::try_from(child.id()).unwrap_or(-1);
-    let end = Instant::now() + DEADLINE;
+    let end = Instant::now() + deadline;
     loop {
         let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
         // SAFETY: both places live across the call, and an rusage of zeros is one.
@@ -247,8 +258,9 @@ fn wait(mut command: Command) -> Result<(i32, i64), Failure> {
             return Err(failed(std::io::Error::last_os_error()));
         }
         if Instant::now() >= end {
-            let _ = child.kill();
-            let why = anyhow::anyhow!("a run took more than {} s; run it to see why", DEADLINE.as_secs());
+            drop(child.stdin.take());
+            let _ = child::reap(&mut child);
+            let why = anyhow::anyhow!("a run took more than {} s; run it to see why", deadline.as_secs());
             return Err(Failure::new(exit::INFRASTRUCTURE, why));
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -279,4 +291,34 @@ fn table(document: &Document) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     format!("{table}\n{} processors: {}\n", document.processors, document.processor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// What stands for the guard ends its command when its standard input does.
+    const GUARD: &str = "#!/bin/sh\nshift 2\n\"$@\" & trap \"kill $!\" EXIT\nread _ < /dev/stdin\n";
+
+    #[test]
+    fn a_run_that_does_not_end_is_ended_behind_its_guard() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, program) = (folder.path().join("guard"), folder.path().join("program"));
+        let note = folder.path().join("pid");
+        let script = format!("#!/bin/sh\necho $$ > {}\nexec sleep 600\n", note.display());
+        for (path, text) in [(&guard, GUARD), (&program, &script)] {
+            std::fs::write(path, text).unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        let failure = wait(guarded(&guard, &program), Duration::from_secs(1)).unwrap_err();
+        assert!(failure.to_string().contains("took more than 1 s"), "{failure}");
+        let pid: i32 = std::fs::read_to_string(&note).unwrap().trim().parse().unwrap();
+        let gone = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_err();
+        let until = Instant::now() + Duration::from_secs(10);
+        while !gone() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(gone(), "process {pid} goes on");
+    }
 }

@@ -12,24 +12,24 @@ use std::path::Path;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// A guard that `harness` has started, and the folder of its machine, from its command line.
+/// A guard that `harness` has started, and the folder of its machine.
 fn guard_of(harness: u32) -> Option<(i32, String)> {
-    let children = std::fs::read_to_string(format!("/proc/{harness}/task/{harness}/children")).ok();
-    let all =
-        std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let candidates: Vec<String> = match children {
-        Some(list) if !list.trim().is_empty() => list.split_whitespace().map(str::to_owned).collect(),
-        _ => all.collect(),
+    guards_of(harness).into_iter().next()
+}
+
+/// The guards that `harness` has started and the folders of their machines, from their command lines.
+pub(super) fn guards_of(harness: u32) -> Vec<(i32, String)> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let guard = |entry: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let parent: u32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+        let words = (parent == harness).then(|| std::fs::read(entry.path().join("cmdline")))?.ok()?;
+        let mut words = words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+        let is_guard = words.nth(1).is_some_and(|word| word == "guard");
+        let folder = is_guard.then(|| words.nth(1))??;
+        Some((entry.file_name().to_str()?.parse().ok()?, folder))
     };
-    candidates.iter().find_map(|pid| {
-        let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let words: Vec<String> =
-            words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.to_owned();
-        (parent == harness.to_string() && words.get(1).map(String::as_str) == Some("guard"))
-            .then(|| Some((pid.parse().ok()?, words.get(3)?.clone())))?
-    })
+    entries.filter_map(guard).collect()
 }
 
 /// Processes that name `text` on their command line.

@@ -1,9 +1,13 @@
 //! Many machines: a matrix of a hundred rows, eight guests at once, and no record lost.
 
+use super::interruption::guards_of;
 use super::{NEW, OLD, conform, ids_of, image_of, told};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const ROWS: usize = 100;
 
@@ -19,7 +23,7 @@ fn a_hundred_rows_eight_at_once_lose_no_record() {
     }
     let matrix = folder.path().join("matrix.yaml");
     std::fs::write(&matrix, text).unwrap();
-    let output = conform()
+    let harness = conform()
         .arg("--matrix")
         .arg(&matrix)
         .args([
@@ -35,8 +39,25 @@ fn a_hundred_rows_eight_at_once_lose_no_record() {
             "--run-dir",
         ])
         .arg(folder.path().join("run"))
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    let (id, over) = (harness.id(), AtomicBool::new(false));
+    let (output, most) = std::thread::scope(|scope| {
+        let counting = scope.spawn(|| {
+            let mut most = 0;
+            while !over.load(Ordering::Relaxed) {
+                most = most.max(guards_of(id).len());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            most
+        });
+        let output = harness.wait_with_output();
+        over.store(true, Ordering::Relaxed);
+        (output.unwrap(), counting.join().unwrap())
+    });
+    assert_eq!(most, 8, "machines at once");
     let document: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", told(&output)));
     let kernels = document["kernels"].as_array().unwrap();

@@ -10,7 +10,6 @@ use cpio::newc;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The program in the guest (`probes/src/families/selftest.rs`).
@@ -64,14 +63,13 @@ impl Bench<'_> {
         };
         let took = self.run(&["--kernel", kernel, "--probe", ONE, "--cold"])?;
         let Some(run) = took.runs.first() else { return Ok(Err("there was no run".to_owned())) };
-        let mut command = Command::new(vng.path);
+        let mut command = super::guarded(&self.project.program, &vng.path);
         if run.accel != "kvm" {
             command.arg("--disable-kvm");
         }
         command.args(["--cpus", "1", "--memory", "512M", "--run"]).arg(&run.image.path).args(["--", "true"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let started = Instant::now();
-        let (status, _) = wait(command)?;
+        let (status, _) = wait(command, super::DEADLINE)?;
         let theirs = started.elapsed().as_secs_f64();
         if status != 0 {
             let why = "its init did not come up on this kernel, which may lack 9p, or this system a virtiofsd that it takes";
