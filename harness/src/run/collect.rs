@@ -84,8 +84,8 @@ struct Collector<'a> {
     boot: UnderWay,
     /// Records that were there before.
     had: usize,
-    /// When the observer last saw all records.
-    kept: Instant,
+    /// When the observer last saw all records, and how many those were.
+    kept: (Instant, usize),
 }
 
 /// What is known of the boot that is under way.
@@ -140,7 +140,7 @@ pub fn run_kernel(setup: &Setup, job: &Job, observer: &dyn Observer) -> KernelRu
         starter: Starter { setup, job, observer, image: Image::of(&job.image), given_up: false },
         boot: UnderWay::default(),
         had,
-        kept: started,
+        kept: (started, had),
     };
     if let Err(lost) = collector.everything() {
         collector.run.failure = Some(lost.to_string());
@@ -347,6 +347,8 @@ impl Collector<'_> {
                 self.blame(machine, cause);
                 return Ok(Boot::Lost);
             }
+            // While a probe takes long, too.
+            self.keep();
             std::thread::sleep(POLL);
         }
     }
@@ -449,8 +451,14 @@ impl Collector<'_> {
     fn progress(&mut self) {
         let total = self.had + self.inventory.len();
         self.observer.progress(&self.job.kernel, self.run.records.len(), total);
-        if self.kept.elapsed() > KEEP {
-            self.kept = Instant::now();
+        self.keep();
+    }
+
+    /// Has the records kept that there are, if it is time and there are more than were kept.
+    fn keep(&mut self) {
+        let (at, count) = self.kept;
+        if at.elapsed() > KEEP && self.run.records.len() > count {
+            self.kept = (Instant::now(), self.run.records.len());
             self.observer.so_far(&KernelRun { failure: Some(UNDER_WAY.into()), ..self.run.clone() });
         }
     }

@@ -187,6 +187,29 @@ fn run_until(arguments: &[&str], word: &str, signal: Signal) -> (Option<i32>, St
     (harness.wait().unwrap().code(), said)
 }
 
+/// A probe that takes long keeps nobody from the records of those before it: they are written while it runs.
+#[test]
+fn what_was_recorded_before_a_long_probe_survives_a_kill() {
+    image_of(NEW);
+    let folder = tempfile::tempdir().unwrap();
+    let mut harness = conform()
+        .args(["run", "--kernel", NEW, "--probe", "selftest/before,selftest/hang", "--vmm", "qemu"])
+        .args(["--deadline", "600", "--run-dir"])
+        .arg(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let file = folder.path().join(NEW).join("kernel.json");
+    wait_for("the first record", Duration::from_secs(120), || file.exists());
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    let run: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let probes: Vec<&str> =
+        run["records"].as_array().unwrap().iter().map(|it| it["probe"].as_str().unwrap()).collect();
+    assert_eq!(probes, ["selftest/before"], "{run:#}");
+}
+
 /// apt has only begun to get the lists: the cache is empty.
 #[test]
 fn an_interrupted_fetch_says_what_is_kept_and_leaves_no_process() {
