@@ -73,6 +73,8 @@ pub struct Row {
     pub name: String,
     /// Where the image comes from.
     pub source: Source,
+    /// The SHA-256 of the image, where somebody has said it.
+    pub sha256: Option<String>,
     /// The value of `lsm=` on the kernel's command line; `bpf` is in it.
     pub lsm: String,
     /// What the kernel's configuration has to say: `CONFIG_*` name to `y`, `m`, `n` or a value.

@@ -52,7 +52,8 @@ pub(super) fn matrix(text: &str, path: &Path) -> Result<Matrix, MatrixError> {
             }),
             (.., image) => Source::Path(resolve(folder, &image?.0)),
         };
-        Some(Row { name: raw.name.0, source, lsm, config })
+        let sha256 = raw.sha256.map(|sum| sum.0);
+        Some(Row { name: raw.name.0, source, sha256, lsm, config })
     };
     let names: Vec<String> = raw_rows.iter().map(|raw| raw.name.0.clone()).collect();
     let mut rows = Vec::new();
@@ -193,6 +194,7 @@ struct RawRow {
     upstream: Option<Upstream>,
     archive: Option<RawArchive>,
     path: Option<File_>,
+    sha256: Option<Sha256>,
     lsm: Option<Lsm>,
     #[serde(default)]
     config: BTreeMap<ConfigName, ConfigValue>,
@@ -374,7 +376,7 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         let complaint = if self.before.iter().any(|other| other.name == row.name) {
             Some("there is an earlier row of the same name".to_owned())
         } else {
-            one_source(&row).or_else(|| same_series(&row))
+            one_source(&row).or_else(|| same_series(&row)).or_else(|| vouched_for(&row))
         };
         match complaint {
             Some(complaint) => Err(A::Error::custom(format!("kernel {:?}: {complaint}", row.name.0))),
@@ -403,6 +405,14 @@ fn one_source(row: &RawRow) -> Option<String> {
         [] => Some("no source; add one of debian, upstream, archive, path".to_owned()),
         several => Some(format!("{} sources ({}); keep one", several.len(), several.join(", "))),
     }
+}
+
+/// A package and an archive have a hash of their own.
+fn vouched_for(row: &RawRow) -> Option<String> {
+    let vouched = row.sha256.is_some() && row.upstream.is_none() && row.path.is_none();
+    vouched.then(|| {
+        "`sha256` is that of an image, for `upstream` and `path`; the others have their own".to_owned()
+    })
 }
 
 /// A pinned version belongs to the series that the package names.

@@ -92,6 +92,11 @@ fn sources_may_be_a_debian_package(
 #[case::suites("- name: a\n  debian:\n    suite: [trixie, bookwurm]", "5:21", "did you mean \"bookworm\"")]
 #[case::package("- name: a\n  debian: {package: linux-image-cloud-amd64}", "4:21", "names no kernel version")]
 #[case::sha("- name: a\n  archive: {sha256: abc}", "4:21", "64 hexadecimal digits")]
+#[case::vouched_twice(
+    "- {name: a, sha256: '0000000000000000000000000000000000000000000000000000000000000000', archive: {url: 'https://h/x', sha256: '0000000000000000000000000000000000000000000000000000000000000000'}}",
+    "3:3",
+    "for `upstream` and `path`"
+)]
 #[case::archive_key("- name: a\n  archive: {pakage: x}", "4:13", "did you mean \"package\"")]
 #[case::half_an_archive("- name: a\n  archive: {url: 'https://h/x'}", "4:12", "here is url")]
 #[case::no_archive("- name: a\n  archive: {}", "4:12", "here is neither")]

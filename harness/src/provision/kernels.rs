@@ -97,6 +97,20 @@ pub enum KernelError {
         /// Each option with what was promised and what is.
         broken: Vec<String>,
     },
+    /// The image is not the one that the row names.
+    #[error(
+        "kernel {name}: the SHA-256 of {} is {found}, and its row in matrix.yaml has {expected}; get the image again, or correct the row", path.display()
+    )]
+    AnotherImage {
+        /// The row.
+        name: String,
+        /// The image.
+        path: PathBuf,
+        /// What the row has.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// It is to be built from sources and has not been.
     #[error("kernel {name} is not built here; run: cargo conform kernels build {name} [--source DIR]")]
     NotBuilt {
@@ -172,6 +186,7 @@ impl ExitCode for KernelError {
             Self::Tool(tool) => tool.exit_code(),
             Self::Offline { .. }
             | Self::Damaged { .. }
+            | Self::AnotherImage { .. }
             | Self::NotBuilt { .. }
             | Self::Outdated { .. }
             | Self::NothingLeft { .. }
@@ -298,7 +313,7 @@ pub fn ensure(
     offline: bool,
 ) -> Result<ImageFacts, KernelError> {
     if let Source::Path(path) = &row.source {
-        return inspect(path);
+        return kept_promises(row, inspect(path)?);
     }
     let name = || row.name.clone();
     if let Source::Archive(archive) = &row.source {
@@ -420,6 +435,10 @@ fn facts_of_built(row: &Row, archive: &Archive, entry: &Entry) -> ImageFacts {
 
 /// Holds the facts against the row's promises; an unknown configuration breaks none.
 fn kept_promises(row: &Row, facts: ImageFacts) -> Result<ImageFacts, KernelError> {
+    if let Some(expected) = row.sha256.clone().filter(|expected| *expected != facts.sha256) {
+        let (path, found) = (facts.path, facts.sha256);
+        return Err(KernelError::AnotherImage { name: row.name.clone(), path, expected, found });
+    }
     let broken: Vec<String> = row
         .config
         .iter()

@@ -112,6 +112,13 @@ impl Fetch<'_> {
         };
         let entry = self.publish(temp, Meta { config_origin, ..Meta::default() })?;
         task.done(&format!("ready: mainline {version}"));
+        if self.row.sha256.is_none() {
+            let sum = &entry.meta.image.sha256;
+            self.progress.say(
+                self.label,
+                &format!("nobody has said which image this is; `sha256: {sum}` in its row holds on to it"),
+            );
+        }
         Ok(entry)
     }
 

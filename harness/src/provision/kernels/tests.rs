@@ -79,6 +79,11 @@ fn an_image_by_path_is_checked_too() {
     std::fs::write(&path, fake_image(64)).unwrap();
     let facts = ensure(&row, &cache, &Progress::silent(), true).unwrap();
     assert_eq!((facts.path, facts.sha256.len()), (path.clone(), 64));
+    let (sum, other) = (facts.sha256, "0".repeat(64));
+    let vouched = |sum: &str| matrix_row(&format!("lsm: bpf, path: {}, sha256: '{sum}'", path.display()));
+    ensure(&vouched(&sum), &cache, &Progress::silent(), true).unwrap();
+    let error = ensure(&vouched(&other), &cache, &Progress::silent(), true).unwrap_err();
+    assert!(matches!(&error, KernelError::AnotherImage { found, .. } if *found == sum), "{error}");
     std::fs::write(&path, b"\x7fELF").unwrap();
     assert_eq!(inspect(&path).unwrap_err().exit_code(), exit::BAD_INPUT);
 }
