@@ -7,8 +7,10 @@
 //! is dropped or overdue is first asked to end (`SIGTERM` to its group) and killed half a second later.
 
 mod error;
+mod limit;
 
 pub use error::ChildError;
+pub(crate) use limit::write_no_more_than;
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -113,6 +115,13 @@ impl Command {
     #[must_use]
     pub fn log(mut self, path: impl Into<PathBuf>) -> Self {
         self.log = Some(path.into());
+        self
+    }
+
+    /// No file may grow beyond `bytes` by what the child writes, which sees an error.
+    #[must_use]
+    pub fn writes_no_more_than(mut self, bytes: u64) -> Self {
+        write_no_more_than(&mut self.inner, bytes);
         self
     }
 
@@ -438,6 +447,15 @@ mod tests {
         assert!(started.elapsed() < GONE * 2);
         child.kill().unwrap();
         assert!(reap(&mut child).is_some());
+    }
+
+    #[test]
+    fn what_is_to_write_a_little_writes_no_more() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let script = format!("head -c 100000 /dev/zero > {}", file.path().display());
+        let error = shell(&script, 20).writes_no_more_than(4096).run().unwrap_err();
+        assert!(error.to_string().contains("File too large"), "{error}");
+        assert_eq!(file.path().metadata().unwrap().len(), 4096);
     }
 
     #[test]

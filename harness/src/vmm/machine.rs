@@ -5,13 +5,14 @@ use super::guard;
 use super::launch::{BootFiles, CHANNEL, Launcher, MachineSpec};
 use super::qmp::{Qmp, QmpError};
 use super::said::Said;
+use crate::child;
 use conform_boot::layout::WAITING;
 use probes::channel::{ChannelError, HostEnd, Region};
 use probes::protocol::{Message, Plan, REGION};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -132,7 +133,7 @@ impl Machine {
             command.env("PATH", path_with(folder));
         }
         let start = |source| MachineError::Start { program: program.clone(), source };
-        write_no_more_than(&mut command, FILE_MAX);
+        child::write_no_more_than(&mut command, FILE_MAX);
         let out = log.try_clone().map_err(start)?;
         let guard = command.stdin(Stdio::piped()).stdout(out).stderr(err).spawn().map_err(start)?;
         Ok(Self {
@@ -244,7 +245,7 @@ impl Machine {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        if crate::child::reap(&mut self.guard).is_none_or(|status| status.signal().is_some()) {
+        if child::reap(&mut self.guard).is_none_or(|status| status.signal().is_some()) {
             guard::kill_adopted(self.files.path());
         }
         if was_there {
@@ -263,28 +264,6 @@ impl Machine {
     #[must_use]
     pub fn console_since(&self, from: u64) -> String {
         console_since(&self.console, from)
-    }
-}
-
-/// Has no file grow beyond `bytes` by what the child or anything below it writes; they see an error.
-fn write_no_more_than(command: &mut Command, bytes: u64) {
-    // SAFETY: the closure runs between fork and exec and calls only `signal`, `getrlimit` and `setrlimit`, which are system
-    // calls and no more; it allocates nothing (an error made from a raw errno owns no memory).
-    unsafe {
-        command.pre_exec(move || {
-            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-            // Else it would end QEMU, whose core would be one more file.
-            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-            if libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) == -1 {
-                return Err(io::Error::last_os_error());
-            }
-            limit.rlim_max = limit.rlim_max.min(bytes);
-            limit.rlim_cur = limit.rlim_max;
-            if libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) == -1 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        });
     }
 }
 

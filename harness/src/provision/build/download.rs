@@ -199,6 +199,8 @@ fn fetch(url: &str, to: &Path) -> Result<(), DownloadError> {
         .args(["--max-filesize", &size, "--output"])
         .arg(to)
         .arg(url)
+        // curl looks at the size that is announced; before 8.4 at no other.
+        .writes_no_more_than(MAX_BYTES)
         .run()
         .map(drop)
         .map_err(|error| DownloadError::Fetch { url: url.to_owned(), source: Box::new(error) })
