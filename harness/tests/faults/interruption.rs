@@ -163,6 +163,24 @@ fn a_guard_or_a_machine_that_stands_still_is_ended_with_the_run(#[values(true, f
     assert!(!Path::new(&run.machine).exists());
 }
 
+/// The guard that stands still would cost ten seconds.
+#[test]
+fn a_second_signal_ends_the_run_at_once() {
+    let mut hanging = Hanging::start("qemu");
+    let guard = Pid::from_raw(hanging.guard);
+    kill(guard, Signal::SIGSTOP).unwrap();
+    hanging.send(None, Some(Signal::SIGTERM));
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(hanging.harness.try_wait().unwrap(), None, "it comes to an end of its own");
+    hanging.send(None, Some(Signal::SIGTERM));
+    wait_for("the end of the harness", Duration::from_secs(3), || {
+        hanging.harness.try_wait().unwrap().is_some()
+    });
+    assert_eq!(hanging.harness.wait().unwrap().signal(), Some(libc::SIGTERM));
+    kill(guard, Signal::SIGCONT).unwrap();
+    hanging.nothing_is_left();
+}
+
 /// What a run says, to its end; `act` is done with the run's process id when it has said `word`.
 pub(super) fn listen(harness: &mut Child, word: &str, mut act: impl FnMut(u32)) -> String {
     let mut said = String::new();

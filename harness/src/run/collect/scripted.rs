@@ -33,6 +33,14 @@ wait $listens 2>/dev/null
 exit "$status"
 "#;
 
+/// What the harness waits for, at most.
+pub(super) const DEADLINES: Deadlines = Deadlines {
+    hello: Duration::from_secs(10),
+    probe: Duration::from_secs(10),
+    silence: Duration::from_millis(1500),
+    power_off: Duration::from_millis(100),
+};
+
 /// What a guest does in one boot.
 pub(super) type Boot<'a> = &'a (dyn Fn(&mut Guest) + Sync);
 
@@ -115,6 +123,14 @@ impl Guest {
         let _ = fs::write(self.folder.join("over"), "0\n");
     }
 
+    /// Says nothing, but shows that it lives, until the harness has ended the machine.
+    pub(super) fn beat(&self) {
+        wait_for("the end of the machine", || {
+            self.end.beat();
+            !self.folder.exists() || self.folder.join("over").exists()
+        });
+    }
+
     /// Waits until the harness has read everything, and has seen that there is no more.
     pub(super) fn is_read(&self) {
         let head = word(&self.channel, offset_of!(Header, head));
@@ -167,8 +183,17 @@ pub(super) fn run(boots: &[Boot<'_>]) -> (KernelRun, Vec<String>) {
 
 /// The same, with a harness that stands still for `pause` after the first hello.
 pub(super) fn run_with_a_pause(pause: Duration, boots: &[Boot<'_>]) -> (KernelRun, Vec<String>) {
+    run_with(pause, DEADLINES, boots)
+}
+
+/// The same, with a harness that waits no longer than this.
+pub(super) fn run_within(deadlines: Deadlines, boots: &[Boot<'_>]) -> (KernelRun, Vec<String>) {
+    run_with(Duration::ZERO, deadlines, boots)
+}
+
+fn run_with(pause: Duration, deadlines: Deadlines, boots: &[Boot<'_>]) -> (KernelRun, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
-    let (setup, job) = (setup(folder.path()), tests::job(folder.path()));
+    let (setup, job) = (Setup { deadlines, ..setup(folder.path()) }, tests::job(folder.path()));
     let notes = Notes { pause, ..Notes::default() };
     let run = std::thread::scope(|scope| {
         let guests = scope.spawn(|| {
@@ -204,17 +229,7 @@ fn setup(folder: &Path) -> Setup {
     let guard = folder.join("guard");
     fs::write(&guard, GUARD).unwrap();
     fs::set_permissions(&guard, Permissions::from_mode(0o700)).unwrap();
-    Setup {
-        guest: b"second stage".as_slice().into(),
-        guard,
-        deadlines: Deadlines {
-            hello: Duration::from_secs(10),
-            probe: Duration::from_secs(10),
-            silence: Duration::from_millis(1500),
-            power_off: Duration::from_millis(100),
-        },
-        ..tests::setup(folder)
-    }
+    Setup { guest: b"second stage".as_slice().into(), guard, ..tests::setup(folder) }
 }
 
 /// Written between the removal of what the folder holds and its own, a file kept the folder for ever.

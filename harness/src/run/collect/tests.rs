@@ -1,7 +1,8 @@
 //! What becomes of machines that are lost, told by guests that are scripted.
 
-use super::scripted::{Guest, run, run_with_a_pause};
+use super::scripted::{DEADLINES, Guest, run, run_with_a_pause, run_within};
 use crate::model::{AskedAgain, Between, KernelRun};
+use crate::run::setup::Deadlines;
 use crate::vmm::machine::CONSOLE_MAX;
 use probes::protocol::{GIVES_UP, Message};
 use probes::record::{CASES_MAX, Outcome};
@@ -119,6 +120,30 @@ fn a_machine_lost_before_its_first_probe_or_after_its_last_is_noted() {
     assert_eq!(run.lost_between, [between(None, BUG), between(Some("f/a"), BUG)]);
     assert_eq!((run.boots, run.boot_retries), (2, 1));
     assert_eq!(run.boots_lost, [format!("before the first probe: {BUG}")]);
+}
+
+/// Its PID 1 should have ended the probe long ago.
+#[test]
+fn a_machine_that_lives_and_does_not_end_its_probe_is_given_up() {
+    let started = std::time::Instant::now();
+    let deadlines = Deadlines { probe: Duration::from_secs(1), ..DEADLINES };
+    let lives = |guest: &mut Guest| {
+        guest.come_up(&["f/a", "f/b"]);
+        guest.start("f/a");
+        guest.beat();
+    };
+    let (run, _) = run_within(deadlines, &[&lives, &the_rest]);
+    let hung = Outcome::Hung { during: String::new() };
+    assert_eq!(outcomes(&run), [("f/a", hung), ("f/b", Outcome::Observed)]);
+    assert!(started.elapsed() >= deadlines.probe + deadlines.silence);
+}
+
+#[test]
+fn a_machine_that_lives_and_says_no_hello_is_given_up() {
+    let deadlines = Deadlines { hello: Duration::from_secs(1), ..DEADLINES };
+    let (run, notes) = run_within(deadlines, &[&|guest| guest.beat()]);
+    assert!(run.failure.unwrap().starts_with("no boot said hello"));
+    assert_eq!(notes.iter().filter(|note| *note == "a boot brought nothing; trying again").count(), 2);
 }
 
 #[test]
