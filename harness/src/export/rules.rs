@@ -2,6 +2,7 @@
 //! answer.
 
 use super::{Material, Range};
+use crate::facts::guards::leaves_out;
 use crate::facts::item::crashed_in;
 use crate::facts::{Item, Kind, Known, Version, spans};
 use crate::normalize::NormalCase;
@@ -61,8 +62,9 @@ fn rule(material: &Material<'_>, snapshot: &Snapshot) -> Rule {
 /// What one kernel answered to a case.
 struct Told<'a> {
     kernel: &'a String,
-    /// It was asked before the probe changed: beside others that tell, what it says is no word about its version.
-    behind: bool,
+    /// Whether what it says is a word about its version: not if it was asked before the probe changed, could not tell, or
+    /// lacks what its configuration may have left out.
+    tells: bool,
     said: Said<'a>,
 }
 
@@ -74,15 +76,32 @@ enum Said<'a> {
 }
 
 impl Said<'_> {
-    fn could_tell(self) -> bool {
-        !matches!(self, Self::Case(NormalCase { end: End::CouldNotTell { .. }, .. }))
+    /// Whether the case came to an answer, on a kernel whose items are these.
+    fn tells(self, items: &BTreeMap<(Kind, String), Item>, kernel: &str) -> bool {
+        match self {
+            Self::Case(NormalCase { end: End::CouldNotTell { .. }, .. }) => false,
+            Self::Case(NormalCase { end: End::Absent { what }, .. }) => {
+                named(what).is_none_or(|(kind, name)| {
+                    let item = items.get(&(kind, name.to_owned()));
+                    let answer = item.and_then(|item| item.answers.of(kernel));
+                    answer.map_or(leaves_out(kind, name).is_none(), |answer| answer.known() != Known::Unknown)
+                })
+            }
+            Self::Case(_) | Self::Crash(..) => true,
+        }
     }
+}
+
+/// The item that a record says is absent, if it is one.
+fn named(what: &str) -> Option<(Kind, &str)> {
+    let kinds = [("kfunc ", Kind::Kfunc), ("hook ", Kind::Hook)];
+    kinds.into_iter().find_map(|(word, kind)| Some((kind, what.strip_prefix(word)?)))
 }
 
 /// The answers to one case, in the order of their first kernel.
 fn answers(material: &Material<'_>, snapshot: &Snapshot, name: &str) -> Vec<Answer> {
     let told: Vec<Told<'_>> =
-        material.kernels.iter().filter_map(|kernel| of_kernel(snapshot, name, kernel)).collect();
+        material.kernels.iter().filter_map(|kernel| of_kernel(material, snapshot, name, kernel)).collect();
     let mut distinct: Vec<Said<'_>> = Vec::new();
     for it in &told {
         if !distinct.contains(&it.said) {
@@ -92,16 +111,22 @@ fn answers(material: &Material<'_>, snapshot: &Snapshot, name: &str) -> Vec<Answ
     distinct.into_iter().map(|said| answer(said, &told)).collect()
 }
 
-fn of_kernel<'a>(snapshot: &'a Snapshot, name: &str, kernel: &'a String) -> Option<Told<'a>> {
+fn of_kernel<'a>(
+    material: &Material<'_>,
+    snapshot: &'a Snapshot,
+    name: &str,
+    kernel: &'a String,
+) -> Option<Told<'a>> {
     let normal = snapshot.of(kernel)?;
     let case = normal.cases.iter().find(|case| case.name == name).map(Said::Case);
     let said = case.or_else(|| crashed_in(normal, name).map(|(what, phase)| Said::Crash(what, phase)))?;
-    Some(Told { kernel, behind: snapshot.behind.contains(kernel), said })
+    let tells = !snapshot.behind.contains(kernel) && said.tells(material.items, kernel);
+    Some(Told { kernel, tells, said })
 }
 
 fn answer(said: Said<'_>, told: &[Told<'_>]) -> Answer {
     let state = |other: &Told<'_>| {
-        if other.behind || !other.said.could_tell() {
+        if !other.tells {
             Known::Unknown
         } else if other.said == said {
             Known::Yes
@@ -113,12 +138,8 @@ fn answer(said: Said<'_>, told: &[Told<'_>]) -> Answer {
     let same = told.iter().filter(|it| it.said == said);
     let kernels: Vec<String> = same.map(|it| it.kernel.clone()).collect();
     // Where a kernel could not tell, the others' answer may hold as well: such an answer has kernels and no range.
-    let support = if said.could_tell() {
-        let so: Vec<&str> = kernels.iter().map(String::as_str).collect();
-        spans(&states).iter().map(|span| Range::of(span, &so)).collect()
-    } else {
-        Vec::new()
-    };
+    let so: Vec<&str> = kernels.iter().map(String::as_str).collect();
+    let support = spans(&states).iter().map(|span| Range::of(span, &so)).collect();
     let (result, note, seen) = match said {
         Said::Crash(what, phase) => (format!("crashed at {phase}"), Some(what.to_owned()), Map::new()),
         Said::Case(case) => {

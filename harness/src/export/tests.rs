@@ -166,6 +166,20 @@ fn a_crash_is_an_answer_of_a_rule() {
     assert_eq!(of("done")["support"][0]["version_removed"], "6.2");
 }
 
+/// Debian's 6.12 has no sched_ext, which says nothing of 6.12.
+#[test]
+fn what_a_configuration_may_have_left_out_bounds_no_rule() {
+    let rules = file("rules.json");
+    let answers = &rules["items"]["kfuncs/scx"]["cases"]["scx_bpf_kick_cpu"];
+    let of = |result: &str| {
+        let answers = answers.as_array().unwrap();
+        answers.iter().find(|answer| answer["result"].as_str().unwrap().starts_with(result)).unwrap()
+    };
+    assert!(of("absent")["kernels"].as_array().unwrap().contains(&json!("6.12")));
+    assert_eq!(of("absent")["support"], json!([]));
+    assert_eq!(of("done")["support"][0]["version_added"], "<=6.13");
+}
+
 /// What a feature needs stands beside its range.
 #[test]
 fn a_feature_says_under_which_condition() {

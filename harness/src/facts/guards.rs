@@ -43,6 +43,7 @@ const GUARDS: &[(Kind, &str, &str)] = &[
     (Kind::Kfunc, "bpf_kfunc_call_*", "CONFIG_NET"),
     (Kind::Kfunc, "bpf_modify_return_test*", "CONFIG_NET"),
     (Kind::Kfunc, "bpf_fentry_test*", "CONFIG_NET"),
+    (Kind::Kfunc, "bpf_ct_set_nat_info", "CONFIG_NF_NAT=y"),
     (Kind::Kfunc, "bpf_ct_*", "CONFIG_NF_CONNTRACK=y"),
     (Kind::Kfunc, "bpf_skb_ct_*", "CONFIG_NF_CONNTRACK=y"),
     (Kind::Kfunc, "bpf_xdp_ct_*", "CONFIG_NF_CONNTRACK=y"),
@@ -88,6 +89,16 @@ const GUARDS: &[(Kind, &str, &str)] = &[
     (Kind::Helper, "bpf_getsockopt", "CONFIG_NET"),
     (Kind::Helper, "bpf_setsockopt", "CONFIG_NET"),
 ];
+
+/// How an option ends that may also be a module, see [`GUARDS`].
+const BUILT_IN: &str = "=y";
+
+/// Whether that the kernel's inventory of kfuncs lacks one is its version's doing: what may be in a module is said to be
+/// absent only where the module is built in, and else it could not tell (`probes::families::kfuncs`, `MARKS`).
+#[must_use]
+pub fn tells_of_its_version(kind: Kind, option: &str) -> bool {
+    kind == Kind::Kfunc && option.ends_with(BUILT_IN)
+}
 
 /// What joins options of which each is needed.
 const AND: &str = " && ";
@@ -143,6 +154,8 @@ mod tests {
 
     #[rstest]
     #[case(Kind::Kfunc, "hid_bpf_get_data", Some("CONFIG_HID_BPF"))]
+    #[case(Kind::Kfunc, "bpf_ct_set_nat_info", Some("CONFIG_NF_NAT=y"))]
+    #[case(Kind::Kfunc, "bpf_ct_set_status", Some("CONFIG_NF_CONNTRACK=y"))]
     #[case(Kind::Kfunc, "bpf_iter_scx_dsq_new", Some("CONFIG_SCHED_CLASS_EXT"))]
     #[case(Kind::Kfunc, "bpf_dynptr_size", None)]
     #[case(Kind::Hook, "path_mkdir", Some("CONFIG_SECURITY_PATH"))]

@@ -95,7 +95,9 @@ impl Answer {
             Self::Yes { condition } => format!("yes, {condition}"),
             Self::No { why } => format!("no: {why}"),
             Self::Absent { perhaps: None } => "not in the kernel".to_owned(),
-            Self::Absent { perhaps: Some(option) } => format!("not in this build (it needs {option})"),
+            Self::Absent { perhaps: Some(option) } => {
+                format!("not in this build, perhaps for want of {option}")
+            }
             Self::BuildLacks { why } => format!("not in this build: {why}"),
             Self::Unknown { why } => format!("could not tell: {why}"),
         }
@@ -269,7 +271,8 @@ fn excuse_absences(items: &mut BTreeMap<(Kind, String), Item>) {
             let shows = match answer {
                 Answer::Yes { .. } => true,
                 Answer::No { .. } => item.kind != Kind::Helper,
-                Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. } => false,
+                Answer::Absent { .. } => guards::tells_of_its_version(item.kind, option),
+                Answer::BuildLacks { .. } | Answer::Unknown { .. } => false,
             };
             if shows {
                 let options =

@@ -30,7 +30,7 @@ fn an_absence_is_the_versions_where_its_option_is_known_to_be_on() {
     let snapshots = BTreeMap::from([snapshot(INVENTORY, rows)]);
     let items = collect(&snapshots, &names(&["6.12", "6.16", "6.17"]));
     let of = |name: &str| &items[&(Kind::Kfunc, name.to_owned())];
-    assert_eq!(words(of("scx_bpf_now"))[0], "not in this build (it needs CONFIG_SCHED_CLASS_EXT)");
+    assert_eq!(words(of("scx_bpf_now"))[0], "not in this build, perhaps for want of CONFIG_SCHED_CLASS_EXT");
     assert_eq!(of("scx_bpf_now").answers.spans()[0].added.to_string(), "<=6.16");
     assert_eq!(of("scx_bpf_cid_curr").answers.spans()[0].added.to_string(), "6.17");
 }
@@ -123,9 +123,10 @@ fn a_flavour_tells_what_its_versions_row_cannot_and_is_no_version_of_its_own() {
     // 7.3's own build lacks it, the other build of the same sources has it; nothing is known of the others.
     let hid = of("hid_bpf_get_data");
     assert_eq!(hid.spans()[0].added.to_string(), "<=7.3");
-    let said = "not in this build (it needs CONFIG_HID_BPF); 7.3-fragments, of the same version, has it";
+    let said =
+        "not in this build, perhaps for want of CONFIG_HID_BPF; 7.3-fragments, of the same version, has it";
     assert_eq!(hid.words_of("7.3").as_deref(), Some(said));
-    assert_eq!(hid.words_of("7.2").as_deref(), Some("not in this build (it needs CONFIG_HID_BPF)"));
+    assert_eq!(hid.words_of("7.2").as_deref(), Some("not in this build, perhaps for want of CONFIG_HID_BPF"));
     assert_eq!(hid.words_of("7.3-fragments").as_deref(), Some("yes"));
     // What a flavour lacks the version has not lost.
     let size = of("bpf_dynptr_size").spans();
@@ -339,7 +340,7 @@ fn an_option_leaves_out_no_helpers_number() {
 /// A hook behind two options is the version's to lack only where both are known to be on.
 #[rstest]
 #[case(&["socket_bind", "path_mkdir"], "not in the kernel")]
-#[case(&["socket_bind"], "not in this build (it needs CONFIG_SECURITY_NETWORK && CONFIG_SECURITY_PATH)")]
+#[case(&["socket_bind"], "not in this build, perhaps for want of CONFIG_SECURITY_NETWORK && CONFIG_SECURITY_PATH")]
 fn an_absence_behind_two_options(#[case] there: &[&str], #[case] says: &str) {
     let inventory = || seen("inventory", &json!({"hook": "yes", "prototype": "int f(void)"}));
     let is_there = || vec![inventory(), done("attach")];

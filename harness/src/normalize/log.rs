@@ -219,7 +219,7 @@ processed 4 insns (limit 1000000) max_states_per_insn 0
     #[case::report_between_the_messages(
         REPORT_BETWEEN,
         Some(
-            "Unreleased reference id=<id> alloc_insn=4\n\
+            "Unreleased reference id=<id> alloc_insn=<n>\n\
              BPF_EXIT instruction in main prog would lead to reference leak"
         )
     )]
@@ -242,7 +242,7 @@ processed 4 insns (limit 1000000) max_states_per_insn 0
     #[case::many_lines("a\nb\nc\nd\ne\n", Some("b\nc\nd\ne"))]
     #[case::ids_go(
         "Unreleased reference id=2 alloc_insn=8\nprocessed 9 insns\n",
-        Some("Unreleased reference id=<id> alloc_insn=8")
+        Some("Unreleased reference id=<id> alloc_insn=<n>")
     )]
     #[case::windows_line_ends("R0 !read_ok\r\nprocessed 1 insns (limit 1)\r\n", Some("R0 !read_ok"))]
     fn reasons(#[case] log: &str, #[case] expected: Option<&str>) {

@@ -13,7 +13,7 @@ mod tail;
 mod twice;
 mod verdicts;
 
-pub(super) use replaced::replaced_pair;
+pub(super) use replaced::{extension_ran, replaced_pair};
 
 use crate::spec::{Probe, Source, source};
 

@@ -72,6 +72,10 @@ fn probe(rule: &'static Rule) -> Probe {
     })
 }
 
+/// What the verifier says of a helper with a condition of its own, before it looks at what is passed (5.10
+/// kernel/bpf/verifier.c, `check_helper_call`).
+const NOT_HERE: &str = "helper call is not allowed in probe";
+
 fn judge(attempt: &mut Attempt<'_>, case: &Case) -> Result<(), Ended> {
     let mut asm = Asm::new();
     asm.mov_reg(CTX, Reg::R1);
@@ -85,6 +89,11 @@ fn judge(attempt: &mut Attempt<'_>, case: &Case) -> Result<(), Ended> {
     let loaded = attempt.load_lsm(&if case.sleepable { program.sleepable() } else { program });
     match (loaded, of_the_build(attempt.load_log())) {
         (Err(Ended::Refused(_)), Some(why)) => Err(attempt.undecided(why)),
+        (Err(Ended::Refused(_)), None) if attempt.load_log().lines().any(|line| line == NOT_HERE) => {
+            Err(attempt.undecided(format!(
+                "its helper may not be called on this hook, whatever it is given: {NOT_HERE}"
+            )))
+        }
         (loaded, _) => loaded.map(drop),
     }
 }

@@ -281,6 +281,9 @@ pub fn send_file() -> Result<Act, Errno> {
     act_seen(move |arm: Arm| sender.send(arm, Some([DESCRIPTOR, index(&file) as u64, 0])))
 }
 
+/// What user space sees of [`execute_and_send`] where there is no binder.
+pub const WITHOUT_BINDER: Seen = Seen("ok, without binder");
+
 /// `execve(2)`, and where there is binder a message to a manager that wants the sender's label, for which the kernel asks
 /// for the number of its credentials (6.14 drivers/android/binder.c, `binder_transaction`).
 ///
@@ -289,7 +292,10 @@ pub fn send_file() -> Result<Act, Errno> {
 pub fn execute_and_send() -> Result<Act, Errno> {
     let mut execute = super::exec::execve()?;
     let sender = match Sender::to(ACCEPTS_DESCRIPTORS | WANTS_LABEL) {
-        Err(errno) if errno.raw() == libc::ENODEV => return Ok(execute), // no such file system
+        // No such file system.
+        Err(errno) if errno.raw() == libc::ENODEV => {
+            return act_seen(move |arm: Arm| execute(arm).map(|_| WITHOUT_BINDER));
+        }
         sender => sender?,
     };
     act_seen(move |arm: Arm| {

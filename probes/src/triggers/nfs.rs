@@ -49,6 +49,10 @@ pub const NFS: u64 = 0x6969;
 /// Seconds since 1970, later than any machine's clock.
 const NEVER: u32 = i32::MAX.cast_unsigned();
 
+/// What user space sees of [`crossing_or_automount`] where there is no NFS.
+pub const WITHOUT_NFS: Seen = Seen("ok, without NFS");
+/// What user space sees of an attribute that is no label, and of one that is where the server has none.
+pub const NO_LABEL: Seen = Seen("EOPNOTSUPP: it is no label, or the server has none");
 /// What user space sees of a server that says that it has no labels, whoever says so to the server.
 pub const WITHOUT_LABELS: Seen = Seen("ok, and the server has no labels either way");
 
@@ -208,12 +212,19 @@ pub fn crossing() -> Result<Act, Errno> {
     })
 }
 
-/// The same where it can be had, else what mounts without a network.
+/// The same where there is NFS, else what mounts without a network.
 ///
 /// # Errors
-/// Those of the latter.
+/// Those of the one that there is.
 pub fn crossing_or_automount() -> Result<Act, Errno> {
-    crossing().or_else(|_| mounts::automount())
+    match crossing() {
+        // No such file system.
+        Err(errno) if errno.raw() == libc::ENODEV => {
+            let mut automount = mounts::automount()?;
+            act_seen(move |arm: Arm| automount(arm).map(|_| WITHOUT_NFS))
+        }
+        ready => ready,
+    }
 }
 
 /// The magic number of the file system in which [`crossing_or_automount`] mounts another: that of NFS or of debugfs
@@ -234,9 +245,7 @@ pub fn labelling() -> Result<Act, Errno> {
     act_seen(move |arm: Arm| {
         let _held = &server;
         match arm.during(|| xattrs::set_at(c"/tmp/nfs", c"security.conform", b"label")) {
-            Err(errno) if errno.raw() == libc::EOPNOTSUPP => {
-                Ok(Seen("EOPNOTSUPP: it is no label, or the server has none"))
-            }
+            Err(errno) if errno.raw() == libc::EOPNOTSUPP => Ok(NO_LABEL),
             other => other.map(|()| OK),
         }
     })

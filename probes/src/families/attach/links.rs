@@ -2,7 +2,8 @@
 
 use crate::asm::Asm;
 use crate::bpf::{
-    self, BPF_CGROUP_INET_INGRESS, BPF_LSM_MAC, BPF_PROG_TYPE_CGROUP_SKB, LinkSpec, LinkTarget, ProgSpec,
+    self, BPF_CGROUP_INET_INGRESS, BPF_LSM_MAC, BPF_PROG_TYPE_CGROUP_SKB, LinkInfo, LinkSpec, LinkTarget,
+    ProgSpec,
 };
 use crate::btf::BtfError;
 use crate::errno::Errno;
@@ -87,9 +88,21 @@ pub(super) fn info(session: &mut Session<'_>) -> Result<(), Stop> {
     })
 }
 
+/// What the kernel says of a link. 5.7 has neither ids of links nor a word about them (5.7 kernel/bpf/syscall.c,
+/// `bpf_obj_get_info_by_fd`).
+fn info_of(attempt: &mut Attempt<'_>, link: &OwnedFd) -> Result<LinkInfo, Ended> {
+    match bpf::link_info(link) {
+        Err(Errno::EINVAL) if attempt.btf()?.record("bpf_link_info").is_none() => {
+            attempt.at(Phase::Read);
+            Err(Ended::Absent("ids of links, and what BPF_OBJ_GET_INFO_BY_FD says of one".to_owned()))
+        }
+        info => attempt.calls(Phase::Read, info),
+    }
+}
+
 fn see_info(attempt: &mut Attempt<'_>, program: &OwnedFd, link: &OwnedFd, given: u64) -> Result<(), Ended> {
     let hook = attempt.hook(SESSION.hook)?;
-    let info = attempt.calls(Phase::Read, bpf::link_info(link))?;
+    let info = info_of(attempt, link)?;
     let program = attempt.calls(Phase::Read, bpf::prog_info(program))?;
     attempt.see("type", bpf::name_in(bpf::LINK_TYPES, info.link_type).unwrap_or("unknown"));
     attempt.holds("prog_id is the program's", info.prog_id == program.id);
@@ -213,11 +226,7 @@ pub(super) fn by_id(session: &mut Session<'_>) -> Result<(), Stop> {
         let mut chain = Chain::new(attempt, SESSION)?;
         let program = attempt.load_lsm(&member(&SESSION, &chain.results, 0))?;
         let link = attempt.attach(&program)?;
-        // 5.7 has neither ids of links nor a word about them (5.7 kernel/bpf/syscall.c, `bpf_obj_get_info_by_fd`).
-        let info = match bpf::link_info(&link) {
-            Err(Errno::EINVAL) => return Err(Ended::Absent("ids of links".to_owned())),
-            info => attempt.calls(Phase::Read, info)?,
-        };
+        let info = info_of(attempt, &link)?;
         let second = attempt.calls(Phase::Read, bpf::link_get_fd_by_id(info.id))?;
         drop(link);
         let round = chain.round(attempt, &[deny(Errno::EPERM)]);

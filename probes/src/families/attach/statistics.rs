@@ -2,7 +2,7 @@
 
 use crate::bpf::{self, BPF_LSM_CGROUP, BPF_MAP_TYPE_PROG_ARRAY, LinkSpec, MapSpec};
 use crate::errno::Errno;
-use crate::families::chain::replaced_pair;
+use crate::families::chain::{extension_ran, replaced_pair};
 use crate::helper;
 use crate::insn::Reg;
 use crate::lsm::{CTX, LsmProgram};
@@ -105,7 +105,10 @@ pub(super) fn counted(session: &mut Session<'_>) -> Result<(), Stop> {
         let (program, extension, _types) = replaced_pair(attempt, &chain)?;
         let _replaced = attempt.attach(&extension)?;
         let _link = attempt.attach(&program)?;
-        count(attempt, &mut chain, &[("the program", &program), ("what replaces its function", &extension)])
+        let watched = [("the program", &program), ("what replaces its function", &extension)];
+        count(attempt, &mut chain, &watched)?;
+        attempt.see("the extension ran", extension_ran(&chain));
+        Ok(())
     })
 }
 

@@ -110,6 +110,11 @@ fn extension(
     })
 }
 
+/// Whether the extension has run, of [`replaced_pair`] for one.
+pub(in crate::families) fn extension_ran(chain: &Chain) -> bool {
+    chain.results.get(EXTENSION.extra()) == 1
+}
+
 /// A program, what is to replace its global function, and the BTF of both; neither is attached yet.
 pub(in crate::families) fn replaced_pair(
     attempt: &mut Attempt<'_>,
@@ -157,7 +162,7 @@ pub(super) fn freplace_attached(session: &mut Session<'_>) -> Result<(), Stop> {
         let replaced = attempt.attach(&extension)?;
         let during = chain.round(attempt, &[]);
         attempt.outcome("replaced by a function that returns 0", &during.outcome);
-        attempt.see("the extension ran", chain.results.get(EXTENSION.extra()) == 1);
+        attempt.see("the extension ran", extension_ran(&chain));
         drop(replaced);
         let after = chain.round(attempt, &[]);
         attempt.outcome("after the extension is detached", &after.outcome);
@@ -168,7 +173,7 @@ pub(super) fn freplace_attached(session: &mut Session<'_>) -> Result<(), Stop> {
 
 fn see_round(attempt: &mut Attempt<'_>, chain: &mut Chain) {
     let round = chain.round(attempt, &[]);
-    let extension_ran = chain.results.get(EXTENSION.extra()) == 1;
+    let extension_ran = extension_ran(chain);
     attempt.ran(chain.has_run() || extension_ran);
     attempt.see("the extension ran", extension_ran);
     attempt.see(

@@ -252,20 +252,16 @@ pub(super) fn zero_for_default(session: &mut Session<'_>) -> Result<(), Stop> {
             }
             let denied = chain.round(attempt, &[deny(Errno::EPERM)]);
             attempt.see("-EPERM", round_word(&denied));
-            denied.note_verdicts(attempt, &[deny(Errno::EPERM)]);
             let zero = chain.round(attempt, &[0]);
-            attempt.ran(chain.has_run());
-            let key = "0 is as if there were no program";
-            if zero.ran.is_empty() {
+            if !chain.has_run() {
                 // Another LSM has answered, and bpf comes after it (6.7 security/security.c,
                 // security_socket_getpeersec_stream): no verdict of the program's says anything.
-                attempt.see(
-                    key,
-                    "could not tell: the program does not run; an LSM before bpf may have answered",
-                );
-            } else {
-                attempt.holds(key, zero.outcome == before.outcome);
+                let why = "the program does not run; an LSM before bpf may have answered";
+                return Err(Ended::CouldNotTell(why.to_owned()));
             }
+            denied.note_verdicts(attempt, &[deny(Errno::EPERM)]);
+            attempt.ran(true);
+            attempt.holds("0 is as if there were no program", zero.outcome == before.outcome);
             Ok(())
         })?;
     }

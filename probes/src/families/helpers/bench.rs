@@ -76,9 +76,13 @@ impl<'c, 'k> Bench<'c, 'k> {
         self.attempt.answered(answer).map(drop)
     }
 
-    /// Whether the case is about programs of a cgroup.
-    pub(super) fn of_a_cgroup(&self) -> bool {
-        self.kind == super::Kind::Cgroup
+    /// Whether the kernel has no programs of the kind that the case is about.
+    pub(super) fn kind_is_missing(&self) -> bool {
+        match self.kind {
+            super::Kind::Cgroup => callable::none_of_a_cgroup(self.attempt, self.helper),
+            super::Kind::Sleepable => callable::none_sleeps(self.attempt, self.helper),
+            super::Kind::Plain | super::Kind::Rust => false,
+        }
     }
 
     /// The offset of a member of a kernel structure.

@@ -146,13 +146,17 @@ pub(super) fn judge_use(bench: &mut Bench<'_, '_>, ended: Result<(), Ended>) -> 
     Err(bench.attempt.undecided(format!("it is refused for another helper: {line}")))
 }
 
-/// What the end of a use says that is neither the normal one nor a misuse: nothing, where the kernel has no programs of a
-/// cgroup and the case is about one.
+/// What the end of a use says that is neither the normal one nor a misuse: nothing, where the kernel has no programs of the
+/// kind that the case is about, or has no LSM program call the helper.
 pub(super) fn judge_kind(bench: &mut Bench<'_, '_>, ended: Result<(), Ended>) -> Result<(), Ended> {
     let Err(Ended::Refused(errno)) = ended else { return ended };
     let refused = LoadError { errno, log: bench.attempt.load_log().to_owned() };
-    let said = meaning(&refused, bench.helper());
-    if matches!(said, Ok(Answer::NoSuchProgram(_))) && bench.of_a_cgroup() && none_of_a_cgroup(bench) {
+    let says_nothing = match meaning(&refused, bench.helper()) {
+        Ok(Answer::NoSuchProgram(_)) => bench.kind_is_missing(),
+        Ok(Answer::NotOfThisType | Answer::NotAllowed) => callable_by_none(bench),
+        Ok(_) | Err(_) => false,
+    };
+    if says_nothing {
         return Err(bench.attempt.undecided("the intended use is refused as well"));
     }
     Err(Ended::Refused(errno))
@@ -172,9 +176,20 @@ const NOT_THERE: &str = "invalid func ";
 const NOT_OF_THIS_TYPE: [&str; 2] = ["unknown func ", "program of this type cannot use helper "];
 
 /// Whether the kernel has no programs of a cgroup.
-fn none_of_a_cgroup(bench: &Bench<'_, '_>) -> bool {
-    let caller = cgroup(GENERAL.name, GENERAL.hook);
-    matches!(ask(bench.attempt, &caller, bench.helper()), Ok(Answer::NoSuchProgram(_)))
+pub(super) fn none_of_a_cgroup(attempt: &Attempt<'_>, number: u32) -> bool {
+    matches!(ask(attempt, &cgroup(GENERAL.name, GENERAL.hook), number), Ok(Answer::NoSuchProgram(_)))
+}
+
+/// Whether the kernel has no programs that may sleep, on the hook that has them everywhere if any has.
+pub(super) fn none_sleeps(attempt: &Attempt<'_>, number: u32) -> bool {
+    matches!(ask(attempt, &SLEEPABLE_BEFORE_5_11, number), Ok(Answer::NoSuchProgram(_)))
+}
+
+/// Whether no LSM program of any kind may call the helper.
+fn callable_by_none(bench: &Bench<'_, '_>) -> bool {
+    let mut callers = CALLERS.iter().chain([&SLEEPABLE_BEFORE_5_11]);
+    let may = |answer: Answer| matches!(answer, Answer::Callable);
+    callers.all(|caller| ask(bench.attempt, caller, bench.helper()).is_ok_and(|answer| !may(answer)))
 }
 
 /// Asks for every kind of program.

@@ -24,6 +24,8 @@ pub(super) struct Ready {
     /// What user space sees when nobody interferes.
     control: Seen,
     attached: Attached,
+    /// The trigger is only a part of the usual one here, so that no call says nothing.
+    partial: bool,
 }
 
 impl Ready {
@@ -52,7 +54,7 @@ impl Ready {
         };
         let program = program(attempt, hook, &results, decide)?;
         let attached = attempt.attach_lsm(&program)?;
-        Ok(Self { results, act, control, attached })
+        Ok(Self { results, act, control, attached, partial: hook.partial == Some(control) })
     }
 
     /// Undoes what the trigger has made ready. The program names nobody any more and stays: PID 1 takes its link over, and
@@ -77,6 +79,10 @@ impl Ready {
         self.results.set(VERDICT, i64::from(verdict).cast_unsigned());
         let outcome = attempt.trigger(|| (self.act)(Arm::new(&self.results)));
         self.results.name_nobody();
+        if self.partial && self.results.runs() == 0 {
+            let why = format!("the trigger is not whole here: {}", self.control.0);
+            return Err(Ended::CouldNotTell(why));
+        }
         answered(outcome)
     }
 
@@ -222,6 +228,9 @@ pub(super) fn returned(attempt: &mut Attempt<'_>, hook: Hook, value: i32) -> Res
     let mut ready = Ready::with(attempt, hook, |asm| {
         asm.mov_imm(Reg::R0, value).exit();
     })?;
+    if let Some(why) = ready.mute(hook) {
+        return Err(why);
+    }
     let outcome = ready.trigger(attempt, value)?;
     attempt.ran(ready.results.runs() > 0);
     let _ = ready.see(attempt, outcome)?;

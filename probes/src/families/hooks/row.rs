@@ -27,6 +27,8 @@ pub(super) struct Hook {
     pub(super) order: Option<Order>,
     /// What the control sees where no verdict could be seen.
     pub(super) mute: Option<Seen>,
+    /// What the control sees where the trigger is only a part of the usual one, so that no call says nothing.
+    pub(super) partial: Option<Seen>,
     /// The errno that the kernel answers every denial with, if it takes no more than yes or no from the hook.
     pub(super) own: Option<Errno>,
     /// Whether denying it takes the kernel down.

@@ -108,13 +108,17 @@ fn take_inventory<'a>(
         .ok_or_else(|| Ended::CouldNotTell(format!("the BTF of {function} leads nowhere")))?;
     let subject = Subject { name, id, prototype };
     let plain = subject.ask(attempt, program_returning(0)?, 1);
-    attempt.see("hook", is_what(&plain, listed(btf, name)));
+    let what = is_what(&plain, listed(btf, name));
+    attempt.see("hook", what);
     let slots = &subject.prototype.slots;
     attempt.see("prototype", subject.prototype.text.as_str());
-    attempt.see("slots", slots.len());
-    match slots.iter().position(|slot| slot == "ret") {
-        Some(slot) => attempt.see("slot of ret", slot),
-        None => attempt.see("slot of ret", "none"),
+    // Where the kernel refuses the prototype, it gives the program no slots.
+    if ![LISTED, NOT_TOLD].contains(&what) {
+        attempt.see("slots", slots.len());
+        match slots.iter().position(|slot| slot == "ret") {
+            Some(slot) => attempt.see("slot of ret", slot),
+            None => attempt.see("slot of ret", "none"),
+        }
     }
     attempt.at(Phase::Load);
     Ok((subject, plain))
@@ -129,7 +133,7 @@ fn is_what(plain: &Result<Loaded, LoadError>, listed: Option<bool>) -> &'static 
         (Err(refused), _) if refused.log.contains("points to wrong type name") => "no",
         // The kernel looks at the prototype before it looks for the function among the hooks.
         (Err(_), Some(true)) => LISTED,
-        (Err(_), _) => "not told, the load is refused before",
+        (Err(_), _) => NOT_TOLD,
     }
 }
 
@@ -137,6 +141,7 @@ fn is_what(plain: &Result<Loaded, LoadError>, listed: Option<bool>) -> &'static 
 const YES: &str = "yes";
 const DISABLED: &str = "disabled";
 const LISTED: &str = "yes, by the kernel's list; the load is refused before it looks";
+const NOT_TOLD: &str = "not told, the load is refused before";
 /// What it says of a function that is none, and for which a program loads (5.7 kernel/bpf/bpf_lsm.c,
 /// `bpf_lsm_verify_prog`).
 const TAKEN: &str = "no, but taken for one: the kernel looks at the prefix alone";

@@ -66,6 +66,7 @@ const fn int(name: &'static str, recipe: Recipe, file: &'static str, symbol: &'s
         source: source(READ_IN, file, symbol),
         order: None,
         mute: None,
+        partial: None,
         own: None,
         crashes: false,
         files: true,
@@ -151,6 +152,11 @@ impl Hook {
     /// The same row, whose verdict cannot be seen where the control sees this.
     const fn mute_where(self, seen: Seen) -> Self {
         Self { mute: Some(seen), ..self }
+    }
+
+    /// The same row, where the trigger of a kernel on which the control sees this is a part of the usual one.
+    const fn partial_where(self, seen: Seen) -> Self {
+        Self { partial: Some(seen), ..self }
     }
 
     /// The same row, of a hook whose denial the kernel answers with this errno, whatever a program returned.

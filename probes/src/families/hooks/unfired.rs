@@ -105,7 +105,7 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["cred_getlsmprop", "cred_getsecid"],
-        "IMA, which 5.10 lacks, asks up to 6.16 for the new credentials when a program is executed \
+        "IMA, without which Debian's 5.10 is built, asks up to 6.16 for the new credentials when a program is executed \
          (security/integrity/ima/ima_main.c, ima_bprm_check), by the newer of the two hooks where both are there; from 6.17 \
          on it asks for the task's own alone. Else cred_getsecid is called by binder (drivers/android/binder.c, \
          binder_transaction), which Debian's kernels lack",

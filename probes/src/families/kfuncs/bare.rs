@@ -151,7 +151,7 @@ fn word_of(log: &str) -> Option<&'static str> {
         // check_attach_btf_id).
         "no such program is for the hook that this asks with"
     } else if said("require device-bound program") {
-        "only a program bound to a device may call it"
+        "no LSM program: only one that is bound to a device may call it, which none can be"
     } else if said("BPF_CALL uses reserved fields") {
         // Before 5.13 (5.10 kernel/bpf/verifier.c, do_check): the function is there, but no program can call it.
         NO_CALLS

@@ -283,6 +283,7 @@ pub(super) fn ask_in_full(
     let shared = Shared::default();
     let built = intended(attempt, &shared, row, flags)?;
     let spec = attempt.spec(&built.program)?;
+    attempt.at(Phase::Load);
     Ok(bpf::prog_load_logged(&spec, 1))
 }
 

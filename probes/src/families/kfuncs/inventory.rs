@@ -8,6 +8,7 @@ use super::refusal;
 use super::row::{Row, Sleep};
 use crate::bpf::{BPF_F_SLEEPABLE, LoadError};
 use crate::btf::Btf;
+use crate::record::Phase;
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::{Probe, source};
 use std::collections::BTreeMap;
@@ -81,7 +82,11 @@ fn ask(
     row: Option<&Row>,
 ) -> Result<(), Ended> {
     let btf = attempt.btf()?;
-    let id = btf.function(name).ok_or_else(|| absent(btf, name, module))?;
+    let Some(id) = btf.function(name) else {
+        let absent = absent(btf, name, module);
+        let calls = module.is_none() || !knows_no_calls(attempt)?;
+        return Err(if calls { absent } else { Ended::Absent("calls of kfuncs".to_owned()) });
+    };
     let mut never = None;
     for (key, flags) in [("LSM programs", 0), ("sleepable LSM programs", BPF_F_SLEEPABLE)] {
         let mut answer = bare::ask(attempt, "file_open", id, flags)?;
@@ -99,6 +104,14 @@ fn ask(
     Ok(())
 }
 
+/// Whether the kernel calls no kfuncs (before 5.13), in whatever module; any function shows it.
+fn knows_no_calls(attempt: &mut Attempt<'_>) -> Result<bool, Ended> {
+    let any = attempt.hook("file_open")?;
+    let answer = bare::ask(attempt, "file_open", any, 0)?;
+    attempt.at(Phase::Open);
+    Ok(answer.word == bare::NO_CALLS)
+}
+
 /// What it means that the kernel's BTF has no such function.
 fn absent(btf: &Btf, name: &str, module: Option<&str>) -> Ended {
     let built_in = |module: &str| {
@@ -114,6 +127,8 @@ fn absent(btf: &Btf, name: &str, module: Option<&str>) -> Ended {
 
 /// What the kernel says of a row's program that it does not say of a bare call.
 fn refused_late(attempt: &mut Attempt<'_>, row: &Row, flags: u32) -> Option<Answer> {
+    // Where the arguments need a program that sleeps, what is said is said of them.
+    let row = row.awake.as_deref().unwrap_or(row);
     late(row.name, ask_in_full(attempt, row, flags).ok()?.err()?)
 }
 

@@ -16,8 +16,9 @@ use std::fs::{self, File};
 
 /// Any errno that none of the other LSMs gives.
 const OWN: Errno = Errno::EBUSY;
-/// What a child leaves that did not get as far as the act.
+/// What a child leaves that did not get as far as the act, and one whose act left no errno.
 const NOT_READY: i32 = 255;
+const NO_ERRNO: i32 = 254;
 
 /// Attaches a program to `hook`, and does `act` in a child process which is named as target: first while the program
 /// allows, then while it denies with its own errno.
@@ -48,8 +49,8 @@ fn beside_after(
         let child = start_child(|| {
             let status = match prepare() {
                 Ok(()) => arm.during(&act).err().map_or(0, |errno| match errno.raw() {
-                    number @ 1..NOT_READY => number,
-                    _ => NOT_READY,
+                    number @ 1..NO_ERRNO => number,
+                    _ => NO_ERRNO,
                 }),
                 Err(_) => NOT_READY,
             };
@@ -60,10 +61,12 @@ fn beside_after(
         let WaitStatus::Exited(_, number) = status else {
             return Err(Ended::CouldNotTell(format!("the child ended oddly: {status:?}")));
         };
-        if number == NOT_READY {
-            return Err(Ended::CouldNotTell("the child could not make itself ready".into()));
-        }
-        let outcome = if number == 0 { Ok(()) } else { Err(Errno::from_raw(number)) };
+        let outcome = match number {
+            NOT_READY => return Err(Ended::CouldNotTell("the child could not make itself ready".into())),
+            NO_ERRNO => return Err(Ended::CouldNotTell("what the child did left no errno".into())),
+            0 => Ok(()),
+            number => Err(Errno::from_raw(number)),
+        };
         attempt.at(Phase::Read);
         let runs = chain.results.get(RUNS);
         attempt.ran(runs > 0);
@@ -110,9 +113,11 @@ pub(super) fn landlock(session: &mut Session<'_>) -> Result<(), Stop> {
         attempt.at(Phase::Open);
         // SAFETY: with the flag LANDLOCK_CREATE_RULESET_VERSION nothing is read.
         let version = Errno::result(unsafe { libc::syscall(SYS_LANDLOCK_CREATE_RULESET, 0, 0, 1) });
-        version.map_err(Ended::Refused)?;
-        beside(attempt, "file_open", || {
-            restrict()?;
+        version.map_err(|errno| match errno {
+            Errno::ENOSYS => Ended::Absent("landlock's system calls".to_owned()),
+            _ => Ended::Refused(errno),
+        })?;
+        beside_after(attempt, "file_open", restrict, || {
             File::open("/tmp/secret").map(drop).map_err(Errno::from)
         })
     })
@@ -133,10 +138,9 @@ pub(super) fn yama(session: &mut Session<'_>) -> Result<(), Stop> {
             }
         })?;
         wait_for_drop(sibling)?;
-        let result = beside(attempt, "ptrace_access_check", || {
-            drop_capabilities(&[])?;
-            nix::sys::ptrace::seize(sibling, nix::sys::ptrace::Options::empty()).map_err(Errno::from)
-        });
+        let seize =
+            || nix::sys::ptrace::seize(sibling, nix::sys::ptrace::Options::empty()).map_err(Errno::from);
+        let result = beside_after(attempt, "ptrace_access_check", || drop_capabilities(&[]), seize);
         let _ = kill(sibling, Signal::SIGKILL);
         let _ = waitpid(sibling, None);
         let _ = fs::write("/proc/sys/kernel/yama/ptrace_scope", scope.trim());
@@ -158,10 +162,8 @@ fn wait_for_drop(pid: Pid) -> Result<(), Ended> {
 
 pub(super) fn capability(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("missing", |attempt| {
-        beside(attempt, "capable", || {
-            drop_capabilities(&[])?;
-            nix::unistd::sethostname("other").map_err(Errno::from)
-        })
+        let rename = || nix::unistd::sethostname("other").map_err(Errno::from);
+        beside_after(attempt, "capable", || drop_capabilities(&[]), rename)
     })?;
     session.case("present", |attempt| {
         beside(attempt, "capable", || nix::unistd::sethostname("guest").map_err(Errno::from))

@@ -217,6 +217,9 @@ pub(super) const RULES: &[Rule] = &[
                 Ok(())
             }),
             plain("not-checked", "task_alloc", |asm, look| {
+                if look.0.btf()?.task_acquire_always_gives() {
+                    return Err(Ended::Absent("a bpf_task_acquire that may give NULL".to_owned()));
+                }
                 argument(asm, Reg::R1, 0);
                 asm.call_kfunc(look.kfunc("bpf_task_acquire")?, 0)
                     .mov_reg(Reg::R1, Reg::R0)

@@ -130,9 +130,9 @@ fn cgroup() -> Result<Doing, Errno> {
         })
         .step("fork")?;
         let entered = fs::write(format!("{ROOT_CGROUP}/reach/cgroup.procs"), child.to_string());
-        let written = entered.and_then(|()| {
+        let written = entered.step("enter").and_then(|()| {
             let file = OpenOptions::new().write(true).open(format!("{ROOT_CGROUP}/reach/cgroup.kill"))?;
-            arm.during(|| nix::unistd::write(&file, b"1")).map_err(std::io::Error::from)
+            Ok(arm.during(|| nix::unistd::write(&file, b"1")).map(drop)?)
         });
         let mut status = WaitStatus::StillAlive;
         if written.is_ok() {

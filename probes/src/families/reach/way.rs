@@ -208,11 +208,6 @@ impl Watch {
 
     /// A case: the way by itself, with programs that let it pass, and with each of the programs denying it in turn.
     pub(super) fn ask(&mut self, attempt: &mut Attempt<'_>, way: &Way) -> Result<(), Ended> {
-        if way.by_worker && !own_workers().map_err(|errno| Ended::could_not("make a ring", errno))? {
-            let why = "a worker of io_uring is a thread of the kernel here, for which these programs do not act; \
-                       context/current-of-io_uring has what others see";
-            return Err(Ended::CouldNotTell(why.to_owned()));
-        }
         let mut doing = (way.ready)().map_err(|errno| not_ready("make the way ready", errno))?;
         let alone = attempt.trigger(|| doing(Arm::idle()));
         answered(&alone)?;
@@ -230,6 +225,11 @@ impl Watch {
             } else {
                 Err(Ended::could_not("do it without a program", words(&alone)))
             };
+        }
+        if way.by_worker && !own_workers().map_err(|errno| Ended::could_not("make a ring", errno))? {
+            let why = "a worker of io_uring is a thread of the kernel here, for which these programs do not act; \
+                       context/current-of-io_uring has what others see";
+            return Err(Ended::CouldNotTell(why.to_owned()));
         }
         let (passed, counts) = self.round(attempt, &mut doing, None, 0)?;
         if passed != alone {

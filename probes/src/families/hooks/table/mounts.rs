@@ -47,7 +47,8 @@ pub(super) const HOOKS: &[Hook] = &[
     // Of what mounts by itself, only tracefs in debugfs needs no module; it does so in another way before 6.15.
     int("fs_context_submount", nfs::crossing_or_automount, "fs/fs_context.c", "fs_context_for_submount")
         .read_in("7.3")
-        .known("reference", MAGIC, nfs::crossed),
+        .known("reference", MAGIC, nfs::crossed)
+        .partial_where(nfs::WITHOUT_NFS),
     int("quotactl", mounts::write_quotas, "fs/quota/quota.c", "quota_sync_all").argument(
         "cmds",
         Read::Int,

@@ -27,5 +27,6 @@ pub(super) const HOOKS: &[Hook] = &[
     int("ismaclabel", nfs::labelling, "fs/nfs/nfs4proc.c", "nfs4_xattr_set_nfs4_label")
         .read_in("7.3")
         .values(&[1])
-        .text("name", "conform"),
+        .text("name", "conform")
+        .mute_where(nfs::NO_LABEL),
 ];

@@ -54,6 +54,7 @@ pub(super) const HOOKS: &[Hook] = &[
     void("cred_getsecid", binder::execute_and_send, "security/integrity/ima/ima_main.c", "ima_bprm_check")
         .with_files()
         .read_in("6.12")
+        .partial_where(binder::WITHOUT_BINDER)
         .uncounted(),
     void("cred_getlsmprop", exec::execve, "security/integrity/ima/ima_main.c", "ima_bprm_check")
         .with_files()
