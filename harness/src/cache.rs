@@ -7,6 +7,7 @@
 
 use crate::exit::{self, ExitCode};
 use crate::progress::Progress;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -223,17 +224,22 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes temporary folders whose owners are gone.
+    /// Removes temporary folders whose owners are gone, and locks of folders that are.
     fn sweep(&self) -> Result<(), CacheError> {
         let _guard = self.lock("tmp", &Progress::silent(), TMP_PATIENCE)?;
         let tmp = self.root.join("tmp");
         let entries = fs::read_dir(&tmp).map_err(|e| CacheError::io("list", &tmp, e))?;
-        for entry in entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().ends_with(".lock"))
-        {
-            let lock_path = entry.path().with_file_name(format!("{}.lock", entry.file_name().display()));
+        // A folder, or what only its lock is left of.
+        let name = |entry: fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some(name.strip_suffix(".lock").map_or(name.clone(), str::to_owned))
+        };
+        let names: BTreeSet<String> = entries.flatten().filter_map(name).collect();
+        for name in names {
+            let lock_path = tmp.join(format!("{name}.lock"));
             if let Attempt::Taken(_lock) = Lock::try_take(&lock_path)? {
                 // What cannot be removed now is tried again by the next run.
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = fs::remove_dir_all(tmp.join(name));
                 let _ = fs::remove_file(&lock_path);
             }
         }
@@ -392,10 +398,13 @@ mod tests {
         let dead = dir.path().join("tmp/1-1");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("half"), "x").unwrap();
-        fs::write(dir.path().join("tmp/1-1.lock"), "process 1").unwrap();
+        for lock in ["tmp/1-1.lock", "tmp/2-2.lock"] {
+            fs::write(dir.path().join(lock), "process 1").unwrap();
+        }
         drop(Cache::open(dir.path()).unwrap());
         assert!(live.path().exists());
-        assert!(!dead.exists());
+        // The folder in use, and its lock.
+        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 2);
     }
 
     #[test]

@@ -7,9 +7,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// All soaks of a project have one folder.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[test]
 fn an_interrupted_soak_tells_what_it_saw_and_goes_on() {
+    let _alone = alone();
     for kernel in [NEW, OLD] {
         image_of(kernel);
     }
@@ -54,6 +63,7 @@ fn an_interrupted_soak_tells_what_it_saw_and_goes_on() {
 /// One and two processors take turns, two runs each: a record that says which is told, with what differs and how often.
 #[test]
 fn a_record_that_hangs_on_the_machine_is_told() {
+    let _alone = alone();
     let kernels = format!("{OLD},{NEW}");
     let output = conform()
         .args(["soak", "--runs", "5", "--seed", "7", "--kernel", &kernels, "--vmm", "qemu"])
