@@ -239,8 +239,8 @@ fn guarded(guard: &Path, program: &Path) -> Command {
     command
 }
 
-/// Waits for a child behind a guard; gives its exit code (-1 for one that a signal ended) and the peak of memory below it, in
-/// KiB. At the deadline the guard is told to end all of it.
+/// Waits for a child behind a guard; gives its exit code (-1 for one that a signal ended) and the peak of memory below it,
+/// in KiB. At the deadline the guard is told to end all of it.
 fn wait(mut command: Command, deadline: Duration) -> Result<(i32, i64), Failure> {
     let failed = |error: std::io::Error| Failure::new(exit::INFRASTRUCTURE, error);
     let mut child = command.spawn().map_err(failed)?;
