@@ -152,15 +152,19 @@ fn a_rule_has_its_answers_with_their_ranges() {
     assert_eq!(with("done at read, accepted, fired, denied")["support"][0]["version_removed"], "6.19");
 }
 
+/// The first answer of a rule's case whose result begins so.
+#[track_caller]
+fn answer_of<'a>(answers: &'a Value, result: &str) -> &'a Value {
+    let begins = |answer: &&Value| answer["result"].as_str().unwrap().starts_with(result);
+    answers.as_array().unwrap().iter().find(begins).unwrap()
+}
+
 /// A kernel that crashes has answered, and ends what was so before.
 #[test]
 fn a_crash_is_an_answer_of_a_rule() {
     let rules = file("rules.json");
     let answers = &rules["items"]["context/null-cred-followed"]["cases"]["task_kill-cred"];
-    let of = |result: &str| {
-        let answers = answers.as_array().unwrap();
-        answers.iter().find(|answer| answer["result"].as_str().unwrap().starts_with(result)).unwrap()
-    };
+    let of = |result: &str| answer_of(answers, result);
     assert_eq!(of("crashed at trigger")["support"][0]["version_added"], "6.2");
     assert!(of("crashed")["note"].as_str().unwrap().contains("NULL pointer dereference"));
     assert_eq!(of("done")["support"][0]["version_removed"], "6.2");
@@ -171,10 +175,7 @@ fn a_crash_is_an_answer_of_a_rule() {
 fn what_a_configuration_may_have_left_out_bounds_no_rule() {
     let rules = file("rules.json");
     let answers = &rules["items"]["kfuncs/scx"]["cases"]["scx_bpf_kick_cpu"];
-    let of = |result: &str| {
-        let answers = answers.as_array().unwrap();
-        answers.iter().find(|answer| answer["result"].as_str().unwrap().starts_with(result)).unwrap()
-    };
+    let of = |result: &str| answer_of(answers, result);
     assert!(of("absent")["kernels"].as_array().unwrap().contains(&json!("6.12")));
     assert_eq!(of("absent")["support"], json!([]));
     assert_eq!(of("done")["support"][0]["version_added"], "<=6.13");

@@ -37,6 +37,7 @@ pub(super) fn run(input: &[u8]) {
         assert!(format!("{back:?}") == format!("{:?}", runs[0]), "{back:?}");
     }
     let names = names_in(folder.path());
+    assert!(names.contains(&runs::FILE.to_owned()), "{names:?}");
     let plain = [runs::FILE, "snapshots", runs[0].kernel.as_str()];
     assert!(names.iter().all(|name| plain.contains(&name.as_str())), "{names:?}");
 }
