@@ -9,7 +9,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  everything matched
   1  a record differs from its snapshot, or a snapshot is missing or stale; of docs: a statement is contradicted;
-     of soak: a record was not the same in all runs
+     of soak: a record was not the same in all runs or not the snapshot's, or a machine was lost between two probes
   2  bad input: a wrong option, a wrong key in matrix.yaml, an unknown probe or kernel
   3  infrastructure: no QEMU, no download, no room, no machine that boots
   4  nothing was selected
@@ -264,7 +264,7 @@ pub struct MachineOptions {
     /// Boot every machine instead of restoring it from the state that an earlier run has saved
     #[arg(long)]
     pub cold: bool,
-    /// Seconds that one probe may take [default: 90 under TCG, 20 under KVM]
+    /// Seconds that one probe may take [default: 90]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub deadline: Option<u64>,
     /// How long to wait for a machine to come up and to say something, in percent of the usual: more on a slow host

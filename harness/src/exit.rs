@@ -7,7 +7,7 @@ use std::fmt;
 /// Everything asked for was done, and no record differs from its snapshot.
 pub const OK: u8 = 0;
 /// A record differs from its snapshot, or a snapshot is missing or stale; a page of documentation is contradicted; a soak
-/// found a record that was not the same in all runs.
+/// found a record that was not the same in all runs or not the snapshot's, or lost a machine between two probes.
 pub const MISMATCH: u8 = 1;
 /// The request is at fault: usage, `matrix.yaml`, an unknown kernel or probe. `clap` uses the same number.
 pub const BAD_INPUT: u8 = 2;

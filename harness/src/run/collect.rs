@@ -40,7 +40,7 @@ enum Lost {
     #[error("{0}")]
     Machine(#[from] MachineError),
     #[error(
-        "no boot said hello, {boots} tried (on a slow host --patience waits longer); the console ends with:\n{tail}"
+        "no boot said hello, {boots} tried one after the other (on a slow host --patience waits longer); the console ends with:\n{tail}"
     )]
     NoHello { boots: u32, tail: String },
     #[error("{0}")]
@@ -49,7 +49,7 @@ enum Lost {
     Initramfs(#[from] initramfs::NotJoined),
     #[error("another kernel than before, {was} and now {is}: the image of {kernel} changed during the run")]
     OtherKernel { kernel: String, was: String, is: String },
-    #[error("no boot brought a record, {boots} tried; the console ends with:\n{tail}")]
+    #[error("no boot brought a record, {boots} tried one after the other; the console ends with:\n{tail}")]
     NoRecord { boots: u32, tail: String },
     #[error("the guest cannot go on: {0}")]
     Guest(String),
@@ -102,6 +102,9 @@ struct UnderWay {
     quiet_at: u64,
     /// The same, before the probe that is under way began, or the time between two of them.
     console_from: u64,
+    /// What the kernel has warned of since before that, as the guest has told for an earlier probe or between two, and
+    /// from where on it stands in the console.
+    told: (u64, Vec<String>),
     /// How it was lost, if it was.
     lost: Option<String>,
 }
@@ -222,7 +225,7 @@ impl Collector<'_> {
                     self.run.boots_lost.extend(self.boot.lost.take());
                     if self.fruitless > RETRIES {
                         let tail = last_lines(&console_tail(&self.console_path()), 12);
-                        let boots = self.run.boots;
+                        let boots = self.fruitless;
                         let greeted = self.boot.greeted;
                         return Err(if greeted {
                             Lost::NoRecord { boots, tail }
@@ -278,7 +281,12 @@ impl Collector<'_> {
             return Ok(Boot::Lost);
         };
         self.run.restored += u32::from(machine.restored);
-        machine.go(plan, &setup.guest)?;
+        // As when its QEMU is ended meanwhile; another machine may go on.
+        if let Err(error) = machine.go(plan, &setup.guest) {
+            self.run.timing.boot_ms += millis(started.elapsed());
+            self.boot.lost = Some(format!("before hello: it could not be sent on: {error}"));
+            return Ok(Boot::Lost);
+        }
         let mut hello_at = None;
         let end = self.listen(&mut machine, &mut hello_at);
         let now = Instant::now();
@@ -401,6 +409,7 @@ impl Collector<'_> {
             Message::End { probe, outcome, warnings, micros } => {
                 let cases = self.current.take().map(|current| current.cases).unwrap_or_default();
                 self.boot.last = Some(probe.clone());
+                self.boot.told = (self.boot.console_from, warnings.clone());
                 self.boot.console_from = self.boot.quiet_at;
                 self.run.records.push(Record { probe, outcome, cases, warnings, micros });
                 self.boot.ended += 1;

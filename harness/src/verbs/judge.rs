@@ -108,7 +108,7 @@ pub(super) fn exit_code(runs: &[KernelRun], comparison: &Comparison) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::ImageFacts;
     use probes::protocol::Part;
@@ -119,7 +119,8 @@ mod tests {
         KernelRun { kernel: kernel.into(), records, ..KernelRun::default() }
     }
 
-    fn job(kernel: &str, part: Part) -> Job {
+    /// A job that is only looked at.
+    pub(in crate::verbs) fn job(kernel: &str, part: Part) -> Job {
         Job {
             kernel: kernel.into(),
             image: ImageFacts::default(),

@@ -11,7 +11,7 @@ use crate::model::KernelRun;
 use crate::provision::{modules, sha256_file};
 use crate::report::runs;
 use crate::run::shard::Shard;
-use crate::run::{Job, Setup};
+use crate::run::{Deadlines, Job, Setup};
 use crate::text;
 use crate::vmm::launch::BootFiles;
 use crate::vmm::state::Key;
@@ -113,18 +113,23 @@ impl Options {
     }
 }
 
-/// Why records of such a machine are not for snapshots, if they are not: these are of the usual one.
+/// Why records of such a machine are not for snapshots, if they are not: these are of the usual one, which is given the usual
+/// time. One that is given less may be told to hang.
 pub(super) fn not_for_snapshots(options: &MachineOptions) -> Option<String> {
-    unusual(options.lsm.as_deref(), options.cpus, options.bring.is_some())
+    unusual(&Options::of(&Selection::default(), options), options.bring.is_some())
 }
 
-fn unusual(lsm: Option<&str>, cpus: u32, brought: bool) -> Option<String> {
-    match (lsm, cpus, brought) {
-        (Some(lsm), _, _) => Some(format!("--lsm {lsm}")),
-        (None, 1, true) => Some("--bring".to_owned()),
-        (None, 1, false) => None,
-        (None, cpus, _) => Some(format!("--cpus {cpus}")),
-    }
+fn unusual(options: &Options, brought: bool) -> Option<String> {
+    let usual = Deadlines::usual().probe.as_secs();
+    let deadline = options.deadline.filter(|&seconds| seconds < usual);
+    let found = [
+        options.lsm.as_ref().map(|lsm| format!("--lsm {lsm}")),
+        (options.cpus != 1).then(|| format!("--cpus {}", options.cpus)),
+        brought.then(|| "--bring".to_owned()),
+        deadline.map(|seconds| format!("--deadline {seconds} (the usual is {usual})")),
+        (options.patience < 100).then(|| format!("--patience {} (the usual is 100)", options.patience)),
+    ];
+    found.into_iter().flatten().next()
 }
 
 /// What a run stands on.
@@ -184,6 +189,14 @@ impl Manifest {
                 std::fs::remove_file(&old).map_err(|error| cannot("remove", &old, &error))?;
             }
         }
+        self.write(folder)
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub(super) fn write(&self, folder: &Path) -> Result<(), Failure> {
         let text =
             serde_json::to_string_pretty(self).map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
         let path = folder.join(FILE);
@@ -238,7 +251,7 @@ impl Manifest {
     /// those of the binary `guest`.
     pub(super) fn not_for_snapshots(&self, guest: &[u8]) -> Option<String> {
         let brought = self.shared.get(BROUGHT).is_some_and(|it| it != NOTHING);
-        if let Some(what) = unusual(self.options.lsm.as_deref(), self.options.cpus, brought) {
+        if let Some(what) = unusual(&self.options, brought) {
             return Some(format!("they were made with {what}, and snapshots are of the usual machine"));
         }
         let (was, is) = (self.shared.get(GUEST).map_or(NOTHING, String::as_str), digest(guest));
@@ -392,6 +405,23 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_without_an_image_at_first_is_held_to_the_one_it_gets() {
+        let mut was = manifest("g", "7.3");
+        was.kernels.insert("7.3".into(), None);
+        let with = |image: &str| {
+            let mut now = was.clone();
+            now.kernels.insert("7.3".into(), Some(digest(image.as_bytes())));
+            now
+        };
+        assert_eq!(was.changes(&with("a")), [""; 0]);
+        // As written by the run that went on.
+        let folder = tempfile::tempdir().unwrap();
+        with("a").write(folder.path()).unwrap();
+        let changes = Manifest::read(folder.path()).unwrap().changes(&with("b"));
+        assert!(changes[0].starts_with("the image, modules or lsm= of 7.3 were"), "{changes:?}");
+    }
+
+    #[test]
     fn what_a_machine_is_made_of_is_in_the_manifest() {
         let folder = tempfile::tempdir().unwrap();
         let setup = crate::run::tests::setup(folder.path());
@@ -424,6 +454,11 @@ mod tests {
         };
         assert!(with(&|it| it.options.lsm = Some("bpf".into())).contains("--lsm bpf"));
         assert!(with(&|it| it.options.cpus = 2).contains("--cpus 2"));
+        assert!(with(&|it| it.options.deadline = Some(89)).contains("--deadline 89 (the usual is 90)"));
+        assert!(with(&|it| it.options.patience = 99).contains("--patience 99"));
+        let mut patient = usual.clone();
+        (patient.options.deadline, patient.options.patience) = (Some(90), 300);
+        assert_eq!(patient.not_for_snapshots(b"g"), None);
         assert!(with(&|it| drop(it.shared.insert(BROUGHT.into(), digest(b"b")))).contains("--bring"));
         assert!(with(&|it| drop(it.shared.remove(GUEST))).contains("it was nothing"));
     }

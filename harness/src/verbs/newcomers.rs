@@ -21,7 +21,7 @@ pub(super) fn ask_the_others(
     observer: &dyn Observer,
 ) -> Vec<usize> {
     let newcomers = newcomers(runs, &setup.known);
-    let lacking = lacking(runs, &newcomers);
+    let lacking = lacking(jobs, runs, &newcomers);
     if lacking.is_empty() {
         return lacking;
     }
@@ -58,9 +58,13 @@ impl Observer for Apart<'_> {
     }
 }
 
-/// The places of the runs that came to their end and lack some of `newcomers`.
-fn lacking(runs: &[KernelRun], newcomers: &BTreeSet<String>) -> Vec<usize> {
-    let lacks = |run: &KernelRun| run.failure.is_none() && !without_record(run, newcomers.iter()).is_empty();
+/// The places of the runs that came to their end and lack some of `newcomers` that are of their job's part.
+fn lacking(jobs: &[Job], runs: &[KernelRun], newcomers: &BTreeSet<String>) -> Vec<usize> {
+    let lacks = |run: &KernelRun| {
+        let part = jobs.iter().find(|job| job.kernel == run.kernel).map(|job| job.part);
+        let own = newcomers.iter().filter(|id| part.is_some_and(|part| part.has(id)));
+        run.failure.is_none() && !without_record(run, own).is_empty()
+    };
     (0..runs.len()).filter(|&at| lacks(&runs[at])).collect()
 }
 
@@ -96,6 +100,8 @@ fn join(run: &mut KernelRun, more: KernelRun) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verbs::judge::tests::job;
+    use probes::protocol::Part;
     use probes::record::Record;
 
     fn run(kernel: &str, probes: &[&str]) -> KernelRun {
@@ -117,13 +123,25 @@ mod tests {
     fn an_answer_goes_to_its_own_kernel_and_one_that_is_not_there_is_missed() {
         let mut runs = [run("a", &["hooks/old"]), run("b", &["hooks/old"]), run("c", &["hooks/old"])];
         let new = BTreeSet::from(["hooks/new".to_owned()]);
-        let asked = lacking(&runs, &new);
+        let jobs = ["a", "b", "c"].map(|kernel| job(kernel, Part::default()));
+        let asked = lacking(&jobs, &runs, &new);
         assert_eq!(asked, [0, 1, 2]);
         take_in(&mut runs, &asked, vec![run("b", &["hooks/new"]), run("c", &["hooks/new"])]);
         let counts = runs.each_ref().map(|run| run.records.len());
         assert_eq!(counts, [1, 2, 2]);
         assert_eq!(runs[0].failure.as_deref(), Some(NOT_ASKED));
         assert_eq!((&runs[1].failure, &runs[2].failure), (&None, &None));
+    }
+
+    /// No kernel is booted for a probe of which another machine has the part.
+    #[test]
+    fn a_newcomer_of_another_part_is_not_missed() {
+        let parts = [0, 1].map(|index| Part { index, of: 2 });
+        let jobs = [job("a", parts[0]), job("b", parts[1])];
+        let runs = [run("a", &[]), run("b", &[])];
+        let new = "hooks/new".to_owned();
+        let own = parts.iter().position(|part| part.has(&new)).unwrap();
+        assert_eq!(lacking(&jobs, &runs, &BTreeSet::from([new])), [own]);
     }
 
     #[test]

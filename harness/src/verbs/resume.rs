@@ -8,6 +8,7 @@ use crate::model::KernelRun;
 use crate::report::runs;
 use crate::run::Job;
 use probes::record::Outcome;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// A run that goes on.
@@ -43,20 +44,23 @@ impl Resumed {
     pub(super) fn options(&self, given: &RunOptions) -> Result<RunOptions, Failure> {
         let options = Options::given(given);
         if Options::none().as_ref() != Some(&options) && options != self.was.options {
-            let fields = |options: &Options| match serde_json::to_value(options) {
-                Ok(serde_json::Value::Object(fields)) => fields,
-                Ok(_) | Err(_) => serde_json::Map::new(),
-            };
-            let (was, is) = (fields(&self.was.options), fields(&options));
-            let differ = was.iter().filter(|(name, value)| is.get(*name) != Some(value));
-            let differ: Vec<String> = differ
-                .map(|(name, value)| {
-                    format!("--{name} was {value} and is {}", is.get(name).unwrap_or_default())
-                })
-                .collect();
+            let differ = differences(&self.was.options, &options).into_iter();
+            let differ: Vec<String> =
+                differ.map(|(name, was, is)| format!("--{name} was {was} and is {is}")).collect();
             return Err(self.refusal(&differ));
         }
         Ok(self.was.options.clone().in_place_of(given))
+    }
+
+    /// Which of these options are not the usual ones, in words: clap does not tell one that is given its usual value from
+    /// one that is not given, so that whoever gave it sees here what counts.
+    pub(super) fn in_words(&self) -> String {
+        let usual = Options::none();
+        let unusual = usual.map(|usual| differences(&self.was.options, &usual)).unwrap_or_default();
+        let words: Vec<String> =
+            unusual.into_iter().map(|(name, was, _)| format!("--{name} {was}")).collect();
+        let options = if words.is_empty() { "the usual options".to_owned() } else { words.join(" ") };
+        format!("going on with {} and {options}", self.folder.display())
     }
 
     /// Checks that nothing has changed, and gives each job what it has already.
@@ -87,10 +91,48 @@ impl Resumed {
     }
 }
 
+/// The options that are not the same, each with its name and its value in both.
+fn differences(one: &Options, other: &Options) -> Vec<(String, Value, Value)> {
+    let fields = |options: &Options| match serde_json::to_value(options) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => serde_json::Map::new(),
+    };
+    let others = fields(other);
+    let both = fields(one).into_iter().map(|(name, value)| {
+        let other = others.get(&name).cloned().unwrap_or_default();
+        (name, value, other)
+    });
+    both.filter(|(_, one, other)| one != other).collect()
+}
+
 /// What counts of a kernel's run: all of a complete one, of another what was recorded.
 fn kept(mut run: KernelRun) -> KernelRun {
     if run.failure.is_some() {
         run.records.retain(|record| !matches!(record.outcome, Outcome::NotRun { .. }));
     }
     run
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser as _;
+
+    #[test]
+    fn what_a_run_goes_on_with_is_told() {
+        let mut resumed = Resumed { folder: "runs/1".into(), was: Manifest::made_up(&["7.3"]) };
+        assert_eq!(resumed.in_words(), "going on with runs/1 and the usual options");
+        let given = |line: &str| {
+            let words = ["conform", "run"].into_iter().chain(line.split_whitespace());
+            let crate::cli::Verb::Run(options) = Cli::try_parse_from(words).unwrap().verb else { panic!() };
+            options
+        };
+        resumed.was.options = Options::given(&given("--cpus 2 --cold"));
+        assert_eq!(resumed.in_words(), "going on with runs/1 and --cold true --cpus 2");
+        assert_eq!(resumed.options(&given("")).unwrap().machine.cpus, 2);
+        assert_eq!(resumed.options(&given("--cpus 2 --cold")).unwrap().machine.cpus, 2);
+        let refused = resumed.options(&given("--cpus 3 --cold")).unwrap_err().to_string();
+        assert!(refused.contains("--cpus was 2 and is 3;"), "{refused}");
+    }
 }

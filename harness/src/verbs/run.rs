@@ -54,6 +54,9 @@ pub(super) fn run(project: &Project, options: &RunOptions, progress: &Progress) 
     let resumed =
         options.resume.as_ref().map(|folder| Resumed::open(project, folder.as_deref())).transpose()?;
     let options = resumed.as_ref().map_or_else(|| Ok(options.clone()), |it| it.options(options))?;
+    if let Some(resumed) = &resumed {
+        progress.say("resume", &resumed.in_words());
+    }
     if options.accept
         && let Some(why) = not_for_snapshots(&options.machine)
     {
@@ -285,7 +288,11 @@ fn begin(
             let setup = Setup { cpus: 1, ..environment.setup.clone() };
             base.hold(Manifest::of(manifest.options, &setup, &ready.jobs, &ready.failed)?)?;
         }
-        Place::Resumed(resumed) => resumed.go_on(&manifest, &mut ready.jobs)?,
+        Place::Resumed(resumed) => {
+            resumed.go_on(&manifest, &mut ready.jobs)?;
+            // A kernel may have an image that had none: the next who goes on is held to it.
+            manifest.write(&folder.path)?;
+        }
     }
     Ok(ready)
 }

@@ -263,7 +263,13 @@ impl Machine {
     /// What the console has held from byte `from` on, at most its end.
     #[must_use]
     pub fn console_since(&self, from: u64) -> String {
-        console_since(&self.console, from)
+        console_between(&self.console, from, u64::MAX)
+    }
+
+    /// What it has held from byte `from` up to byte `to`, at most that part's end.
+    #[must_use]
+    pub fn console_between(&self, from: u64, to: u64) -> String {
+        console_between(&self.console, from, to)
     }
 }
 
@@ -290,16 +296,17 @@ fn path_with(folder: &Path) -> OsString {
 /// The end of a console log, with what is not text replaced.
 #[must_use]
 pub fn console_tail(path: &Path) -> String {
-    console_since(path, 0)
+    console_between(path, 0, u64::MAX)
 }
 
-/// The same, without what stands before byte `from`.
-fn console_since(path: &Path, from: u64) -> String {
+/// The same, without what stands before byte `from` or from byte `to` on.
+fn console_between(path: &Path, from: u64, to: u64) -> String {
     let mut bytes = Vec::new();
     if let Ok(mut file) = File::open(path) {
-        let from = length(&file).saturating_sub(CONSOLE_TAIL as u64).max(from);
+        let to = length(&file).min(to);
+        let from = to.saturating_sub(CONSOLE_TAIL as u64).max(from);
         let _ = io::Seek::seek(&mut file, io::SeekFrom::Start(from));
-        let _ = file.take(CONSOLE_TAIL as u64).read_to_end(&mut bytes);
+        let _ = file.take(to.saturating_sub(from)).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -307,6 +314,11 @@ fn console_since(path: &Path, from: u64) -> String {
 /// The kernel's first words about its own end in a console log, if there are any.
 #[must_use]
 pub fn first_alarm(console: &str) -> Option<String> {
+    alarms(console).next()
+}
+
+/// All its words that could be about its end, in their order.
+pub fn alarms(console: &str) -> impl Iterator<Item = String> {
     const ALARMS: &[&str] = &[
         "BUG:",
         "Oops",
@@ -321,7 +333,7 @@ pub fn first_alarm(console: &str) -> Option<String> {
     ];
     console
         .lines()
-        .find(|line| ALARMS.iter().any(|alarm| line.contains(alarm)))
+        .filter(|line| ALARMS.iter().any(|alarm| line.contains(alarm)))
         .map(|line| without_time(line).trim().to_owned())
 }
 

@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime};
 const FORMAT: u32 = 2;
 /// How much all states together may take, in bytes. One takes 23 to 35 MB, and a kernel has nine, for each launcher.
 const ROOM: u64 = 12 << 30;
-/// Files of a writer that has gone are removed when they are older than this.
+/// Files of a writer that has gone are removed when they are older than this, by the next run that saves or restores
+/// machines.
 const ABANDONED: Duration = Duration::from_secs(3600);
 const SUFFIX: &str = "state";
 /// Fast: a state is written once and read for each boot, and reading costs the same at every level.
@@ -155,7 +156,9 @@ impl Store {
     /// [`StateError::Io`].
     pub fn open(folder: PathBuf) -> Result<Self, StateError> {
         fs::create_dir_all(&folder).map_err(|source| io_error("make", &folder, source))?;
-        Ok(Self { folder, room: ROOM })
+        let store = Self { folder, room: ROOM };
+        store.remove_abandoned();
+        Ok(store)
     }
 
     /// The state of `key`, if there is one.
@@ -208,19 +211,28 @@ impl Store {
         Ok(())
     }
 
-    /// Drops what cannot be used or is beyond the room, the oldest first. `kept` stays.
-    fn tidy(&self, kept: &Path) {
-        let mut states = Vec::new();
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let Ok(facts) = entry.metadata() else { continue };
-            let modified = facts.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            let path = entry.path();
-            if path.extension().is_some_and(|it| it == SUFFIX) {
-                states.push((modified, facts.len(), path));
-            } else if modified.elapsed().is_ok_and(|age| age > ABANDONED) {
+    /// The files of the folder with their times and lengths: the states, or what is none.
+    fn files(&self, states: bool) -> Vec<(SystemTime, u64, PathBuf)> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let facts = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
+        facts
+            .filter(|(path, _)| path.extension().is_some_and(|it| it == SUFFIX) == states)
+            .map(|(path, facts)| (facts.modified().unwrap_or(SystemTime::UNIX_EPOCH), facts.len(), path))
+            .collect()
+    }
+
+    /// Removes what a killed writer has left. What cannot be removed is left to the next run.
+    fn remove_abandoned(&self) {
+        for (modified, _, path) in self.files(false) {
+            if modified.elapsed().is_ok_and(|age| age > ABANDONED) {
                 let _ = fs::remove_file(path);
             }
         }
+    }
+
+    /// Drops the oldest states that are beyond the room. `kept` stays.
+    fn tidy(&self, kept: &Path) {
+        let mut states = self.files(true);
         let mut total: u64 = states.iter().map(|(_, length, _)| length).sum();
         states.sort();
         for (_, length, path) in states {
@@ -376,6 +388,27 @@ mod tests {
         let (folder, store) = store();
         drop(store.create(&Head { key: key("a"), qemu: Vec::new() }).unwrap());
         assert_eq!(fs::read_dir(folder.path().join("states")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_writer_has_left_goes_with_the_next_run() {
+        let (folder, store) = store();
+        let states = folder.path().join("states");
+        let kept = put(&store, "a", b"stream");
+        let half = |name: &str, age: Duration| {
+            let path = states.join(name);
+            File::create(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+            path
+        };
+        let (left, under_way) = (half("half-1", ABANDONED * 2), half("half-2", ABANDONED / 2));
+        File::options()
+            .append(true)
+            .open(&kept)
+            .unwrap()
+            .set_modified(SystemTime::now() - ABANDONED * 2)
+            .unwrap();
+        Store::open(states).unwrap();
+        assert_eq!([left, under_way, kept].map(|path| path.exists()), [false, true, true]);
     }
 
     #[test]

@@ -3,9 +3,13 @@
 
 use super::interruption::listen;
 use super::{NEW, OLD, conform, image_of};
+use harness::model::KernelRun;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use probes::protocol::place;
 use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -60,14 +64,15 @@ fn an_interrupted_soak_tells_what_it_saw_and_goes_on() {
     assert_eq!(document["ended"], Value::Null);
 }
 
-/// One and two processors take turns, two runs each: a record that says which is told, with what differs and how often.
+/// One and two processors take turns, two runs each: a record that says which is told, with what differs and how often. Each
+/// run has its own order.
 #[test]
 fn a_record_that_hangs_on_the_machine_is_told() {
     let _alone = alone();
     let kernels = format!("{OLD},{NEW}");
     let output = conform()
         .args(["soak", "--runs", "5", "--seed", "7", "--kernel", &kernels, "--vmm", "qemu"])
-        .args(["--probe", "selftest/before,selftest/varying", "--format", "json"])
+        .args(["--probe", "selftest/before,selftest/varying,chain/tail-call*", "--format", "json"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -75,7 +80,9 @@ fn a_record_that_hangs_on_the_machine_is_told() {
     let document: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
     assert_eq!(of_runs(&document, "cpus"), [1, 1, 2, 2, 1], "{document:#}");
-    assert_eq!(document["records"], 20, "{document:#}");
+    assert_eq!(document["records"], 5 * 2 * (2 + 5), "{document:#}");
+    let orders: BTreeSet<Vec<String>> = (7..12).map(|seed| order_of(seed - 6, seed)).collect();
+    assert!(orders.len() > 1, "{orders:?}");
     let differences = document["differences"].as_array().unwrap();
     assert_eq!(differences.len(), 2, "{document:#}");
     for (difference, kernel) in differences.iter().zip([OLD, NEW]) {
@@ -88,6 +95,21 @@ fn a_record_that_hangs_on_the_machine_is_told() {
         assert_eq!(other["runs"], serde_json::json!([3, 4]));
         assert!(other["diff"].as_str().unwrap().contains("-  number: 1\n+  number: 2\n"), "{difference:#}");
     }
+}
+
+/// The order in which run `number` of the soak had the probes of `chain`, which is that of its seed.
+fn order_of(number: u64, seed: u64) -> Vec<String> {
+    let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/conform/soak/{number}"));
+    let [old, new] = [OLD, NEW].map(|kernel| {
+        let text = std::fs::read(runs.join(kernel).join("kernel.json")).unwrap();
+        let run: KernelRun = serde_json::from_slice(&text).unwrap();
+        let ids = run.records.into_iter().map(|record| record.probe);
+        ids.filter(|id| id.starts_with("chain/")).collect::<Vec<_>>()
+    });
+    let mut wanted = new.clone();
+    wanted.sort_by_key(|id| place(seed, id));
+    assert_eq!([&old, &new], [&wanted, &wanted], "run {number}");
+    wanted
 }
 
 fn of_runs(document: &Value, name: &str) -> Vec<Value> {

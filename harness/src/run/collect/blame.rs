@@ -3,7 +3,7 @@
 use super::{Collector, Current};
 use crate::model::{AskedAgain, Between};
 use crate::vmm::flags::impossible_flags;
-use crate::vmm::machine::{CONSOLE_MAX, Ending, Machine, first_alarm};
+use crate::vmm::machine::{CONSOLE_MAX, Ending, Machine, alarms};
 use probes::protocol::GIVES_UP;
 use probes::record::{CASES_MAX, Case, Outcome, Record};
 use std::collections::BTreeSet;
@@ -97,7 +97,9 @@ impl Collector<'_> {
         machine.kill();
         // Of the probe under way alone: what an earlier one made the kernel say need not have ended anything.
         let console = machine.console_since(self.boot.console_from);
-        let (cause, alarm) = (cause.by_its_console(&console), first_alarm(&console));
+        let (told_from, told) = &self.boot.told;
+        let before = machine.console_between(*told_from, self.boot.console_from);
+        let (cause, alarm) = (cause.by_its_console(&console), untold_alarm(&before, &console, told));
         match self.current.take() {
             Some(current) => {
                 let noted = machine.noted();
@@ -162,10 +164,44 @@ impl Collector<'_> {
 
     /// Notes what the kernel has warned of while no probe was under way.
     pub(super) fn note_warnings(&mut self, warnings: Vec<String>) {
+        self.boot.told.1.extend(warnings.iter().cloned());
         for what in warnings {
             let warning = Between { after: self.boot.last.clone(), what };
             self.observer.note(&self.job.kernel, &format!("the kernel warned {warning}"));
             self.run.warned_between.push(warning);
         }
+    }
+}
+
+/// The first alarm in `console` that is none of those that the guest has `told` of. Where a probe begins in the console is
+/// known only when the harness has listened all the time; when it had not, what an earlier probe made the kernel say may
+/// stand in `console`, else it is in `before`.
+fn untold_alarm(before: &str, console: &str, told: &[String]) -> Option<String> {
+    let mut told = told.to_vec();
+    let mut is_told = |alarm: &String| {
+        let at = told.iter().position(|it| it.trim() == alarm);
+        at.map(|at| told.swap_remove(at)).is_some()
+    };
+    // What stands before is taken off first, so that the same words behind it are another alarm.
+    let _ = alarms(before).filter(&mut is_told).count();
+    alarms(console).find(|alarm| !is_told(alarm))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_that_was_told_of_is_no_later_probes() {
+        let told = ["BUG: x".to_owned(), "WARNING: y".to_owned()];
+        let (first, second) = ("[    1.0] BUG: x\n", "[    2.0] Oops: z\n");
+        let both = format!("{first}{second}");
+        // Where the harness listened, and where it had not.
+        for (before, console) in [(first, second), ("", both.as_str())] {
+            assert_eq!(untold_alarm(before, console, &told).as_deref(), Some("Oops: z"));
+        }
+        assert_eq!(untold_alarm("", first, &told), None);
+        // The same words again are another alarm.
+        assert_eq!(untold_alarm(first, first, &told).as_deref(), Some("BUG: x"));
     }
 }
