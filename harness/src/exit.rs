@@ -43,9 +43,18 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The error and its causes on one line, each introduced by a colon.
+    /// The error and its causes on one line, each introduced by a colon. A cause that an error before it has in its own words
+    /// is not said twice.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.source)
+        let mut said = String::new();
+        for cause in self.source.chain().map(ToString::to_string) {
+            if said.is_empty() {
+                said = cause;
+            } else if !said.contains(&cause) {
+                said = format!("{said}: {cause}");
+            }
+        }
+        f.write_str(&said)
     }
 }
 
@@ -74,5 +83,10 @@ mod tests {
         let failure = Failure::from(Outer(std::io::Error::other("the inner cause")));
         assert_eq!(failure.code, INFRASTRUCTURE);
         assert_eq!(failure.to_string(), "the outer thing failed: the inner cause");
+        let failure = Failure::new(
+            BAD_INPUT,
+            failure.source.context("all: the outer thing failed, by the inner cause"),
+        );
+        assert_eq!(failure.to_string(), "all: the outer thing failed, by the inner cause");
     }
 }

@@ -6,6 +6,7 @@ mod parse;
 mod values;
 
 use crate::exit::{self, ExitCode};
+use crate::facts::Version;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,27 @@ pub struct Row {
     pub config: BTreeMap<String, String>,
 }
 
+impl Row {
+    /// The series of its source, such as `6.1`, where the row is named after another one: `6.2` or `6.2-word`. An image that
+    /// is there says its own when it is up.
+    #[must_use]
+    pub fn other_series(&self) -> Option<String> {
+        let named = Version::of_row(&self.name)?;
+        let series = match &self.source {
+            Source::Debian(debian) => debian.package.series.clone(),
+            Source::Upstream(version) => minor(version.strip_prefix('v').unwrap_or(version)),
+            Source::Archive(archive) => archive.series(),
+            Source::Path(_) => return None,
+        };
+        (Version::parse(&series) != Some(named)).then_some(series)
+    }
+}
+
+/// The minor version of a release: `5.7` of `5.7.14`; a candidate's (`6.15-rc3`) is the one that it is for.
+fn minor(release: &str) -> String {
+    release.split(['.', '-']).take(2).collect::<Vec<_>>().join(".")
+}
+
 /// Where a kernel image comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -151,10 +173,10 @@ impl Archive {
         }
     }
 
-    /// The minor version of that release, such as `5.7`; a candidate's (`6.15-rc3`) is the one that it is for.
+    /// The minor version of that release, such as `5.7`.
     #[must_use]
     pub fn series(&self) -> String {
-        self.release().split(['.', '-']).take(2).collect::<Vec<_>>().join(".")
+        minor(self.release())
     }
 }
 

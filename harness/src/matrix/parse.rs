@@ -58,12 +58,30 @@ pub(super) fn matrix(text: &str, path: &Path) -> Result<Matrix, MatrixError> {
     let names: Vec<String> = raw_rows.iter().map(|raw| raw.name.0.clone()).collect();
     let mut rows = Vec::new();
     for (raw, name) in raw_rows.into_iter().zip(names) {
+        let position = Some((line_of(text, &name), 1));
         let row = finish(raw).ok_or_else(|| {
-            refuse(&format!("kernel {name:?} has no `lsm`, and neither has `defaults`"), None)
+            let complaint =
+                "has no `lsm`, and neither has `defaults`; give one of them, such as landlock,bpf";
+            refuse(&format!("kernel {name:?} {complaint}"), position)
         })?;
+        if let Some(series) = row.other_series() {
+            let complaint =
+                format!("is named after a version and its source is one of {series}; mend one of them");
+            return Err(refuse(&format!("kernel {name:?} {complaint}"), position));
+        }
         rows.push(row);
     }
     Ok(Matrix { rows })
+}
+
+/// The line of the row `name`, counted from 1; 1 when it is written in a way that this does not find.
+fn line_of(text: &str, name: &str) -> usize {
+    let is_row = |line: &str| {
+        let key = line.trim_start().trim_start_matches("- ").trim_start_matches('{').trim_start();
+        let value = key.strip_prefix("name:").map(|value| value.trim_start().trim_start_matches(['"', '\'']));
+        value.is_some_and(|value| value.split(['"', '\'', ',', '}', '#', ' ']).next() == Some(name))
+    };
+    text.lines().position(is_row).map_or(1, |at| at + 1)
 }
 
 /// A path of the file: `~/` is the user's home, anything relative starts at the file's folder.

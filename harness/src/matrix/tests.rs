@@ -87,6 +87,21 @@ fn sources_may_be_a_debian_package(
     "2 sources (upstream, path)"
 )]
 #[case::no_source("- name: a", "3:3", "no source")]
+#[case::other_version(
+    "- {name: a, path: x}\n- {name: '6.2', upstream: v6.1.4}",
+    "4:1",
+    "its source is one of 6.1"
+)]
+#[case::other_package(
+    "- name: 6.2-word\n  debian: {suite: trixie, package: linux-image-6.1.0-50-cloud-amd64, version: 6.1.176-1}",
+    "3:1",
+    "its source is one of 6.1"
+)]
+#[case::other_archive(
+    "- name: \"6.1\"\n  archive: {url: 'https://h/linux-6.2.tar.xz', sha256: '0000000000000000000000000000000000000000000000000000000000000000'}",
+    "3:1",
+    "its source is one of 6.2"
+)]
 #[case::twice("- {name: a, path: x}\n- {name: a, path: y}", "4:3", "earlier row of the same name")]
 #[case::suite("- name: a\n  debian:\n    suite: trixy", "5:12", "did you mean \"trixie\"")]
 #[case::suites("- name: a\n  debian:\n    suite: [trixie, bookwurm]", "5:21", "did you mean \"bookworm\"")]

@@ -31,7 +31,8 @@ use crate::interrupt;
 use crate::progress::Progress;
 use crate::vmm::guard;
 use clap::CommandFactory;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 pub use environment::Environment;
 pub use judge::{compare_with, compare_with_rows};
@@ -45,6 +46,14 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
     if !matches!(cli.verb, Verb::Guard { .. }) {
         interrupt::listen().map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
     }
+    let code = of_verb(cli)?;
+    match LOST.get() {
+        Some(why) => Err(Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!("{why}"))),
+        None => Ok(code),
+    }
+}
+
+fn of_verb(cli: Cli) -> Result<u8, Failure> {
     let project = project::Project::find(cli.matrix)?;
     let progress = Progress::stderr();
     match cli.verb {
@@ -71,14 +80,23 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
     }
 }
 
-/// Prints to standard output. A reader that has gone away (`| head`) is no failure of ours.
+/// Why something that was to be printed could not be.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no failure of ours; anything else, such as a full
+/// disk, becomes one when the verb is done, so that nothing else is lost over it.
 pub(crate) fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes());
-    if !text.ends_with('\n') {
-        let _ = stdout.write_all(b"\n");
+    let end: &[u8] = if text.ends_with('\n') { b"" } else { b"\n" };
+    let printed =
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(end)).and_then(|()| stdout.flush());
+    if let Err(error) = printed
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(format!(
+            "cannot write all of the answer to standard output: {error}; give it another place"
+        ));
     }
-    let _ = stdout.flush();
 }
 
 /// The refusal of a format that a verb does not have.

@@ -322,3 +322,15 @@ fn no_room_for_a_machine_is_named_with_the_places_and_the_remedy() {
         &["takes 16 MiB: /dev/shm: No space left on device", "/tmp: No space left", "--shm-size"],
     );
 }
+
+/// The records behind an answer are kept, and a script is not to take half of one for all of it.
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let output = conform().args(["list", "--coverage"]).stdout(full()).output().unwrap();
+    must_end(&output, 3, &["cannot write all of the answer to standard output: No space left"]);
+    // Who reads no further has what it wants.
+    let mut child = conform().args(["list", "--coverage"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
