@@ -28,38 +28,11 @@ pub(super) fn matrix(text: &str, path: &Path) -> Result<Matrix, MatrixError> {
     let Some(raw_rows) = file.kernels.map(|rows| rows.0).filter(|rows| !rows.is_empty()) else {
         return Err(refuse("there is no row below `kernels:`", None));
     };
-    let finish = |raw: RawRow| -> Option<Row> {
-        let mut config = pairs(defaults.config.clone());
-        config.extend(pairs(raw.config));
-        let lsm = raw.lsm.or_else(|| defaults.lsm.clone())?.0;
-        let source = match (raw.debian, raw.upstream, raw.archive, raw.path) {
-            (Some(debian), ..) => Source::Debian(Debian {
-                suites: debian.suite.0,
-                package: debian.package.0,
-                version: debian.version.0,
-            }),
-            (_, Some(version), ..) => Source::Upstream(version.0),
-            (_, _, Some(archive), _) => Source::Archive(Archive {
-                origin: archive.origin,
-                measured: archive.measured,
-                fragments: archive
-                    .fragments
-                    .as_ref()
-                    .unwrap_or(&defaults.fragments)
-                    .iter()
-                    .map(|file| resolve(folder, &file.0))
-                    .collect(),
-            }),
-            (.., image) => Source::Path(resolve(folder, &image?.0)),
-        };
-        let sha256 = raw.sha256.map(|sum| sum.0);
-        Some(Row { name: raw.name.0, source, sha256, lsm, config })
-    };
     let names: Vec<String> = raw_rows.iter().map(|raw| raw.name.0.clone()).collect();
     let mut rows = Vec::new();
     for (raw, name) in raw_rows.into_iter().zip(names) {
         let position = Some((line_of(text, &name), 1));
-        let row = finish(raw).ok_or_else(|| {
+        let row = finished(raw, &defaults, folder).ok_or_else(|| {
             let complaint =
                 "has no `lsm`, and neither has `defaults`; give one of them, such as landlock,bpf";
             refuse(&format!("kernel {name:?} {complaint}"), position)
@@ -72,6 +45,36 @@ pub(super) fn matrix(text: &str, path: &Path) -> Result<Matrix, MatrixError> {
         rows.push(row);
     }
     Ok(Matrix { rows })
+}
+
+/// The row that `raw` and what holds for all rows make, with its paths beginning at `folder`. Without an order of LSMs there is
+/// none.
+fn finished(raw: RawRow, defaults: &Defaults, folder: &Path) -> Option<Row> {
+    let mut config = pairs(defaults.config.clone());
+    config.extend(pairs(raw.config));
+    let lsm = raw.lsm.or_else(|| defaults.lsm.clone())?.0;
+    let source = match (raw.debian, raw.upstream, raw.archive, raw.path) {
+        (Some(debian), ..) => Source::Debian(Debian {
+            suites: debian.suite.0,
+            package: debian.package.0,
+            version: debian.version.0,
+        }),
+        (_, Some(version), ..) => Source::Upstream(version.0),
+        (_, _, Some(archive), _) => Source::Archive(Archive {
+            origin: archive.origin,
+            measured: archive.measured,
+            fragments: archive
+                .fragments
+                .as_ref()
+                .unwrap_or(&defaults.fragments)
+                .iter()
+                .map(|file| resolve(folder, &file.0))
+                .collect(),
+        }),
+        (.., image) => Source::Path(resolve(folder, &image?.0)),
+    };
+    let sha256 = raw.sha256.map(|sum| sum.0);
+    Some(Row { name: raw.name.0, source, sha256, lsm, config })
 }
 
 /// The line of the row `name`, counted from 1; 1 when it is written in a way that this does not find.

@@ -226,7 +226,8 @@ impl Drop for Load {
     }
 }
 
-fn in_words(document: &Document) -> String {
+/// The runs, one line each.
+fn table(runs: &[Round]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
@@ -244,7 +245,7 @@ fn in_words(document: &Document) -> String {
         "asked again",
         "seconds",
     ]);
-    for round in &document.runs {
+    for round in runs {
         table.add_row([
             round.number.to_string(),
             if round.cold { "--cold" } else { "kept" }.to_owned(),
@@ -267,6 +268,11 @@ fn in_words(document: &Document) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
+    table
+}
+
+fn in_words(document: &Document) -> String {
+    let table = table(&document.runs);
     let mut text = format!("{table}\n\n");
     for difference in &document.differences {
         text += &difference.in_words();

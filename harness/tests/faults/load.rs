@@ -5,7 +5,7 @@ use super::{NEW, OLD, conform, ids_of, image_of, told};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::process::Stdio;
+use std::process::{Child, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -26,37 +26,14 @@ fn a_hundred_rows_eight_at_once_lose_no_record() {
     let harness = conform()
         .arg("--matrix")
         .arg(&matrix)
-        .args([
-            "run",
-            "--probe",
-            "program/*",
-            "--vmm",
-            "qemu",
-            "--jobs",
-            "8",
-            "--format",
-            "json",
-            "--run-dir",
-        ])
+        .args(["run", "--probe", "program/*", "--vmm", "qemu", "--jobs", "8", "--format", "json"])
+        .arg("--run-dir")
         .arg(folder.path().join("run"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let (id, over) = (harness.id(), AtomicBool::new(false));
-    let (output, most) = std::thread::scope(|scope| {
-        let counting = scope.spawn(|| {
-            let mut most = 0;
-            while !over.load(Ordering::Relaxed) {
-                most = most.max(guards_of(id).len());
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            most
-        });
-        let output = harness.wait_with_output();
-        over.store(true, Ordering::Relaxed);
-        (output.unwrap(), counting.join().unwrap())
-    });
+    let (output, most) = counted(harness);
     assert_eq!(most, 8, "machines at once");
     let document: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", told(&output)));
@@ -79,6 +56,24 @@ fn a_hundred_rows_eight_at_once_lose_no_record() {
     for (image, forms) in by_image {
         assert_eq!(forms.len(), 1, "rows with the image {image} have other records: {forms:#?}");
     }
+}
+
+/// What the harness says until it ends, and how many machines it had at once, at most.
+fn counted(harness: Child) -> (Output, usize) {
+    let (id, over) = (harness.id(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let counting = scope.spawn(|| {
+            let mut most = 0;
+            while !over.load(Ordering::Relaxed) {
+                most = most.max(guards_of(id).len());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            most
+        });
+        let output = harness.wait_with_output();
+        over.store(true, Ordering::Relaxed);
+        (output.unwrap(), counting.join().unwrap())
+    })
 }
 
 /// A record without the time that it took, and without the verdict: no row of this matrix has snapshots.

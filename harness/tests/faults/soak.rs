@@ -7,10 +7,12 @@ use harness::model::KernelRun;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use probes::protocol::place;
+use rstest::rstest;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// All soaks of a project have one folder.
@@ -20,8 +22,10 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[test]
-fn an_interrupted_soak_tells_what_it_saw_and_goes_on() {
+#[rstest]
+#[case(Signal::SIGTERM)]
+#[case(Signal::SIGKILL)]
+fn an_interrupted_soak_tells_what_it_saw_and_goes_on(#[case] signal: Signal) {
     let _alone = alone();
     for kernel in [NEW, OLD] {
         image_of(kernel);
@@ -39,19 +43,15 @@ fn an_interrupted_soak_tells_what_it_saw_and_goes_on() {
     let said = listen(&mut harness, &format!("[{NEW}] 1 records in"), |id| {
         ended += 1;
         if ended == 2 {
-            kill(Pid::from_raw(id.cast_signed()), Signal::SIGTERM).unwrap();
+            kill(Pid::from_raw(id.cast_signed()), signal).unwrap();
         }
     });
     let output = harness.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(6), "{said}");
-    let document: Value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
-    assert_eq!(of_runs(&document, "broken_off"), [false, true], "{document:#}");
-    assert_eq!(of_runs(&document, "complete"), [2, 1], "{document:#}");
-    assert_eq!(document["records"], 3, "{document:#}");
-    assert_eq!(document["differences"], Value::Array(Vec::new()), "{document:#}");
-    let ended = document["ended"].as_str().unwrap();
-    assert!(ended.contains(&format!("interrupted by SIGTERM; complete: {NEW}")), "{ended}");
+    if signal == Signal::SIGKILL {
+        assert_eq!(output.status.signal(), Some(libc::SIGKILL), "{said}");
+    } else {
+        tells_what_it_saw(&output, &said);
+    }
 
     let output = conform().args(["soak", "--resume", "--runs", "2", "--format", "json"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -62,6 +62,19 @@ fn an_interrupted_soak_tells_what_it_saw_and_goes_on() {
     assert_eq!(of_runs(&document, "cold"), [false, true]);
     assert_eq!(of_runs(&document, "complete"), [2, 2]);
     assert_eq!(document["ended"], Value::Null);
+}
+
+/// Of a soak that was interrupted in its second run, when the newer kernel was through.
+fn tells_what_it_saw(output: &Output, said: &str) {
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    let document: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!(of_runs(&document, "broken_off"), [false, true], "{document:#}");
+    assert_eq!(of_runs(&document, "complete"), [2, 1], "{document:#}");
+    assert_eq!(document["records"], 3, "{document:#}");
+    assert_eq!(document["differences"], Value::Array(Vec::new()), "{document:#}");
+    let ended = document["ended"].as_str().unwrap();
+    assert!(ended.contains(&format!("interrupted by SIGTERM; complete: {NEW}")), "{ended}");
 }
 
 /// One and two processors take turns, two runs each: a record that says which is told, with what differs and how often. Each
