@@ -40,6 +40,8 @@ impl Errno {
     pub const E2BIG: Self = Self(libc::E2BIG);
     /// Value too large.
     pub const EOVERFLOW: Self = Self(libc::EOVERFLOW);
+    /// No more disk space for this user.
+    pub const EDQUOT: Self = Self(libc::EDQUOT);
     /// No such system call.
     pub const ENOSYS: Self = Self(libc::ENOSYS);
 

@@ -97,6 +97,25 @@ fn verdict_probes() -> Vec<Probe> {
             verdicts::mac_and_cgroup,
         ),
         Probe::new(
+            "cgroup/yes-or-no",
+            "On a hook that answers yes or no, where 1 of a program of BPF_LSM_MAC is yes, what do 0 and 1 of a program of a \
+             cgroup mean?",
+            &[
+                RUN,
+                source("6.14", "kernel/bpf/cgroup.c", "bpf_prog_run_array_cg"),
+                source("7.3", "kernel/bpf/bpf_lsm.c", "bpf_lsm_hook_returns_errno"),
+                source("7.3", "kernel/bpf/bpf_lsm.c", "bpf_lsm_get_retval_range"),
+                source("7.3", "security/security.c", "security_inode_setxattr"),
+            ],
+            verdicts::yes_or_no,
+        ),
+        Probe::new(
+            "cgroup/ret",
+            "What does the slot ret hold for a program of a cgroup, the first and one after another?",
+            &[CURRENT, source("7.3", "kernel/bpf/btf.c", "btf_ctx_access")],
+            verdicts::ret,
+        ),
+        Probe::new(
             "cgroup/mac-and-cgroup-on-void-hook",
             "With a program of BPF_LSM_MAC and one of a cgroup on one void hook, do both run, and in which order?",
             &[SHIM],

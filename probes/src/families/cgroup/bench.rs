@@ -19,16 +19,18 @@ pub(super) struct Does {
     pub(super) get: bool,
     /// Calls `bpf_set_retval` with this.
     pub(super) set: Option<i32>,
+    /// Notes what its slot `ret` holds.
+    pub(super) ret: bool,
 }
 
 /// Nothing.
-pub(super) const NOTHING: Does = Does { get: false, set: None };
+pub(super) const NOTHING: Does = Does { get: false, set: None, ret: false };
 
 /// A program of a cgroup on the site's hook.
 pub(super) fn program(site: &Site, chain: &Chain, number: i32, does: Does) -> LsmProgram {
     let place = Place::nth(number);
     let asm = cgroup_frame(&chain.results, |asm| {
-        note(asm, place, None);
+        note(asm, place, site.ret.filter(|_| does.ret));
         if does.get {
             asm.call(helper::GET_RETVAL).stx(Size::DW, PAGE, place.extra(), Reg::R0);
         }
@@ -71,6 +73,15 @@ pub(super) fn inside(attempt: &mut Attempt<'_>, site: Site) -> Result<(Cgroup, C
     let cgroup = Cgroup::new("inside")?;
     cgroup.enter()?;
     Ok((cgroup, chain))
+}
+
+/// Ends a case that asks about a misuse where the usual program of this site is refused too.
+pub(super) fn usual_is_accepted(attempt: &mut Attempt<'_>, site: &Site, chain: &Chain) -> Result<(), Ended> {
+    let spec = attempt.spec(&program(site, chain, 0, NOTHING))?;
+    match attempt.ask(&spec, 0) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(attempt.undecided("the intended use is refused as well")),
+    }
 }
 
 /// Leaves a program that allows on an empty cgroup, under a name in the BPF file system, for every later probe on this

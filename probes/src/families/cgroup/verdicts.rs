@@ -1,15 +1,15 @@
 //! What a program of a cgroup may say, and what becomes of it.
 
-use super::bench::{Does, NOTHING, add, inside, keep_shim, link, program, rounds};
+use super::bench::{Does, NOTHING, add, inside, keep_shim, link, program, rounds, usual_is_accepted};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::Reg;
 use crate::lsm::{LsmProgram, deny};
 use crate::rules::{
-    Cgroup, Chain, NTH, OPEN, Place, SESSION, Site, VOID, cgroup_frame, judge, note, sequences,
+    Cgroup, Chain, NTH, OPEN, Place, SESSION, Site, VOID, cgroup_frame, judge, note, saying, sequences,
 };
 use crate::session::{Attempt, Ended, Session, Stop};
-use crate::triggers::tasks;
+use crate::triggers::{tasks, xattrs};
 
 const EPERM: i32 = deny(Errno::EPERM);
 /// The usual kind of hook, where nothing keeps the cgroup's programs their place.
@@ -34,6 +34,9 @@ pub(super) fn range(session: &mut Session<'_>) -> Result<(), Stop> {
         for verdict in [0, 1, 2, -1, -4096] {
             session.case(&format!("{kind}-{verdict}"), |attempt| {
                 let chain = Chain::new(attempt, site)?;
+                if verdict != 1 && (verdict, kind) != (0, "int") {
+                    usual_is_accepted(attempt, &site, &chain)?;
+                }
                 let asm = cgroup_frame(&chain.results, |asm| {
                     asm.mov_imm(Reg::R0, verdict).exit();
                 });
@@ -204,7 +207,7 @@ pub(super) fn mac_and_cgroup_void(session: &mut Session<'_>) -> Result<(), Stop>
 pub(super) fn set_retval(session: &mut Session<'_>) -> Result<(), Stop> {
     session.case("EACCES", |attempt| {
         let (cgroup, mut chain) = inside(attempt, SESSION)?;
-        add(attempt, &mut chain, &SESSION, &cgroup, Does { get: false, set: Some(EACCES) })?;
+        add(attempt, &mut chain, &SESSION, &cgroup, Does { set: Some(EACCES), ..NOTHING })?;
         for (key, verdict) in [("returns 1", 1), ("returns 0", 0)] {
             let round = chain.round(attempt, &[verdict]);
             attempt.denial(&format!("set -EACCES, {key}"), &round.outcome, Errno::EACCES);
@@ -219,8 +222,8 @@ pub(super) fn get_retval(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, set) in [("first-sets-nothing", None), ("first-sets-EACCES", Some(EACCES))] {
         session.case(name, |attempt| {
             let (cgroup, mut chain) = inside(attempt, SESSION)?;
-            add(attempt, &mut chain, &SESSION, &cgroup, Does { get: true, set })?;
-            add(attempt, &mut chain, &SESSION, &cgroup, Does { get: true, set: None })?;
+            add(attempt, &mut chain, &SESSION, &cgroup, Does { get: true, set, ..NOTHING })?;
+            add(attempt, &mut chain, &SESSION, &cgroup, Does { get: true, ..NOTHING })?;
             for (key, verdict) in [("first returns 1", 1), ("first returns 0", 0)] {
                 let round = chain.round(attempt, &[verdict, 1]);
                 let read = |number| chain.results.get(Place::nth(number).extra()).cast_signed();
@@ -246,8 +249,8 @@ pub(super) fn undo(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, set) in [("denied-with-0", None), ("denied-with-EACCES", Some(EACCES))] {
         session.case(name, |attempt| {
             let (cgroup, mut chain) = inside(attempt, SESSION)?;
-            add(attempt, &mut chain, &SESSION, &cgroup, Does { get: false, set })?;
-            add(attempt, &mut chain, &SESSION, &cgroup, Does { get: false, set: Some(0) })?;
+            add(attempt, &mut chain, &SESSION, &cgroup, Does { set, ..NOTHING })?;
+            add(attempt, &mut chain, &SESSION, &cgroup, Does { set: Some(0), ..NOTHING })?;
             let first = i32::from(set.is_some());
             for (key, second) in [("second sets 0 and returns 1", 1), ("second sets 0 and returns 0", 0)] {
                 let round = chain.round(attempt, &[first, second]);
@@ -268,8 +271,8 @@ pub(super) fn odd_retval(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, number) in [("one", 1), ("minus-4095", -4095), ("minus-4096", -4096)] {
         session.case(name, |attempt| {
             let (cgroup, mut chain) = inside(attempt, SESSION)?;
-            add(attempt, &mut chain, &SESSION, &cgroup, Does { get: true, set: Some(number) })?;
-            add(attempt, &mut chain, &SESSION, &cgroup, Does { get: true, set: None })?;
+            add(attempt, &mut chain, &SESSION, &cgroup, Does { get: true, set: Some(number), ..NOTHING })?;
+            add(attempt, &mut chain, &SESSION, &cgroup, Does { get: true, ..NOTHING })?;
             let _round = chain.round(attempt, &[1, 1]);
             attempt.runs(chain.results.runs());
             // SAFETY: getsid takes a number.
@@ -293,11 +296,12 @@ pub(super) fn odd_retval(session: &mut Session<'_>) -> Result<(), Stop> {
 
 pub(super) fn retval_on_void(session: &mut Session<'_>) -> Result<(), Stop> {
     for (name, does) in [
-        ("bpf_set_retval", Does { get: false, set: Some(EPERM) }),
-        ("bpf_get_retval", Does { get: true, set: None }),
+        ("bpf_set_retval", Does { set: Some(EPERM), ..NOTHING }),
+        ("bpf_get_retval", Does { get: true, ..NOTHING }),
     ] {
         session.case(name, |attempt| {
             let chain = Chain::new(attempt, VOID)?;
+            usual_is_accepted(attempt, &VOID, &chain)?;
             attempt.load_lsm(&program(&VOID, &chain, 0, does)).map(drop)
         })?;
     }
@@ -313,6 +317,62 @@ pub(super) fn retval_in_mac(session: &mut Session<'_>) -> Result<(), Stop> {
                 asm.mov_imm(Reg::R1, 0).call(number);
             });
             attempt.load_lsm(&program).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+/// What `ret` holds in the first and the second program, by what the first did.
+pub(super) fn ret(session: &mut Session<'_>) -> Result<(), Stop> {
+    for (name, set) in [("first-sets-nothing", None), ("first-sets-EACCES", Some(EACCES))] {
+        session.case(name, |attempt| {
+            let (cgroup, mut chain) = inside(attempt, SESSION)?;
+            add(attempt, &mut chain, &SESSION, &cgroup, Does { set, ret: true, ..NOTHING })?;
+            add(attempt, &mut chain, &SESSION, &cgroup, Does { ret: true, ..NOTHING })?;
+            for (key, verdict) in [("first returns 1", 1), ("first returns 0", 0)] {
+                let round = chain.round(attempt, &[verdict, 1]);
+                attempt.see(key, round.words(&NTH, true));
+            }
+            attempt.ran(chain.has_run());
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A hook that answers yes or no: whether an attribute needs no capability.
+const YES_OR_NO: Site =
+    Site { hook: "inode_xattr_skipcap", ret: Some(1), recipe: xattrs::without_capability };
+
+/// What the answers of a program of a cgroup do there, beside those of one of BPF_LSM_MAC.
+pub(super) fn yes_or_no(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("mac-program", |attempt| {
+        let mut ran = 0;
+        for verdict in [0, 1] {
+            let mut chain = Chain::new(attempt, YES_OR_NO)?;
+            let program = saying(&YES_OR_NO, &chain.results, 0, verdict);
+            chain.push(attempt, &program)?;
+            let round = chain.round(attempt, &[]);
+            attempt.see(&format!("returns {verdict}"), round.words(&["it"], false));
+            ran += chain.results.runs();
+        }
+        attempt.runs(ran);
+        Ok(())
+    })?;
+    for (name, set) in [
+        ("program-of-a-cgroup", None),
+        ("program-of-a-cgroup-that-sets-1", Some(1)),
+        ("program-of-a-cgroup-that-sets-EACCES", Some(EACCES)),
+    ] {
+        session.case(name, |attempt| {
+            let (cgroup, mut chain) = inside(attempt, YES_OR_NO)?;
+            add(attempt, &mut chain, &YES_OR_NO, &cgroup, Does { set, ..NOTHING })?;
+            for verdict in [0, 1] {
+                let round = chain.round(attempt, &[verdict]);
+                attempt.see(&format!("returns {verdict}"), round.words(&["it"], false));
+            }
+            attempt.runs(chain.results.runs());
+            Ok(())
         })?;
     }
     Ok(())

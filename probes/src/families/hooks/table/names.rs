@@ -8,6 +8,7 @@ pub(super) const HOOKS: &[Hook] = &[
     int("inode_mkdir", names::mkdir, "fs/namei.c", "vfs_mkdir").text_at("dentry", NAME, "folder"),
     int("dentry_init_security", fuse::make_directory, "fs/fuse/dir.c", "get_security_context")
         .passing(-libc::EOPNOTSUPP)
+        .partial_where(fuse::WITHOUT_CONTEXT)
         .text_at("name", "qstr.name", "made"),
     int("inode_rmdir", names::rmdir, "fs/namei.c", "vfs_rmdir").text_at("dentry", NAME, "folder"),
     int("inode_unlink", names::unlink, "fs/namei.c", "vfs_unlink").text_at("dentry", NAME, "unlinked"),
