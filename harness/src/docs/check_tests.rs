@@ -22,7 +22,6 @@ fn verdict(text: &str, id: &str) -> Option<Verdict> {
 
 #[rstest]
 #[case("attaches-to-hooks", Verdict::Confirmed)]
-#[case("socket-create-is-called", Verdict::Confirmed)]
 #[case("error-denies", Verdict::Conditional)]
 #[case("ret-of-the-previous", Verdict::Contradicted)]
 #[case("target-btf-id", Verdict::Contradicted)]
