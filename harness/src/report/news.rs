@@ -200,7 +200,7 @@ fn in_words(case: &NormalCase) -> String {
 fn facts(before: &NormalCase, after: &NormalCase) -> Vec<Fact> {
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let names: BTreeSet<&String> = before.seen.keys().chain(after.seen.keys()).collect();
-    names
+    let mut found: Vec<Fact> = names
         .into_iter()
         .filter(|name| before.seen.get(*name) != after.seen.get(*name))
         .map(|name| Fact {
@@ -208,7 +208,13 @@ fn facts(before: &NormalCase, after: &NormalCase) -> Vec<Fact> {
             before: before.seen.get(name).map(text),
             after: after.seen.get(name).map(text),
         })
-        .collect()
+        .collect();
+    let in_order = |case: &NormalCase| serde_json::Value::from(case.seen.clone()).to_string();
+    let (was, is) = (in_order(before), in_order(after));
+    if found.is_empty() && was != is {
+        found.push(Fact { name: "the order of the facts".to_owned(), before: Some(was), after: Some(is) });
+    }
+    found
 }
 
 #[cfg(test)]
@@ -272,6 +278,20 @@ mod tests {
         other.denied = Some(true);
         let found = changes(&records(vec![case(End::Done)]), &records(vec![other]));
         assert_eq!(found[0].kind, Kind::Enforcement);
+    }
+
+    #[test]
+    fn a_change_of_the_order_of_facts_is_told() {
+        let with = |facts: [&str; 2]| NormalCase {
+            seen: facts.map(|name| (name.to_owned(), 1.into())).into_iter().collect(),
+            ..case(End::Done)
+        };
+        let found = changes(&records(vec![with(["p", "q"])]), &records(vec![with(["q", "p"])]));
+        let [fact] = found[0].facts.as_slice() else { panic!("{found:?}") };
+        assert_eq!(
+            (fact.name.as_str(), fact.after.as_deref()),
+            ("the order of the facts", Some(r#"{"q":1,"p":1}"#))
+        );
     }
 
     #[test]

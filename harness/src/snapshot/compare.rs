@@ -387,6 +387,46 @@ mod tests {
         }
     }
 
+    /// On two kernels, so that they share a block first.
+    #[test]
+    fn facts_in_another_order_differ_until_they_are_accepted() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), crate::snapshot::Ci::No);
+        let known = Known::new(&names(&["6.1", "6.12"]), [("a/b", "Why?")]);
+        let run = |kernel: &str, facts: [&str; 2]| {
+            let mut record = record("a/b", true);
+            record.cases[0].seen = facts.map(|name| (name.to_owned(), 1.into())).into_iter().collect();
+            KernelRun { kernel: kernel.into(), records: vec![record], ..KernelRun::default() }
+        };
+        let verdict =
+            |run: &KernelRun| judge(store.load("a/b").unwrap().as_ref(), &run.kernel, &run.records[0]);
+        let accept = |runs: &[KernelRun]| store.accept_runs(runs, &known, false, |_, _| true).unwrap();
+        accept(&["6.1", "6.12"].map(|kernel| run(kernel, ["p", "q"])));
+        let other = run("6.12", ["q", "p"]);
+        assert_eq!(verdict(&other).unwrap().name(), "different");
+        assert_eq!(store.propose(std::slice::from_ref(&other), &known).unwrap(), ["a/b"]);
+        assert_eq!(accept(std::slice::from_ref(&other)), ["a/b"]);
+        assert_eq!(verdict(&other).unwrap(), Verdict::Matched);
+        assert_eq!(verdict(&run("6.1", ["p", "q"])).unwrap(), Verdict::Matched);
+    }
+
+    /// What the difference passes over is nothing to propose either.
+    #[test]
+    fn cases_in_another_order_are_no_proposal() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), crate::snapshot::Ci::No);
+        let known = Known::new(&names(&["6.1"]), [("a/b", "Why?")]);
+        let run = |cases: [&str; 2]| {
+            let mut record = record("a/b", true);
+            record.cases = cases.map(|name| Case { name: name.into(), ..record.cases[0].clone() }).into();
+            [KernelRun { kernel: "6.1".into(), records: vec![record], ..KernelRun::default() }]
+        };
+        store.accept_runs(&run(["p", "q"]), &known, false, |_, _| true).unwrap();
+        let other = run(["q", "p"]);
+        assert!(compare(&store, &other, &known).unwrap().all_matched());
+        assert!(store.propose(&other, &known).unwrap().is_empty());
+    }
+
     #[test]
     fn what_did_not_run_is_no_part_of_a_run() {
         let run = KernelRun {

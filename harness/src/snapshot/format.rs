@@ -23,6 +23,7 @@
 //! list. Blocks are grouped per case, so that a kernel that differs in one case of thirty shows in one place. The next line
 //! is there where some kernels have not been asked since the probe was changed: what sets them apart may be the probe.
 
+use super::merge::find_case;
 use super::{Snapshot, SnapshotError, block, kernels};
 use crate::normalize::Normal;
 use probes::record::CASES_MAX;
@@ -105,37 +106,40 @@ fn with_paragraphs(text: &str) -> String {
 }
 
 fn outcome_blocks(snapshot: &Snapshot, names: &[String]) -> Mapping {
-    let mut groups = Groups::default();
+    let mut groups = Groups(Vec::new());
     for (place, (_, normal)) in snapshot.observed.iter().enumerate() {
-        groups.add(place, block::outcome_value(&normal.outcome, &normal.warnings));
+        groups.add(place, (&normal.outcome, normal.warnings.as_slice()));
     }
-    groups.into_mapping(names)
+    groups
+        .into_iter(names)
+        .map(|(kernels, (outcome, warnings))| (kernels, block::outcome_value(outcome, warnings)))
+        .collect()
 }
 
 fn case_blocks(snapshot: &Snapshot, names: &[String], case: &str) -> Result<Mapping, serde_yaml::Error> {
-    let mut groups = Groups::default();
+    let mut groups = Groups(Vec::new());
     for (place, (_, normal)) in snapshot.observed.iter().enumerate() {
-        if let Some(found) = normal.cases.iter().find(|found| found.name == case) {
-            groups.add(place, block::case_value(found)?);
+        if let Some(found) = find_case(normal, case) {
+            groups.add(place, found);
         }
     }
-    Ok(groups.into_mapping(names))
+    groups.into_iter(names).map(|(kernels, found)| Ok((kernels, block::case_value(found)?))).collect()
 }
 
-/// Blocks with the kernels that share them, in the order of their first kernel.
-#[derive(Default)]
-struct Groups(Vec<(Value, Vec<usize>)>);
+/// What the blocks are made of, with the kernels that share it, in the order of their first kernel. Not the blocks: YAML's own
+/// equality knows no order of facts.
+struct Groups<T>(Vec<(T, Vec<usize>)>);
 
-impl Groups {
-    fn add(&mut self, place: usize, value: Value) {
+impl<T: PartialEq> Groups<T> {
+    fn add(&mut self, place: usize, value: T) {
         match self.0.iter_mut().find(|(known, _)| *known == value) {
             Some((_, places)) => places.push(place),
             None => self.0.push((value, vec![place])),
         }
     }
 
-    fn into_mapping(self, names: &[String]) -> Mapping {
-        self.0.into_iter().map(|(value, places)| (kernels::phrase(names, &places).into(), value)).collect()
+    fn into_iter(self, names: &[String]) -> impl Iterator<Item = (Value, T)> {
+        self.0.into_iter().map(|(value, places)| (kernels::phrase(names, &places).into(), value))
     }
 }
 

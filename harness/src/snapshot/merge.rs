@@ -39,11 +39,47 @@ pub fn merge(old: Option<&Snapshot>, probe: &str, run: &[(String, Normal)], know
 pub fn leave_behind(next: &mut Snapshot, old: &Snapshot, run: &[(String, Normal)]) {
     let ran: BTreeSet<&String> =
         run.iter().filter(|(_, normal)| was_seen(normal)).map(|(name, _)| name).collect();
-    let is_another = |name: &&String| old.of(name).is_some_and(|before| next.of(name) != Some(before));
-    if ran.iter().copied().any(|name| is_another(&name)) {
+    let is_another = |name: &String| {
+        old.of(name).is_some_and(|before| next.of(name).is_none_or(|is| !says_the_same(is, before)))
+    };
+    if ran.iter().copied().any(is_another) {
         next.behind
             .extend(next.observed.iter().map(|(name, _)| name.clone()).filter(|name| !ran.contains(name)));
     }
+}
+
+/// The kernels that are behind in what is left of `proposal` once `next` has been accepted in place of `before`: those of
+/// `next`, but for what the proposal has measured, of which it says something else, or that it is behind no more.
+pub(super) fn left_behind(
+    proposal: &Snapshot,
+    before: Option<&Snapshot>,
+    next: &Snapshot,
+) -> BTreeSet<String> {
+    let is_measured = |kernel: &&String| {
+        let was = before.and_then(|before| before.of(kernel));
+        let says_the_same =
+            proposal.of(kernel).zip(was).is_some_and(|(proposed, was)| says_the_same(proposed, was));
+        let was_behind = before.is_some_and(|before| before.behind.contains(*kernel));
+        !says_the_same || was_behind && !proposal.behind.contains(*kernel)
+    };
+    next.behind.iter().filter(|kernel| !is_measured(kernel)).cloned().collect()
+}
+
+/// Whether two say the same: the order of cases says nothing, as in the difference that is shown.
+pub(super) fn says_the_same(one: &Normal, other: &Normal) -> bool {
+    one.outcome == other.outcome
+        && one.warnings == other.warnings
+        && one.cases.len() == other.cases.len()
+        && one.cases.iter().all(|case| find_case(other, &case.name) == Some(case))
+}
+
+/// The same of every kernel of two snapshots.
+pub(super) fn all_say_the_same(one: &Snapshot, other: &Snapshot) -> bool {
+    one.observed.len() == other.observed.len()
+        && one
+            .observed
+            .iter()
+            .all(|(kernel, normal)| other.of(kernel).is_some_and(|other| says_the_same(normal, other)))
 }
 
 /// Whether a run saw the probe at all; what did not run says nothing about the kernel.

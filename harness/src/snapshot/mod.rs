@@ -9,6 +9,7 @@
 
 pub mod assert;
 mod block;
+mod ci;
 pub mod compare;
 mod diff;
 pub mod format;
@@ -21,12 +22,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 pub(crate) use block::result_line;
+pub use ci::Ci;
 pub use compare::{Cell, Comparison, Stale, Verdict, compare, compare_as, judge_normal};
 pub(crate) use diff::diff as difference;
 pub use format::{parse, render, render_body};
 pub(crate) use merge::was_seen;
 pub use merge::{leave_behind, merge};
-pub use store::{Ci, Store};
+pub use store::Store;
 
 /// The phrase for the kernels of `all` whose place is in `members` (ascending), such as `from 6.12`.
 #[must_use]

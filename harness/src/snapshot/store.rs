@@ -5,7 +5,8 @@
 //! written where `CI` is set. Every file is written beside its place and renamed.
 
 use super::compare::{by_probe, is_gone};
-use super::{Known, Snapshot, SnapshotError, leave_behind, merge, parse, render};
+use super::merge::{all_say_the_same, left_behind};
+use super::{Ci, Known, Snapshot, SnapshotError, leave_behind, merge, parse, render};
 use crate::model::KernelRun;
 use crate::normalize::Normal;
 use crate::text;
@@ -13,32 +14,6 @@ use crate::whole::{self, Readers};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-
-/// Whether this process runs in continuous integration, where nothing is accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ci {
-    /// `CI` is set: nothing is written.
-    Yes,
-    /// A person's machine.
-    No,
-}
-
-impl Ci {
-    /// As the environment says; `CI` may be set to an empty string, `0` or `false` to say no, as insta reads it.
-    #[must_use]
-    pub fn from_env() -> Self {
-        Self::from_value(std::env::var("CI").ok().as_deref())
-    }
-
-    /// As this value of `CI` says.
-    #[must_use]
-    pub fn from_value(value: Option<&str>) -> Self {
-        match value {
-            None | Some("" | "0" | "false") => Self::No,
-            Some(_) => Self::Yes,
-        }
-    }
-}
 
 /// The snapshot folder.
 #[derive(Clone, Debug)]
@@ -170,7 +145,7 @@ impl Store {
             let accepted = self.load(&probe)?;
             let base = self.load_pending(&probe)?.or_else(|| accepted.clone());
             let next = merge(base.as_ref(), &probe, &part, known);
-            if accepted.is_some_and(|accepted| accepted.observed == next.observed) {
+            if accepted.is_some_and(|accepted| all_say_the_same(&accepted, &next)) {
                 self.remove(&self.pending_path(&probe)?)?;
             } else {
                 self.write(&self.pending_path(&probe)?, &render(&next)?)?;
@@ -231,9 +206,7 @@ impl Store {
             if part.is_empty() {
                 continue;
             }
-            if self.accept_part(&probe, &part, known, revised)? {
-                changed(&probe);
-            }
+            self.accept_part(&probe, &part, known, revised, &mut changed)?;
         }
         Ok(())
     }
@@ -244,7 +217,8 @@ impl Store {
         part: &[(String, Normal)],
         known: &Known,
         revised: bool,
-    ) -> Result<bool, SnapshotError> {
+        changed: &mut impl FnMut(&str),
+    ) -> Result<(), SnapshotError> {
         let path = self.path(probe)?;
         let old = read_text(&path)?;
         let before = old.as_deref().map(|text| parse(&path, text)).transpose()?;
@@ -253,20 +227,32 @@ impl Store {
             leave_behind(&mut next, before, part);
         }
         let text = render(&next)?;
-        let changed = old.as_deref() != Some(text.as_str());
-        if changed {
+        if old.as_deref() != Some(text.as_str()) {
             self.write(&path, &text)?;
+            // Before anything else can fail: it is written.
+            changed(probe);
         }
         let pending = self.pending_path(probe)?;
         if let Some(proposal) = read_snapshot(&pending)? {
-            let left = merge(Some(&proposal), probe, part, known);
-            if left.observed == next.observed {
+            let mut left = merge(Some(&proposal), probe, part, known);
+            left.behind = left_behind(&proposal, before.as_ref(), &next);
+            if all_say_the_same(&left, &next) {
                 self.remove(&pending)?;
             } else {
                 self.write(&pending, &render(&left)?)?;
             }
         }
-        Ok(changed)
+        Ok(())
+    }
+
+    /// Removes every pending file. Gives how many there were.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, a file cannot be removed, or `CI` is set and one would have to be.
+    pub fn withdraw_all(&self) -> Result<usize, SnapshotError> {
+        let files = self.files(".snap.new")?;
+        files.iter().try_for_each(|file| self.remove(file))?;
+        Ok(files.len())
     }
 
     /// Removes from all snapshots what is stale: files of probes that do not exist, parts of kernels that are not
@@ -383,16 +369,6 @@ mod tests {
         assert_eq!(Store::new("snapshots", Ci::No).path(id).is_ok(), good);
     }
 
-    #[rstest]
-    #[case(None, Ci::No)]
-    #[case(Some(""), Ci::No)]
-    #[case(Some("false"), Ci::No)]
-    #[case(Some("true"), Ci::Yes)]
-    #[case(Some("1"), Ci::Yes)]
-    fn ci(#[case] value: Option<&str>, #[case] expected: Ci) {
-        assert_eq!(Ci::from_value(value), expected);
-    }
-
     #[test]
     fn a_proposal_is_accepted() {
         let (folder, store) = store();
@@ -434,6 +410,46 @@ mod tests {
         assert_eq!(store.load("a/b").unwrap().unwrap().kernels().collect::<Vec<_>>(), ["6.1"]);
         assert_eq!(store.pending().unwrap(), ["a/b"]);
         assert!(store.accept_runs(&runs, &known(), false, |_, kernel| kernel == "6.1").unwrap().is_empty());
+    }
+
+    /// The pending file goes on saying of a kernel what the snapshot says: that it was measured before.
+    #[test]
+    fn accepting_a_revised_probe_marks_the_kernels_in_the_proposal_that_is_left_too() {
+        let (_folder, store) = store();
+        let known = Known::new(&names(&["5.10", "6.1", "7.3"]), [("a/b", "Why?")]);
+        let old = ["5.10", "6.1", "7.3"].map(|kernel| run(kernel, "old"));
+        store.accept_runs(&old, &known, false, |_, _| true).unwrap();
+        let new = [run("6.1", "new"), run("7.3", "new")];
+        store.propose(&new, &known).unwrap();
+        store.accept_runs(&new, &known, true, |_, kernel| kernel == "7.3").unwrap();
+        let behind = |snapshot: Option<Snapshot>| Vec::from_iter(snapshot.unwrap().behind);
+        assert_eq!(behind(store.load("a/b").unwrap()), ["5.10", "6.1"]);
+        assert_eq!(behind(store.load_pending("a/b").unwrap()), ["5.10"]);
+        store.accept_pending(|_| true).unwrap();
+        assert_eq!(behind(store.load("a/b").unwrap()), ["5.10"]);
+    }
+
+    #[test]
+    fn what_is_written_is_told_though_its_proposal_cannot_be_read() {
+        let (folder, store) = store();
+        std::fs::create_dir_all(folder.path().join("a/b.snap.new")).unwrap();
+        let mut told = Vec::new();
+        let runs = [run("6.1", "one")];
+        let ended =
+            store.accept_each(&runs, &known(), false, |_, _| true, |probe| told.push(probe.to_owned()));
+        assert!(ended.unwrap_err().to_string().contains("b.snap.new"));
+        assert!(store.load("a/b").unwrap().is_some());
+        assert_eq!(told, ["a/b"]);
+    }
+
+    #[test]
+    fn all_proposals_are_withdrawn() {
+        let (_folder, store) = store();
+        store.accept_runs(&[run("6.1", "one")], &known(), false, |_, _| true).unwrap();
+        store.propose(&[run("6.1", "other")], &known()).unwrap();
+        assert_eq!(store.withdraw_all().unwrap(), 1);
+        assert!(store.pending().unwrap().is_empty() && store.load("a/b").unwrap().is_some());
+        assert_eq!(store.withdraw_all().unwrap(), 0);
     }
 
     #[test]
