@@ -73,7 +73,7 @@ fn check(family: &str, kernel: &str) {
     let mine: Vec<&Record> =
         judged.run.records.iter().filter(|record| family_of(&record.probe) == family).collect();
     assert!(!mine.is_empty(), "no probe of the family {family} ran on {kernel}");
-    let found = messages(&judged.comparison, &mine);
+    let found = messages(&judged, &mine);
     if found.is_empty() {
         agree_with_insta(kernel, &mine, &judged.known);
         return;
@@ -89,10 +89,10 @@ fn folder(kernel: &str, family: Option<&str>) -> PathBuf {
 }
 
 /// What is to be said of these records, and of nothing else.
-fn messages(comparison: &Comparison, records: &[&Record]) -> Vec<String> {
+fn messages(judged: &Judged, records: &[&Record]) -> Vec<String> {
     let mine: BTreeSet<&str> = records.iter().map(|record| record.probe.as_str()).collect();
-    let cells = comparison.cells.iter().filter(|cell| mine.contains(cell.probe.as_str()));
-    cells.filter_map(|cell| cell.message(false)).collect()
+    let cells = judged.comparison.cells.iter().filter(|cell| mine.contains(cell.probe.as_str()));
+    cells.filter_map(|cell| cell.message(&judged.known.matrix, false)).collect()
 }
 
 /// Leaves what differs from the snapshots where `cargo insta review` finds it.

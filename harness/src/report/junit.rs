@@ -12,8 +12,8 @@
 
 use super::Material;
 use crate::model::KernelRun;
+use crate::snapshot::Verdict;
 use crate::snapshot::compare::message;
-use crate::snapshot::{Comparison, Verdict};
 use probes::record::Record;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use std::time::Duration;
@@ -25,16 +25,16 @@ use std::time::Duration;
 pub fn render(material: Material<'_>) -> Result<String, quick_junit::SerializeError> {
     let mut report = Report::new("bpf-lsm-conformance");
     for run in material.ordered_runs() {
-        report.add_test_suite(kernel_suite(run, material.comparison));
+        report.add_test_suite(kernel_suite(run, material));
     }
-    if let Some(suite) = stale_suite(material.comparison) {
+    if let Some(suite) = stale_suite(material) {
         report.add_test_suite(suite);
     }
     report.to_string()
 }
 
-fn kernel_suite(run: &KernelRun, comparison: &Comparison) -> TestSuite {
-    let verdicts = comparison.of_kernel(&run.kernel);
+fn kernel_suite(run: &KernelRun, material: Material<'_>) -> TestSuite {
+    let verdicts = material.comparison.of_kernel(&run.kernel);
     let mut suite = TestSuite::new(&run.kernel);
     let timing = run.timing;
     suite.set_time(Duration::from_millis(timing.all_ms()));
@@ -62,15 +62,17 @@ fn kernel_suite(run: &KernelRun, comparison: &Comparison) -> TestSuite {
         ));
     }
     for record in &run.records {
-        suite.add_test_case(probe_case(record, &run.kernel, verdicts.get(record.probe.as_str()).copied()));
+        let verdict = verdicts.get(record.probe.as_str()).copied();
+        suite.add_test_case(probe_case(record, &run.kernel, verdict, material.matrix));
     }
     suite
 }
 
-fn probe_case(record: &Record, kernel: &str, verdict: Option<&Verdict>) -> TestCase {
+fn probe_case(record: &Record, kernel: &str, verdict: Option<&Verdict>, rows: &[String]) -> TestCase {
     let family = probes::spec::family_of(&record.probe);
-    let text =
-        verdict.and_then(|verdict| message(&record.probe, &[kernel], verdict, false)).unwrap_or_default();
+    let text = verdict
+        .and_then(|verdict| message(&record.probe, &[kernel], verdict, rows, false))
+        .unwrap_or_default();
     let bad = |kind, short: &str| {
         let name = verdict.map_or("", |verdict| verdict.name());
         unsuccessful(&record.probe, family, kind, name, short, &text)
@@ -113,11 +115,11 @@ fn unsuccessful(
     case
 }
 
-fn stale_suite(comparison: &Comparison) -> Option<TestSuite> {
+fn stale_suite(material: Material<'_>) -> Option<TestSuite> {
     let mut suite = TestSuite::new("snapshots");
-    for cell in &comparison.cells {
+    for cell in &material.comparison.cells {
         if let Verdict::Stale { .. } = cell.verdict {
-            let text = cell.message(false).unwrap_or_default();
+            let text = cell.message(material.matrix, false).unwrap_or_default();
             let name = format!("{} {}", cell.probe, cell.kernel);
             suite.add_test_case(unsuccessful(
                 name.trim_end(),
@@ -136,6 +138,7 @@ fn stale_suite(comparison: &Comparison) -> Option<TestSuite> {
 mod tests {
     use super::*;
     use crate::report::made_up;
+    use crate::snapshot::Comparison;
     use crate::snapshot::made_up::names;
 
     fn xml(comparison: &Comparison) -> String {

@@ -50,7 +50,7 @@ pub fn render(material: Material<'_>, look: Look) -> String {
     text.push('\n');
     text += &grid("seconds", &runs, &time_rows(&runs), look);
     text += &notes(&runs);
-    text += &attention(material.comparison, look.colour);
+    text += &attention(material, look.colour);
     text += &summary(&runs, material.comparison);
     text
 }
@@ -213,10 +213,10 @@ fn notes(runs: &[&KernelRun]) -> String {
 }
 
 /// Every verdict that needs a person, kernels with the same one together.
-fn attention(comparison: &Comparison, colour: bool) -> String {
+fn attention(material: Material<'_>, colour: bool) -> String {
     let mut groups: Vec<(&str, &Verdict, Vec<&str>)> = Vec::new();
     let mut lost: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-    for cell in &comparison.cells {
+    for cell in &material.comparison.cells {
         let (probe, kernel) = (cell.probe.as_str(), cell.kernel.as_str());
         match &cell.verdict {
             Verdict::Matched => {}
@@ -236,7 +236,7 @@ fn attention(comparison: &Comparison, colour: bool) -> String {
         let _ = writeln!(text, "\n{kernel}: {} not compared: {why}", probe_count(&probes));
     }
     for (probe, verdict, kernels) in groups {
-        if let Some(message) = message(probe, &kernels, verdict, colour) {
+        if let Some(message) = message(probe, &kernels, verdict, material.matrix, colour) {
             let _ = writeln!(text, "\n{message}");
         }
     }
@@ -353,7 +353,9 @@ mod tests {
         let mut other = comparison.cells[1].clone();
         other.kernel = "6.2".to_owned();
         comparison.cells.push(other);
-        let text = attention(&comparison, false);
+        let matrix = names(&["6.1", "6.2"]);
+        let material = Material { runs: &[], comparison: &comparison, matrix: &matrix, probes: &[] };
+        let text = attention(material, false);
         assert_eq!(text.matches("+absent at open").count(), 1, "{text}");
         assert!(text.contains("--kernel 6.1 --kernel 6.2"), "{text}");
     }

@@ -4,7 +4,9 @@ use super::merge::was_seen;
 use super::{Known, Snapshot, SnapshotError, Store, diff};
 use crate::model::KernelRun;
 use crate::normalize::{Normal, NormalCase, normalize};
+use probes::families::HIDDEN;
 use probes::record::{End, Outcome, Record};
+use probes::spec::family_of;
 use std::collections::BTreeMap;
 
 /// What comparing gave for one probe on one kernel. A closed set.
@@ -66,20 +68,25 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// What to tell a person about this cell; `None` where there is nothing to do.
+    /// What to tell a person about this cell; `None` where there is nothing to do. `rows` are the matrix's.
     #[must_use]
-    pub fn message(&self, colour: bool) -> Option<String> {
-        message(&self.probe, &[&self.kernel], &self.verdict, colour)
+    pub fn message(&self, rows: &[String], colour: bool) -> Option<String> {
+        message(&self.probe, &[&self.kernel], &self.verdict, rows, colour)
     }
 }
 
-/// What to tell a person about a probe on kernels that share a verdict; `None` where there is nothing to do.
+/// What to tell a person about a probe on kernels that share a verdict; `None` where there is nothing to do. `rows` are the
+/// matrix's: other kernels have no snapshots.
 #[must_use]
-pub fn message(probe: &str, kernels: &[&str], verdict: &Verdict, colour: bool) -> Option<String> {
+pub fn message(
+    probe: &str,
+    kernels: &[&str],
+    verdict: &Verdict,
+    rows: &[String],
+    colour: bool,
+) -> Option<String> {
     let on = kernels.join(" ");
-    let options: String = kernels.iter().map(|kernel| format!(" --kernel {kernel}")).collect();
-    let accept =
-        format!("to accept: cargo conform accept --probe {probe}{options}\n       or: cargo insta review");
+    let accept = how_to_accept(probe, kernels, rows);
     match verdict {
         Verdict::Matched => None,
         Verdict::Different { diff } => {
@@ -97,6 +104,19 @@ pub fn message(probe: &str, kernels: &[&str], verdict: &Verdict, colour: bool) -
         )),
         Verdict::NotCompared { why } => Some(format!("{probe} on {on}: not compared: {why}")),
     }
+}
+
+fn how_to_accept(probe: &str, kernels: &[&str], rows: &[String]) -> String {
+    let hidden = HIDDEN.name;
+    if family_of(probe) == hidden {
+        return format!("nothing to accept: the family {hidden} has no snapshots");
+    }
+    let is_row = |kernel: &&&str| rows.iter().any(|row| row == **kernel);
+    let options: String = kernels.iter().filter(is_row).map(|kernel| format!(" --kernel {kernel}")).collect();
+    if options.is_empty() {
+        return "nothing to accept: only rows of the matrix have snapshots".to_owned();
+    }
+    format!("to accept: cargo conform accept --probe {probe}{options}\n       or: cargo insta review")
 }
 
 /// The diff of [`Verdict::Different`] with colours, for a terminal.
@@ -355,7 +375,8 @@ mod tests {
     fn a_message_names_the_command_that_accepts() {
         let verdict = judge(Some(&snapshot()), "6.1", &record("a/b", false)).unwrap();
         let cell = Cell { probe: "a/b".into(), kernel: "6.1".into(), verdict };
-        let message = cell.message(false).unwrap();
+        let rows = names(&["6.1"]);
+        let message = cell.message(&rows, false).unwrap();
         assert!(message.contains("cargo conform accept --probe a/b --kernel 6.1"), "{message}");
         assert!(message.contains("cargo insta review"), "{message}");
         assert!(
@@ -363,7 +384,22 @@ mod tests {
             "{message}"
         );
         assert!(!message.contains('\x1b'));
-        assert!(cell.message(true).unwrap().contains("\x1b[31m-"));
+        assert!(cell.message(&rows, true).unwrap().contains("\x1b[31m-"));
+    }
+
+    /// An image may share its verdict with the row that it is compared with.
+    #[rstest]
+    #[case::image("a/b", &["mine"], "nothing to accept: only rows of the matrix have snapshots")]
+    #[case::hidden("selftest/hang", &["6.1"], "nothing to accept: the family selftest has no snapshots")]
+    #[case::both("a/b", &["mine", "6.1"], "to accept: cargo conform accept --probe a/b --kernel 6.1\n")]
+    fn what_has_no_snapshot_is_not_to_be_accepted(
+        #[case] probe: &str,
+        #[case] kernels: &[&str],
+        #[case] words: &str,
+    ) {
+        let message = message(probe, kernels, &Verdict::Missing, &names(&["6.1"]), false).unwrap();
+        assert!(message.contains(words), "{message}");
+        assert!(!message.contains("--kernel mine"), "{message}");
     }
 
     /// An image of 6.1 and the row itself.
