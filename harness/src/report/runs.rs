@@ -56,6 +56,14 @@ pub enum RunsError {
         /// The probe.
         probe: String,
     },
+    /// A folder has another kernel's run, so that one kernel may have two.
+    #[error("{} is the run of {kernel}, and its folder is not called so; remove that folder, or name it {kernel} if there is no other", path.display())]
+    Elsewhere {
+        /// The file.
+        path: PathBuf,
+        /// The kernel of which it is.
+        kernel: String,
+    },
     /// A kernel's name cannot name a folder.
     #[error("kernel name {name:?} cannot name a folder; give the kernel a row with a plain name")]
     BadKernel {
@@ -72,6 +80,7 @@ impl crate::exit::ExitCode for RunsError {
             | Self::Format { .. }
             | Self::Cases { .. }
             | Self::Twice { .. }
+            | Self::Elsewhere { .. }
             | Self::BadKernel { .. } => crate::exit::BAD_INPUT,
         }
     }
@@ -105,7 +114,17 @@ pub fn write(run: &Path, kernel: &KernelRun) -> Result<PathBuf, RunsError> {
     Ok(path)
 }
 
-/// Reads a kernel's run.
+/// Reads the run of `kernel` in the run folder `run`.
+///
+/// # Errors
+/// As [`read`]; [`RunsError::Elsewhere`] for another kernel's, [`RunsError::BadKernel`] as [`path`].
+pub fn read_of(run: &Path, kernel: &str) -> Result<KernelRun, RunsError> {
+    let path = path(run, kernel)?;
+    let found = read(&path)?;
+    if found.kernel == kernel { Ok(found) } else { Err(RunsError::Elsewhere { path, kernel: found.kernel }) }
+}
+
+/// Reads a file that has a kernel's run, whichever kernel's: [`read_of`] and [`read_all`] hold it against its folder.
 ///
 /// # Errors
 /// When the file cannot be read, has another format, or is no run.
@@ -137,18 +156,19 @@ pub fn read(path: &Path) -> Result<KernelRun, RunsError> {
 /// Reads all kernels of a run folder, by name.
 ///
 /// # Errors
-/// As [`read`]; folders without a run's file are passed over.
+/// As [`read_of`]; folders without a run's file are passed over.
 pub fn read_all(run: &Path) -> Result<Vec<KernelRun>, RunsError> {
     let io = |source| RunsError::Io { action: "read", path: run.to_owned(), source };
-    let mut found = Vec::new();
+    let mut names = Vec::new();
     for entry in std::fs::read_dir(run).map_err(io)? {
-        let file = entry.map_err(io)?.path().join(FILE);
-        if file.is_file() {
-            found.push(read(&file)?);
+        let entry = entry.map_err(io)?;
+        if entry.path().join(FILE).is_file() {
+            names.push(entry.file_name());
         }
     }
-    found.sort_by(|one, other| one.kernel.cmp(&other.kernel));
-    Ok(found)
+    names.sort();
+    // A name that is not UTF-8 is no kernel's, and what stands for it here names no folder.
+    names.iter().map(|name| read_of(run, &name.to_string_lossy())).collect()
 }
 
 #[cfg(test)]
@@ -199,6 +219,22 @@ mod tests {
         std::fs::write(file.path(), serde_json::to_string(&run).unwrap()).unwrap();
         let problem = read(file.path()).unwrap_err().to_string();
         assert!(problem.contains(&format!("has two records of {}", run.records[0].probe)), "{problem}");
+    }
+
+    /// One of the two would be taken for the other, whichever the folder lists first.
+    #[test]
+    fn a_copy_of_a_kernels_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = made_up::runs().remove(0);
+        let file = write(folder.path(), &run).unwrap();
+        let copy = path(folder.path(), "0-copy").unwrap();
+        std::fs::create_dir(copy.parent().unwrap()).unwrap();
+        std::fs::copy(file, &copy).unwrap();
+        for problem in [read_all(folder.path()).unwrap_err(), read_of(folder.path(), "0-copy").unwrap_err()] {
+            let words = format!("{} is the run of {}, and its folder", copy.display(), run.kernel);
+            assert!(problem.to_string().starts_with(&words), "{problem}");
+        }
+        assert_eq!(read_of(folder.path(), &run.kernel).unwrap(), run);
     }
 
     #[rstest]

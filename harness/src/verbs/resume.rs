@@ -75,7 +75,7 @@ impl Resumed {
         for job in jobs {
             let file = runs::path(&self.folder, &job.kernel)?;
             if file.exists() {
-                job.before = Some(kept(runs::read(&file)?));
+                job.before = Some(kept(runs::read_of(&self.folder, &job.kernel)?));
             }
         }
         Ok(())
