@@ -10,14 +10,14 @@ use harness::cli::{HostOptions, MachineOptions, Selection};
 use harness::matrix::Matrix;
 use harness::model::KernelRun;
 use harness::progress::Progress;
-use harness::snapshot::{Ci, Comparison, Known, Snapshot, assert::assert_snapshot, merge};
+use harness::snapshot::{Ci, Comparison, Known, Snapshot, Verdict, assert::assert_unless_proposed, merge};
 use harness::verbs::project::Project;
 use harness::vmm::{AccelChoice, LauncherKind};
 use probes::record::Record;
 use probes::spec::family_of;
 use rstest::rstest;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 include!(concat!(env!("OUT_DIR"), "/conformance.rs"));
@@ -74,12 +74,12 @@ fn check(family: &str, kernel: &str) {
         judged.run.records.iter().filter(|record| family_of(&record.probe) == family).collect();
     assert!(!mine.is_empty(), "no probe of the family {family} ran on {kernel}");
     let found = messages(&judged, &mine);
+    let folder = folder(kernel, filtered().then_some(family));
+    propose(&judged, family, &folder);
     if found.is_empty() {
         agree_with_insta(kernel, &mine, &judged.known);
         return;
     }
-    propose(&judged, family);
-    let folder = folder(kernel, filtered().then_some(family));
     panic!("{}\n\nwith accept, name these records: --run-dir {}", found.join("\n\n"), folder.display());
 }
 
@@ -95,16 +95,19 @@ fn messages(judged: &Judged, records: &[&Record]) -> Vec<String> {
     cells.filter_map(|cell| cell.message(&judged.known.matrix, false)).collect()
 }
 
-/// Leaves what differs from the snapshots where `cargo insta review` finds it.
-fn propose(judged: &Judged, family: &str) {
+/// Leaves what differs from the snapshots where `cargo insta review` finds it, and takes back what this kernel had there and
+/// gives no more.
+fn propose(judged: &Judged, family: &str, folder: &Path) {
     if Ci::from_env() == Ci::Yes {
         return;
     }
-    static ONE_WRITER: Mutex<()> = Mutex::new(());
-    let _guard = ONE_WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+    let pending: BTreeSet<String> = project().store().pending().unwrap().into_iter().collect();
+    let differs = |probe: &str| judged.comparison.get(probe, &judged.run.kernel) != Some(&Verdict::Matched);
     let mut run = judged.run.clone();
-    run.records.retain(|record| family_of(&record.probe) == family);
-    project().store().propose(std::slice::from_ref(&run), &judged.known).unwrap();
+    run.records.retain(|record| {
+        family_of(&record.probe) == family && (pending.contains(&record.probe) || differs(&record.probe))
+    });
+    harness::verbs::propose_runs(project(), std::slice::from_ref(&run), &judged.known, folder).unwrap();
 }
 
 /// Lets insta agree where nothing differs. A snapshot that it has agreed with once, and that this kernel's record leaves
@@ -119,7 +122,10 @@ fn agree_with_insta(kernel: &str, records: &[&Record], known: &Known) {
         if old == Some(&whole) && agreed().contains(&record.probe) {
             continue;
         }
-        assert_snapshot(&project().root.join("snapshots"), &whole).unwrap();
+        let agree = || {
+            assert_unless_proposed(&project().root.join("snapshots"), &whole).unwrap();
+        };
+        harness::verbs::while_nobody_proposes(project(), agree).unwrap();
         agreed().insert(record.probe.clone());
     }
 }

@@ -3,6 +3,7 @@
 use super::folder::RunFolder;
 use super::manifest::Manifest;
 use super::project::{Project, check_releases, glob_set, known, probe_globs, subjects};
+use super::proposals::{PARTING, for_snapshots, tell_each};
 use crate::cache::Cache;
 use crate::cli::AcceptOptions;
 use crate::exit::{self, Failure};
@@ -13,6 +14,8 @@ use crate::progress::Progress;
 use crate::provision::kernels::{Status, status};
 use crate::report::runs;
 use crate::run::guest;
+use crate::snapshot::Known;
+use probes::record::Outcome;
 use std::path::Path;
 
 /// Accepts what a run saw.
@@ -29,41 +32,62 @@ pub(super) fn accept(project: &Project, options: &AcceptOptions, progress: &Prog
     let set = glob_set(&patterns)?;
     let wanted = |probe: &str| patterns.is_empty() || set.is_match(probe);
 
-    interrupt::say_in_parting("what is said to be accepted is written, and all else is what it was");
-    let mut changed = 0;
-    let mut tell = |probe: &str| {
-        super::print(&format!("accepted {probe}"));
-        changed += 1;
+    interrupt::say_in_parting(PARTING);
+    if options.prune {
+        let known = known(&matrix, &dynamic, &[]);
+        tell_each(super::print, |tell| store.prune_each(&known, wanted, tell))?;
+        return Ok(exit::OK);
+    }
+    let kernels = match options.selection.kernels.as_slice() {
+        [] => Vec::new(),
+        named => subjects(&matrix, named)?.iter().map(|it| it.name().to_owned()).collect(),
     };
-    let ended = if options.prune {
-        store.prune_each(&known(&matrix, &dynamic, &[]), wanted, &mut tell)
-    } else {
-        let kernels: Vec<String> =
-            subjects(&matrix, &options.selection.kernels)?.iter().map(|it| it.name().to_owned()).collect();
-        let folder = options.run_dir.clone().unwrap_or_else(|| project.last_run());
-        let folder = RunFolder::take(&folder)?;
-        let manifest = Manifest::read(&folder.path)?;
-        let runs = runs_of(&manifest, &folder.path, &kernels, progress)?;
-        check_releases(&matrix, &runs)?;
-        check_images(&matrix, &Cache::from_env()?, &runs)?;
-        check_guest(project, &manifest, &folder.path, progress)?;
-        let known = known(&matrix, &dynamic, &runs);
-        store.accept_each(&runs, &known, options.revised, |probe, _| wanted(probe), &mut tell)
-    };
-    // Also when it was broken off.
-    super::print(&format!("{changed} snapshot files changed"));
-    ended?;
+    let folder = options.run_dir.clone().unwrap_or_else(|| project.last_run());
+    let folder = RunFolder::take(&folder)?;
+    let manifest = Manifest::read(&folder.path)?;
+    let mut runs = runs_of(&manifest, &folder.path, &kernels, progress)?;
+    runs.iter_mut().for_each(|run| run.records.retain(|record| wanted(&record.probe)));
+    let known = known(&matrix, &dynamic, &runs);
+    let rows = acceptable(&runs, &known, &folder.path, progress)?;
+    check_releases(&matrix, &rows)?;
+    check_images(&matrix, &Cache::from_env()?, &rows)?;
+    check_guest(project, &manifest, &folder.path, progress)?;
+    tell_each(super::print, |tell| store.accept_each(&rows, &known, options.revised, |_, _| true, tell))?;
     Ok(exit::OK)
 }
 
-/// Those of the kernels that a folder's run has recorded. What another run has left in it is passed over.
+/// Those of the selected records that may become snapshots; says what else there is.
+fn acceptable(
+    runs: &[KernelRun],
+    known: &Known,
+    folder: &Path,
+    progress: &Progress,
+) -> Result<Vec<KernelRun>, Failure> {
+    let (rows, left_out) = for_snapshots(runs, known);
+    for (kernel, why) in left_out {
+        progress.say(&kernel, &why);
+    }
+    let mut records = rows.iter().flat_map(|run| &run.records);
+    if records.all(|record| matches!(record.outcome, Outcome::NotRun { .. })) {
+        let why = anyhow::anyhow!(
+            "{} has no record of this selection that can become a snapshot; run it, or name the folder of another run \
+             with --run-dir",
+            folder.display()
+        );
+        return Err(Failure::new(exit::NOTHING_SELECTED, why));
+    }
+    Ok(rows)
+}
+
+/// What a folder's run has recorded of these kernels, or of all. What another run has left in it is passed over.
 fn runs_of(
     manifest: &Manifest,
     folder: &Path,
     kernels: &[String],
     progress: &Progress,
 ) -> Result<Vec<KernelRun>, Failure> {
-    let wanted = runs::read_all(folder)?.into_iter().filter(|run| kernels.contains(&run.kernel));
+    let is_wanted = |run: &KernelRun| kernels.is_empty() || kernels.contains(&run.kernel);
+    let wanted = runs::read_all(folder)?.into_iter().filter(is_wanted);
     let (of_run, others): (Vec<_>, Vec<_>) = wanted.partition(|run| manifest.has(&run.kernel));
     for run in others {
         progress.say(&run.kernel, "passed over: its records are of an earlier run into the same folder");
@@ -112,6 +136,7 @@ fn check_images(matrix: &Matrix, cache: &Cache, runs: &[KernelRun]) -> Result<()
 mod tests {
     use super::*;
     use crate::model::ImageFacts;
+    use probes::record::Record;
 
     #[test]
     fn what_another_run_has_left_in_the_folder_is_passed_over() {
@@ -124,7 +149,34 @@ mod tests {
         let manifest = Manifest::made_up(&["6.1", "7.3"]);
         let kernels = ["5.10", "6.1"].map(str::to_owned);
         let found = runs_of(&manifest, folder.path(), &kernels, &Progress::silent()).unwrap();
-        assert_eq!(found.iter().map(|run| run.kernel.as_str()).collect::<Vec<_>>(), ["6.1"]);
+        let names = |found: &[KernelRun]| found.iter().map(|run| run.kernel.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&found), ["6.1"]);
+        let all = runs_of(&manifest, folder.path(), &[], &Progress::silent()).unwrap();
+        assert_eq!(names(&all), ["6.1", "7.3"]);
+    }
+
+    #[test]
+    fn without_a_record_that_can_become_a_snapshot_nothing_was_selected() {
+        let known = Known::new(&["6.1".to_owned()], [("a/b", "Why?")]);
+        let run = |kernel: &str, probe: &str, outcome| KernelRun {
+            kernel: kernel.into(),
+            records: vec![Record { outcome, ..Record::not_run(probe, "no boot") }],
+            ..KernelRun::default()
+        };
+        let not_run = || Outcome::NotRun { why: "no boot".into() };
+        let of = |runs: &[KernelRun]| acceptable(runs, &known, Path::new("run"), &Progress::silent());
+        for runs in [
+            vec![],
+            vec![KernelRun { kernel: "6.1".into(), ..KernelRun::default() }],
+            vec![run("6.1", "a/b", not_run())],
+            vec![run("mine", "a/b", Outcome::Observed), run("6.1", "selftest/hang", Outcome::Observed)],
+        ] {
+            let failure = of(&runs).unwrap_err();
+            assert_eq!(failure.code, exit::NOTHING_SELECTED);
+            assert!(failure.to_string().starts_with("run has no record of this selection"), "{failure}");
+        }
+        let runs = [run("mine", "a/b", Outcome::Observed), run("6.1", "a/b", Outcome::Observed)];
+        assert_eq!(of(&runs).unwrap(), runs[1..]);
     }
 
     #[test]

@@ -242,6 +242,11 @@ impl Manifest {
         }
     }
 
+    /// The digest of the guest's binary.
+    pub(super) fn guest(&self) -> &str {
+        self.shared.get(GUEST).map_or(NOTHING, String::as_str)
+    }
+
     /// Whether the run was one of this kernel. A folder may have another run's records besides.
     pub(super) fn has(&self, kernel: &str) -> bool {
         self.kernels.contains_key(kernel)
@@ -254,7 +259,7 @@ impl Manifest {
         if let Some(what) = unusual(&self.options, brought) {
             return Some(format!("they were made with {what}, and snapshots are of the usual machine"));
         }
-        let (was, is) = (self.shared.get(GUEST).map_or(NOTHING, String::as_str), digest(guest));
+        let (was, is) = (self.guest(), digest(guest));
         (was != is).then(|| {
             format!(
                 "they were made by another guest than today's: it was {} and is {}",

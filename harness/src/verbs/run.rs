@@ -69,14 +69,16 @@ pub(super) fn run(project: &Project, options: &RunOptions, progress: &Progress) 
     let mut comparison = compare_with_rows(project, &matrix, &finished.runs)?;
     report(project, &matrix, &finished, &comparison, options.format)?;
     if options.accept {
-        accept(project, &matrix, &finished.runs)?;
+        accept(project, &matrix, &finished.runs, progress)?;
         // Images have no snapshots, and what did not run or is stale is not accepted: that is still to be seen to.
         comparison = compare_with_rows(project, &matrix, &finished.runs)?;
         if !comparison.all_matched() {
             progress.say("accept", &left_over(&comparison));
         }
-    } else if Ci::from_env() == Ci::No && !comparison.all_matched() {
-        propose(project, &matrix, &finished.runs, &options.machine, progress)?;
+    } else if Ci::from_env() == Ci::No {
+        // Also where all matches: an earlier run may have proposed something else.
+        let compared = (&comparison, finished.folder.path.as_path());
+        propose(project, &matrix, &finished.runs, compared, &options.machine, progress)?;
     }
     for sentence in &finished.not_kept {
         progress.say("records", sentence);
