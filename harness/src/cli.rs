@@ -92,8 +92,9 @@ pub enum Verb {
     Soak(SoakOptions),
     /// Accept what the last run saw as the snapshots (refused when CI is set)
     ///
-    /// Refused too are records of another guest than today's or another image than the row's, and those made with --lsm or
-    /// --cpus.
+    /// Refused too are records of another guest than today's or another image than the row's (where that one is in the cache),
+    /// and those made with --lsm or --cpus. Images without a row have no snapshots. Exit code 4 when nothing of the selection
+    /// can become one.
     Accept(AcceptOptions),
     /// Hold pages of documentation against the records
     Docs {
@@ -105,7 +106,10 @@ pub enum Verb {
     Export(ExportOptions),
     /// Write the static site: a matrix, a page per item and kernel, differences, claims
     Report(ReportOptions),
-    /// Join run folders of several machines, compare them, and demand that none is missing
+    /// Join run folders of several machines, compare them, and demand that nothing is missing
+    ///
+    /// What their runs were to record must be there: each shard, each of their kernels, each probe that they selected. Exit code
+    /// 3 when something is not, after the report.
     Merge(MergeOptions),
     /// Print a completion script for a shell
     Completions {
@@ -479,7 +483,7 @@ pub struct MergeOptions {
     /// The run folders
     #[arg(required = true, value_name = "DIR")]
     pub folders: Vec<PathBuf>,
-    /// Kernels of which records must be there, one of each probe
+    /// Kernels of which records must be there, one of each probe, whatever was selected
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub require: Vec<String>,
     /// Where the joined run goes

@@ -5,10 +5,11 @@
 
 use probes::protocol::Part;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::str::FromStr;
 
 /// One of several shards: `I/N`, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Shard {
     /// Counted from 0.
     index: usize,
@@ -32,7 +33,18 @@ impl FromStr for Shard {
     }
 }
 
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index + 1, self.count)
+    }
+}
+
 impl Shard {
+    /// All shards of the same work, itself among them.
+    pub fn all(self) -> impl Iterator<Item = Self> {
+        (0..self.count).map(move |index| Self { index, ..self })
+    }
+
     /// The part of the kernel at place `kernel`, of `kernels`, that this shard runs, if any.
     #[must_use]
     pub fn part(self, kernel: usize, kernels: usize) -> Option<Part> {
@@ -77,6 +89,12 @@ mod tests {
                 assert_eq!(dealt.iter().filter(|it| **it == (kernel, wanted)).count(), 1);
             }
         }
+    }
+
+    #[test]
+    fn a_shard_knows_the_others() {
+        let shard: Shard = "2/3".parse().unwrap();
+        assert_eq!(shard.all().map(|it| it.to_string()).collect::<Vec<_>>(), ["1/3", "2/3", "3/3"]);
     }
 
     #[rstest]

@@ -78,22 +78,38 @@ pub(super) fn note_what_is_lacking(
     jobs: &[Job],
     runs: &mut [KernelRun],
 ) -> Result<Vec<usize>, Failure> {
-    let brought = ids_in(runs);
-    let all = probes::families::all_with(known.iter().chain(&brought).map(String::as_str));
-    let set = glob_set(select)?;
-    let wanted = |id: &String| select.is_empty() || set.is_match(id);
-    let wanted: Vec<String> = all.into_iter().map(|probe| probe.id).filter(wanted).collect();
+    let known: Vec<String> = known.iter().cloned().chain(ids_in(runs)).collect();
+    let wanted = selected(&known, select)?;
     let mut lacking = Vec::new();
-    for (at, run) in runs.iter_mut().enumerate().filter(|(_, run)| run.failure.is_none()) {
+    for (at, run) in runs.iter_mut().enumerate() {
         let Some(job) = jobs.iter().find(|job| job.kernel == run.kernel) else { continue };
-        let missing = without_record(run, wanted.iter().filter(|id| job.part.has(id)));
-        if let [first, ..] = missing.as_slice() {
-            let why = format!("{} probes have no record, such as {first}; run again", missing.len());
-            run.failure = Some(why);
+        if note_lack(run, wanted.iter().filter(|id| job.part.has(id))) {
             lacking.push(at);
         }
     }
     Ok(lacking)
+}
+
+/// The ids that globs select, or none: of the probes of the tables, and of those of `known` that kernels have brought.
+///
+/// # Errors
+/// Bad input for a malformed glob.
+pub(super) fn selected(known: &[String], select: &[String]) -> Result<Vec<String>, Failure> {
+    let all = probes::families::all_with(known.iter().map(String::as_str));
+    let set = glob_set(select)?;
+    let wanted = |id: &String| select.is_empty() || set.is_match(id);
+    Ok(all.into_iter().map(|probe| probe.id).filter(wanted).collect())
+}
+
+/// Makes a run that has come to its end one that has not, if it lacks a record of one of `ids`; whether it does.
+pub(super) fn note_lack<'a>(run: &mut KernelRun, ids: impl Iterator<Item = &'a String>) -> bool {
+    if run.failure.is_some() {
+        return false;
+    }
+    let missing = without_record(run, ids);
+    let [first, ..] = missing.as_slice() else { return false };
+    run.failure = Some(format!("{} probes have no record, such as {first}; run again", missing.len()));
+    true
 }
 
 /// A kernel that could not be run comes first: what it would have said is not known.

@@ -42,7 +42,7 @@ const JOINED: &str = "joined";
 pub(super) struct Options {
     kernel: Vec<String>,
     probe: Vec<String>,
-    shard: Option<Shard>,
+    pub(super) shard: Option<Shard>,
     vmm: LauncherKind,
     accel: AccelChoice,
     deadline: Option<u64>,
@@ -141,6 +141,9 @@ pub(super) struct Manifest {
     shared: BTreeMap<String, String>,
     /// Each kernel's name, and the digest of all that is its own; of one without an image there is none yet.
     kernels: BTreeMap<String, Option<String>>,
+    /// Of a joined folder, the manifests that it was made of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<Self>,
 }
 
 impl Manifest {
@@ -175,7 +178,7 @@ impl Manifest {
             kernels.insert(job.kernel.clone(), Some(of_kernel(job).map_err(unreadable)?));
         }
         let shared = shared.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Ok(Self { format: FORMAT, options, shared, kernels })
+        Ok(Self { format: FORMAT, options, shared, kernels, parts: Vec::new() })
     }
 
     /// Writes the file, and drops what an earlier run has left in the folder of the same kernels.
@@ -239,7 +242,26 @@ impl Manifest {
             options: Options::none().unwrap(),
             shared: shared.map(|(name, value)| (name.to_owned(), value)).into(),
             kernels: kernels.iter().map(|&kernel| (kernel.to_owned(), Some(digest(b"k")))).collect(),
+            parts: Vec::new(),
         }
+    }
+
+    /// The same of a selection of probes, or a shard of it.
+    #[cfg(test)]
+    pub(super) fn with(mut self, probes: &[&str], shard: Option<Shard>) -> Self {
+        self.options.probe = probes.iter().map(|&probe| probe.to_owned()).collect();
+        self.options.shard = shard;
+        self
+    }
+
+    /// The kernels that the run was one of.
+    pub(super) fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.kernels.keys().map(String::as_str)
+    }
+
+    /// The manifests of the runs that a joined folder was made of; of another, its own.
+    pub(super) fn parts(&self) -> &[Self] {
+        if self.parts.is_empty() { std::slice::from_ref(self) } else { &self.parts }
     }
 
     /// The digest of the guest's binary.
@@ -274,6 +296,7 @@ impl Manifest {
     /// # Errors
     /// Bad input, when they were not made by one guest and in one way.
     pub(super) fn joined(parts: Vec<(PathBuf, Self)>) -> Result<Self, Failure> {
+        let all_parts = parts.iter().flat_map(|(_, part)| part.parts()).cloned().collect();
         let mut parts = parts.into_iter();
         let (first, mut all) = parts.next().ok_or_else(|| {
             Failure::new(exit::NOTHING_SELECTED, anyhow::anyhow!("no run folder was named"))
@@ -305,6 +328,7 @@ impl Manifest {
             all.kernels.extend(part.kernels);
         }
         all.options.shard = None;
+        all.parts = all_parts;
         all.kernels.values_mut().for_each(|digest| *digest = Some(JOINED.to_owned()));
         Ok(all)
     }

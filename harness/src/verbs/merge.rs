@@ -1,28 +1,68 @@
-//! `conform merge`: run folders of several machines become one, and nothing may be missing.
+//! `conform merge`: run folders of several machines become one, and nothing may be missing of what they say they are.
 
+use super::complete::{lacking_shards, note_what_is_lacking};
 use super::folder::RunFolder;
 use super::judge::{compare_with_rows, exit_code, without_record};
 use super::manifest::Manifest;
 use super::project::{Project, ids_in, known, probe_infos};
 use crate::cli::{Format, MergeOptions};
 use crate::exit::{self, Failure};
-use crate::model::KernelRun;
+use crate::matrix::Matrix;
+use crate::model::{FORMAT, KernelRun};
 use crate::report::{Material, json, junit, runs, table};
-use std::path::PathBuf;
+use crate::snapshot::{Comparison, Known};
+use std::path::{Path, PathBuf};
 
 /// Joins, compares, reports.
 pub(super) fn merge(project: &Project, options: &MergeOptions) -> Result<u8, Failure> {
     let matrix = project.matrix()?;
-    let (manifest, joined) = all_of(&options.folders)?;
-    for name in &options.require {
+    let (manifest, joined) = gather(options, &matrix, &project.dynamic_ids()?)?;
+    if let Some(out) = &options.out {
+        let out = RunFolder::make(project, Some(out))?;
+        manifest.begin(&out.path)?;
+        for run in &joined {
+            runs::write(&out.path, run)?;
+        }
+    }
+    let comparison = compare_with_rows(project, &matrix, &joined)?;
+    report(&matrix, &joined, &comparison, options.format)?;
+    outcome(&manifest, &joined, &comparison)
+}
+
+/// All records, and of each kernel whether it lacks some.
+fn gather(
+    options: &MergeOptions,
+    matrix: &Matrix,
+    dynamic: &[String],
+) -> Result<(Manifest, Vec<KernelRun>), Failure> {
+    let (manifest, mut joined) = all_of(&options.folders)?;
+    check_required(&options.require, &known(matrix, dynamic, &[]), &joined)?;
+    note_what_is_lacking(&manifest, dynamic, &mut joined)?;
+    Ok((manifest, joined))
+}
+
+fn outcome(manifest: &Manifest, joined: &[KernelRun], comparison: &Comparison) -> Result<u8, Failure> {
+    let shards: Vec<String> = lacking_shards(manifest).iter().map(ToString::to_string).collect();
+    if !shards.is_empty() {
+        let why = anyhow::anyhow!(
+            "no folder of shard {} is among these; join the folders of all shards",
+            shards.join(", ")
+        );
+        return Err(Failure::new(exit::INFRASTRUCTURE, why));
+    }
+    Ok(exit_code(joined, comparison))
+}
+
+/// Refuses where a kernel of `require` has no records, or none of some probe, whatever was selected.
+fn check_required(require: &[String], known: &Known, joined: &[KernelRun]) -> Result<(), Failure> {
+    for name in require {
         if !joined.iter().any(|run| run.kernel == *name) {
             let why = anyhow::anyhow!("no records of {name} in any of the folders, and it is required");
             return Err(Failure::new(exit::INFRASTRUCTURE, why));
         }
     }
     // What the snapshots know of is asked on every kernel, and what a kernel brought is known from its own records.
-    let known = known(&matrix, &project.dynamic_ids()?, &[]);
-    for run in joined.iter().filter(|run| options.require.contains(&run.kernel) && run.failure.is_none()) {
+    for run in joined.iter().filter(|run| require.contains(&run.kernel) && run.failure.is_none()) {
         let missing = without_record(run, known.questions.keys());
         if let [first, ..] = missing.as_slice() {
             let why = anyhow::anyhow!(
@@ -33,39 +73,62 @@ pub(super) fn merge(project: &Project, options: &MergeOptions) -> Result<u8, Fai
             return Err(Failure::new(exit::INFRASTRUCTURE, why));
         }
     }
-    if let Some(out) = &options.out {
-        let out = RunFolder::make(project, Some(out))?;
-        manifest.begin(&out.path)?;
-        for run in &joined {
-            runs::write(&out.path, run)?;
-        }
-    }
-    let comparison = compare_with_rows(project, &matrix, &joined)?;
+    Ok(())
+}
+
+fn report(
+    matrix: &Matrix,
+    joined: &[KernelRun],
+    comparison: &Comparison,
+    format: Format,
+) -> Result<(), Failure> {
     let names: Vec<String> = matrix.rows.iter().map(|row| row.name.clone()).collect();
-    let probes = probe_infos(&ids_in(&joined));
-    let material = Material { runs: &joined, comparison: &comparison, matrix: &names, probes: &probes };
+    let probes = probe_infos(&ids_in(joined));
+    let material = Material { runs: joined, comparison, matrix: &names, probes: &probes };
     let broken = |error: String| Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!(error));
     let look = table::Look::default();
-    match options.format {
+    match format {
         Format::Table => super::print(&table::render(material, look)),
         Format::Markdown => super::print(&format!("```text\n{}```\n", table::render(material, look))),
         Format::Json => super::print(&json::render(material).map_err(|error| broken(error.to_string()))?),
         Format::Junit => super::print(&junit::render(material).map_err(|error| broken(error.to_string()))?),
     }
-    Ok(exit_code(&joined, &comparison))
+    Ok(())
 }
 
-/// Everything that the folders have. What another run has left in one of them is no part of it.
+/// Everything that the folders have. What another run has left in one of them is no part of it; a kernel that was to run and
+/// has left nothing has failed.
 fn all_of(folders: &[PathBuf]) -> Result<(Manifest, Vec<KernelRun>), Failure> {
     let (mut manifests, mut joined) = (Vec::new(), Vec::new());
+    let mut places = Vec::new();
     for folder in folders {
         let manifest = Manifest::read(folder)?;
-        for run in runs::read_all(folder)?.into_iter().filter(|run| manifest.has(&run.kernel)) {
+        let place = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        if places.contains(&place) {
+            let why = anyhow::anyhow!("{} is named twice; name each folder once", folder.display());
+            return Err(Failure::new(exit::BAD_INPUT, why));
+        }
+        places.push(place);
+        let found = runs::read_all(folder)?;
+        let is_there = |kernel: &&str| found.iter().any(|run| run.kernel == *kernel);
+        let lost: Vec<KernelRun> = manifest
+            .kernels()
+            .filter(|kernel| !is_there(kernel))
+            .map(|kernel| lost(kernel, folder))
+            .collect();
+        for run in found.into_iter().filter(|run| manifest.has(&run.kernel)).chain(lost) {
             join(&mut joined, run)?;
         }
         manifests.push((folder.clone(), manifest));
     }
     Ok((Manifest::joined(manifests)?, joined))
+}
+
+/// The run of a kernel that is named in a folder's `run.json` and has no records there.
+fn lost(kernel: &str, folder: &Path) -> KernelRun {
+    let failure =
+        format!("{} has no records of it, and its run was to make some; run again", folder.display());
+    KernelRun { format: FORMAT, kernel: kernel.to_owned(), failure: Some(failure), ..KernelRun::default() }
 }
 
 /// Adds a run: a further kernel, or further probes of one that is there. The same probe twice is refused.
@@ -119,6 +182,7 @@ fn is_the_same_kernel(one: &KernelRun, other: &KernelRun) -> Result<(), Failure>
 mod tests {
     use super::*;
     use crate::model::ImageFacts;
+    use crate::verbs::judge::selected;
     use probes::record::{KernelFacts, Record};
     use rstest::rstest;
 
@@ -168,6 +232,78 @@ mod tests {
         assert!(failure.to_string().contains("the image is 00 in one folder and 01 in another"), "{failure}");
     }
 
+    /// What comes of run folders of a family on two kernels, from whose records `change` may take some.
+    fn merged(
+        shards: &[Option<&str>],
+        change: &dyn Fn(&mut Vec<KernelRun>),
+        require: &[&str],
+    ) -> Result<u8, Failure> {
+        const FAMILY: &str = "program/*";
+        let top = tempfile::tempdir().unwrap();
+        let matrix = "kernels:\n  - {name: k, path: vmlinuz, lsm: bpf}\n";
+        let matrix = Matrix::parse(matrix, Path::new("matrix.yaml")).unwrap();
+        let ids = selected(&[], &[FAMILY.to_owned()]).unwrap();
+        let folders: Vec<PathBuf> = (0..shards.len()).map(|at| top.path().join(at.to_string())).collect();
+        for ((at, folder), shard) in folders.iter().enumerate().zip(shards) {
+            std::fs::create_dir(folder).unwrap();
+            let shard = shard.map(|shard| shard.parse().unwrap());
+            // One kernel each, or both where there is one folder.
+            let kernels = if shards.len() == 1 { &["6.1", "7.3"][..] } else { &["6.1", "7.3"][at..=at] };
+            Manifest::made_up(kernels).with(&[FAMILY], shard).begin(folder).unwrap();
+            let mut runs: Vec<KernelRun> = kernels
+                .iter()
+                .map(|kernel| KernelRun {
+                    format: FORMAT,
+                    kernel: (*kernel).to_owned(),
+                    records: ids.iter().map(|id| Record::not_run(id, "")).collect(),
+                    ..KernelRun::default()
+                })
+                .collect();
+            change(&mut runs);
+            for run in runs {
+                runs::write(folder, &run).unwrap();
+            }
+        }
+        let require = require.iter().map(|&name| name.to_owned()).collect();
+        let options = MergeOptions { folders, require, out: None, format: Format::Table };
+        let (manifest, joined) = gather(&options, &matrix, &[])?;
+        outcome(&manifest, &joined, &Comparison::default())
+    }
+
+    #[test]
+    fn what_a_run_was_to_record_is_demanded() {
+        let code = |shards: &[Option<&str>], change: &dyn Fn(&mut Vec<KernelRun>)| {
+            merged(shards, change, &[]).unwrap_or_else(|failure| failure.code)
+        };
+        assert_eq!(code(&[None], &|_| ()), exit::OK);
+        assert_eq!(code(&[None], &|runs| drop(runs.remove(0))), exit::INFRASTRUCTURE);
+        assert_eq!(code(&[None], &|runs| drop(runs[1].records.remove(0))), exit::INFRASTRUCTURE);
+        assert_eq!(code(&[Some("1/2"), Some("2/2")], &|_| ()), exit::OK);
+        assert_eq!(code(&[Some("1/3"), Some("3/3")], &|_| ()), exit::INFRASTRUCTURE);
+    }
+
+    #[test]
+    fn a_shard_that_is_not_there_is_named() {
+        let failure = merged(&[Some("1/3"), Some("3/3")], &|_| (), &[]).unwrap_err();
+        assert!(failure.to_string().contains("no folder of shard 2/3 is among these"), "{failure}");
+    }
+
+    #[test]
+    fn what_is_required_is_demanded_whatever_was_selected() {
+        let failure = merged(&[None], &|_| (), &["6.1"]).unwrap_err();
+        assert!(failure.to_string().contains("probes have no record of 6.1"), "{failure}");
+        let failure = merged(&[None], &|_| (), &["6.12"]).unwrap_err();
+        assert!(failure.to_string().contains("no records of 6.12 in any of the folders"), "{failure}");
+    }
+
+    #[test]
+    fn a_folder_that_is_named_twice_is_refused() {
+        let top = tempfile::tempdir().unwrap();
+        Manifest::made_up(&["6.1"]).begin(top.path()).unwrap();
+        let failure = all_of(&[top.path().to_owned(), top.path().join(".")]).unwrap_err();
+        assert!(failure.to_string().contains("is named twice"), "{failure}");
+    }
+
     /// The same from run folders, which say of their images nothing but what is in the records.
     #[test]
     fn folders_of_two_images_under_one_row_are_refused() {
@@ -175,7 +311,7 @@ mod tests {
         let folder = |name: &str, mut run: KernelRun| {
             let folder = top.path().join(name);
             std::fs::create_dir(&folder).unwrap();
-            run.format = crate::model::FORMAT;
+            run.format = FORMAT;
             Manifest::made_up(&["6.1"]).begin(&folder).unwrap();
             runs::write(&folder, &run).unwrap();
             folder

@@ -2,6 +2,7 @@
 
 mod accept;
 mod bench;
+mod complete;
 mod diff;
 mod docs;
 mod doctor;
