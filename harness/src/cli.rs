@@ -1,8 +1,11 @@
 //! The command line: verbs and options, nothing else. What they do is in [`crate::verbs`].
 
+mod format;
+
 use crate::run::shard::Shard;
 use crate::vmm::{AccelChoice, LauncherKind};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+pub use format::{AnswerFormat, DiffFormat, DocsFormat, Format};
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "\
@@ -134,8 +137,8 @@ pub enum KernelsVerb {
     /// List the rows: where each kernel comes from and whether it is in the cache
     List {
         /// How to print
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+        format: AnswerFormat,
     },
     /// Build the kernel of a row from its archive of sources, or from a source tree, with the project's fragments
     ///
@@ -150,8 +153,8 @@ pub enum KernelsVerb {
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
         jobs: Option<u16>,
         /// How to print
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+        format: AnswerFormat,
     },
     /// Fetch kernels into the cache
     Fetch {
@@ -159,8 +162,8 @@ pub enum KernelsVerb {
         #[arg(long = "kernel", value_name = "NAME", value_delimiter = ',')]
         kernels: Vec<String>,
         /// How to print
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+        format: AnswerFormat,
     },
 }
 
@@ -200,32 +203,6 @@ pub struct DocsCheckOptions {
     /// How to print
     #[arg(long, value_enum, default_value_t = DocsFormat::Table)]
     pub format: DocsFormat,
-}
-
-/// How verdicts on documentation are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DocsFormat {
-    /// For people
-    Table,
-    /// For programs; field names are documented in `harness::docs`
-    Json,
-    /// For a page
-    Markdown,
-    /// For a GitHub workflow: annotations on the lines of the page
-    Github,
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people
-    Table,
-    /// For programs: one JSON document with a schema number; field names are documented in `harness::report::json`
-    Json,
-    /// For CI: JUnit XML, a suite per kernel
-    Junit,
-    /// For a page: the table as Markdown
-    Markdown,
 }
 
 /// Which kernels and which probes.
@@ -326,8 +303,8 @@ pub struct BenchOptions {
     #[arg(long)]
     pub whole: bool,
     /// How to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub format: AnswerFormat,
 }
 
 /// Options of `soak`.
@@ -349,8 +326,8 @@ pub struct SoakOptions {
     #[command(flatten)]
     pub host: HostOptions,
     /// How to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub format: AnswerFormat,
 }
 
 /// Options of `list`.
@@ -381,8 +358,8 @@ pub struct ListOptions {
     #[arg(long)]
     pub reasons: bool,
     /// How to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub format: AnswerFormat,
 }
 
 /// Options of `show`.
@@ -397,8 +374,8 @@ pub struct ShowOptions {
     #[command(flatten)]
     pub machine: MachineOptions,
     /// How to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub format: AnswerFormat,
 }
 
 /// Options of `explain`.
@@ -413,8 +390,8 @@ pub struct ExplainOptions {
     #[command(flatten)]
     pub machine: MachineOptions,
     /// How to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub format: AnswerFormat,
 }
 
 /// Options of `diff`.
@@ -431,16 +408,16 @@ pub struct DiffOptions {
     #[command(flatten)]
     pub machine: MachineOptions,
     /// How to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = DiffFormat::Table)]
+    pub format: DiffFormat,
 }
 
 /// Options of `doctor`.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorOptions {
     /// How to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub format: AnswerFormat,
 }
 
 /// Options of `export`.

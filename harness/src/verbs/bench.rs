@@ -7,7 +7,7 @@ mod compared;
 
 use super::project::Project;
 use crate::child;
-use crate::cli::{BenchOptions, Format};
+use crate::cli::{AnswerFormat, BenchOptions};
 use crate::exit::{self, Failure};
 use crate::matrix::Source;
 use crate::model::KernelRun;
@@ -106,13 +106,12 @@ pub(super) fn bench(project: &Project, options: &BenchOptions, progress: &Progre
         figures: bench.figures,
     };
     match options.format {
-        Format::Table => super::print(&table(&document)),
-        Format::Json => {
+        AnswerFormat::Table => super::print(&table(&document)),
+        AnswerFormat::Json => {
             let text = serde_json::to_string_pretty(&document)
                 .map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
             super::print(&text);
         }
-        Format::Junit | Format::Markdown => return Err(super::no_such_format("bench")),
     }
     Ok(exit::OK)
 }

@@ -5,7 +5,7 @@
 
 use super::project::{Project, glob_set, probe_globs};
 use super::run::{Place, run_in};
-use crate::cli::{DiffOptions, Format, Selection};
+use crate::cli::{DiffFormat, DiffOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
 use crate::normalize::{Normal, normalize};
@@ -67,13 +67,12 @@ pub(super) fn diff(project: &Project, options: &DiffOptions, progress: &Progress
         return Err(Failure::new(exit::NOTHING_SELECTED, why));
     }
     match options.format {
-        Format::Table => super::print(&in_words(&diff, false)),
-        Format::Markdown => super::print(&in_words(&diff, true)),
-        Format::Json => {
+        DiffFormat::Table => super::print(&in_words(&diff, false)),
+        DiffFormat::Markdown => super::print(&in_words(&diff, true)),
+        DiffFormat::Json => {
             let text = serde_json::to_string_pretty(&diff);
             super::print(&text.map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?);
         }
-        Format::Junit => return Err(super::no_such_format("diff")),
     }
     Ok(exit::OK)
 }

@@ -4,7 +4,7 @@ use super::environment::{Environment, images, jobs};
 use super::folder::RunFolder;
 use super::project::{Project, Subject};
 use crate::cache::Cache;
-use crate::cli::{DoctorOptions, Format, HostOptions, MachineOptions};
+use crate::cli::{AnswerFormat, DoctorOptions, HostOptions, MachineOptions};
 use crate::exit::{self, Failure};
 use crate::matrix::Matrix;
 use crate::progress::Progress;
@@ -23,7 +23,7 @@ pub(super) fn doctor(project: &Project, options: &DoctorOptions, progress: &Prog
     let cache = Cache::from_env()?;
     let checks = examine(&cache, &matrix, || accelerator(project, &matrix, &cache, progress));
     match options.format {
-        Format::Table => {
+        AnswerFormat::Table => {
             let mut table = Table::new();
             table.load_preset(presets::NOTHING).set_header(["check", "state", "found", "remedy"]);
             for check in &checks {
@@ -36,11 +36,10 @@ pub(super) fn doctor(project: &Project, options: &DoctorOptions, progress: &Prog
             }
             super::print(&table.trim_fmt());
         }
-        Format::Json => {
+        AnswerFormat::Json => {
             let document = serde_json::json!({ "schema": 1, "checks": checks });
             super::print(&format!("{document:#}"));
         }
-        Format::Junit | Format::Markdown => return Err(super::no_such_format("doctor")),
     }
     let broken =
         checks.iter().any(|check| check.state == State::Missing && !check.name.starts_with("kernel "));

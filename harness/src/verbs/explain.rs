@@ -5,7 +5,7 @@
 
 use super::project::{Project, probe_globs};
 use super::run::{Place, run_in};
-use crate::cli::{ExplainOptions, Format, Selection};
+use crate::cli::{AnswerFormat, ExplainOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::facts::{self, Answers, Item, Span, Version};
 use crate::model::KernelRun;
@@ -112,16 +112,15 @@ pub(super) fn explain(
     }
     let programs = found;
     match options.format {
-        Format::Table => {
+        AnswerFormat::Table => {
             let history: String = items.iter().map(history).collect();
             super::print(&(history + &in_words(&ProbeInfo::from(probe), snapshot.as_ref(), &programs)?));
         }
-        Format::Json => {
+        AnswerFormat::Json => {
             let explained = explained(ProbeInfo::from(probe), snapshot.as_ref(), case, programs);
             let text = serde_json::to_string_pretty(&explained);
             super::print(&text.map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?);
         }
-        Format::Junit | Format::Markdown => return Err(super::no_such_format("explain")),
     }
     Ok(exit::OK)
 }

@@ -3,7 +3,7 @@
 use super::environment::images;
 use super::project::{Project, Subject, subjects};
 use crate::cache::Cache;
-use crate::cli::{Format, KernelsVerb};
+use crate::cli::{AnswerFormat, KernelsVerb};
 use crate::exit::{self, Failure};
 use crate::interrupt;
 use crate::matrix::{Row, Source};
@@ -77,12 +77,11 @@ pub(super) fn kernels(project: &Project, verb: &KernelsVerb, progress: &Progress
     };
     let kernels: Vec<RowReport> = rows.iter().map(|row| describe(row, &cache)).collect();
     match format {
-        Format::Table => super::print(&table(&kernels)),
-        Format::Json => {
+        AnswerFormat::Table => super::print(&table(&kernels)),
+        AnswerFormat::Json => {
             let text = serde_json::to_string_pretty(&Listing { schema: SCHEMA, kernels });
             super::print(&text.map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?);
         }
-        Format::Junit | Format::Markdown => return Err(super::no_such_format("kernels")),
     }
     Ok(code)
 }

@@ -1,7 +1,7 @@
 //! `conform list`: the probes with their questions, or what the snapshots say of hooks on the whole.
 
 use super::project::{Project, glob_set, probe_globs, probe_infos};
-use crate::cli::{Format, ListOptions};
+use crate::cli::{AnswerFormat, ListOptions};
 use crate::exit::{self, Failure};
 use crate::report::{coverage, documented, list};
 
@@ -35,9 +35,8 @@ pub(super) fn list(project: &Project, options: &ListOptions) -> Result<u8, Failu
     let text = if options.coverage {
         let figures = coverage::coverage(&snapshots, &kernels);
         match options.format {
-            Format::Table => coverage::coverage_table(&figures),
-            Format::Json => serde_json::to_string_pretty(&figures).map_err(broken)?,
-            Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
+            AnswerFormat::Table => coverage::coverage_table(&figures),
+            AnswerFormat::Json => serde_json::to_string_pretty(&figures).map_err(broken)?,
         }
     } else if options.undocumented || options.unsupported {
         let claims = project.claims()?;
@@ -47,16 +46,14 @@ pub(super) fn list(project: &Project, options: &ListOptions) -> Result<u8, Failu
             documented::unsupported(&snapshots, &kernels, &claims)
         };
         match options.format {
-            Format::Table => documented::table(&differences, &kernels, width()),
-            Format::Json => serde_json::to_string_pretty(&differences).map_err(broken)?,
-            Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
+            AnswerFormat::Table => documented::table(&differences, &kernels, width()),
+            AnswerFormat::Json => serde_json::to_string_pretty(&differences).map_err(broken)?,
         }
     } else {
         let unfired = coverage::unfired(&snapshots, &kernels);
         match options.format {
-            Format::Table => coverage::unfired_table(&unfired, &kernels, width()),
-            Format::Json => serde_json::to_string_pretty(&unfired).map_err(broken)?,
-            Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
+            AnswerFormat::Table => coverage::unfired_table(&unfired, &kernels, width()),
+            AnswerFormat::Json => serde_json::to_string_pretty(&unfired).map_err(broken)?,
         }
     };
     super::print(&text);
@@ -74,12 +71,11 @@ fn list_probes(project: &Project, options: &ListOptions) -> Result<u8, Failure> 
         .filter(|probe| globs.is_empty() || set.is_match(&probe.id))
         .collect();
     match options.format {
-        Format::Table => super::print(&list::table(&probes, width())),
-        Format::Json => {
+        AnswerFormat::Table => super::print(&list::table(&probes, width())),
+        AnswerFormat::Json => {
             let text = list::json(&probes).map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
             super::print(&text);
         }
-        Format::Junit | Format::Markdown => return Err(super::no_such_format("list")),
     }
     Ok(exit::OK)
 }

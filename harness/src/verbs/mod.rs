@@ -100,8 +100,3 @@ pub(crate) fn print(text: &str) {
         ));
     }
 }
-
-/// The refusal of a format that a verb does not have.
-pub(crate) fn no_such_format(verb: &str) -> Failure {
-    Failure::new(exit::BAD_INPUT, anyhow::anyhow!("{verb} has no such format; take table or json"))
-}

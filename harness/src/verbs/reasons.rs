@@ -3,7 +3,7 @@
 //! The JSON is an object with the fields of [`Index`]; nothing boots.
 
 use super::project::{Project, glob_set, probe_globs};
-use crate::cli::{Format, ListOptions};
+use crate::cli::{AnswerFormat, ListOptions};
 use crate::exit::{self, Failure};
 use crate::snapshot::{Snapshot, kernel_phrase};
 use probes::record::{End, Phase};
@@ -62,12 +62,11 @@ pub(super) fn reasons(project: &Project, options: &ListOptions) -> Result<u8, Fa
     let index =
         index(snapshots.values().filter(|snapshot| globs.is_empty() || set.is_match(&snapshot.probe)));
     match options.format {
-        Format::Table => super::print(&in_words(&index)),
-        Format::Json => {
+        AnswerFormat::Table => super::print(&in_words(&index)),
+        AnswerFormat::Json => {
             let text = serde_json::to_string_pretty(&index);
             super::print(&text.map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?);
         }
-        Format::Junit | Format::Markdown => return Err(super::no_such_format("list --reasons")),
     }
     Ok(if index.reasons.is_empty() { exit::NOTHING_SELECTED } else { exit::OK })
 }

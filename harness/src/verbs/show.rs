@@ -2,7 +2,7 @@
 
 use super::project::Project;
 use super::run::{Place, run_in};
-use crate::cli::{Format, Selection, ShowOptions};
+use crate::cli::{AnswerFormat, Selection, ShowOptions};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
 use crate::normalize::normalize;
@@ -80,12 +80,11 @@ pub(super) fn show(project: &Project, options: &ShowOptions, progress: &Progress
     let kernels = finished.runs.into_iter().flat_map(|run| on_kernel(run, case.as_deref())).collect();
     let shown = Shown { schema: SCHEMA, probe, question, kernels };
     match options.format {
-        Format::Table => super::print(&in_words(&shown)),
-        Format::Json => {
+        AnswerFormat::Table => super::print(&in_words(&shown)),
+        AnswerFormat::Json => {
             let text = serde_json::to_string_pretty(&shown);
             super::print(&text.map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?);
         }
-        Format::Junit | Format::Markdown => return Err(super::no_such_format("show")),
     }
     let failed = shown.kernels.iter().any(|kernel| kernel.failure.is_some());
     Ok(if failed { exit::INFRASTRUCTURE } else { exit::OK })

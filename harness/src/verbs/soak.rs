@@ -16,7 +16,7 @@ use super::folder::RunFolder;
 use super::judge::row_for;
 use super::project::Project;
 use super::run::{Place, run_keeping};
-use crate::cli::{Format, MachineOptions, SoakOptions};
+use crate::cli::{AnswerFormat, MachineOptions, SoakOptions};
 use crate::exit::{self, Failure};
 use crate::interrupt;
 use crate::model::KernelRun;
@@ -60,9 +60,6 @@ struct Document {
 
 /// Runs, compares, reports.
 pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress) -> Result<u8, Failure> {
-    if matches!(options.format, Format::Junit | Format::Markdown) {
-        return Err(super::no_such_format("soak"));
-    }
     // Read before the first run: what many runs have seen is not to be lost over a snapshot that somebody edits meanwhile.
     let (matrix, snapshots) = (project.matrix()?, project.store().load_all()?);
     // One soak at a time, which goes on with the last one or begins with nothing of it.
@@ -97,7 +94,7 @@ pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress
     }
     let held = Held::of(&tally, &snapshots, |kernel| row_for(&matrix, kernel, tally.release(kernel)))?;
     let (document, code) = judge(seed, tally, held, rounds, ended)?;
-    if options.format == Format::Json {
+    if options.format == AnswerFormat::Json {
         let text = serde_json::to_string_pretty(&document)
             .map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
         super::print(&text);
