@@ -1,16 +1,19 @@
 //! The cache folder: where kernels, apt's lists and tools are kept between runs, safely for several runs at once.
 //!
-//! Layout: `kernels/<key>/` (published entries), `apt/<suite>/` (private apt roots), `tools/`, `locks/`, `tmp/`.
-//! Nothing half-made is ever visible under its final name: an entry is made in `tmp/`, flushed, and renamed. Locks
-//! are advisory locks on files in `locks/`; the kernel releases them however a run ends, and whoever finds the lock
-//! of a left-over temporary folder free removes the folder.
+//! Layout: `kernels/<key>/` (published entries), `apt/<suite>/` (private apt roots), `tools/` (virtme-ng, and what
+//! programs said that were run), `states/` (saved machines, [`crate::vmm::state`]), `locks/`, `tmp/`.
+//! Nothing half-made is ever visible under its final name: an entry is made in `tmp/`, in a folder that only this user can
+//! enter, flushed, and renamed. Locks are advisory locks on files in `locks/`; the kernel releases them however a run ends,
+//! and whoever finds the lock of a left-over temporary folder free removes the folder.
 
 use crate::exit::{self, ExitCode};
 use crate::progress::Progress;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -179,7 +182,7 @@ impl Cache {
         }
     }
 
-    /// A new folder inside the cache that disappears with the returned value unless it is published.
+    /// A new folder inside the cache, closed to other users, that disappears with the returned value unless it is published.
     ///
     /// # Errors
     /// When it cannot be created.
@@ -196,32 +199,52 @@ impl Cache {
                 continue;
             }
             if let Attempt::Taken(lock) = Lock::try_take(&lock_path)? {
-                fs::create_dir(&path).map_err(|e| CacheError::io("create", &path, e))?;
+                let made = DirBuilder::new().mode(0o700).create(&path);
+                made.map_err(|e| CacheError::io("create", &path, e))?;
                 return Ok(TempDir { path, lock_path, _lock: lock });
             }
         }
     }
 
-    /// Makes the content of `temp` visible as `dest`, all at once; an older `dest` is replaced.
+    /// Makes the content of `temp` visible as `dest`; an older `dest` is replaced, all at once where the file system can
+    /// exchange two folders, and else with a moment in which there is neither.
     ///
     /// # Errors
     /// When flushing or renaming fails; `dest` is then as it was.
     pub fn publish(&self, temp: TempDir, dest: &Path) -> Result<(), CacheError> {
         flush_tree(&temp.path)?;
-        let aside = if dest.exists() {
-            let aside = self.temp_dir()?;
-            let old = aside.path().join("old");
-            fs::rename(dest, &old).map_err(|e| CacheError::io("move away", dest, e))?;
-            Some(aside)
-        } else {
-            None
-        };
-        fs::rename(&temp.path, dest).map_err(|e| CacheError::io("publish", dest, e))?;
+        self.put(&temp.path, dest, exchange).map_err(|e| CacheError::io("publish", dest, e))?;
         if let Some(parent) = dest.parent() {
             flush(parent)?;
         }
-        drop(aside);
+        // With the older one, if it is there now.
+        drop(temp);
         Ok(())
+    }
+
+    /// Gives the folder `from` the name `dest`. What had it before is then `from`, or gone.
+    fn put(
+        &self,
+        from: &Path,
+        dest: &Path,
+        exchange: impl Fn(&Path, &Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if !dest.exists() {
+            return fs::rename(from, dest);
+        }
+        match exchange(from, dest) {
+            // The kernel or the file system (NFS) does not know how; both say so in several ways.
+            Err(error) if !is_unknown(&error) => return Err(error),
+            Err(_) => {}
+            Ok(()) => return Ok(()),
+        }
+        let aside = self.temp_dir().map_err(io::Error::other)?;
+        let old = aside.path().join("old");
+        fs::rename(dest, &old)?;
+        fs::rename(from, dest).inspect_err(|_| {
+            // What was just moved from there can be moved there again, unless the file system itself has gone.
+            let _ = fs::rename(&old, dest);
+        })
     }
 
     /// Removes temporary folders whose owners are gone, and locks of folders that are.
@@ -258,6 +281,16 @@ fn default_root(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, 
         return Ok(root.join(FOLDER));
     }
     set("HOME").map(|home| home.join(".cache").join(FOLDER)).ok_or(CacheError::NoPlace)
+}
+
+/// Exchanges two folders of one file system.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    Ok(renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?)
+}
+
+/// Whether a system call failed because it is not known.
+fn is_unknown(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
 }
 
 /// `name` as one component of a path: separators and other surprises become `_`.
@@ -357,92 +390,4 @@ fn sign(file: &mut File) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    fn opened() -> (tempfile::TempDir, Cache) {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(dir.path()).unwrap();
-        (dir, cache)
-    }
-
-    #[rstest]
-    #[case::own_variable(&[("CONFORM_CACHE", "/c"), ("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], Some("/c"))]
-    #[case::xdg(&[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], Some("/x/bpf-lsm-conformance"))]
-    #[case::home(&[("CONFORM_CACHE", ""), ("XDG_CACHE_HOME", "x"), ("HOME", "/h")], Some("/h/.cache/bpf-lsm-conformance"))]
-    #[case::nothing(&[], None)]
-    fn the_root_comes_from_the_environment(#[case] set: &[(&str, &str)], #[case] want: Option<&str>) {
-        let root = default_root(|name| set.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()));
-        assert_eq!(root.ok(), want.map(PathBuf::from));
-    }
-
-    #[test]
-    fn publishing_replaces_all_at_once_and_leaves_nothing_behind() {
-        let (_dir, cache) = opened();
-        let dest = cache.kernel_dir("a/b");
-        assert!(dest.ends_with("kernels/a_b"));
-        for content in ["one", "two"] {
-            let temp = cache.temp_dir().unwrap();
-            fs::write(temp.path().join("file"), content).unwrap();
-            cache.publish(temp, &dest).unwrap();
-            assert_eq!(fs::read_to_string(dest.join("file")).unwrap(), content);
-        }
-        assert_eq!(fs::read_dir(cache.root().join("tmp")).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn left_overs_go_and_what_is_in_use_stays() {
-        let (dir, cache) = opened();
-        let live = cache.temp_dir().unwrap();
-        let dead = dir.path().join("tmp/1-1");
-        fs::create_dir(&dead).unwrap();
-        fs::write(dead.join("half"), "x").unwrap();
-        for lock in ["tmp/1-1.lock", "tmp/2-2.lock"] {
-            fs::write(dir.path().join(lock), "process 1").unwrap();
-        }
-        drop(Cache::open(dir.path()).unwrap());
-        assert!(live.path().exists());
-        // The folder in use, and its lock.
-        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn a_lock_is_exclusive_names_its_holder_and_ends_with_the_guard() {
-        let (_dir, cache) = opened();
-        let (progress, lines) = Progress::collected();
-        let held = cache.lock("kernel x", &progress, Duration::ZERO).unwrap();
-        let error = cache.lock("kernel x", &progress, Duration::from_millis(120)).unwrap_err();
-        let me = format!("process {}", std::process::id());
-        assert!(error.to_string().contains(&me), "{error}");
-        assert!(lines.lock().unwrap()[0].contains(&me));
-        drop(held);
-        cache.lock("kernel x", &progress, Duration::ZERO).unwrap();
-    }
-
-    #[test]
-    fn two_threads_never_hold_a_lock_together() {
-        let (_dir, cache) = opened();
-        let inside = AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..5 {
-                        let _lock = cache.lock("x", &Progress::silent(), Duration::from_secs(60)).unwrap();
-                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                    }
-                });
-            }
-        });
-    }
-
-    #[test]
-    fn a_full_disk_and_a_closed_folder_say_so() {
-        let full = CacheError::io("write", Path::new("/c"), io::ErrorKind::StorageFull.into());
-        assert!(full.to_string().contains("is full"), "{full}");
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Cache::open(file.path()).unwrap_err();
-        assert_eq!(error.exit_code(), exit::INFRASTRUCTURE);
-    }
-}
+mod tests;
