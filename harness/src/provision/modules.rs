@@ -134,15 +134,15 @@ fn pack_all(modules: &BTreeMap<String, Vec<u8>>, folder: &Path) -> io::Result<us
 }
 
 /// The initramfs `first` followed by the modules of `second`, as the kernel unpacks several: one after the other, from a
-/// multiple of four bytes on. Written under its name all at once.
+/// multiple of four bytes on.
 ///
 /// The modules go without their signatures. To check them is to hash 6 MB, which takes an emulated processor half a
 /// second for each kernel; a kernel that is not locked down takes a module without one, and notes that it is tainted by it
 /// (6.12 kernel/module/signing.c, `module_sig_check`).
 ///
 /// # Errors
-/// The system's error while reading or writing; an archive that is none.
-pub fn join(first: &Path, second: &Path, target: &Path) -> io::Result<()> {
+/// The system's error while reading; an archive that is none.
+pub fn joined(first: &Path, second: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = std::fs::read(first)?;
     bytes.resize(bytes.len().next_multiple_of(512), 0);
     let mut left = File::open(second)?;
@@ -162,7 +162,7 @@ pub fn join(first: &Path, second: &Path, target: &Path) -> io::Result<()> {
         left = entry.finish()?;
     }
     newc::trailer(&mut bytes)?;
-    whole::write(target, Readers::Owner, |file| file.write_all(&bytes))
+    Ok(bytes)
 }
 
 /// A module without the signature that may follow it: its bytes, twelve that say at their end how many those are, and a
@@ -288,10 +288,10 @@ mod tests {
         std::fs::write(path("one"), b"12345").unwrap();
         let modules = BTreeMap::from([("tun".to_owned(), b"a tunnel".to_vec())]);
         assert_eq!(pack_all(&modules, folder.path()).unwrap(), 1);
-        join(&path("one"), &path(ARCHIVE), &path("both")).unwrap();
-        assert_eq!(std::fs::read(path("both")).unwrap()[512..], std::fs::read(path(ARCHIVE)).unwrap());
+        let both = joined(&path("one"), &path(ARCHIVE)).unwrap();
+        assert_eq!(both[512..], std::fs::read(path(ARCHIVE)).unwrap());
         std::fs::write(path("none"), b"second").unwrap();
-        assert!(join(&path("one"), &path("none"), &path("both")).is_err());
+        assert!(joined(&path("one"), &path("none")).is_err());
     }
 
     #[rstest]

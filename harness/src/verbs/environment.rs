@@ -148,20 +148,14 @@ impl Environment {
     }
 }
 
-/// Builds the guest; packs its first stage, unless the packed one is newer, and reads its second.
+/// Builds the guest, packs its first stage and reads its second.
 fn packed_guest(project: &Project, progress: &Progress) -> Result<(PathBuf, Arc<[u8]>), Failure> {
     progress.say("guest", "building the guest binary (a few seconds; about a minute the first time)");
     let built = guest::build(&project.root)?;
     let folder = project.work_folder();
     std::fs::create_dir_all(&folder).map_err(|error| cannot("make", &folder, &error))?;
-    let target = folder.join("initramfs.cpio");
-    let newer = |a: &Path, b: &Path| -> Option<bool> {
-        Some(a.metadata().ok()?.modified().ok()? > b.metadata().ok()?.modified().ok()?)
-    };
-    if newer(&target, &built.boot) != Some(true) {
-        let packed = initramfs::write(&built.boot, &target);
-        packed.map_err(|error| cannot("pack the guest into", &target, &error))?;
-    }
+    let target = initramfs::packed(&built.boot, &folder)
+        .map_err(|error| cannot("pack the guest's first stage into", &folder, &error))?;
     let guest =
         std::fs::read(&built.guest).map_err(|error| cannot("read the guest", &built.guest, &error))?;
     Ok((target, guest.into()))
