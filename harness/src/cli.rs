@@ -157,6 +157,8 @@ pub enum KernelsVerb {
         format: AnswerFormat,
     },
     /// Fetch kernels into the cache
+    ///
+    /// Rows that are built from sources and are not built here are left out unless they are named.
     Fetch {
         /// Only these rows
         #[arg(long = "kernel", value_name = "NAME", value_delimiter = ',')]

@@ -1,5 +1,6 @@
-//! A private apt per suite, inside the cache: no root, and the system's own apt is neither read from nor written to
-//! beyond its configuration of proxies and certificates.
+//! A private apt per suite, inside the cache: no root, and nothing of the system's own apt is written to. Of that the
+//! configuration is read: proxies and certificates by apt itself, and its sources, for the mirror and its keyring
+//! ([`sources::read_system`]).
 //!
 //! One apt root per suite keeps every step small: only the suites that are asked about are updated, and apt need not
 //! merge lists of releases that have nothing to do with each other. apt itself checks signatures and hashes.
@@ -259,7 +260,8 @@ impl Suite {
         let printed = query.args(["-q", "download", "--print-uris", &argument]).run()?.stdout;
         let uri = printed.split('\'').nth(1).unwrap_or_default();
         let file = folder.join(format!("{}_{}.deb", what.package.full, what.version));
-        let command = self.apt(HELPER, purpose, DOWNLOAD_DEADLINE);
+        // Given no size, the helper would take whatever comes.
+        let command = self.apt(HELPER, purpose, DOWNLOAD_DEADLINE).writes_no_more_than(what.size);
         Ok(command.args(["-q", "download-file", uri]).arg(file).arg(format!("SHA256:{}", what.sha256)))
     }
 

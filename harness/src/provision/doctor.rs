@@ -213,17 +213,15 @@ fn kernel(row: &Row, cache: &Cache) -> Check {
             format!("not in the cache: {from}"),
             "none needed: fetched when first used",
         ),
-        Status::Damaged { why } => {
+        Status::Damaged { why } | Status::Unavailable { why } => {
             let remedy = match row.source {
-                Source::Path(_) => "give a whole kernel image",
-                Source::Debian(_) | Source::Upstream(_) | Source::Archive(_) => {
-                    "none needed: fetched again when used"
+                Source::Path(_) => "give a whole kernel image".to_owned(),
+                Source::Debian(_) | Source::Upstream(_) => "none needed: fetched again when used".to_owned(),
+                Source::Archive(_) => {
+                    format!("run: cargo conform kernels build {} [--source DIR]", row.name)
                 }
             };
             Check::new(name, State::Missing, why, remedy)
-        }
-        Status::Unavailable { why } => {
-            Check::new(name, State::Missing, why, "use another source in matrix.yaml")
         }
     }
 }
@@ -231,6 +229,26 @@ fn kernel(row: &Row, cache: &Cache) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_built_or_was_damaged_then_is_to_be_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let text = format!(
+            "kernels: [{{name: '5.9', archive: {{url: 'https://h/linux-5.9.1.tar.xz', sha256: {}}}, lsm: bpf}}]",
+            "0".repeat(64)
+        );
+        let row = &Matrix::parse(&text, Path::new("matrix.yaml")).unwrap().rows[0];
+        let build = "run: cargo conform kernels build 5.9 [--source DIR]";
+        let absent = kernel(row, &cache);
+        assert_eq!((absent.remedy.as_str(), absent.state), (build, State::Missing));
+        let entry = cache.kernel_dir("built-5.9");
+        std::fs::create_dir(&entry).unwrap();
+        std::fs::write(entry.join("entry.json"), "{").unwrap();
+        let damaged = kernel(row, &cache);
+        assert_eq!((damaged.remedy.as_str(), damaged.state), (build, State::Missing));
+        assert!(damaged.found.contains("is damaged in the cache"), "{}", damaged.found);
+    }
 
     #[test]
     fn everything_is_looked_at_and_can_be_written_as_json() {

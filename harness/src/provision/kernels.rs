@@ -62,6 +62,17 @@ pub enum KernelError {
         #[source]
         source: EntryError,
     },
+    /// What was built is damaged in the cache, and nothing but another build mends that.
+    #[error(
+        "what was built of kernel {name} is damaged in the cache; run: cargo conform kernels build {name} [--source DIR]"
+    )]
+    DamagedBuild {
+        /// The row.
+        name: String,
+        /// How.
+        #[source]
+        source: EntryError,
+    },
     /// No suite has anything of the series.
     #[error("kernel {name}: no package of series {series} like {package} downloads from {}; pin another in matrix.yaml", suites.join(", "))]
     NothingLeft {
@@ -99,16 +110,29 @@ pub enum KernelError {
     },
     /// The image is not the one that the row names.
     #[error(
-        "kernel {name}: the SHA-256 of {} is {found}, and its row in matrix.yaml has {expected}; get the image again, or correct the row", path.display()
+        "kernel {name}: the SHA-256 of {image} is {found}, and its row in matrix.yaml has {expected}; get the image again, or correct the row"
     )]
     AnotherImage {
         /// The row.
         name: String,
-        /// The image.
-        path: PathBuf,
+        /// The image: its path, or what was fetched and not kept.
+        image: String,
         /// What the row has.
         expected: String,
         /// What it is.
+        found: String,
+    },
+    /// Nobody vouches for a mainline build but its row.
+    #[error(
+        "kernel {name}: mainline {version} is signed by nobody, and its row does not say which image it is; look whether \
+         the SHA-256 of what was fetched is the right one, and add it to the row in matrix.yaml: sha256: {found}"
+    )]
+    Unvouched {
+        /// The row.
+        name: String,
+        /// The version.
+        version: String,
+        /// SHA-256 of the image that is in the cache.
         found: String,
     },
     /// It is to be built from sources and has not been.
@@ -180,12 +204,15 @@ pub enum KernelError {
 impl ExitCode for KernelError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::PromiseBroken { .. } | Self::Fragment(_) | Self::Image(_) | Self::NoImage { .. } => {
-                exit::BAD_INPUT
-            }
+            Self::PromiseBroken { .. }
+            | Self::Fragment(_)
+            | Self::Image(_)
+            | Self::NoImage { .. }
+            | Self::Unvouched { .. } => exit::BAD_INPUT,
             Self::Tool(tool) => tool.exit_code(),
             Self::Offline { .. }
             | Self::Damaged { .. }
+            | Self::DamagedBuild { .. }
             | Self::AnotherImage { .. }
             | Self::NotBuilt { .. }
             | Self::Outdated { .. }
@@ -291,7 +318,7 @@ pub fn unbuilt(row: &Row, cache: &Cache) -> Option<String> {
 fn built(row: &Row, archive: &Archive, cache: &Cache) -> Result<Entry, KernelError> {
     let name = || row.name.clone();
     let loaded = Entry::load(cache, &cache_key(row));
-    let entry = loaded.map_err(|source| KernelError::Damaged { name: name(), source })?;
+    let entry = loaded.map_err(|source| KernelError::DamagedBuild { name: name(), source })?;
     let entry = entry.ok_or_else(|| KernelError::NotBuilt { name: name() })?;
     if super::build::is_current(&entry, archive)? {
         Ok(entry)
@@ -377,7 +404,7 @@ fn describe(source: &Source) -> String {
 }
 
 /// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     let mut text = error.to_string();
     for cause in causes.map(ToString::to_string) {
@@ -433,11 +460,15 @@ fn facts_of_built(row: &Row, archive: &Archive, entry: &Entry) -> ImageFacts {
     ImageFacts { substituted: super::build::substituted(entry, archive), ..facts_of(entry, &row.config) }
 }
 
-/// Holds the facts against the row's promises; an unknown configuration breaks none.
+/// Holds the facts against the row's promises; an unknown configuration breaks none, and an unknown image all.
 fn kept_promises(row: &Row, facts: ImageFacts) -> Result<ImageFacts, KernelError> {
     if let Some(expected) = row.sha256.clone().filter(|expected| *expected != facts.sha256) {
-        let (path, found) = (facts.path, facts.sha256);
-        return Err(KernelError::AnotherImage { name: row.name.clone(), path, expected, found });
+        let (image, found) = (facts.path.display().to_string(), facts.sha256);
+        return Err(KernelError::AnotherImage { name: row.name.clone(), image, expected, found });
+    }
+    if let (Source::Upstream(version), None) = (&row.source, &row.sha256) {
+        let (name, version, found) = (row.name.clone(), version.clone(), facts.sha256);
+        return Err(KernelError::Unvouched { name, version, found });
     }
     let broken: Vec<String> = row
         .config

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 /// Under this name the archive lies beside the image. The number goes up with each change of what is wanted, so that a
 /// cache is packed anew.
 pub const ARCHIVE: &str = "modules-6.cpio";
+/// In its place where no suite had the kernel's modules, by lists that were fetched for the question: so that it is not
+/// asked each time. Named after the archive, as a new wish is a new question.
+pub const NONE: &str = "modules-6.none";
 /// The names that it had before. What lies under one serves a kernel whose modules cannot be had any more.
 const OLDER: &[&str] =
     &["modules-5.cpio", "modules-4.cpio", "modules-3.cpio", "modules-2.cpio", "modules.cpio"];

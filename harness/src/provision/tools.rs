@@ -28,6 +28,8 @@ const VERSION_DEADLINE: Duration = Duration::from_secs(60);
 const SUDO_DEADLINE: Duration = Duration::from_secs(10);
 const INSTALL_DEADLINE: Duration = Duration::from_secs(1800);
 const LOCK_PATIENCE: Duration = Duration::from_secs(1800);
+/// No file that pip downloads or unpacks comes near this.
+const PIP_BYTES: u64 = 256 << 20;
 
 /// What can go wrong with tools.
 #[derive(Debug, thiserror::Error)]
@@ -356,6 +358,7 @@ fn make_environment(python: &Path, dir: &Path, progress: &Progress) -> Result<()
         .args(HASHED)
         .arg(&requirements)
         .log(&log)
+        .writes_no_more_than(PIP_BYTES)
         .run()
         .map_err(failed(format!(
             "{} install {} {}",

@@ -2,6 +2,7 @@
 
 use super::environment::images;
 use super::project::{Project, Subject, subjects};
+use super::run::set_aside;
 use crate::cache::Cache;
 use crate::cli::{AnswerFormat, KernelsVerb};
 use crate::exit::{self, Failure};
@@ -9,7 +10,7 @@ use crate::interrupt;
 use crate::matrix::{Row, Source};
 use crate::progress::Progress;
 use crate::provision::build::{BuildError, Order};
-use crate::provision::kernels::{Status, status};
+use crate::provision::kernels::{Status, status, unbuilt};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use std::path::Path;
@@ -61,18 +62,12 @@ pub(super) fn kernels(project: &Project, verb: &KernelsVerb, progress: &Progress
                 "the cache has what is said to be ready; fetching again gets the others",
             );
             let subjects = subjects(&matrix, kernels)?;
-            let mut code = exit::OK;
-            for (subject, image) in subjects.iter().zip(images(&subjects, &cache, progress, false)) {
-                if let Err(failure) = image {
-                    progress.say(subject.name(), &failure.to_string());
-                    code = failure.code;
-                }
-            }
-            let rows = subjects.into_iter().filter_map(|subject| match subject {
-                Subject::Row(row) => Some(*row),
+            let rows = subjects.iter().filter_map(|subject| match subject {
+                Subject::Row(row) => Some(Row::clone(row)),
                 Subject::Image { .. } => None,
             });
-            (rows.collect(), *format, code)
+            let rows = rows.collect();
+            (rows, *format, fetch(subjects, !kernels.is_empty(), &cache, progress))
         }
     };
     let kernels: Vec<RowReport> = rows.iter().map(|row| describe(row, &cache)).collect();
@@ -84,6 +79,35 @@ pub(super) fn kernels(project: &Project, verb: &KernelsVerb, progress: &Progress
         }
     }
     Ok(code)
+}
+
+/// Fetches what is to be fetched, and gives the exit code. Rows that are built from sources are left out, as a run leaves
+/// them out, unless they are named.
+fn fetch(mut subjects: Vec<Subject>, is_named: bool, cache: &Cache, progress: &Progress) -> u8 {
+    if !is_named {
+        for (kernel, why) in set_aside(&mut subjects, |row| unbuilt(row, cache)) {
+            progress.say(&kernel, &format!("not fetched: {why}"));
+        }
+    }
+    let mut code = exit::OK;
+    for (subject, image) in subjects.iter().zip(images(&subjects, cache, progress, false)) {
+        if let Err(failure) = image {
+            progress.say(subject.name(), &failure.to_string());
+            code = gravest(code, failure.code);
+        }
+    }
+    code
+}
+
+/// Of two exit codes the one that says more of what is to be done: what no second try mends, then what takes a privilege.
+fn gravest(one: u8, other: u8) -> u8 {
+    let rank = |code| match code {
+        exit::OK => 0,
+        exit::INFRASTRUCTURE => 1,
+        exit::NEEDS_PRIVILEGE => 2,
+        _ => 3,
+    };
+    if rank(other) > rank(one) { other } else { one }
 }
 
 /// Builds one row's kernel and gives the row.
@@ -144,4 +168,35 @@ fn table(kernels: &[RowReport]) -> String {
         table.add_row([kernel.name.clone(), state.to_owned(), origin]);
     }
     table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::Matrix;
+
+    /// A row that is not built, and one whose image is none; neither asks a network.
+    const ROWS: &str = "kernels:\n\
+        - {name: '5.9', lsm: bpf, archive: {url: 'https://h/linux-5.9.1.tar.xz', sha256: SUM}}\n\
+        - {name: mine, lsm: bpf, path: /no/such/image}\n";
+
+    #[test]
+    fn rows_that_are_not_built_are_left_out_unless_they_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let matrix = Matrix::parse(&ROWS.replace("SUM", &"0".repeat(64)), Path::new("matrix.yaml")).unwrap();
+        let fetched = |names: &[&str], is_named: bool| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            let (progress, lines) = Progress::collected();
+            let code = fetch(subjects(&matrix, &names).unwrap(), is_named, &cache, &progress);
+            (code, lines.lock().unwrap().join("\n"))
+        };
+        let (code, said) = fetched(&["5.9"], false);
+        assert_eq!(code, exit::OK, "{said}");
+        assert!(said.contains("not fetched: kernel 5.9 is not built here"), "{said}");
+        assert_eq!(fetched(&["5.9"], true).0, exit::INFRASTRUCTURE);
+        // Whatever comes last.
+        assert_eq!(fetched(&["mine", "5.9"], true).0, exit::BAD_INPUT);
+        assert_eq!(fetched(&["5.9", "mine"], true).0, exit::BAD_INPUT);
+    }
 }

@@ -215,7 +215,10 @@ pub(super) fn run_keeping(
 /// Takes out the rows for which there is a reason: those that are built from sources and have not been built here, because
 /// who names none is not kept waiting for builds; or, where the work is shared, all that are built from sources, because
 /// all machines have to leave out the same rows, whatever they have built. They are said, and nothing is said of them.
-fn set_aside(subjects: &mut Vec<Subject>, why: impl Fn(&Row) -> Option<String>) -> Vec<(String, String)> {
+pub(super) fn set_aside(
+    subjects: &mut Vec<Subject>,
+    why: impl Fn(&Row) -> Option<String>,
+) -> Vec<(String, String)> {
     let mut aside = Vec::new();
     subjects.retain(|subject| {
         let Subject::Row(row) = subject else { return true };

@@ -9,6 +9,7 @@ pub mod tree;
 pub use download::unpack;
 
 use super::entry::{BuildFacts, Entry, EntryError, Meta};
+use super::kernels::chain;
 use super::modules;
 use super::tools::{self, ToolError};
 use crate::cache::{Cache, CacheError, TempDir};
@@ -199,7 +200,7 @@ impl Order<'_> {
             }
             None => {
                 let origin = origin(archive);
-                if let Some(entry) = self.kept(&origin, &wishes, &tools)? {
+                if let Some(entry) = self.kept(&origin, &wishes, &tools) {
                     return Ok(Built { entry, fresh: false });
                 }
                 unpacked = download::sources(archive, self.cache, self.progress, &label)?;
@@ -207,20 +208,30 @@ impl Order<'_> {
             }
         };
         self.check_series(archive, &tree)?;
-        if let Some(entry) = self.kept(&origin, &wishes, &tools)? {
+        if self.source.is_some()
+            && let Some(entry) = self.kept(&origin, &wishes, &tools)
+        {
             return Ok(Built { entry, fresh: false });
         }
         let entry = self.make(&tree, origin, &wishes, tools, &label)?;
         Ok(Built { entry, fresh: true })
     }
 
-    /// The cache's image, if everything that went into it is the same now.
-    fn kept(&self, origin: &str, wishes: &Wishes, tools: &[String]) -> Result<Option<Entry>, BuildError> {
-        let Some(entry) = Entry::load(self.cache, &key(self.row))? else { return Ok(None) };
+    /// The cache's image, if it is whole and everything that went into it is the same now.
+    fn kept(&self, origin: &str, wishes: &Wishes, tools: &[String]) -> Option<Entry> {
+        let entry = match Entry::load(self.cache, &key(self.row)) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return None,
+            Err(error) => {
+                let text = format!("what is in the cache is damaged, and built anew: {}", chain(&error));
+                self.progress.say(&format!("build {}", self.row.name), &text);
+                return None;
+            }
+        };
         let same = entry.meta.built.as_ref().is_some_and(|facts| {
             facts.origin == origin && facts.fragments == wishes.digest() && facts.tools == tools
         });
-        Ok(same.then_some(entry))
+        same.then_some(entry)
     }
 
     /// A tree of another minor version would be recorded under the wrong name.
@@ -450,5 +461,35 @@ impl Lines {
             line.clear();
         }
         (!latest.is_empty()).then_some((self.count, latest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is damaged is no reason not to build, and is said.
+    #[test]
+    fn a_build_that_was_damaged_in_the_cache_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let text = format!(
+            "kernels: [{{name: '5.9', archive: {{url: 'https://h/linux-5.9.1.tar.xz', sha256: {}}}, lsm: bpf}}]",
+            "0".repeat(64)
+        );
+        let matrix = crate::matrix::Matrix::parse(&text, Path::new("matrix.yaml")).unwrap();
+        let (progress, lines) = Progress::collected();
+        let (row, program) = (&matrix.rows[0], Path::new("conform"));
+        let order = Order { row, source: None, jobs: 1, program, cache: &cache, progress: &progress };
+        let (origin, wishes) = ("here", Wishes::default());
+        let temp = cache.temp_dir().unwrap();
+        std::fs::write(temp.path().join("vmlinuz"), crate::provision::image::fake_image(64)).unwrap();
+        let facts = BuildFacts { origin: origin.into(), fragments: wishes.digest(), ..BuildFacts::default() };
+        let meta = Meta { built: Some(facts), ..Meta::default() };
+        let entry = Entry::publish(&cache, &key(row), temp, meta).unwrap();
+        assert_eq!(order.kept(origin, &wishes, &[]), Some(entry.clone()));
+        std::fs::write(entry.image(), "no image").unwrap();
+        assert_eq!(order.kept(origin, &wishes, &[]), None);
+        assert!(lines.lock().unwrap().join("").contains("is damaged, and built anew"));
     }
 }

@@ -10,12 +10,15 @@ use crate::provision::deb;
 use crate::provision::debian_version;
 use crate::provision::entry::{Entry, Meta};
 use crate::provision::modules;
+use crate::provision::sha256_file;
 use crate::provision::tools;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Wall-clock limit of fetching a mainline build.
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(1800);
+/// No package of a mainline build, and no file in one, comes near this.
+const UPSTREAM_BYTES: u64 = 1 << 30;
 
 /// What fetching a row's kernel needs to know.
 pub(super) struct Fetch<'a> {
@@ -79,7 +82,8 @@ impl Fetch<'_> {
         Ok(entry)
     }
 
-    /// Fetches a mainline build through virtme-ng, which keeps it in its user's home: it is given one of its own.
+    /// Fetches a mainline build through virtme-ng, which keeps it in its user's home: it is given one of its own. It takes
+    /// what comes and unpacks it; what is kept of that is the image that the row names, or of one that names none, what came.
     pub(super) fn upstream(&self, version: &str) -> Result<Entry, KernelError> {
         let vng = tools::ensure_vng(self.cache, self.progress, false)?;
         let home = self.cache.temp_dir()?;
@@ -90,6 +94,7 @@ impl Fetch<'_> {
             .env("HOME", home.path())
             .current_dir(home.path())
             .log(self.cache.root().join("tools").join("virtme-ng-run.log"))
+            .writes_no_more_than(UPSTREAM_BYTES)
             .run();
         let boot = home.path().join(".cache/virtme-ng").join(version).join("amd64/boot");
         // What counts is the image: the dry run behind the download may fail for reasons of its own.
@@ -98,6 +103,7 @@ impl Fetch<'_> {
             version: version.to_owned(),
             source: outcome.err().map(Box::new),
         })?;
+        self.is_the_rows(&image, version)?;
         let temp = self.cache.temp_dir()?;
         let take = |from: &Path, to: &str| {
             std::fs::rename(from, temp.path().join(to)).map_err(|e| CacheError::io("move", from, e))
@@ -112,14 +118,18 @@ impl Fetch<'_> {
         };
         let entry = self.publish(temp, Meta { config_origin, ..Meta::default() })?;
         task.done(&format!("ready: mainline {version}"));
-        if self.row.sha256.is_none() {
-            let sum = &entry.meta.image.sha256;
-            self.progress.say(
-                self.label,
-                &format!("nobody has said which image this is; `sha256: {sum}` in its row holds on to it"),
-            );
-        }
         Ok(entry)
+    }
+
+    /// Refuses an image that is not the one that the row names, before it gets into the cache, where it would stay.
+    fn is_the_rows(&self, image: &Path, version: &str) -> Result<(), KernelError> {
+        let Some(expected) = self.row.sha256.clone() else { return Ok(()) };
+        let found = sha256_file(image).map_err(|e| CacheError::io("read", image, e))?;
+        if found == expected {
+            return Ok(());
+        }
+        let image = format!("mainline {version}, as it was fetched,");
+        Err(KernelError::AnotherImage { name: self.name(), image, expected, found })
     }
 
     fn name(&self) -> String {
@@ -241,7 +251,7 @@ impl Fetch<'_> {
     pub(super) fn modules(&self, entry: &Entry) {
         let Source::Debian(pin) = &self.row.source else { return };
         let Some(folder) = entry.image().parent().map(Path::to_owned) else { return };
-        let none = folder.join("modules.none");
+        let none = folder.join(modules::NONE);
         if modules::packed(&entry.image()) || none.exists() {
             return;
         }
@@ -252,10 +262,10 @@ impl Fetch<'_> {
         });
         match packed {
             Ok(0) => {
-                let why = "its modules are in none of the suites";
-                // Written so that the question is not asked again each time; without it, it is.
-                let _ = std::fs::write(&none, why);
-                task.done(why);
+                let why = format!("its modules are in none of {}", pin.suites.join(", "));
+                // Where it cannot be written, the question is asked again the next time.
+                let _ = std::fs::write(&none, &why);
+                task.done(&why);
             }
             Ok(count) => task.done(&format!("{count} modules packed")),
             Err(why) => task.done(&format!("no modules: {why}")),
@@ -268,23 +278,33 @@ impl Fetch<'_> {
         modules::pack(&deb, folder).map_err(|error| chain(&error))
     }
 
-    /// Since 6.19 Debian keeps them in `linux-modules-<release>`.
+    /// Since 6.19 Debian keeps them in `linux-modules-<release>`. None are found only where every suite's lists, fetched
+    /// for the question, know none: old lists, or none, know nothing of what is there.
     fn companion_modules(&self, pin: &Debian, entry: &Entry, folder: &Path) -> Result<usize, String> {
         let (package, version) = (&entry.meta.package, &entry.meta.package_version);
         let release = series_of_package(package).map(|it| it.release().to_owned()).unwrap_or_default();
         let Some(companion) = series_of_package(&format!("linux-modules-{release}")) else { return Ok(0) };
+        let look = |name: &str| -> Result<Option<PathBuf>, AptError> {
+            let mut suite = Suite::open(self.cache, name, self.progress)?;
+            let known = suite.candidates(&companion, Some(version), self.progress)?;
+            let found = known.iter().find(|it| it.package == companion && it.version == *version);
+            found.map(|found| suite.download(found, self.label, self.progress)).transpose()
+        };
+        let mut trouble = None;
         for name in &pin.suites {
-            let suite = Suite::open(self.cache, name, self.progress).map_err(|error| chain(&error))?;
-            let Some(found) = suite.exactly(&companion, version).map_err(|error| chain(&error))? else {
-                continue;
-            };
-            let file = suite.download(&found, self.label, self.progress).map_err(|error| chain(&error))?;
-            let packed = modules::pack(&file, folder).map_err(|error| chain(&error));
-            // The file was wanted for a few of its modules only; one that stays does no harm.
-            let _ = file.parent().map(std::fs::remove_dir_all);
-            return packed;
+            match look(name) {
+                Ok(None) => {}
+                Ok(Some(file)) => {
+                    let packed = modules::pack(&file, folder).map_err(|error| chain(&error));
+                    // The file was wanted for a few of its modules only; one that stays does no harm.
+                    let _ = file.parent().map(std::fs::remove_dir_all);
+                    return packed;
+                }
+                // Another suite may still have them.
+                Err(error) => trouble = trouble.or(Some(chain(&error))),
+            }
         }
-        Ok(0)
+        trouble.map_or(Ok(0), Err)
     }
 }
 

@@ -98,6 +98,39 @@ fn a_row_of_sources_says_how_it_is_built() {
     assert!(matches!(status(&row, &cache), Status::Unavailable { .. }));
 }
 
+/// Nothing is fetched in its place, with a network or without.
+#[test]
+fn a_damaged_build_is_to_be_built_again() {
+    let (_dir, cache) = cache();
+    let row = matrix_row(&format!("lsm: bpf, archive: {{url: 'https://h/x', sha256: {}}}", "0".repeat(64)));
+    std::fs::write(put(&row, &cache, "").image(), "no image").unwrap();
+    for offline in [true, false] {
+        let error = ensure(&row, &cache, &Progress::silent(), offline).unwrap_err();
+        assert!(matches!(error, KernelError::DamagedBuild { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("kernels build k") && !text.contains("offline"), "{text}");
+    }
+    assert_eq!(unbuilt(&row, &cache), None, "it is not left out without a word");
+}
+
+/// What nobody has signed is used when somebody has said which it is.
+#[test]
+fn a_mainline_build_that_its_row_does_not_vouch_for_is_not_used() {
+    let (_dir, cache) = cache();
+    let entry = put(&matrix_row("lsm: bpf, upstream: v6.14"), &cache, "");
+    let ensured = |more: &str| {
+        let row = matrix_row(&format!("lsm: bpf, upstream: v6.14{more}"));
+        ensure(&row, &cache, &Progress::silent(), true)
+    };
+    let error = ensured("").unwrap_err();
+    let sum = &entry.meta.image.sha256;
+    assert!(error.to_string().ends_with(&format!("sha256: {sum}")), "{error}");
+    assert_eq!(error.exit_code(), exit::BAD_INPUT);
+    ensured(&format!(", sha256: '{sum}'")).unwrap();
+    let error = ensured(&format!(", sha256: '{}'", "0".repeat(64))).unwrap_err();
+    assert!(matches!(error, KernelError::AnotherImage { .. }), "{error}");
+}
+
 /// An image built from another archive than the row has now is not the row's; a tree that somebody gave is, and is said where
 /// it is of another release.
 #[test]
