@@ -4,7 +4,9 @@
 //! Everything a child writes goes to an optional log file and to a bounded tail that errors show. The promise to die
 //! with the parent (`PR_SET_PDEATHSIG`) holds for the child itself, not for what it starts in turn, and it is bound
 //! to the *thread* that called [`Command::spawn`]: that thread has to live as long as the child should. A child that
-//! is dropped or overdue is first asked to end (`SIGTERM` to its group) and killed half a second later.
+//! is dropped or overdue is first asked to end (`SIGTERM` to its group) and killed half a second later. What a child
+//! starts in turn goes with this process too when it runs behind a guard ([`Command::guarded`]); what must not be broken
+//! off is left to end by itself ([`Command::finishes`]).
 
 mod error;
 mod limit;
@@ -12,10 +14,11 @@ mod limit;
 pub use error::ChildError;
 pub(crate) use limit::write_no_more_than;
 
+use crate::vmm::guard;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ExitStatus, Stdio};
@@ -32,6 +35,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// How long a child that is being stopped has to tidy up before it is killed.
 const GRACE: Duration = Duration::from_millis(500);
+/// The same for one that must not be broken off.
+const FINISHING_GRACE: Duration = Duration::from_secs(10);
 /// How long a guard ([`crate::vmm::guard`]) has to end what it has started: it tries for five seconds.
 const GUARD_GRACE: Duration = Duration::from_secs(6);
 
@@ -59,6 +64,8 @@ pub struct Command {
     what: String,
     deadline: Duration,
     log: Option<PathBuf>,
+    tail_bytes: usize,
+    finishes: bool,
 }
 
 impl Command {
@@ -66,7 +73,18 @@ impl Command {
     pub fn new(program: impl AsRef<OsStr>, what: impl Into<String>, deadline: Duration) -> Self {
         let mut inner = std::process::Command::new(program);
         inner.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        Self { inner, what: what.into(), deadline, log: None }
+        Self { inner, what: what.into(), deadline, log: None, tail_bytes: TAIL_BYTES, finishes: false }
+    }
+
+    /// The same behind a guard, which `conform`, this program, is: whatever ends this process, nothing stays that
+    /// `program` has started. A program that cannot be started leaves with [`guard::NOT_STARTED`].
+    pub fn guarded(
+        conform: &Path,
+        program: impl AsRef<OsStr>,
+        what: impl Into<String>,
+        deadline: Duration,
+    ) -> Self {
+        Self::new(conform, what, deadline).with_stdin().args([guard::VERB, "--"]).arg(program)
     }
 
     /// Adds one argument.
@@ -118,6 +136,22 @@ impl Command {
         self
     }
 
+    /// Keeps the last `bytes` of what the child writes for errors; 4 KiB where nothing is said.
+    #[must_use]
+    pub fn tail(mut self, bytes: usize) -> Self {
+        self.tail_bytes = bytes;
+        self
+    }
+
+    /// Has the child come to its end also when this process is ended meanwhile, because it would leave behind what
+    /// somebody has to mend, as a package manager does. It writes to `log` alone, from its beginning: a pipe that nobody
+    /// reads any more would end it. Nothing is captured of its standard output.
+    #[must_use]
+    pub fn finishes(mut self, log: impl Into<PathBuf>) -> Self {
+        self.finishes = true;
+        self.log(log)
+    }
+
     /// No file may grow beyond `bytes` by what the child writes, which sees an error.
     #[must_use]
     pub fn writes_no_more_than(mut self, bytes: u64) -> Self {
@@ -136,10 +170,18 @@ impl Command {
                 Some(File::create(path).map_err(|source| ChildError::Log { path: path.clone(), source })?)
             }
         };
-        die_with_parent(&mut self.inner);
+        match &log {
+            Some(log) if self.finishes => {
+                let own = || log.try_clone().map_err(|source| self.start_error(source));
+                let (stdout, stderr) = (own()?, own()?);
+                self.inner.stdout(stdout).stderr(stderr);
+            }
+            _ => die_with_parent(&mut self.inner),
+        }
         let started = Instant::now();
         let mut child = self.inner.spawn().map_err(|source| self.start_error(source))?;
-        let captured = Arc::new(Mutex::new(Captured { log, ..Captured::default() }));
+        let captured =
+            Arc::new(Mutex::new(Captured { log, tail_bytes: self.tail_bytes, ..Captured::default() }));
         let (done, readers) = channel();
         if let Some(stdout) = child.stdout.take() {
             read_along(stdout, Arc::clone(&captured), true, done.clone());
@@ -147,8 +189,18 @@ impl Command {
         if let Some(stderr) = child.stderr.take() {
             read_along(stderr, Arc::clone(&captured), false, done.clone());
         }
-        let (what, deadline, log) = (self.what, self.deadline, self.log);
-        Ok(Running { child, what, started, deadline, log, captured, readers, ended: None, left_alone: false })
+        Ok(Running {
+            child,
+            what: self.what,
+            started,
+            deadline: self.deadline,
+            log: self.log,
+            grace: if self.finishes { FINISHING_GRACE } else { GRACE },
+            captured,
+            readers,
+            ended: None,
+            left_alone: false,
+        })
     }
 
     /// Runs the child to its end.
@@ -159,10 +211,10 @@ impl Command {
         self.spawn()?.wait()
     }
 
-    fn start_error(&self, source: std::io::Error) -> ChildError {
+    fn start_error(&self, source: io::Error) -> ChildError {
         let what = self.what.clone();
         let program = self.inner.get_program().to_string_lossy().into_owned();
-        if source.kind() == std::io::ErrorKind::NotFound {
+        if source.kind() == io::ErrorKind::NotFound {
             return ChildError::NotFound { what, program };
         }
         ChildError::Start { what, program, source }
@@ -177,11 +229,11 @@ fn die_with_parent(command: &mut std::process::Command) {
     unsafe {
         command.pre_exec(move || {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
-                return Err(std::io::Error::last_os_error());
+                return Err(io::Error::last_os_error());
             }
             // The parent may have died before the request was made; then nobody would ever send the signal.
             if u32::try_from(libc::getppid()) != Ok(parent) {
-                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
             Ok(())
         });
@@ -193,6 +245,7 @@ fn die_with_parent(command: &mut std::process::Command) {
 struct Captured {
     stdout: Vec<u8>,
     tail: VecDeque<u8>,
+    tail_bytes: usize,
     log: Option<File>,
 }
 
@@ -203,7 +256,7 @@ impl Captured {
             self.stdout.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
         self.tail.extend(bytes);
-        let excess = self.tail.len().saturating_sub(TAIL_BYTES);
+        let excess = self.tail.len().saturating_sub(self.tail_bytes);
         self.tail.drain(..excess);
         if let Some(log) = &mut self.log {
             // A full disk shows itself where the result is written; the tail is kept either way.
@@ -247,6 +300,7 @@ pub struct Running {
     started: Instant,
     deadline: Duration,
     log: Option<PathBuf>,
+    grace: Duration,
     captured: Arc<Mutex<Captured>>,
     readers: Receiver<()>,
     ended: Option<ExitStatus>,
@@ -270,7 +324,11 @@ impl Running {
     #[must_use]
     pub fn tail(&self) -> String {
         let captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: Vec<u8> = captured.tail.iter().copied().collect();
+        let mut bytes: Vec<u8> = captured.tail.iter().copied().collect();
+        if let (true, Some(log)) = (bytes.is_empty(), &self.log) {
+            // As of a child that writes there itself; one whose log is gone has no tail.
+            bytes = end_of(log).unwrap_or_default();
+        }
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -305,7 +363,7 @@ impl Running {
                 break status;
             }
             if self.started.elapsed() >= self.deadline {
-                self.stop(GRACE);
+                self.stop(self.grace);
                 self.drain();
                 let (what, tail, log) = (self.what.clone(), self.tail(), self.log.clone());
                 return Err(ChildError::Deadline { what, deadline: self.deadline, tail, log });
@@ -391,86 +449,20 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.ended.is_none() {
-            self.stop(GRACE);
+            self.stop(self.grace);
         }
     }
+}
+
+/// The last [`TAIL_BYTES`] of a file.
+fn end_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let end = file.metadata()?.len();
+    file.seek(SeekFrom::Start(end.saturating_sub(TAIL_BYTES as u64)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shell(script: &str, seconds: u64) -> Command {
-        Command::new("sh", "the test's shell", Duration::from_secs(seconds)).args(["-c", script])
-    }
-
-    #[test]
-    fn output_is_captured_and_logged() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("log");
-        let output = shell("echo out; echo err >&2", 20).log(&log).run().unwrap();
-        assert_eq!(output.stdout, "out\n");
-        assert!(output.tail.contains("out\n") && output.tail.contains("err\n"));
-        assert!(std::fs::read_to_string(log).unwrap().contains("err\n"));
-    }
-
-    #[test]
-    fn a_failure_shows_the_tail() {
-        let error = shell("echo why it failed; exit 7", 20).run().unwrap_err();
-        assert!(error.to_string().contains("exit status: 7"), "{error}");
-        assert!(error.to_string().contains("  | why it failed"), "{error}");
-    }
-
-    #[test]
-    fn the_deadline_kills_grandchildren_too() {
-        let started = Instant::now();
-        let error = shell("sleep 600 & echo \"begun $!\"; sleep 600", 1).run().unwrap_err();
-        assert!(matches!(error, ChildError::Deadline { .. }), "{error}");
-        let grandchild = error.tail().trim().strip_prefix("begun ").unwrap().to_owned();
-        assert!(started.elapsed() < Duration::from_secs(30));
-        // Whoever adopts it may not have taken note of its end yet.
-        let stat = || std::fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
-        let runs = || !stat().is_empty() && !stat().contains(") Z ");
-        let until = Instant::now() + GONE;
-        while runs() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert!(!runs(), "{}", stat());
-    }
-
-    /// As of a process of another user, whom the signal does not reach.
-    #[test]
-    fn what_cannot_be_killed_is_left_alone() {
-        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
-        let started = Instant::now();
-        assert_eq!(reap(&mut child), None);
-        assert!(started.elapsed() < GONE * 2);
-        child.kill().unwrap();
-        assert!(reap(&mut child).is_some());
-    }
-
-    #[test]
-    fn what_is_to_write_a_little_writes_no_more() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let script = format!("head -c 100000 /dev/zero > {}", file.path().display());
-        let error = shell(&script, 20).writes_no_more_than(4096).run().unwrap_err();
-        assert!(error.to_string().contains("File too large"), "{error}");
-        assert_eq!(file.path().metadata().unwrap().len(), 4096);
-    }
-
-    #[test]
-    fn dropping_kills() {
-        let running = shell("sleep 600", 700).spawn().unwrap();
-        let stat = PathBuf::from(format!("/proc/{}/stat", running.pid()));
-        assert!(stat.exists());
-        drop(running);
-        assert!(!stat.exists());
-    }
-
-    #[test]
-    fn a_missing_program_is_named() {
-        let error = Command::new("no-such-program-here", "a test", Duration::from_secs(1)).run().unwrap_err();
-        assert!(matches!(error, ChildError::NotFound { .. }));
-        assert!(error.to_string().contains("no-such-program-here"));
-    }
-}
+mod tests;

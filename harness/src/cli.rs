@@ -17,7 +17,9 @@ Exit codes:
   3  infrastructure: no QEMU, no download, no room, no machine that boots
   4  nothing was selected
   5  a tool is missing and installing it needs a privilege; the command is printed
-  6  interrupted by Ctrl-C, SIGTERM or SIGHUP: what was recorded is kept, and run --resume goes on
+  6  interrupted by Ctrl-C, SIGTERM or SIGHUP while machines ran: what was recorded is kept, and run --resume goes on.
+     Before the first machine, and in verbs that run none, the signal ends conform, as any other program, and what is
+     worth telling is told
 
 Settings (environment):
   CONFORM_CACHE   where kernels and tools are kept (default: the user's cache folder)

@@ -17,7 +17,8 @@ pub const INFRASTRUCTURE: u8 = 3;
 pub const NOTHING_SELECTED: u8 = 4;
 /// A tool is missing and installing it needs a privilege; the exact command was printed.
 pub const NEEDS_PRIVILEGE: u8 = 5;
-/// Somebody asked the run to stop; the records so far are in its folder, and `--resume` goes on.
+/// Somebody asked a run to stop whose machines ran; the records so far are in its folder, and `--resume` goes on. Before the
+/// first machine, and in verbs that run none, the signal itself ends the program.
 pub const INTERRUPTED: u8 = 6;
 
 /// An error that knows which exit code it deserves.

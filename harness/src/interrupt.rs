@@ -18,11 +18,30 @@ static CAME: AtomicI32 = AtomicI32::new(0);
 static GRACEFUL: AtomicUsize = AtomicUsize::new(0);
 
 /// What is said when a signal ends this program at once.
-static PARTING: Mutex<Option<&'static str>> = Mutex::new(None);
+static PARTING: Mutex<Option<String>> = Mutex::new(None);
 
 /// From here on, a signal that ends this program at once has it say first what is done and what is not.
-pub fn say_in_parting(words: &'static str) {
-    *PARTING.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
+pub fn say_in_parting(words: impl Into<String>) {
+    exchange_parting(Some(words.into()));
+}
+
+/// The same until the result is dropped; then what was to be said before is again.
+#[must_use]
+pub fn in_parting(words: impl Into<String>) -> Parting {
+    Parting(exchange_parting(Some(words.into())))
+}
+
+/// See [`in_parting`].
+pub struct Parting(Option<String>);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        exchange_parting(self.0.take());
+    }
+}
+
+fn exchange_parting(words: Option<String>) -> Option<String> {
+    std::mem::replace(&mut *PARTING.lock().unwrap_or_else(PoisonError::into_inner), words)
 }
 
 /// Listens from now on, on a thread of its own. Call it once, before other threads are started.
@@ -35,7 +54,7 @@ pub fn listen() -> std::io::Result<()> {
         for signal in signals.forever() {
             let first = CAME.swap(signal, Ordering::SeqCst) == 0;
             if !(first && GRACEFUL.load(Ordering::SeqCst) > 0) {
-                if let Some(words) = *PARTING.lock().unwrap_or_else(PoisonError::into_inner) {
+                if let Some(words) = &*PARTING.lock().unwrap_or_else(PoisonError::into_inner) {
                     let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
                     // Whoever read it may be gone.
                     let _ = writeln!(std::io::stderr(), "ended by {name}; {words}");
@@ -90,5 +109,23 @@ pub struct Graceful(());
 impl Drop for Graceful {
     fn drop(&mut self) {
         GRACEFUL.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_in_parting_are_those_of_what_goes_on_now() {
+        let now = || PARTING.lock().unwrap().clone();
+        let before = now();
+        let outer = in_parting("getting ready");
+        let inner = in_parting("installing");
+        assert_eq!(now().as_deref(), Some("installing"));
+        drop(inner);
+        assert_eq!(now().as_deref(), Some("getting ready"));
+        drop(outer);
+        assert_eq!(now(), before);
     }
 }

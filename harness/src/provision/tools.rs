@@ -1,12 +1,13 @@
 //! Finding QEMU and virtme-ng, and installing them when that is possible without asking for a privilege.
 //!
 //! QEMU comes from the system's packages: as root or with a passwordless `sudo` it is installed, otherwise the user
-//! is given the exact command. virtme-ng goes into a virtual Python environment inside the cache, with all that it takes in
+//! is given the exact command; what was begun comes to its end also when this program is ended meanwhile. virtme-ng goes into a virtual Python environment inside the cache, with all that it takes in
 //! the versions and with the hashes that `virtme-ng.txt` has.
 
 use crate::cache::{Cache, CacheError};
 use crate::child::{ChildError, Command};
 use crate::exit::{self, ExitCode};
+use crate::interrupt;
 use crate::progress::Progress;
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -23,6 +24,10 @@ const QEMU_PACKAGE: &str = "qemu-system-x86";
 pub const VNG_VERSION: &str = "1.42";
 /// What pip is to install for it, each file by its hash.
 const VNG_REQUIREMENTS: &str = include_str!("virtme-ng.txt");
+
+/// What apt asks for when an earlier installation was broken off, and how a user does it.
+const CONFIGURE: &str = "dpkg --configure -a";
+const CONFIGURE_COMMAND: &str = "sudo dpkg --configure -a";
 
 const VERSION_DEADLINE: Duration = Duration::from_secs(60);
 const SUDO_DEADLINE: Duration = Duration::from_secs(10);
@@ -69,6 +74,19 @@ pub enum ToolError {
         #[source]
         source: Box<ChildError>,
     },
+    /// Somebody broke off an installation, and nothing can be installed until it is brought to its end.
+    #[error(
+        "cannot install {what}: an installation of packages was broken off before; run: {remedy}, and then again"
+    )]
+    BrokenOff {
+        /// What.
+        what: String,
+        /// The command that apt asks for.
+        remedy: &'static str,
+        /// What apt said.
+        #[source]
+        source: Box<ChildError>,
+    },
     /// There is nothing to install with.
     #[error(
         "{tool} is missing, and this machine has no apt-get to install it with; install {package} with its own package manager"
@@ -106,6 +124,7 @@ impl ExitCode for ToolError {
             Self::BadSetting { .. } => exit::BAD_INPUT,
             Self::StillMissing { .. }
             | Self::Install { .. }
+            | Self::BrokenOff { .. }
             | Self::NoPackageManager { .. }
             | Self::Offline { .. }
             | Self::Broken { .. }
@@ -216,6 +235,12 @@ fn install(tool: &str, packages: &[&str], cache: &Cache, progress: &Progress) ->
     }
     let _lock = cache.lock("install", progress, LOCK_PATIENCE)?;
     let task = progress.task("install", &format!("installing {}", packages.join(" ")));
+    let log = cache.root().join("tools").join("install.log");
+    // Broken off between unpacking and configuring, it would leave what nothing can be installed beside.
+    let _parting = interrupt::in_parting(format!(
+        "apt-get goes on by itself and ends what it has begun ({}); no machine was started, and nothing is to be undone",
+        log.display()
+    ));
     let limit = INSTALL_DEADLINE.as_secs().to_string();
     let apt = |arguments: &[&str]| {
         let mut line = match privilege {
@@ -227,23 +252,31 @@ fn install(tool: &str, packages: &[&str], cache: &Cache, progress: &Progress) ->
         line.extend(["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "apt-get", "-q"]);
         line.extend(["-o", "DPkg::Lock::Timeout=300"]);
         line.extend(arguments);
-        Command::new(line[0], command.clone(), INSTALL_DEADLINE)
-            .args(&line[1..])
-            .log(cache.root().join("tools").join("install.log"))
-            .run()
+        Command::new(line[0], command.clone(), INSTALL_DEADLINE).args(&line[1..]).finishes(&log).run()
     };
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
     arguments.extend(packages);
     // The lists may be absent or too old to know what can be downloaded; only then are they worth fetching.
-    let outcome = apt(&arguments).or_else(|_first| {
+    let outcome = apt(&arguments).or_else(|first| {
+        if first.tail().contains(CONFIGURE) {
+            return Err(first);
+        }
         task.message("updating the system's package lists");
         apt(&["update"])?;
         task.message(&format!("installing {}", packages.join(" ")));
         apt(&arguments)
     });
     drop(task);
-    let failed = |source| ToolError::Install { what: packages.join(" "), command: command.clone(), source };
-    outcome.map(drop).map_err(|error| failed(Box::new(error)))
+    outcome.map(drop).map_err(|error| not_installed(packages.join(" "), command, error))
+}
+
+/// What apt's failure is called, and what helps.
+fn not_installed(what: String, command: String, error: ChildError) -> ToolError {
+    let source = Box::new(error);
+    if source.tail().contains(CONFIGURE) {
+        return ToolError::BrokenOff { what, remedy: CONFIGURE_COMMAND, source };
+    }
+    ToolError::Install { what, command, source }
 }
 
 /// What building a kernel takes, beside a shell: programs, and the package of each.
@@ -412,6 +445,21 @@ mod tests {
         assert!(
             error.to_string().ends_with("sudo apt-get install -y --no-install-recommends qemu-system-x86")
         );
+    }
+
+    #[test]
+    fn an_installation_that_was_broken_off_before_is_named_with_the_remedy() {
+        let by = |words: &str| {
+            let script = format!("echo \"{words}\" >&2; exit 100");
+            let error = Command::new("sh", "installing", VERSION_DEADLINE).args(["-c", &script]).run();
+            not_installed(QEMU_PACKAGE.into(), install_command(&[QEMU_PACKAGE]), error.unwrap_err())
+        };
+        let error = by(
+            "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem.",
+        );
+        assert!(matches!(error, ToolError::BrokenOff { .. }), "{error}");
+        assert!(error.to_string().contains("run: sudo dpkg --configure -a, and"), "{error}");
+        assert!(matches!(by("E: Unable to fetch some archives"), ToolError::Install { .. }));
     }
 
     #[test]

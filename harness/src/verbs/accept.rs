@@ -103,7 +103,7 @@ fn check_guest(
     progress: &Progress,
 ) -> Result<(), Failure> {
     progress.say("guest", "building the guest binary, to see whether it is the one that made these records");
-    let built = guest::build(&project.root)?.guest;
+    let built = guest::build(&project.root, &project.program)?.guest;
     let guest = std::fs::read(&built).map_err(|error| {
         Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!("cannot read {}: {error}", built.display()))
     })?;

@@ -151,7 +151,7 @@ impl Environment {
 /// Builds the guest, packs its first stage and reads its second.
 fn packed_guest(project: &Project, progress: &Progress) -> Result<(PathBuf, Arc<[u8]>), Failure> {
     progress.say("guest", "building the guest binary (a few seconds; about a minute the first time)");
-    let built = guest::build(&project.root)?;
+    let built = guest::build(&project.root, &project.program)?;
     let folder = project.work_folder();
     std::fs::create_dir_all(&folder).map_err(|error| cannot("make", &folder, &error))?;
     let target = initramfs::packed(&built.boot, &folder)

@@ -30,6 +30,10 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// What is said when a signal ends a run that has no machine yet.
+const BEFORE_MACHINES: &str = "no machine was started and nothing recorded, and nothing is to be undone; what is said to be \
+                               ready is kept, and the same command goes on from there";
+
 /// A run that has come to its end.
 pub struct Finished {
     /// The kernels, in the order of the selection.
@@ -66,6 +70,10 @@ pub(super) fn run(project: &Project, options: &RunOptions, progress: &Progress) 
     let selection = Selection { shard: options.shard, ..options.selection.clone() };
     let place = resumed.as_ref().map_or(Place::New(options.run_dir.as_deref()), Place::Resumed);
     let finished = run_in(project, &selection, &options.machine, place, false, progress)?;
+    interrupt::say_in_parting(format!(
+        "all was run, and what was recorded is in {}; each snapshot is the old one or the new one",
+        finished.folder.path.display()
+    ));
     let mut comparison = compare_with_rows(project, &matrix, &finished.runs)?;
     report(project, &matrix, &finished, &comparison, options.format)?;
     if options.accept {
@@ -153,6 +161,8 @@ pub(super) fn run_keeping(
         return Err(Failure::new(exit::NOTHING_SELECTED, anyhow::anyhow!("the matrix has no kernels")));
     }
     let started = Instant::now();
+    // Until machines run, which come to an end of their own.
+    let getting_ready = interrupt::in_parting(BEFORE_MACHINES);
     let mut environment = Environment::prepare(project, options, progress)?;
     environment.setup.select = globs;
     environment.setup.known = dynamic;
@@ -184,6 +194,7 @@ pub(super) fn run_keeping(
     }
     let ready = get_ready(&mut environment, &matrix, &share, options, &folder, progress)?;
     let mut ready = begin(&environment, Options::of(selection, options), ready, place, &folder)?;
+    drop(getting_ready);
     if matches!(place, Place::New(_) | Place::Resumed(_)) {
         folder.is_unfinished(project);
     }

@@ -8,6 +8,7 @@ mod disk;
 mod interruption;
 mod load;
 mod mutation;
+mod preparation;
 mod saved;
 mod soak;
 

@@ -17,7 +17,6 @@ use crate::child::{ChildError, Command};
 use crate::exit::{self, ExitCode};
 use crate::matrix::{Archive, Origin, Row};
 use crate::progress::{Progress, Task};
-use crate::vmm::guard;
 use fragments::{FragmentError, Wishes};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -367,9 +366,8 @@ struct Make<'a> {
 impl Make<'_> {
     fn command(&self, what: &str, deadline: Duration) -> Command {
         let row = &self.order.row.name;
-        Command::new(self.order.program, format!("{what} kernel {row}"), deadline)
-            .with_stdin()
-            .args([guard::VERB, "--", "make", "-C"])
+        Command::guarded(self.order.program, "make", format!("{what} kernel {row}"), deadline)
+            .arg("-C")
             .arg(&self.tree.path)
             .arg(format!("O={}", self.out.display()))
             .arg(format!("-j{}", self.order.jobs))
