@@ -53,6 +53,9 @@ pub struct Cli {
     /// The matrix of kernels [default: matrix.yaml at the top of the project]
     #[arg(long, global = true, value_name = "FILE")]
     pub matrix: Option<PathBuf>,
+    /// Leave what `accept` and `--resume` take by default as it is: what `bench` and the fault tests run is not meant
+    #[arg(long, global = true, hide = true)]
+    pub unlinked: bool,
     /// What to do
     #[command(subcommand)]
     pub verb: Verb,

@@ -6,6 +6,7 @@
 mod compared;
 
 use super::project::Project;
+use crate::cache::Cache;
 use crate::child;
 use crate::cli::{AnswerFormat, BenchOptions};
 use crate::exit::{self, Failure};
@@ -29,6 +30,8 @@ use std::time::{Duration, Instant};
 const SCHEMA: u32 = 1;
 /// How long one run may take; the whole matrix, cold, on a slow machine is the longest.
 const DEADLINE: Duration = Duration::from_secs(3600);
+/// How `conform` is called for all of them.
+const HOW: [&str; 3] = ["run", "--vmm", "qemu"];
 /// The probe that is run where one will do.
 const ONE: &str = "program/type";
 /// The probes that growth with the number of kernels is measured with.
@@ -71,6 +74,8 @@ struct Took {
 
 struct Bench<'a> {
     project: &'a Project,
+    /// In whose folder for what is under way the records are.
+    cache: Cache,
     progress: &'a Progress,
     figures: Vec<Figure>,
 }
@@ -86,9 +91,9 @@ pub(super) fn bench(project: &Project, options: &BenchOptions, progress: &Progre
             anyhow::anyhow!("the matrix has no packaged kernel"),
         ));
     };
-    let mut bench = Bench { project, progress, figures: Vec::new() };
+    let mut bench = Bench { project, cache: Cache::from_env()?, progress, figures: Vec::new() };
     progress.say("bench", "getting ready: what is built or fetched now is not measured");
-    bench.run(&["--kernel", &kernels.join(","), "--probe", ONE])?;
+    bench.run_with(&["--kernel", &kernels.join(","), "--probe", ONE], Stdio::inherit())?;
     bench.first_record(newest)?;
     bench.one_probe(newest, &kernels)?;
     bench.families(newest)?;
@@ -128,23 +133,28 @@ impl Bench<'_> {
         self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
     }
 
-    /// Runs `conform run` with QEMU alone, which adds nothing of its own to what is measured.
+    /// Runs `conform run` with QEMU alone, which adds nothing of its own to what is measured, and without a network, which
+    /// would.
     fn run(&self, arguments: &[&str]) -> Result<Took, Failure> {
-        let folder = tempfile::tempdir().map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
+        self.run_with(&[arguments, &["--offline"]].concat(), Stdio::null())
+    }
+
+    /// The same with whatever options; `said` is where it says what it does.
+    fn run_with(&self, arguments: &[&str], said: Stdio) -> Result<Took, Failure> {
+        let folder = self.cache.temp_dir()?;
         let program = &self.project.program;
         let mut command = guarded(program, program);
-        command.arg("--matrix").arg(&self.project.matrix);
-        command
-            .args(["run", "--vmm", "qemu", "--offline", "--format", "json", "--run-dir"])
-            .arg(folder.path());
-        command.args(arguments);
+        // With CI set nothing is proposed as a snapshot.
+        command.env("CI", "true").stderr(said);
+        command.arg("--unlinked").arg("--matrix").arg(&self.project.matrix);
+        command.args(HOW).args(["--format", "json", "--run-dir"]).arg(folder.path()).args(arguments);
         let started = Instant::now();
         let (status, peak_kib) = wait(command, DEADLINE)?;
         let wall = started.elapsed();
         // A record that differs is no matter of time.
         if status != i32::from(exit::OK) && status != i32::from(exit::MISMATCH) {
-            let told = arguments.join(" ");
-            let why = anyhow::anyhow!("`conform run {told}` ended with {status}; run it to see why");
+            let told = [&HOW[..], arguments].concat().join(" ");
+            let why = anyhow::anyhow!("`cargo conform {told}` ended with {status}; run it to see why");
             return Err(Failure::new(exit::INFRASTRUCTURE, why));
         }
         let runs = runs::read_all(folder.path())?;
@@ -304,6 +314,29 @@ mod tests {
     /// What stands for the guard ends its command when its standard input does, or it is asked to.
     const GUARD: &str =
         "#!/bin/sh\nshift 2\n\"$@\" & trap \"kill $!; exit\" EXIT TERM\nread _ < /dev/stdin\n";
+
+    /// Else "getting ready" would get nothing, and what failed would be called by another name.
+    #[test]
+    fn what_is_measured_uses_no_network_and_what_gets_ready_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let (program, note) = (folder.path().join("conform"), folder.path().join("said"));
+        std::fs::write(&program, format!("#!/bin/sh\necho \"$CI $@\" > {}\nexit 3\n", note.display()))
+            .unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let project = Project { program, is_linked: true, ..Project::find(None).unwrap() };
+        let cache = Cache::open(&folder.path().join("cache")).unwrap();
+        let bench = Bench { project: &project, cache, progress: &Progress::silent(), figures: Vec::new() };
+        let said = || std::fs::read_to_string(&note).unwrap();
+        let failure = bench.run(&["--kernel", "k"]).err().unwrap().to_string();
+        assert!(
+            failure.contains("`cargo conform run --vmm qemu --kernel k --offline` ended with 3"),
+            "{failure}"
+        );
+        assert!(said().starts_with("true ") && said().contains("--unlinked") && said().contains("--offline"));
+        bench.run_with(&["--kernel", "k"], Stdio::null()).err().unwrap();
+        assert!(!said().contains("--offline"), "{}", said());
+        assert_eq!(std::fs::read_dir(bench.cache.root().join("tmp")).unwrap().count(), 0);
+    }
 
     #[test]
     fn a_run_that_does_not_end_is_ended_behind_its_guard() {

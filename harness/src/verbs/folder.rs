@@ -80,12 +80,16 @@ impl RunFolder {
 
     /// Makes this the last run, which `accept` looks at.
     pub(super) fn becomes_last(&self, project: &Project) {
-        self.point_here(&project.last_run());
+        if project.is_linked {
+            self.point_here(&project.last_run());
+        }
     }
 
     /// Makes this the run that `--resume` goes on with.
     pub(super) fn is_unfinished(&self, project: &Project) {
-        self.point_here(&project.unfinished_run());
+        if project.is_linked {
+            self.point_here(&project.unfinished_run());
+        }
     }
 
     /// Undoes [`RunFolder::is_unfinished`], unless another run has begun meanwhile.
@@ -130,7 +134,7 @@ mod tests {
     use super::*;
 
     fn project() -> Project {
-        Project { root: PathBuf::new(), matrix: PathBuf::new(), program: PathBuf::new() }
+        Project { root: PathBuf::new(), matrix: PathBuf::new(), program: PathBuf::new(), is_linked: true }
     }
 
     #[test]
@@ -143,6 +147,24 @@ mod tests {
         assert_eq!(failure.code, exit::INFRASTRUCTURE);
         drop(held);
         RunFolder::take(folder.path()).unwrap();
+    }
+
+    /// A run of `bench`, say, whose folder goes with it: what its user has interrupted is still what `--resume` takes.
+    #[test]
+    fn an_unlinked_run_leaves_the_links_to_others_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let linked = Project { root: folder.path().to_owned(), ..project() };
+        let unlinked = Project { is_linked: false, ..linked.clone() };
+        let made = |name: &str| RunFolder::make(&linked, Some(&linked.work_folder().join(name))).unwrap();
+        let (users, benchs) = (made("users"), made("benchs"));
+        users.becomes_last(&linked);
+        users.is_unfinished(&linked);
+        benchs.is_unfinished(&unlinked);
+        benchs.becomes_last(&unlinked);
+        benchs.is_finished(&unlinked);
+        for link in [linked.last_run(), linked.unfinished_run()] {
+            assert_eq!(std::fs::read_link(link).unwrap(), users.path);
+        }
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub fn carry_out(cli: Cli) -> Result<u8, Failure> {
 }
 
 fn of_verb(cli: Cli) -> Result<u8, Failure> {
-    let project = project::Project::find(cli.matrix)?;
+    let mut project = project::Project::find(cli.matrix)?;
+    project.is_linked = !cli.unlinked;
     let progress = Progress::stderr();
     match cli.verb {
         Verb::Run(options) => run::run(&project, &options, &progress),

@@ -20,6 +20,8 @@ pub struct Project {
     pub matrix: PathBuf,
     /// The program `conform`, which is also the guard of every machine.
     pub program: PathBuf,
+    /// Whether a run of it becomes the one that `accept` and `--resume` take when none is named.
+    pub is_linked: bool,
 }
 
 /// A kernel to be run: a row, or an image without one.
@@ -134,7 +136,7 @@ impl Project {
         })?;
         let matrix = matrix.unwrap_or_else(|| root.join("matrix.yaml"));
         let program = std::env::current_exe().map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?;
-        Ok(Self { root, matrix, program })
+        Ok(Self { root, matrix, program, is_linked: true })
     }
 
     /// Reads the matrix.

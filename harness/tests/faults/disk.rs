@@ -294,7 +294,7 @@ fn with_little_room(in_memory: &str, temporary: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
         "mount -t tmpfs -o size={in_memory} little /dev/shm && mkdir {0}/tmp && mount -t tmpfs -o size={temporary} little {0}/tmp \
-         && exec env TMPDIR={0}/tmp {1} run --kernel {NEW} --probe program/type --vmm qemu --run-dir {0}/run",
+         && exec env TMPDIR={0}/tmp {1} --unlinked run --kernel {NEW} --probe program/type --vmm qemu --run-dir {0}/run",
         folder.path().display(),
         env!("CARGO_BIN_EXE_conform"),
     );

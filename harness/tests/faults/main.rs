@@ -29,6 +29,8 @@ fn conform() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conform"));
     // With CI set nothing is proposed as a snapshot: what these tests run is not meant to be accepted.
     command.stdin(Stdio::null()).env("CI", "true");
+    // Nor to be gone on with by who has a run of their own to go on with.
+    command.arg("--unlinked");
     // Whoever runs the tests may ignore signals, as `nohup` and what a script puts into the background do.
     // SAFETY: between fork and exec only `signal` is called, which is async-signal-safe.
     unsafe {

@@ -2,12 +2,12 @@
 //! command, and `bpftool feature probe` in our guest.
 
 use super::{Bench, ONE, wait};
-use crate::cache::Cache;
 use crate::child::{self, ChildError};
 use crate::exit::{self, Failure};
 use crate::provision::tools;
 use cpio::newc;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -35,10 +35,11 @@ impl Bench<'_> {
             return Ok(Err(format!("{BPFTOOL} is not there; install the package bpftool")));
         };
         let failed = |error: io::Error| Failure::new(exit::INFRASTRUCTURE, error);
-        let mut archive = tempfile::NamedTempFile::new().map_err(failed)?;
+        let folder = self.cache.temp_dir()?;
+        let archive = folder.path().join("bpftool.cpio");
         let libraries = libraries("ldd", &program, LDD_DEADLINE).map_err(io::Error::other).map_err(failed)?;
-        pack(&program, &libraries, &mut archive).map_err(failed)?;
-        let path = archive.path().to_string_lossy().into_owned();
+        File::create(&archive).and_then(|file| pack(&program, &libraries, file)).map_err(failed)?;
+        let path = archive.to_string_lossy().into_owned();
         let took =
             self.run(&["--kernel", kernel, "--probe", "selftest/bpftool", "--cold", "--bring", &path])?;
         let record = took.runs.first().and_then(|run| run.records.first());
@@ -57,8 +58,7 @@ impl Bench<'_> {
 
     /// The machine of virtme-ng as its users start it, running `true`.
     fn virtme_ng(&mut self, kernel: &str) -> Result<Result<(), String>, Failure> {
-        let cache = Cache::from_env()?;
-        let Some(vng) = tools::find_vng(&cache) else {
+        let Some(vng) = tools::find_vng(&self.cache) else {
             return Ok(Err("virtme-ng is not installed; any run with it installs it".to_owned()));
         };
         let took = self.run(&["--kernel", kernel, "--probe", ONE, "--cold"])?;
