@@ -3,7 +3,7 @@
 use super::folder::RunFolder;
 use super::manifest::Manifest;
 use super::project::{Project, check_releases, glob_set, known, probe_globs, subjects};
-use super::proposals::{PARTING, for_snapshots, tell_each};
+use super::proposals::{PARTING, for_snapshots, of_this_guest, tell_each};
 use crate::cache::Cache;
 use crate::cli::AcceptOptions;
 use crate::exit::{self, Failure};
@@ -52,6 +52,7 @@ pub(super) fn accept(project: &Project, options: &AcceptOptions, progress: &Prog
     check_releases(&matrix, &rows)?;
     check_images(&matrix, &Cache::from_env()?, &rows)?;
     check_guest(project, &manifest, &folder.path, progress)?;
+    let _held = of_this_guest(project, manifest.guest(), progress)?;
     tell_each(super::print, |tell| store.accept_each(&rows, &known, options.revised, |_, _| true, tell))?;
     Ok(exit::OK)
 }

@@ -77,9 +77,11 @@ pub(super) fn accept(
     project: &Project,
     matrix: &Matrix,
     runs: &[KernelRun],
+    folder: &Path,
     progress: &Progress,
 ) -> Result<(), Failure> {
     interrupt::say_in_parting(PARTING);
+    let _held = of_this_guest(project, Manifest::read(folder)?.guest(), progress)?;
     let known = known(matrix, &project.dynamic_ids()?, runs);
     let (rows, _) = for_snapshots(runs, &known);
     let store = project.store();
@@ -112,11 +114,8 @@ pub(super) fn propose(
     for run in &mut rows {
         run.records.retain(|record| concerned.contains(&record.probe));
     }
-    let guest = Manifest::read(folder)?.guest().to_owned();
-    let withdrawn = propose_in(&store, &project.work_folder(), &rows, &known, &guest)?;
-    if withdrawn > 0 {
-        progress.say("snapshots", &format!("{withdrawn} proposals of another guest were withdrawn"));
-    }
+    let _held = of_this_guest(project, Manifest::read(folder)?.guest(), progress)?;
+    store.propose(&rows, &known)?;
     Ok(())
 }
 
@@ -138,28 +137,32 @@ pub fn propose_runs(
     known: &Known,
     folder: &Path,
 ) -> Result<(), Failure> {
-    let manifest = Manifest::read(folder)?;
-    propose_in(&project.store(), &project.work_folder(), runs, known, manifest.guest())?;
+    let (manifest, store) = (Manifest::read(folder)?, project.store());
+    let _held = hold(&project.work_folder(), PATIENCE)?;
+    withdraw_of_others(&store, &project.work_folder(), manifest.guest())?;
+    store.propose(runs, known)?;
     Ok(())
 }
 
-/// Gives how many proposals of another guest have been withdrawn.
-fn propose_in(
-    store: &Store,
-    work: &Path,
-    runs: &[KernelRun],
-    known: &Known,
-    guest: &str,
-) -> Result<usize, Failure> {
-    let _held = hold(work, PATIENCE)?;
-    let note = work.join(PROPOSED_BY);
-    let mut withdrawn = 0;
-    if !text::read(&note, text::WRITTEN).is_ok_and(|was| was == guest) {
-        withdrawn = store.withdraw_all()?;
-        whole::write(&note, Readers::Owner, |file| file.write_all(guest.as_bytes()))
-            .map_err(|error| cannot("write", &note, &error))?;
+/// Keeps others from proposing until the result is dropped, and leaves no proposal but those of this guest.
+pub(super) fn of_this_guest(project: &Project, guest: &str, progress: &Progress) -> Result<Held, Failure> {
+    let held = hold(&project.work_folder(), PATIENCE)?;
+    let withdrawn = withdraw_of_others(&project.store(), &project.work_folder(), guest)?;
+    if withdrawn > 0 {
+        progress.say("snapshots", &format!("{withdrawn} proposals of another guest were withdrawn"));
     }
-    store.propose(runs, known)?;
+    Ok(held)
+}
+
+/// Gives how many proposals of other guests than this there were.
+fn withdraw_of_others(store: &Store, work: &Path, guest: &str) -> Result<usize, Failure> {
+    let note = work.join(PROPOSED_BY);
+    if text::read(&note, text::WRITTEN).is_ok_and(|was| was == guest) {
+        return Ok(0);
+    }
+    let withdrawn = store.withdraw_all()?;
+    whole::write(&note, Readers::Owner, |file| file.write_all(guest.as_bytes()))
+        .map_err(|error| cannot("write", &note, &error))?;
     Ok(withdrawn)
 }
 
@@ -173,7 +176,7 @@ pub fn while_nobody_proposes<T>(project: &Project, act: impl FnOnce() -> T) -> R
 }
 
 /// Keeps others from proposing until it is dropped.
-struct Held {
+pub(super) struct Held {
     _file: File,
     _thread: MutexGuard<'static, ()>,
 }
@@ -288,9 +291,11 @@ mod tests {
     #[test]
     fn proposals_of_another_guest_are_withdrawn() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, work) = (Store::new(folder.path().join("s"), Ci::No), folder.path().join("work"));
+        let (store, work) = (Store::new(folder.path().join("s"), Ci::No), folder.path());
         let propose = |kernel: &str, guest: &str| {
-            propose_in(&store, &work, &[run(kernel, "a/b", "one")], &known(), guest).unwrap()
+            let withdrawn = withdraw_of_others(&store, work, guest).unwrap();
+            store.propose(&[run(kernel, "a/b", "one")], &known()).unwrap();
+            withdrawn
         };
         let kernels = || {
             let pending = store.load_pending("a/b").unwrap().unwrap();

@@ -77,7 +77,7 @@ pub(super) fn run(project: &Project, options: &RunOptions, progress: &Progress) 
     let mut comparison = compare_with_rows(project, &matrix, &finished.runs)?;
     report(project, &matrix, &finished, &comparison, options.format)?;
     if options.accept {
-        accept(project, &matrix, &finished.runs, progress)?;
+        accept(project, &matrix, &finished.runs, &finished.folder.path, progress)?;
         // Images have no snapshots, and what did not run or is stale is not accepted: that is still to be seen to.
         comparison = compare_with_rows(project, &matrix, &finished.runs)?;
         if !comparison.all_matched() {
