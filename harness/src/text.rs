@@ -34,6 +34,16 @@ pub fn read(path: &Path, limit: u64) -> io::Result<String> {
     })
 }
 
+/// What to say of a file with the marks of a merge.
+pub const UNMERGED: &str = "a merge was not finished here: keep one side of it and remove the marks";
+
+/// The first line, counted from 1, that is a mark of a merge which nobody has finished.
+#[must_use]
+pub fn unmerged(text: &str) -> Option<usize> {
+    let is_mark = |line: &str| ["<<<<<<< ", ">>>>>>> "].iter().any(|mark| line.starts_with(mark));
+    text.lines().position(is_mark).map(|at| at + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 use super::condition::{CaseIs, Ending, fact_text};
 use super::{Claim, Claims, ClaimsError, Condition, Decision, Entry, File, List, Place, Unless};
 use crate::facts::Version;
+use crate::text;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
@@ -48,6 +49,9 @@ fn line_of(text: &str, id: &str) -> usize {
 }
 
 fn file(path: &Path, text: &str) -> Result<File, ClaimsError> {
+    if let Some(line) = text::unmerged(text) {
+        return Err(invalid(path, line, text::UNMERGED.to_owned()));
+    }
     let raw: RawFile = serde_yaml::from_str(text).map_err(|error| {
         let line = error.location().map_or(1, |place| place.line());
         let message = error.to_string();

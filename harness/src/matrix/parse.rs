@@ -5,6 +5,7 @@
 
 use super::values;
 use super::{Archive, Debian, Matrix, MatrixError, Origin, PackageName, Row, Source};
+use crate::text;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -20,6 +21,9 @@ pub(super) fn matrix(text: &str, path: &Path) -> Result<Matrix, MatrixError> {
         let (line, column) = position.unwrap_or((1, 1));
         MatrixError::Invalid { path: path.to_owned(), line, column, message: message.to_owned() }
     };
+    if let Some(line) = text::unmerged(text) {
+        return Err(refuse(text::UNMERGED, Some((line, 1))));
+    }
     let file: File = serde_yaml::from_str(text).map_err(|error| {
         let position = error.location().map(|place| (place.line(), place.column()));
         refuse(&explain(&error.to_string()), position)

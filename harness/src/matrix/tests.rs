@@ -102,6 +102,11 @@ fn sources_may_be_a_debian_package(
     "3:1",
     "its source is one of 6.2"
 )]
+#[case::unmerged(
+    "<<<<<<< HEAD\n- {name: a, path: x}\n=======\n>>>>>>> other",
+    "3:1",
+    "a merge was not finished"
+)]
 #[case::twice("- {name: a, path: x}\n- {name: a, path: y}", "4:3", "earlier row of the same name")]
 #[case::suite("- name: a\n  debian:\n    suite: trixy", "5:12", "did you mean \"trixie\"")]
 #[case::suites("- name: a\n  debian:\n    suite: [trixie, bookwurm]", "5:21", "did you mean \"bookworm\"")]

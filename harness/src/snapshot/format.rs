@@ -26,6 +26,7 @@
 use super::merge::find_case;
 use super::{Snapshot, SnapshotError, block, kernels};
 use crate::normalize::Normal;
+use crate::text;
 use probes::record::CASES_MAX;
 use serde::Deserialize;
 use serde_yaml::{Mapping, Value};
@@ -172,7 +173,15 @@ impl<'a> Reader<'a> {
 
     fn read(&self) -> Result<Snapshot, SnapshotError> {
         if self.offset == 0 {
-            return Err(self.error(0, "no front matter: a snapshot begins with `---`, `source: ...`, `---`"));
+            let problem = if self.body.starts_with("---\r\n") {
+                "its lines end with CR LF; write them with LF alone (git config core.autocrlf input)"
+            } else {
+                "no front matter: a snapshot begins with `---`, `source: ...`, `---`"
+            };
+            return Err(self.error(0, problem));
+        }
+        if let Some(line) = text::unmerged(self.body) {
+            return Err(self.error(line, text::UNMERGED));
         }
         // With as many empty lines before it, the reader counts the file's lines, not the body's.
         let padded = "\n".repeat(self.offset) + self.body;
@@ -425,5 +434,16 @@ mod tests {
     fn a_file_without_front_matter_is_refused() {
         let problem = parse(Path::new("a/x.snap"), "probe: x\n").unwrap_err().to_string();
         assert!(problem.starts_with("a/x.snap:1: no front matter"), "{problem}");
+    }
+
+    #[test]
+    fn other_line_ends_and_an_unfinished_merge_are_named() {
+        let text = render(&sample()).unwrap();
+        let problem = parse(Path::new("a/x.snap"), &text.replace('\n', "\r\n")).unwrap_err().to_string();
+        assert!(problem.starts_with("a/x.snap:1: its lines end with CR LF"), "{problem}");
+        let at = text.lines().position(|line| line.starts_with("cases:")).unwrap() + 1;
+        let merged = text.replacen("cases:\n", "<<<<<<< HEAD\ncases:\n=======\ncases:\n>>>>>>> other\n", 1);
+        let problem = parse(Path::new("a/x.snap"), &merged).unwrap_err().to_string();
+        assert!(problem.starts_with(&format!("a/x.snap:{at}: a merge was not finished")), "{problem}");
     }
 }

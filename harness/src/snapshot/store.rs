@@ -52,9 +52,9 @@ impl Store {
     /// A probe's snapshot, if there is one.
     ///
     /// # Errors
-    /// When the file cannot be read or is no snapshot.
+    /// When the file cannot be read, is no snapshot, or is another probe's than its path says.
     pub fn load(&self, probe: &str) -> Result<Option<Snapshot>, SnapshotError> {
-        read_snapshot(&self.path(probe)?)
+        of_probe(probe, &self.path(probe)?)
     }
 
     /// What was proposed for a probe and not yet accepted.
@@ -62,23 +62,18 @@ impl Store {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_pending(&self, probe: &str) -> Result<Option<Snapshot>, SnapshotError> {
-        read_snapshot(&self.pending_path(probe)?)
+        of_probe(probe, &self.pending_path(probe)?)
     }
 
     /// All snapshots, by probe id.
     ///
     /// # Errors
-    /// When a file cannot be read, is no snapshot, or is another probe's than its path says.
+    /// As [`Self::load`].
     pub fn load_all(&self) -> Result<BTreeMap<String, Snapshot>, SnapshotError> {
         let mut found = BTreeMap::new();
-        for path in self.files(".snap")? {
-            if let Some(snapshot) = read_snapshot(&path)? {
-                let expected = self.path(&snapshot.probe)?;
-                if expected != path {
-                    let problem = format!("probe {:?} belongs into {}", snapshot.probe, expected.display());
-                    return Err(SnapshotError::Parse { path, line: 1, problem });
-                }
-                found.insert(snapshot.probe.clone(), snapshot);
+        for id in self.ids()? {
+            if let Some(snapshot) = self.load(&id)? {
+                found.insert(id, snapshot);
             }
         }
         Ok(found)
@@ -233,7 +228,7 @@ impl Store {
             changed(probe);
         }
         let pending = self.pending_path(probe)?;
-        if let Some(proposal) = read_snapshot(&pending)? {
+        if let Some(proposal) = of_probe(probe, &pending)? {
             let mut left = merge(Some(&proposal), probe, part, known);
             left.behind = left_behind(&proposal, before.as_ref(), &next);
             if all_say_the_same(&left, &next) {
@@ -321,8 +316,15 @@ fn read_text(path: &Path) -> Result<Option<String>, SnapshotError> {
     }
 }
 
-fn read_snapshot(path: &Path) -> Result<Option<Snapshot>, SnapshotError> {
-    read_text(path)?.map(|text| parse(path, &text)).transpose()
+/// The snapshot in `path`, which is the file of `probe`.
+fn of_probe(probe: &str, path: &Path) -> Result<Option<Snapshot>, SnapshotError> {
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    let snapshot = parse(path, &text)?;
+    if snapshot.probe == probe {
+        return Ok(Some(snapshot));
+    }
+    let problem = format!("the snapshot of {:?} belongs into the file of that name", snapshot.probe);
+    Err(SnapshotError::Parse { path: path.to_owned(), line: 1, problem })
 }
 
 #[cfg(test)]
