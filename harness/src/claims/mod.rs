@@ -154,6 +154,8 @@ pub struct Entry {
     pub name: String,
     /// The version at its tag, if it has one, such as `v6.0`.
     pub since: Option<String>,
+    /// The version from which on it may not be called any more, if the page says so.
+    pub until: Option<String>,
 }
 
 /// One file.

@@ -313,7 +313,8 @@ impl FromRaw for RawList {
             if raw.entries[..place].iter().any(|other| other.name == entry.name) {
                 return Err(format!("{} is listed twice", entry.name));
             }
-            if entry.since.as_deref().is_some_and(|version| Version::parse(version).is_none()) {
+            let mut versions = entry.since.iter().chain(&entry.until);
+            if versions.any(|version| Version::parse(version).is_none()) {
                 return Err(format!("{}: the tag is no version such as v6.0", entry.name));
             }
         }
@@ -327,23 +328,24 @@ impl<'de> Deserialize<'de> for Entry {
         #[serde(deny_unknown_fields)]
         struct Tagged {
             name: String,
-            since: String,
+            since: Option<String>,
+            until: Option<String>,
         }
         struct NameOrTagged;
         impl<'de> Visitor<'de> for NameOrTagged {
             type Value = Entry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name, or {name: .., since: v6.0}")
+                f.write_str("a name, or {name: .., since: v6.0, until: v6.11}")
             }
 
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Entry, E> {
-                Ok(Entry { name: name.to_owned(), since: None })
+                Ok(Entry { name: name.to_owned(), since: None, until: None })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
                 let tagged = Tagged::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Entry { name: tagged.name, since: Some(tagged.since) })
+                Ok(Entry { name: tagged.name, since: tagged.since, until: tagged.until })
             }
         }
         deserializer.deserialize_any(NameOrTagged)

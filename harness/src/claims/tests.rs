@@ -53,6 +53,7 @@ fn mistakes_are_refused_with_their_line(#[case] rest: &str, #[case] line: usize,
 #[case("lists: [{list: helpers, entries: [a, a]}]", 1, "listed twice")]
 #[case("lists:\n  - list: helpers\n    entries: [a]\n  - list: helpers\n    entries: [a]", 5, "also in")]
 #[case("lists:\n  - list: helpers\n    entries: [{name: a, since: x}]", 2, "no version")]
+#[case("lists:\n  - list: helpers\n    entries: [{name: a, until: x}]", 2, "no version")]
 fn lists_are_strict(#[case] text: &str, #[case] line: usize, #[case] says: &str) {
     let problem = read(text).unwrap_err().to_string();
     assert!(problem.starts_with(&format!("claims/x.yaml:{line}:")) && problem.contains(says), "{problem}");

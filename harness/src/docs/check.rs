@@ -1,11 +1,11 @@
 //! The verdicts: prose by claim, list entries by what the records say of the item.
 
-use super::judge::{
-    complete, measured, of_callable, of_condition, of_uncallable, of_unknown, of_version, phrase,
-};
+use super::entries::{Judged, judge};
+use super::judge::{measured, of_condition, of_version, phrase};
 use super::page::{Page, PageEntry};
+use super::unlisted::{Unlisted, complete, kernels_of_complete, left_out, unlisted};
 use crate::claims::{Claim, Claims, Condition, Decision, Entry, Evaluated, File, List, evaluate};
-use crate::facts::{Answer, Item, Kind, Known};
+use crate::facts::{Item, Kind, Known};
 use crate::snapshot::Snapshot;
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,8 @@ pub enum Verdict {
     WithinBounds,
     /// No probe decides it.
     Undecided,
-    /// The claims know it, and the page says it no longer.
+    /// The claims know it, and the page says it no longer; of a list's entry only where the newest kernels let LSM programs
+    /// call it.
     Gone,
 }
 
@@ -92,23 +93,6 @@ pub struct Finding {
     pub instead: Option<String>,
 }
 
-/// What a list leaves out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Unlisted {
-    /// `helper` or `kfunc`.
-    pub kind: &'static str,
-    /// Its name.
-    pub name: String,
-    /// Since when it may be called, as far as measured.
-    pub added: String,
-    /// The first version in which it may not be called any more.
-    pub removed: Option<String>,
-    /// Who may call it, where not every LSM program.
-    pub condition: Option<String>,
-    /// The case that shows it.
-    pub evidence: String,
-}
-
 /// A line between markers that is no entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotRead {
@@ -155,14 +139,6 @@ pub struct Evidence<'a> {
     /// What the documentation says.
     pub claims: &'a Claims,
 }
-
-/// Kfuncs that the kernel has for its own tests (net/bpf/test_run.c): no documentation is expected to list them.
-pub const FOR_TESTS: &[&str] = &[
-    "bpf_kfunc_call_memb_release",
-    "bpf_kfunc_call_test_release",
-    "bpf_modify_return_test2",
-    "bpf_modify_return_test_tp",
-];
 
 /// Gives every statement of the page its verdict.
 #[must_use]
@@ -243,6 +219,10 @@ fn judged(claim: &Claim, tag: &str, evidence: &Evidence<'_>, unlisted: &[Unliste
     }
     let mut seen = BTreeSet::new();
     named.retain(|case| seen.insert(case.clone()));
+    let kernels = match &claim.decision {
+        Decision::Complete(list) => kernels_of_complete(*list, unlisted, evidence),
+        Decision::Holds(_) | Decision::Tag { .. } | Decision::Undecided(_) => kernels_of(found),
+    };
     Finding {
         id: claim.id.clone(),
         says: claim.says.clone(),
@@ -250,7 +230,7 @@ fn judged(claim: &Claim, tag: &str, evidence: &Evidence<'_>, unlisted: &[Unliste
         line: None,
         verdict,
         detail,
-        kernels: kernels_of(found),
+        kernels,
         evidence: named,
         source: claim.source.clone(),
         instead: claim.instead.clone(),
@@ -275,10 +255,9 @@ pub fn of_claims(evidence: &Evidence<'_>) -> Report {
     let mut findings: Vec<Finding> = statements.collect();
     for list in [List::Helpers, List::Kfuncs] {
         let entry = |entry: &Entry| PageEntry {
-            name: entry.name.clone(),
-            link: String::new(),
             since: entry.since.clone(),
-            line: 0,
+            until: entry.until.clone(),
+            ..PageEntry::bare(&entry.name)
         };
         findings
             .extend(evidence.claims.entries(list).map(|known| entry_finding(list, &entry(known), evidence)));
@@ -324,69 +303,33 @@ fn bare(list: List, name: &str, says: String, evidence: &Evidence<'_>) -> Findin
     }
 }
 
-/// What the claims list and the page lists no longer.
+/// What the claims list and the page lists no longer, though the newest kernels let LSM programs call it. Where they do not
+/// the page is right to leave it out.
 fn gone(page: &Page, list: List, entry: &Entry, evidence: &Evidence<'_>) -> Option<Finding> {
-    if page.entries(list).any(|on_page| on_page.name == entry.name) {
+    let item = evidence.items.get(&(list.kind(), entry.name.clone()))?;
+    let is_callable = item.answers.spans().last().is_some_and(|span| span.removed.is_none());
+    if !is_callable || page.entries(list).any(|on_page| on_page.name == entry.name) {
         return None;
     }
     let mut finding = bare(list, &entry.name, format!("LSM programs may call {}.", entry.name), evidence);
     finding.verdict = Verdict::Gone;
-    finding.detail = match finding.kernels.yes.as_slice() {
-        [] => "the page does not list it, and no measured kernel lets LSM programs call it".to_owned(),
-        yes => format!(
-            "the page does not list it, though LSM programs may call it on {}",
-            phrase(evidence.kernels, yes)
-        ),
-    };
+    finding.detail = format!(
+        "the page does not list it, though LSM programs may call it on {}",
+        phrase(evidence.kernels, &finding.kernels.yes)
+    );
     Some(finding)
 }
 
 fn entry_finding(list: List, entry: &PageEntry, evidence: &Evidence<'_>) -> Finding {
     let since = entry.since.as_ref().map(|version| format!(" since {version}")).unwrap_or_default();
-    let says = format!("LSM programs may call {}{since}.", entry.name);
+    let until = entry.until.as_ref().map(|version| format!(" until {version}")).unwrap_or_default();
+    let says = format!("LSM programs may call {}{since}{until}.", entry.name);
     let mut finding = bare(list, &entry.name, says, evidence);
     finding.line = Some(entry.line);
-    let item = evidence.items.get(&(list.kind(), entry.name.clone()));
-    (finding.verdict, finding.detail) = match item {
-        Some(item) if !finding.kernels.yes.is_empty() => of_callable(item, entry, evidence.kernels),
-        Some(item) => of_uncallable(&item.answers, entry, evidence.kernels),
-        None => of_unknown(list, &entry.name),
-    };
+    let Judged { verdict, detail, shown } = judge(list, entry, evidence);
+    (finding.verdict, finding.detail) = (verdict, detail);
+    finding.evidence.extend(shown);
     finding
-}
-
-/// What may be called and the page's list does not name; nothing where the page has no such list.
-fn unlisted(page: &Page, list: List, evidence: &Evidence<'_>) -> Vec<Unlisted> {
-    if !page.lists.iter().any(|found| found.list == list) {
-        return Vec::new();
-    }
-    left_out(&page.entries(list).map(|entry| entry.name.as_str()).collect(), list, evidence)
-}
-
-/// What may be called and is not among these names.
-fn left_out(listed: &BTreeSet<&str>, list: List, evidence: &Evidence<'_>) -> Vec<Unlisted> {
-    let of_kind = evidence.items.values().filter(|item| item.kind == list.kind());
-    of_kind
-        .filter(|item| !listed.contains(item.name.as_str()) && !FOR_TESTS.contains(&item.name.as_str()))
-        .filter_map(|item| {
-            let span = item.answers.spans().pop()?;
-            let condition = item.answers.0.iter().rev().find_map(|(_, answer)| match answer {
-                Answer::Yes { condition } => Some(condition.clone()),
-                Answer::No { .. }
-                | Answer::Absent { .. }
-                | Answer::BuildLacks { .. }
-                | Answer::Unknown { .. } => None,
-            });
-            Some(Unlisted {
-                kind: item.kind.name(),
-                name: item.name.clone(),
-                added: span.added.to_string(),
-                removed: span.removed.map(|removed| removed.to_string()),
-                condition: condition.filter(|condition| !condition.is_empty()),
-                evidence: format!("{}/{}", item.probe, item.case),
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 //! the verdict that it should.
 
 use super::*;
-use crate::docs::judge::{is_of_a_test, of_condition, of_version};
+use crate::docs::entries::of_uncallable;
+use crate::docs::judge::{of_condition, of_end, of_version};
 use crate::docs::testing::{PAGE, PROJECT, evidence};
-use crate::facts::{Answers, Version};
+use crate::docs::unlisted::is_of_a_test;
+use crate::facts::{Answer, Answers, Version};
 use rstest::rstest;
 use std::path::Path;
 
@@ -125,6 +127,155 @@ fn what_is_decided_names_its_cases() {
     }
 }
 
+/// An entry as a page may have it; an empty version is none.
+fn entry(name: &str, since: &str, until: &str) -> PageEntry {
+    let version = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    PageEntry { since: version(since), until: version(until), ..PageEntry::bare(name) }
+}
+
+/// What the verdict on an entry says beside its word.
+#[rstest]
+#[case::it_ended(List::Kfuncs, "hid_bpf_get_data", "", "v6.11", Verdict::Confirmed, "6.11 no longer")]
+#[case::it_ended_later(
+    List::Kfuncs,
+    "hid_bpf_get_data",
+    "",
+    "v6.10",
+    Verdict::Contradicted,
+    "6.10 has it still"
+)]
+#[case::it_ended_before(List::Kfuncs, "hid_bpf_get_data", "", "v6.13", Verdict::Contradicted, "no longer")]
+#[case::no_since(List::Kfuncs, "hid_bpf_hw_request", "", "v6.11", Verdict::Conditional, "only by sleepable")]
+#[case::no_since_with_its_kernels(
+    List::Kfuncs,
+    "hid_bpf_hw_request",
+    "",
+    "v6.11",
+    Verdict::Conditional,
+    "only 6.10"
+)]
+#[case::wrong_and_sleepable(
+    List::Kfuncs,
+    "hid_bpf_hw_request",
+    "v6.11",
+    "",
+    Verdict::Contradicted,
+    "only by sleepable"
+)]
+#[case::never(
+    List::Kfuncs,
+    "hid_bpf_try_input_report",
+    "",
+    "v6.11",
+    Verdict::Contradicted,
+    "may NOT call it"
+)]
+#[case::it_goes_on(List::Helpers, "bpf_loop", "", "v6.12", Verdict::Contradicted, "has it still")]
+#[case::was_a_function(List::Kfuncs, "crash_kexec", "", "", Verdict::Conditional, "CAP_SYS_BOOT")]
+#[case::of_other_programs_nothing_is_known(
+    List::Kfuncs,
+    "bpf_cast_to_kern_ctx",
+    "",
+    "",
+    Verdict::Contradicted,
+    ": no LSM program may call it"
+)]
+#[case::asleep(
+    List::Helpers,
+    "bpf_perf_event_read",
+    "",
+    "",
+    Verdict::Conditional,
+    "not by programs that may sleep"
+)]
+#[case::asleep_once(
+    List::Helpers,
+    "bpf_tail_call",
+    "",
+    "",
+    Verdict::Conditional,
+    "to 6.19 not by programs that may sleep"
+)]
+#[case::asleep_and_late(
+    List::Helpers,
+    "bpf_spin_lock",
+    "",
+    "",
+    Verdict::Conditional,
+    "to 6.5 not by programs that may sleep"
+)]
+#[case::lockdown(
+    List::Helpers,
+    "bpf_probe_read_kernel",
+    "",
+    "",
+    Verdict::Conditional,
+    "not where lockdown is at confidentiality"
+)]
+#[case::lower_lockdown(
+    List::Helpers,
+    "bpf_probe_write_user",
+    "",
+    "",
+    Verdict::Conditional,
+    "lockdown is at integrity or"
+)]
+#[case::nothing_of_all_that(List::Helpers, "bpf_probe_read_user", "", "", Verdict::Confirmed, "wherever")]
+fn entries_are_judged_by_their_versions_and_by_what_restricts_them(
+    #[case] list: List,
+    #[case] name: &str,
+    #[case] since: &str,
+    #[case] until: &str,
+    #[case] expected: Verdict,
+    #[case] says: &str,
+) {
+    let found = judge(list, &entry(name, since, until), &evidence());
+    assert_eq!(found.verdict, expected, "{}", found.detail);
+    assert!(found.detail.contains(says), "{}", found.detail);
+    for case in &found.shown {
+        let (probe, name) = case.rsplit_once('/').unwrap();
+        assert!(PROJECT.snapshots[probe].order.iter().any(|known| known == name), "{case}");
+    }
+}
+
+/// A function that became a kfunc is not refused as one before (`kfuncs/crash_kexec`, 5.14 to 6.0).
+#[test]
+fn what_was_a_function_is_no_kfunc_before() {
+    let found = judge(List::Kfuncs, &entry("crash_kexec", "", ""), &evidence());
+    assert_eq!(found.detail, "only by programs that were loaded with CAP_SYS_BOOT");
+}
+
+/// What the newest kernels let nobody call is rightly absent from a page, and what they do is missed.
+#[test]
+fn what_ended_is_not_gone_from_the_page() {
+    let report = checked(PAGE);
+    for name in ["hid_bpf_try_input_report", "bpf_cast_to_kern_ctx", "hid_bpf_get_data", "cgroup_rstat_flush"]
+    {
+        assert_eq!(of(&report, &format!("kfuncs/{name}")), None, "{name}");
+    }
+    assert!(of(&report, "kfuncs/bpf_task_release").is_some());
+}
+
+/// That a list leaves out what older kernels alone have makes it no less complete for the newest.
+#[test]
+fn what_ended_is_told_apart_from_what_is_left_out() {
+    let of_list = |names: &[&str]| {
+        let listed = PROJECT.items_of(List::Helpers).filter(|name| !names.contains(name)).collect();
+        let found = left_out(&listed, List::Helpers, &evidence());
+        let kernels = kernels_of_complete(List::Helpers, &found, &evidence());
+        (complete(List::Helpers, &found), kernels)
+    };
+    let ((verdict, said), kernels) = of_list(&["bpf_ktime_get_coarse_ns", "bpf_strtol"]);
+    assert_eq!(verdict, Verdict::Contradicted);
+    assert!(said.starts_with("1 helpers may be called") && said.contains("1 more on older"), "{said}");
+    assert!(kernels.no.contains(&"7.3".to_owned()) && kernels.yes.contains(&"5.10".to_owned()));
+    let ((verdict, said), kernels) = of_list(&["bpf_ktime_get_coarse_ns"]);
+    assert_eq!(verdict, Verdict::Conditional);
+    assert!(said.contains("bpf_ktime_get_coarse_ns (since 5.11, gone in 5.15)"), "{said}");
+    assert_eq!(kernels.no, ["5.11", "5.12", "5.14"]);
+    assert_eq!(of_list(&[]).0.0, Verdict::Confirmed);
+}
+
 /// The version at a tag against measured kernels: `5.10=n 6.1=y`.
 #[rstest]
 #[case("v6.1", "6.0=n 6.1=y", Verdict::Confirmed)]
@@ -142,12 +293,31 @@ fn versions_are_judged_by_what_was_measured(
     #[case] states: &str,
     #[case] expected: Verdict,
 ) {
+    assert_eq!(of_version(tag, &measured_as(states)).0, expected);
+}
+
+fn measured_as(states: &str) -> Vec<(Version, Known)> {
     let one = |word: &str| {
         let (version, state) = word.split_once('=').unwrap();
         (Version::parse(version).unwrap(), if state == "y" { Known::Yes } else { Known::No })
     };
-    let states: Vec<_> = states.split(' ').map(one).collect();
-    assert_eq!(of_version(tag, &states).0, expected);
+    states.split(' ').map(one).collect()
+}
+
+/// The version behind the dash, the first without it.
+#[rstest]
+#[case("v6.1", "6.0=y 6.1=n", Verdict::Confirmed)]
+#[case("v6.0", "6.0=y 6.1=n", Verdict::Contradicted)]
+#[case("v6.2", "6.0=y 6.1=n", Verdict::Contradicted)]
+#[case("v6.0", "5.10=y 6.1=n", Verdict::WithinBounds)]
+#[case("v5.10", "5.10=y 6.1=n", Verdict::Contradicted)]
+#[case("v6.1", "5.10=y 6.1=y", Verdict::Contradicted)]
+#[case::after_all_that_was_measured("v6.2", "5.10=y 6.1=y", Verdict::WithinBounds)]
+#[case::of_the_first_range("v6.17", "6.16=y 6.17=n 6.18=y 6.19=n", Verdict::Confirmed)]
+#[case("v6.1", "5.10=n 6.1=n", Verdict::Undecided)]
+#[case("soon", "6.0=y 6.1=n", Verdict::Undecided)]
+fn ends_are_judged_by_what_was_measured(#[case] tag: &str, #[case] states: &str, #[case] expected: Verdict) {
+    assert_eq!(of_end(tag, &measured_as(states)).0, expected);
 }
 
 /// An entry since 6.11 that no measured kernel lets programs call.
@@ -176,8 +346,7 @@ fn kernels_from_before_an_entrys_version_say_nothing(
     #[case] answers: &[(&str, Answer)],
     #[case] expected: Verdict,
 ) {
-    let entry =
-        PageEntry { name: "bpf_x".to_owned(), link: String::new(), since: Some("v6.11".to_owned()), line: 1 };
+    let entry = entry("bpf_x", "v6.11", "");
     let kernels: Vec<String> = answers.iter().map(|(kernel, _)| (*kernel).to_owned()).collect();
     let answers =
         Answers(answers.iter().map(|(kernel, answer)| ((*kernel).to_owned(), answer.clone())).collect());
@@ -227,30 +396,22 @@ fn a_restriction_that_could_not_be_told(
     assert!(detail.contains("could not be told"), "{detail}");
 }
 
-/// The readme says how many kfuncs the page's list leaves out, as the compatibility data counts them and as this does.
+/// The readme says how many the page's lists leave out, as `docs check` counts them and as the compatibility data does.
 #[test]
-fn the_readme_counts_what_the_list_of_kfuncs_leaves_out() {
+fn the_readme_counts_what_the_lists_leave_out() {
     let file = PROJECT.claims.files.iter().find(|file| file.name == "lists.yaml").unwrap();
-    let lists = file.lists.iter().filter(|(list, _)| *list == List::Kfuncs);
-    let listed: BTreeSet<&str> =
-        lists.flat_map(|(_, entries)| entries).map(|entry| entry.name.as_str()).collect();
-    let evidence = evidence();
-    let callable: Vec<&str> = evidence
-        .items
-        .values()
-        .filter(|item| item.kind == Kind::Kfunc && !item.answers.spans().is_empty())
-        .map(|item| item.name.as_str())
-        .filter(|name| !listed.contains(name))
-        .collect();
-    let told = left_out(&listed, List::Kfuncs, &evidence);
-    let tests = |names: &[&str]| names.iter().filter(|name| is_of_a_test(name)).count();
-    let told: Vec<&str> = told.iter().map(|it| it.name.as_str()).collect();
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
-    let counts = format!("{} more can, {} of them the kernel's own tests", callable.len(), tests(&callable));
-    assert!(readme.contains(&counts), "{counts}");
-    let passed = format!("(`docs check` says {} and {}", told.len(), tests(&told));
-    assert!(readme.contains(&passed), "{passed}");
-    for name in callable.iter().filter(|name| !told.contains(name)) {
-        assert!(readme.contains(&format!("`{name}`")), "{name}");
+    for list in [List::Helpers, List::Kfuncs] {
+        let lists = file.lists.iter().filter(|(of, _)| *of == list);
+        let listed: BTreeSet<&str> =
+            lists.flat_map(|(_, entries)| entries).map(|entry| entry.name.as_str()).collect();
+        let found = left_out(&listed, list, &evidence());
+        let now = found.iter().filter(|it| it.removed.is_none()).count();
+        let counts = format!("{now} more can, {} could on older kernels", found.len() - now);
+        assert!(readme.contains(&counts), "{counts}");
+        let tests = PROJECT.items_of(list).filter(|name| !listed.contains(name) && is_of_a_test(name));
+        let tests = tests.count();
+        let apart = format!("{tests} of the kernel's own tests");
+        assert!(tests == 0 || readme.contains(&apart), "{apart}");
     }
 }

@@ -13,22 +13,26 @@
 //!     line        on the page, from 1; null when it is gone
 //!     verdict     confirmed, contradicted, conditional, within-bounds, undecided, gone
 //!     detail      why, with kernels
-//!     kernels     {true, false, unknown, not_of}: arrays of rows of the matrix
+//!     kernels     {true, false, unknown, not_of}: arrays of rows of the matrix; of an entry: where the item may be called
 //!     evidence    probes with their cases, `FAMILY/NAME/CASE`, each to be pasted into `cargo conform explain`
 //!     source      places in the kernel's source
 //!     instead     a paragraph that would be true, or null
-//!   unlisted      what some kernel lets LSM programs call and the page's list leaves out: kind, name, added, removed, evidence
+//!   unlisted      what some kernel lets LSM programs call and the page's list leaves out, the kernel's own tests apart: kind,
+//!                 name, added, removed (null where the newest kernels let them still), condition, evidence
 //!   passed_over   files of claims of which nothing is on the page
 //!   not_read      lines between a list's markers that are no entries: line, text
 //! ```
 
 pub mod check;
+mod entries;
 pub mod fix;
 mod judge;
+mod limits;
 pub mod page;
 pub mod print;
 #[cfg(test)]
 mod testing;
+pub mod unlisted;
 
 pub use check::{Finding, Report, Verdict, check};
 pub use page::Page;

@@ -59,8 +59,18 @@ pub struct PageEntry {
     pub link: String,
     /// The version at its tag, such as `v6.0`.
     pub since: Option<String>,
+    /// The version behind the dash, the first in which it may not be called any more.
+    pub until: Option<String>,
     /// Its line, from 1.
     pub line: usize,
+}
+
+impl PageEntry {
+    /// An entry that is nothing but a name.
+    #[must_use]
+    pub fn bare(name: &str) -> Self {
+        Self { name: name.to_owned(), link: String::new(), since: None, until: None, line: 0 }
+    }
 }
 
 /// A list between its markers.
@@ -270,7 +280,14 @@ fn lists(text: &str) -> Vec<PageList> {
 fn entry(text: &str, line: usize) -> Option<PageEntry> {
     let parts = ENTRY.as_ref()?.captures(text)?;
     let part = |index| parts.get(index).map_or("", |found| found.as_str());
-    Some(PageEntry { name: part(1).to_owned(), link: part(2).to_owned(), since: version_in(part(3)), line })
+    let (since, until) = versions_in(part(3));
+    Some(PageEntry { name: part(1).to_owned(), link: part(2).to_owned(), since, until, line })
+}
+
+/// What stands behind an entry's link: ` [since]`, ` [since] - [until]` or ` -  [until]`.
+fn versions_in(text: &str) -> (Option<String>, Option<String>) {
+    let (since, until) = text.split_once(" - ").unwrap_or((text, ""));
+    (version_in(since), version_in(until))
 }
 
 #[cfg(test)]
@@ -278,7 +295,7 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    const PAGE: &str = "---\ntitle: T\n---\n# The `X` type\n\n<!-- [FEATURE_TAG](X) -->\n[:octicons-tag-24: v5.7](a)\n<!-- [/FEATURE_TAG] -->\n\nOne [link](b)\nof *two* lines.\n\n```c\n/* a\n   remark */\n```\n\n## Lists\n\n<!-- [PROG_HELPER_FUNC_REF] -->\n??? abstract \"Helpers\"\n    * [`bpf_a`](../bpf_a.md)\n    - [bpf_b](../bpf_b.md) -  [:octicons-tag-24: v6.11](c)\n    what is this\n<!-- [/PROG_HELPER_FUNC_REF] -->\n";
+    const PAGE: &str = "---\ntitle: T\n---\n# The `X` type\n\n<!-- [FEATURE_TAG](X) -->\n[:octicons-tag-24: v5.7](a)\n<!-- [/FEATURE_TAG] -->\n\nOne [link](b)\nof *two* lines.\n\n```c\n/* a\n   remark */\n```\n\n## Lists\n\n<!-- [PROG_HELPER_FUNC_REF] -->\n??? abstract \"Helpers\"\n    * [`bpf_a`](../bpf_a.md)\n    - [bpf_b](../bpf_b.md) [:octicons-tag-24: v6.11](c)\n    what is this\n<!-- [/PROG_HELPER_FUNC_REF] -->\n";
 
     fn page() -> Page {
         Page::parse(Path::new("p.md"), PAGE)
@@ -311,6 +328,22 @@ mod tests {
             page.entries(List::Helpers).map(|it| (it.name.as_str(), it.since.as_deref(), it.line)).collect();
         assert_eq!(found, [("bpf_a", None, 22), ("bpf_b", Some("v6.11"), 23)]);
         assert_eq!(page.lists[0].not_read, [(24, "what is this".to_owned())]);
+    }
+
+    /// As the documentation's generator writes them.
+    #[rstest]
+    #[case("", None, None)]
+    #[case(" [:octicons-tag-24: v6.0](c-d)", Some("v6.0"), None)]
+    #[case(" [:octicons-tag-24: v6.0](c) - ", Some("v6.0"), None)]
+    #[case(" [:octicons-tag-24: v6.0](c) -  [:octicons-tag-24: v6.11](d)", Some("v6.0"), Some("v6.11"))]
+    #[case(" -  [:octicons-tag-24: v6.11](c)", None, Some("v6.11"))]
+    fn since_and_until_are_told_apart(
+        #[case] tags: &str,
+        #[case] since: Option<&str>,
+        #[case] until: Option<&str>,
+    ) {
+        let found = entry(&format!("    - [`bpf_a`](../bpf_a.md){tags}"), 1).unwrap();
+        assert_eq!((found.since.as_deref(), found.until.as_deref()), (since, until));
     }
 
     #[test]

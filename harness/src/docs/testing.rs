@@ -1,7 +1,7 @@
 //! What tests of pages hold them against: the project's own claims and snapshots, read once.
 
 use super::check::Evidence;
-use crate::claims::Claims;
+use crate::claims::{Claims, List};
 use crate::facts::{self, Item, Kind};
 use crate::snapshot::{Ci, Snapshot, Store};
 use std::collections::BTreeMap;
@@ -16,6 +16,14 @@ pub(super) struct Project {
     kernels: Vec<String>,
     items: BTreeMap<(Kind, String), Item>,
     pub(super) claims: Claims,
+}
+
+impl Project {
+    /// The names of what some kernel lets LSM programs call.
+    pub(super) fn items_of(&self, list: List) -> impl Iterator<Item = &str> {
+        let of_kind = self.items.values().filter(move |item| item.kind == list.kind());
+        of_kind.filter(|item| !item.answers.spans().is_empty()).map(|item| item.name.as_str())
+    }
 }
 
 pub(super) static PROJECT: LazyLock<Project> = LazyLock::new(|| {

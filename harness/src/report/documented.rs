@@ -157,7 +157,7 @@ mod tests {
     use serde_json::json;
 
     fn claims() -> Claims {
-        let entry = |name: &str| Entry { name: name.to_owned(), since: None };
+        let entry = |name: &str| Entry { name: name.to_owned(), since: None, until: None };
         let helpers = ["bpf_loop", "bpf_get_func_ip", "bpf_get_prandom_u32"].map(entry).into();
         let lists = vec![(List::Helpers, helpers), (List::Kfuncs, vec![entry("bpf_dynptr_size")])];
         Claims { files: vec![File { name: "lists.yaml".to_owned(), claims: Vec::new(), lists }] }

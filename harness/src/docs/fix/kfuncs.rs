@@ -6,7 +6,7 @@ use super::lines::{Block, Lines, blocks};
 use super::page::put_checked;
 use super::{Data, Evidence, Fix, callable, case_of, list_of, refused};
 use crate::claims::List;
-use crate::docs::check::FOR_TESTS;
+use crate::docs::unlisted::is_of_a_test;
 use crate::facts::{Item, Kind};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,7 +112,7 @@ fn propose_missing(fix: &mut Fix, file: &Data, data: &File, evidence: &Evidence<
         .map(|func| func.name.as_str())
         .collect();
     let missing: Vec<&Item> = callable(evidence, List::Kfuncs)
-        .filter(|item| !ours.contains(item.name.as_str()) && !FOR_TESTS.contains(&item.name.as_str()))
+        .filter(|item| !ours.contains(item.name.as_str()) && !is_of_a_test(&item.name))
         .collect();
     let others: BTreeSet<&str> =
         data.sets.values().flat_map(|set| &set.funcs).map(|func| func.name.as_str()).collect();

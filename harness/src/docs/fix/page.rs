@@ -3,9 +3,10 @@
 use super::lines::Lines;
 use super::{Data, Evidence, Fix, callable, case_of, list_of};
 use crate::claims::{Claim, Condition, Decision, evaluate};
-use crate::docs::check::{FOR_TESTS, Finding, Report, Verdict};
-use crate::docs::judge::history;
+use crate::docs::check::{Finding, Report, Verdict};
+use crate::docs::entries::history;
 use crate::docs::page::{Page, PageEntry, PageList};
+use crate::docs::unlisted::is_of_a_test;
 use crate::facts::{Added, Item, Known, Span, Version, spans};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -88,7 +89,7 @@ fn retag(lines: &mut Lines, line: usize, old: &str, version: Version) {
 fn add_missing(fix: &mut Fix, page: &Page, lines: &mut Lines, list: &PageList, evidence: &Evidence<'_>) {
     let listed: BTreeSet<&str> = page.entries(list.list).map(|entry| entry.name.as_str()).collect();
     let missing: Vec<&Item> = callable(evidence, list.list)
-        .filter(|item| !listed.contains(item.name.as_str()) && !FOR_TESTS.contains(&item.name.as_str()))
+        .filter(|item| !listed.contains(item.name.as_str()) && !is_of_a_test(&item.name))
         .collect();
     let Some(model) = list.entries.first() else {
         let names: BTreeSet<&str> = missing.iter().map(|item| item.name.as_str()).collect();
