@@ -184,14 +184,15 @@ pub enum DocsVerb {
     Check(DocsCheckOptions),
     /// Write a patch that corrects a page's lists and tags and the data behind them, and beside it the evidence
     ///
-    /// Touches nothing without a record: what the records do not give, and all prose, is proposed in FILE.md.
+    /// Touches nothing without a record: what the records do not give, and all prose, is proposed in FILE.md. The page is
+    /// edited only as its data give it then; without --yaml everything is proposed.
     Fix(DocsFixOptions),
 }
 
 /// Options of `docs fix`.
 #[derive(Args, Clone, Debug)]
 pub struct DocsFixOptions {
-    /// The page; the patch names it by this path
+    /// The page; the patch is for the top of its git checkout, or for the folder that it shares with its data
     pub page: PathBuf,
     /// The folder with the data: files whose names end in helpers-functions.yaml, kfuncs.yaml, feature-versions.yaml
     #[arg(long, value_name = "DIR")]

@@ -26,17 +26,22 @@ fn fix_page(project: &Project, options: &DocsFixOptions) -> Result<u8, Failure> 
     let page = Page::load(&options.page)?;
     let data = options.yaml.as_deref().map(read_data).transpose()?.unwrap_or_default();
     let found = fix::fix(&page, &check(&page, &evidence), &data, &evidence);
+    let root = fix::root(&page.path, &data).map_err(|error| {
+        let what = format!("cannot find the folder of {} and its data", page.path.display());
+        Failure::new(exit::BAD_INPUT, anyhow::Error::new(error).context(what))
+    })?;
     let beside = options.out.with_added_extension("md");
-    for (path, text) in [(&options.out, fix::patch(&found)), (&beside, fix::evidence_text(&found))] {
+    for (path, text) in [(&options.out, fix::patch(&found, &root)), (&beside, fix::evidence_text(&found))] {
         let folder = path.parent().unwrap_or(Path::new(""));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         super::export::write(folder, &name, &text)?;
     }
     super::print(&format!(
-        "{} edits of {} files in {}; their evidence and {} proposals in {}",
+        "{} edits of {} files in {}, for git apply in {}; their evidence and {} proposals in {}",
         found.edits.len(),
         found.files.len(),
         options.out.display(),
+        root.display(),
         found.proposals.len(),
         beside.display()
     ));

@@ -340,7 +340,7 @@ fn data(input: &[u8]) {
 
 fn fixed(page: &Page, report: &Report, data: &[Data]) {
     let found = fix::fix(page, report, data, &evidence());
-    let _ = (fix::patch(&found), fix::evidence_text(&found));
+    let _ = (fix::patch(&found, Path::new("")), fix::evidence_text(&found));
 }
 
 // What is downloaded.

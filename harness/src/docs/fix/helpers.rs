@@ -1,20 +1,22 @@
-//! The data behind the lists of helpers: `groups` of helpers, and `programs` that name helpers and groups.
-//!
-//! A helper that a group brings and LSM programs may not call is taken out of the group and given to every other user of
-//! it, so that what other program types have stays what it is: of them the records say nothing.
+//! The data behind the lists of helpers: `groups` of helpers, and `programs` that name helpers and groups, and helpers of
+//! these that they exclude.
 
+use super::generated::{Generated, Release, Tags};
 use super::lines::{Block, Lines, blocks};
-use super::page::put_checked;
-use super::{Data, Evidence, Fix, callable, case_of, refused};
+use super::{Data, Evidence, Fix, callable, case_of, has_ended, refused};
 use crate::claims::List;
-use crate::facts::{Answer, Item, Kind};
+use crate::docs::check::Verdict;
+use crate::docs::entries::{history, judge, missing};
+use crate::docs::page::PageEntry;
+use crate::facts::{Added, Answer, Item, Kind, Version};
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The program type.
 const LSM: &str = "BPF_PROG_TYPE_LSM";
-/// There are some twenty groups. They are followed by recursion, and each is looked for in all.
-const GROUPS_MAX: usize = 1000;
+/// There are some ten groups, with some hundreds of members. Groups are followed by recursion, and each keeps what it has.
+const GROUPS_MAX: usize = 100;
+const MEMBERS_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
 struct File {
@@ -28,90 +30,176 @@ struct File {
 struct Member {
     name: Option<String>,
     group: Option<String>,
+    exclude: Option<String>,
+    since: Option<Release>,
 }
+
+type Members<'a> = BTreeMap<&'a str, Option<&'a Release>>;
 
 impl File {
-    /// The helpers that a list of members has, with those of its groups.
-    fn all(&self, members: &[Member], seen: &mut BTreeSet<String>) -> BTreeSet<String> {
-        let mut names: BTreeSet<String> = members.iter().filter_map(|member| member.name.clone()).collect();
-        for group in members.iter().filter_map(|member| member.group.as_ref()) {
-            if seen.insert(group.clone()) {
-                names.extend(
-                    self.groups.get(group).map(|members| self.all(members, seen)).unwrap_or_default(),
-                );
-            }
-        }
-        names
+    fn is_too_large(&self) -> bool {
+        let members: usize = self.groups.values().chain(self.programs.values()).map(Vec::len).sum();
+        self.groups.len() > GROUPS_MAX || members > MEMBERS_MAX
     }
 
-    fn of(&self, program: &str) -> BTreeSet<String> {
-        self.programs.get(program).map(|members| self.all(members, &mut BTreeSet::new())).unwrap_or_default()
-    }
-
-    /// The groups through which a program type comes to a helper.
-    fn ways(&self, program: &str, helper: &str) -> BTreeSet<String> {
-        let mut open: Vec<&str> =
-            self.programs.get(program).into_iter().flatten().filter_map(|it| it.group.as_deref()).collect();
-        let mut ways = BTreeSet::new();
-        while let Some(group) = open.pop() {
-            let Some(members) = self.groups.get(group) else { continue };
-            if self.all(members, &mut BTreeSet::new()).contains(helper) && ways.insert(group.to_owned()) {
-                open.extend(members.iter().filter_map(|it| it.group.as_deref()));
+    /// The helpers of a list as the generator resolves them: its own, then those of its groups, without the excluded.
+    fn resolve<'a>(
+        &'a self,
+        members: &[&'a Member],
+        known: &mut BTreeMap<&'a str, Members<'a>>,
+    ) -> Members<'a> {
+        let mut found = Members::new();
+        for member in members {
+            if let Some(name) = &member.name {
+                found.entry(name).or_insert(member.since.as_ref());
             }
         }
-        ways
+        for group in members.iter().filter_map(|member| member.group.as_deref()) {
+            if !known.contains_key(group) {
+                // A group that leads back to itself finds nothing there.
+                known.insert(group, Members::new());
+                let members: Vec<&Member> = self.groups.get(group).into_iter().flatten().collect();
+                let resolved = self.resolve(&members, known);
+                known.insert(group, resolved);
+            }
+            for (name, since) in known.get(group).into_iter().flatten() {
+                found.entry(name).or_insert(*since);
+            }
+        }
+        for excluded in members.iter().filter_map(|member| member.exclude.as_deref()) {
+            found.remove(excluded);
+        }
+        found
+    }
+
+    fn own(&self) -> Vec<&Member> {
+        self.programs.get(LSM).into_iter().flatten().collect()
+    }
+
+    fn generated(&self) -> Generated {
+        let resolved = self.resolve(&self.own(), &mut BTreeMap::new());
+        let tags = |since: Option<&Release>| Tags { since: since.cloned(), until: None };
+        resolved.into_iter().map(|(name, since)| (name.to_owned(), tags(since))).collect()
+    }
+
+    /// What groups bring to LSM programs.
+    fn brought(&self) -> Members<'_> {
+        let rest: Vec<&Member> = self.own().into_iter().filter(|member| member.name.is_none()).collect();
+        self.resolve(&rest, &mut BTreeMap::new())
     }
 }
 
-/// Corrects the list of LSM programs.
-pub(super) fn correct(fix: &mut Fix, file: &Data, evidence: &Evidence<'_>) {
-    let Some(data) = fix.read::<File>(file) else { return };
-    if data.groups.len() > GROUPS_MAX {
-        let what = format!("the file is left alone: it has more than {GROUPS_MAX} groups");
-        return fix.propose(&file.path, what, Vec::new());
+/// Corrects the list of LSM programs, and says what the generator makes of it then.
+pub(super) fn correct(fix: &mut Fix, file: &Data, evidence: &Evidence<'_>) -> Option<Generated> {
+    let data = fix.read::<File>(file)?;
+    if data.is_too_large() {
+        let what =
+            format!("the file is left alone: it has more than {GROUPS_MAX} groups or {MEMBERS_MAX} members");
+        fix.propose(&file.path, what, Vec::new());
+        return None;
     }
     let mut lines = Lines::of(&file.text);
-    let lists = lists(&lines);
-    let Some(own) = lists.iter().find(|block| block.key == LSM && data.programs.contains_key(LSM)).cloned()
-    else {
-        return;
-    };
-    let has = data.of(LSM);
-    let place = (own.start..own.end)
-        .find(|&line| lines.get(line).trim_start().starts_with("- group:"))
-        .unwrap_or(own.end);
-    for item in callable(evidence, List::Helpers).filter(|item| !has.contains(&item.name)) {
-        for line in member(item) {
-            lines.insert(place, line);
+    let own = lists(&lines).into_iter().find(|block| block.key == LSM && data.programs.contains_key(LSM))?;
+    let has = data.generated();
+    let mut edits = Vec::new();
+    retag(&mut lines, &own, &data, evidence, &mut edits);
+    add(fix, file, &mut lines, &own, &has, evidence, &mut edits);
+    let brought = data.brought();
+    for (helper, case) in refused(evidence, Kind::Helper) {
+        if has.contains_key(&helper) {
+            take_out(&mut lines, &own, &helper, brought.contains_key(helper.as_str()));
+            let what = format!("`{helper}` is taken from {LSM}: no kernel lets LSM programs call it");
+            edits.push((what, vec![case]));
         }
-        fix.edit(
-            &file.path,
-            format!("`{}` is added to {LSM}: LSM programs may call it", item.name),
-            vec![case_of(item)],
-        );
     }
-    for (helper, case) in
-        refused(evidence, Kind::Helper).into_iter().filter(|(helper, _)| has.contains(helper))
-    {
-        take_out(&mut lines, &lists, &data, &own, &helper);
-        let what = format!(
-            "`{helper}` is taken from {LSM}, and kept for the other users of its group: no kernel lets LSM programs call it"
-        );
-        fix.edit(&file.path, what, vec![case]);
-    }
-    put_checked(fix, &file.path, &file.text, &lines);
+    let after: File = fix.put_data(file, &lines, edits)?;
+    Some(after.generated())
 }
 
-/// The lists of both sections.
+/// The lists of the programs.
 fn lists(lines: &Lines) -> Vec<Block> {
     let sections = blocks(lines, 0, lines.len(), 0);
-    let wanted = sections.into_iter().filter(|section| section.key == "groups" || section.key == "programs");
+    let wanted = sections.into_iter().filter(|section| section.key == "programs");
     wanted.flat_map(|section| blocks(lines, section.start, section.end, 2)).collect()
 }
 
+/// What is to be said at a helper that is added.
+enum Start {
+    /// As long as there is the helper.
+    Always,
+    /// From this version on.
+    At(Version),
+    /// Not known exactly.
+    Open,
+}
+
+fn start(item: &Item) -> Start {
+    let spans = item.answers.spans();
+    match spans.as_slice() {
+        [_] if missing(item, &PageEntry::bare(&item.name)).is_empty() => Start::Always,
+        [span] => match span.added {
+            Added::Exact(version) => Start::At(version),
+            Added::AtMost(_) | Added::Between(..) => Start::Open,
+        },
+        _ => Start::Open,
+    }
+}
+
+type Edits = Vec<(String, Vec<String>)>;
+
+/// Adds what LSM programs may call on the newest kernels; the data has no way to say that a helper has ended.
+fn add(
+    fix: &mut Fix,
+    file: &Data,
+    lines: &mut Lines,
+    own: &Block,
+    has: &Generated,
+    evidence: &Evidence<'_>,
+    edits: &mut Edits,
+) {
+    let place = (own.start..own.end)
+        .find(|&line| lines.get(line).trim_start().starts_with("- group:"))
+        .unwrap_or(own.end);
+    let pad = pad(lines, own);
+    let missing = callable(evidence, List::Helpers).filter(|item| !has.contains_key(&item.name));
+    for item in missing.filter(|item| !has_ended(item)) {
+        let since = match start(item) {
+            Start::Always => None,
+            Start::At(version) => Some(Release::of(version)),
+            Start::Open => {
+                let what = format!(
+                    "`{}` is missing from {LSM}: LSM programs may call it {}, and its `since` is not known exactly",
+                    item.name,
+                    history(&item.answers)
+                );
+                fix.propose(&file.path, what, vec![case_of(item)]);
+                continue;
+            }
+        };
+        for line in member(item, since.as_ref()) {
+            lines.insert(place, format!("{pad}{line}"));
+        }
+        let since = since.map_or_else(String::new, |since| {
+            format!(
+                " since {}; its `commit` is the release's tag, for no record tells the commit",
+                since.version
+            )
+        });
+        let what = format!("`{}` is added to {LSM}: LSM programs may call it{since}", item.name);
+        edits.push((what, vec![case_of(item)]));
+    }
+}
+
+/// How far the members of a list are indented.
+fn pad(lines: &Lines, own: &Block) -> String {
+    let first =
+        (own.start..own.end).map(|line| lines.get(line)).find(|line| line.trim_start().starts_with('-'));
+    first.map_or_else(|| "  ".to_owned(), |line| line[..line.len() - line.trim_start().len()].to_owned())
+}
+
 /// A helper as the data writes it.
-fn member(item: &Item) -> Vec<String> {
-    let mut lines = vec![format!("  - name: {}", item.name)];
+fn member(item: &Item, since: Option<&Release>) -> Vec<String> {
+    let mut lines = vec![format!("- name: {}", item.name)];
     let newest = item.answers.0.iter().rev().find_map(|(_, answer)| match answer {
         Answer::Yes { condition } => Some(condition.as_str()),
         Answer::No { .. } | Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. } => {
@@ -124,39 +212,57 @@ fn member(item: &Item) -> Vec<String> {
         by if by.starts_with("by programs of a cgroup") => Some("attach_type: [BPF_LSM_CGROUP]"),
         _ => None,
     };
-    lines.extend(condition.map(|condition| format!("    {condition}")));
+    lines.extend(condition.map(|condition| format!("  {condition}")));
+    if let Some(Release { version, commit }) = since {
+        lines.extend([
+            "  since:".to_owned(),
+            format!("    version: {version}"),
+            format!("    commit: {commit}"),
+        ]);
+    }
     lines
 }
 
-/// Takes a helper out of the list and of the groups that bring it, and gives it to those groups' other users.
-fn take_out(lines: &mut Lines, lists: &[Block], data: &File, own: &Block, helper: &str) {
-    let ways = data.ways(LSM, helper);
-    let is_way = |block: &Block| ways.contains(&block.key) && data.groups.contains_key(&block.key);
-    for block in lists.iter().filter(|block| *block == own || is_way(block)) {
-        drop_member(lines, block, helper);
-    }
-    let members = |key: &str| data.groups.get(key).or_else(|| data.programs.get(key));
-    for block in lists.iter().filter(|block| *block != own && !is_way(block)) {
-        let Some(members) = members(&block.key) else { continue };
-        let uses = |member: &Member| member.group.as_ref().is_some_and(|group| ways.contains(group));
-        if members.iter().any(uses) && !members.iter().any(|member| member.name.as_deref() == Some(helper)) {
-            let first =
-                (block.start..block.end).find(|&line| lines.get(line).trim_start().starts_with("- group:"));
-            lines.insert(first.unwrap_or(block.end), format!("  - name: {helper}"));
+/// Puts right the versions that LSM's own list gives, where the right one is known exactly.
+fn retag(lines: &mut Lines, own: &Block, data: &File, evidence: &Evidence<'_>, edits: &mut Edits) {
+    for member in data.own() {
+        let (Some(name), Some(since)) = (&member.name, &member.since) else { continue };
+        let tags = Tags { since: Some(since.clone()), until: None };
+        let Some(item) = evidence.items.get(&(Kind::Helper, name.clone())) else { continue };
+        let is_wrong = judge(List::Helpers, &tags.entry(name), evidence).verdict == Verdict::Contradicted;
+        let (true, Start::At(version)) = (is_wrong, start(item)) else { continue };
+        let Some(range) = lines_of(lines, own, name) else { continue };
+        let is_version = |line: &usize| lines.get(*line).trim_start().starts_with("version:");
+        if let Some(line) = range.clone().find(is_version) {
+            lines.replace(line, &since.version, &version.to_string());
+            let what = format!(
+                "LSM programs may call `{name}` since {version}, not {}; the commit is left as it is",
+                since.version
+            );
+            edits.push((what, vec![case_of(item)]));
         }
     }
 }
 
-/// Drops `- name: helper` and what is below it.
-fn drop_member(lines: &mut Lines, block: &Block, helper: &str) {
+/// Takes a helper out of the list, and excludes it where a group brings it: the group's other users keep it, for of other
+/// program types the records say nothing.
+fn take_out(lines: &mut Lines, own: &Block, helper: &str, is_brought: bool) {
+    let pad = pad(lines, own);
+    if let Some(range) = lines_of(lines, own, helper) {
+        range.for_each(|line| lines.drop(line));
+    }
+    if is_brought {
+        lines.insert(own.end, format!("{pad}- exclude: {helper}"));
+    }
+}
+
+/// The lines of `- name: helper` and of what is below it.
+fn lines_of(lines: &Lines, block: &Block, helper: &str) -> Option<std::ops::Range<usize>> {
     let is_it =
         |line: &str| line.trim_start().strip_prefix("- name:").is_some_and(|name| name.trim() == helper);
-    let Some(first) = (block.start..block.end).find(|&line| is_it(lines.get(line))) else { return };
-    let next = (first + 1..block.end).find(|&line| {
-        let text = lines.get(line).trim_start();
-        text.starts_with('-') || text.starts_with('#') || text.is_empty()
-    });
-    for line in first..next.unwrap_or(block.end) {
-        lines.drop(line);
-    }
+    let depth = |line: usize| lines.get(line).len() - lines.get(line).trim_start().len();
+    let first = (block.start..block.end).find(|&line| is_it(lines.get(line)))?;
+    let next =
+        (first + 1..block.end).find(|&line| lines.get(line).trim().is_empty() || depth(line) <= depth(first));
+    Some(first..next.unwrap_or(block.end))
 }

@@ -1,10 +1,11 @@
 //! The data behind the lists of kfuncs: `sets` of functions with the program types for which they are registered.
 //!
-//! Which set of the kernel's source a function is in no record tells, so a function of no set is proposed, not added.
+//! Which set of the kernel's source a function is in no record tells, so a function of no set is proposed, not added; so is
+//! what has other versions than the rest of its set, for the data has one `since` and `until` for all of it.
 
+use super::generated::{Generated, Release, Tags};
 use super::lines::{Block, Lines, blocks};
-use super::page::put_checked;
-use super::{Data, Evidence, Fix, callable, case_of, list_of, refused};
+use super::{Data, Evidence, Fix, callable, case_of, has_ended, refused, with_history};
 use crate::claims::List;
 use crate::docs::unlisted::is_of_a_test;
 use crate::facts::{Item, Kind};
@@ -42,11 +43,27 @@ struct Except {
 #[derive(Deserialize)]
 struct ProgramType {
     name: String,
+    since: Option<Release>,
+    until: Option<Release>,
+}
+
+impl File {
+    /// The entries of LSM programs, as the generator makes them.
+    fn generated(&self) -> Generated {
+        let mut found = Generated::new();
+        for (set, of_lsm) in self.sets.values().filter_map(|set| Some((set, set.ours()?))) {
+            for func in set.funcs.iter().filter(|func| !func.is_excepted()) {
+                let tags = Tags { since: of_lsm.since.clone(), until: of_lsm.until.clone() };
+                found.entry(func.name.clone()).or_insert(tags);
+            }
+        }
+        found
+    }
 }
 
 impl Set {
-    fn is_ours(&self) -> bool {
-        self.program_types.iter().any(|it| OURS.contains(&it.name.as_str()))
+    fn ours(&self) -> Option<&ProgramType> {
+        self.program_types.iter().find(|it| OURS.contains(&it.name.as_str()))
     }
 }
 
@@ -57,9 +74,9 @@ impl Func {
     }
 }
 
-/// Corrects for which functions the data names LSM programs.
-pub(super) fn correct(fix: &mut Fix, file: &Data, evidence: &Evidence<'_>) {
-    let Some(data) = fix.read::<File>(file) else { return };
+/// Corrects for which functions the data names LSM programs, and says what the generator makes of it then.
+pub(super) fn correct(fix: &mut Fix, file: &Data, evidence: &Evidence<'_>) -> Option<Generated> {
+    let data = fix.read::<File>(file)?;
     let mut lines = Lines::of(&file.text);
     let sets: Vec<Block> = blocks(&lines, 0, lines.len(), 0)
         .iter()
@@ -68,20 +85,24 @@ pub(super) fn correct(fix: &mut Fix, file: &Data, evidence: &Evidence<'_>) {
         .collect();
     let block = |name: &str| sets.iter().find(|block| block.key == name);
     let refused = refused(evidence, Kind::Kfunc);
-    for (name, set) in data.sets.iter().filter(|(_, set)| set.is_ours()) {
+    let mut edits = Vec::new();
+    for (name, set) in data.sets.iter().filter(|(_, set)| set.ours().is_some()) {
         for func in set.funcs.iter().filter(|func| !func.is_excepted()) {
             let Some((case, block)) = refused.get(&func.name).zip(block(name)) else { continue };
+            let what = format!(
+                "set {name}: `{}` is excepted for {}: no kernel lets LSM programs call it",
+                func.name, OURS[0]
+            );
             if except(&mut lines, block, func) {
-                let what = format!(
-                    "set {name}: `{}` is excepted for {}: no kernel lets LSM programs call it",
-                    func.name, OURS[0]
-                );
-                fix.edit(&file.path, what, vec![case.clone()]);
+                edits.push((what, vec![case.clone()]));
+            } else {
+                fix.propose(&file.path, format!("to be done by hand: {what}"), vec![case.clone()]);
             }
         }
     }
     propose_missing(fix, file, &data, evidence);
-    put_checked(fix, &file.path, &file.text, &lines);
+    let after: File = fix.put_data(file, &lines, edits)?;
+    Some(after.generated())
 }
 
 /// Notes below a function that LSM programs are excepted. An exception for others is there already: then nothing is done.
@@ -102,36 +123,25 @@ fn except(lines: &mut Lines, block: &Block, func: &Func) -> bool {
     true
 }
 
-/// Functions that LSM programs may call and that the data has in no set of theirs.
+/// Functions that the newest kernels let LSM programs call and that the data has in no set of theirs.
 fn propose_missing(fix: &mut Fix, file: &Data, data: &File, evidence: &Evidence<'_>) {
-    let ours: BTreeSet<&str> = data
-        .sets
-        .values()
-        .filter(|set| set.is_ours())
-        .flat_map(|set| set.funcs.iter().filter(|func| !func.is_excepted()))
-        .map(|func| func.name.as_str())
-        .collect();
-    let missing: Vec<&Item> = callable(evidence, List::Kfuncs)
-        .filter(|item| !ours.contains(item.name.as_str()) && !is_of_a_test(&item.name))
-        .collect();
+    let ours = data.generated();
+    let missing = callable(evidence, List::Kfuncs).filter(|item| !has_ended(item));
+    let missing = missing.filter(|item| !ours.contains_key(&item.name) && !is_of_a_test(&item.name));
     let others: BTreeSet<&str> =
         data.sets.values().flat_map(|set| &set.funcs).map(|func| func.name.as_str()).collect();
     let (known, unknown): (Vec<&Item>, Vec<&Item>) =
-        missing.iter().partition(|item| others.contains(item.name.as_str()));
+        missing.partition(|item| others.contains(item.name.as_str()));
     for (items, what) in [
-        (known, "are in sets without LSM programs, which may call them"),
+        (known, "in sets without LSM programs, which may call them"),
         (
             unknown,
-            "may be called by LSM programs and are in no set; the records do not tell which set of the kernel's source is theirs",
+            "in no set, and LSM programs may call them; the records do not tell which set of the kernel's source is theirs",
         ),
     ] {
-        let names: BTreeSet<&str> = items.iter().map(|item| item.name.as_str()).collect();
-        if !names.is_empty() {
-            fix.propose(
-                &file.path,
-                format!("{} {what}", list_of(&names)),
-                items.into_iter().map(case_of).collect(),
-            );
+        if !items.is_empty() {
+            let what = format!("{what}: {}", with_history(&items));
+            fix.propose(&file.path, what, items.into_iter().map(case_of).collect());
         }
     }
 }

@@ -36,6 +36,14 @@ impl Lines {
         }
     }
 
+    /// Makes a line another, with the end that it has.
+    pub(super) fn set(&mut self, line: usize, text: &str) {
+        if let Some(Some(line)) = self.lines.get_mut(line) {
+            let end = line.trim_end_matches(['\n', '\r']).len();
+            line.replace_range(..end, text);
+        }
+    }
+
     /// Puts a line before another, behind what was put there already.
     pub(super) fn insert(&mut self, before: usize, text: String) {
         self.before.entry(before).or_default().push(text);
