@@ -15,7 +15,7 @@ Exit codes:
      of soak: a record was not the same in all runs or not the snapshot's, or a machine was lost between two probes
   2  bad input: a wrong option, a wrong key in matrix.yaml, an unknown probe or kernel
   3  infrastructure: no QEMU, no download, no room, no machine that boots
-  4  nothing was selected
+  4  nothing was selected; of docs: nothing that claims/ knows is on the page
   5  a tool is missing and installing it needs a privilege; the command is printed
   6  interrupted by Ctrl-C, SIGTERM or SIGHUP while machines ran: what was recorded is kept, and run --resume goes on.
      Before the first machine, and in verbs that run none, the signal ends conform, as any other program, and what is

@@ -13,7 +13,7 @@ pub const MISMATCH: u8 = 1;
 pub const BAD_INPUT: u8 = 2;
 /// The surroundings are at fault: QEMU, a download, a full disk, no virtual machine boots.
 pub const INFRASTRUCTURE: u8 = 3;
-/// The request is well-formed but selects nothing.
+/// The request is well-formed but selects nothing; a page of documentation has nothing that the claims know.
 pub const NOTHING_SELECTED: u8 = 4;
 /// A tool is missing and installing it needs a privilege; the exact command was printed.
 pub const NEEDS_PRIVILEGE: u8 = 5;

@@ -48,6 +48,12 @@ fn verdicts(#[case] id: &str, #[case] expected: Verdict) {
 #[case::false_helper("[`bpf_loop`]", "[`bpf_redirect`]", "helpers/bpf_redirect", Verdict::Contradicted)]
 #[case::invented_helper("[`bpf_loop`]", "[`bpf_no_such`]", "helpers/bpf_no_such", Verdict::Contradicted)]
 #[case::invented_kfunc("[`bpf_dynptr_size`]", "[`bpf_no_such`]", "kfuncs/bpf_no_such", Verdict::Contradicted)]
+#[case::kfunc_to_come(
+    "[`bpf_strcasestr`](../kfuncs/bpf_strcasestr.md) [:octicons-tag-24: v6.19]",
+    "[`bpf_no_such`](../kfuncs/bpf_no_such.md) [:octicons-tag-24: v99.1]",
+    "kfuncs/bpf_no_such",
+    Verdict::Undecided
+)]
 #[case::dropped_helper("    * [`bpf_loop`]", "[`x`]", "helpers/bpf_loop", Verdict::Gone)]
 #[case::sentence("exclusively", "mostly", "attach-links-only", Verdict::Gone)]
 fn what_changes_on_the_page_changes_the_verdict(
@@ -59,6 +65,21 @@ fn what_changes_on_the_page_changes_the_verdict(
     assert!(PAGE.contains(old));
     assert_ne!(verdict(PAGE, id), Some(expected));
     assert_eq!(verdict(&PAGE.replace(old, new), id), Some(expected));
+}
+
+/// What was not asked about is not denied.
+#[test]
+fn without_a_record_nothing_is_said_against_an_entry() {
+    let mut some = PROJECT.snapshots.clone();
+    some.retain(|probe, _| probe != "helpers/bpf_loop" && probe != "kfuncs/inventory");
+    let items = crate::facts::collect(&some, evidence().kernels);
+    let evidence = Evidence { snapshots: &some, items: &items, ..evidence() };
+    let page = Page::parse(Path::new("page.md"), PAGE);
+    let report = check(&page, &evidence);
+    let about = |id: &str| report.findings.iter().find(|finding| finding.id == id).unwrap();
+    assert_eq!(about("helpers/bpf_loop").verdict, Verdict::Undecided);
+    assert_eq!(about("helpers/bpf_loop").detail, "there is no record of helpers/bpf_loop that could tell");
+    assert_eq!(about("kfuncs/bpf_dynptr_size").verdict, Verdict::Undecided);
 }
 
 /// Of what the claims know, at most a twentieth may be left open.

@@ -10,6 +10,7 @@ use super::page::PageEntry;
 use crate::claims::List;
 use crate::facts::item::is_without_kfuncs;
 use crate::facts::{Answer, Answers, Item, Kind, Known, Span, Version, guards};
+use probes::helper;
 
 /// A verdict with why, and the cases that show it beside the item's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,9 @@ impl From<(Verdict, String)> for Judged {
 const KFUNCS_FROM: &[(&str, &str)] =
     &[("cgroup_rstat_flush", "6.1"), ("cgroup_rstat_updated", "6.1"), ("crash_kexec", "6.1")];
 
+/// The record of all kfuncs.
+const INVENTORY: &str = "kfuncs/inventory";
+
 /// What the record of all kfuncs says where the verifier refuses one for what its arguments are, never mind which program
 /// passes them (`probes::families::kfuncs`, `NEVER`), and where it is not registered for these programs (`NOT_ALLOWED`).
 const NEVER: &str = "no program may call it";
@@ -41,20 +45,33 @@ pub(super) fn judge(list: List, entry: &PageEntry, evidence: &Evidence<'_>) -> J
     match evidence.items.get(&(list.kind(), entry.name.clone())) {
         Some(item) if item.answers.kernels(Known::Yes).next().is_some() => of_callable(item, entry, evidence),
         Some(item) => of_uncallable(&item.answers, entry, evidence.kernels).into(),
-        None => of_unknown(list, &entry.name).into(),
+        None => of_unknown(list, entry, evidence).into(),
     }
 }
 
-/// A name that no record has.
-pub(super) fn of_unknown(list: List, name: &str) -> (Verdict, String) {
+/// A name that no record has. What nobody has asked about, because the record is missing or no row is of the versions of which
+/// the entry speaks, is not denied.
+pub(super) fn of_unknown(list: List, entry: &PageEntry, evidence: &Evidence<'_>) -> (Verdict, String) {
+    let name = &entry.name;
     if let Some(option) = guards::leaves_out(list.kind(), name) {
         return (Verdict::Undecided, format!("no measured kernel has it; it may need {option}"));
     }
-    let why = match list {
-        List::Helpers => "no kernel has a helper of this name: every number is asked for",
-        List::Kfuncs => "no kernel whose BTF tells its kfuncs has one of this name",
+    if !evidence.kernels.iter().any(|row| Stated::of(entry).has(row)) {
+        return (Verdict::Undecided, "no measured kernel is of the versions that the page names".to_owned());
+    }
+    let (probe, why) = match list {
+        List::Helpers => (
+            helper::number(name).map(|_| format!("helpers/{name}")),
+            "no measured kernel has a helper of this name: every number is asked for",
+        ),
+        List::Kfuncs => {
+            (Some(INVENTORY.to_owned()), "no measured kernel whose BTF tells its kfuncs has one of this name")
+        }
     };
-    (Verdict::Contradicted, why.to_owned())
+    match probe.filter(|probe| !evidence.snapshots.contains_key(probe)) {
+        Some(missing) => (Verdict::Undecided, format!("there is no record of {missing} that could tell")),
+        None => (Verdict::Contradicted, why.to_owned()),
+    }
 }
 
 /// The versions of which an entry speaks: from the first, up to the second, as far as it says.
