@@ -359,7 +359,7 @@ pub struct ListOptions {
     /// Instead: helpers and kfuncs that the documentation's page lists and no kernel of the matrix lets them call
     #[arg(long, conflicts_with_all = ["probes", "family", "reasons", "coverage", "unfired"])]
     pub unsupported: bool,
-    /// With --coverage, --unfired, --undocumented or --unsupported: only these rows of the matrix
+    /// With --coverage, --unfired, --undocumented, --unsupported or --reasons: only these rows of the matrix
     #[arg(long = "kernel", value_name = "NAME", value_delimiter = ',')]
     pub kernels: Vec<String>,
     /// Instead: what kernels said when they refused, with the probes and cases behind it, from the snapshots

@@ -29,6 +29,14 @@ pub struct Normal {
     pub warnings: Vec<String>,
 }
 
+impl Normal {
+    /// The case of this name.
+    #[must_use]
+    pub fn case(&self, name: &str) -> Option<&NormalCase> {
+        self.cases.iter().find(|case| case.name == name)
+    }
+}
+
 /// A case without its volatile parts. Two are equal that a snapshot writes alike: the order of the facts is the probe's, and
 /// facts in another order are another answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]

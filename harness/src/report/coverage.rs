@@ -18,6 +18,7 @@
 //!   reason          why it did not fire
 //! ```
 
+use super::counted;
 use crate::facts::took_effect;
 use crate::normalize::Normal;
 use crate::snapshot::{Snapshot, kernels::phrase};
@@ -77,7 +78,7 @@ struct Hook {
 
 impl Hook {
     fn of(normal: &Normal) -> Self {
-        let case = |name: &str| normal.cases.iter().find(|case| case.name == name);
+        let case = |name: &str| normal.case(name);
         let inventory = case("inventory").filter(|case| case.end == End::Done);
         let fact = |key: &str| inventory.and_then(|case| case.seen.get(key));
         let hook = fact("hook").and_then(Value::as_str).is_some_and(is_hook);
@@ -139,7 +140,7 @@ pub fn unfired(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Ve
 
 /// What the record itself says, where the table has no reason.
 fn from_record(normal: &Normal) -> String {
-    let Some(case) = normal.cases.iter().find(|case| case.name == "fire") else { return UNKNOWN.to_owned() };
+    let Some(case) = normal.case("fire") else { return UNKNOWN.to_owned() };
     match &case.end {
         End::CouldNotTell { why } => format!("{UNKNOWN}; {why}"),
         End::Refused { errno } => format!("{UNKNOWN}; the trigger's program is refused with {errno}"),
@@ -197,8 +198,8 @@ pub fn unfired_table(unfired: &[Unfired], kernels: &[String], width: u16) -> Str
         let here: Vec<&Unfired> = unfired.iter().filter(|it| it.kernel == *kernel).collect();
         let unknown = here.iter().filter(|it| it.reason.starts_with(UNKNOWN)).count();
         text += &format!(
-            "{kernel}: {} attachable hooks did not fire, {unknown} with no reason known\n",
-            here.len()
+            "{kernel}: {} did not fire, {unknown} with no reason known\n",
+            counted(here.len(), "attachable hook")
         );
     }
     text

@@ -6,23 +6,21 @@
 //!   kind            "helper" or "kfunc"
 //!   name            its name
 //!   kernels         the rows on which some LSM program may call it, in matrix order; empty for --unsupported
-//!   answers         --unsupported only: what kernels said instead, each once
+//!   answers         --unsupported only: what kernels said instead, each once, as facts have it: what a build may lack, and
+//!                   what could not be told, is no "not in the kernel"
 //! ```
 //!
-//! "May call" is the verifier's answer to a bare call (`probes::families::helpers`, the case `callable`, in any kind of
-//! program; `kfuncs/inventory`), not a promise that a program can have the arguments.
+//! "May call" is the verifier's answer to a bare call (an item's answer in [`crate::facts`]), not a promise that a program can have the arguments.
 
 use crate::claims::{Claims, List};
-use crate::normalize::{Normal, NormalCase};
-use crate::snapshot::{Snapshot, kernel_phrase};
+use crate::facts::{Item, Kind, Known};
+use crate::snapshot::kernel_phrase;
 use comfy_table::{ContentArrangement, Table, presets};
-use probes::record::End;
 use serde::Serialize;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The probe that asks about every kfunc.
-const INVENTORY: &str = "kfuncs/inventory";
+/// What the records say of items ([`crate::facts::collect`]).
+type Items = BTreeMap<(Kind, String), Item>;
 
 /// A helper or kfunc on which page and records differ. The module's documentation says what each field is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -38,101 +36,42 @@ pub struct Difference {
     pub answers: Vec<String>,
 }
 
-/// What the records say of one name: on which kernels it may be called, and the other answers.
-#[derive(Default)]
-struct Answers {
-    may: Vec<String>,
-    others: BTreeSet<String>,
-}
-
-type Names = BTreeMap<(&'static str, String), Answers>;
-
-fn documented(claims: &Claims) -> BTreeSet<(&'static str, String)> {
-    let of = |list: List| claims.entries(list).map(move |entry| (list.kind().name(), entry.name.clone()));
+fn documented(claims: &Claims) -> BTreeSet<(Kind, String)> {
+    let of = |list: List| claims.entries(list).map(move |entry| (list.kind(), entry.name.clone()));
     of(List::Helpers).chain(of(List::Kfuncs)).collect()
-}
-
-/// Everything that the records say of helpers and kfuncs on `kernels`.
-fn recorded(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> Names {
-    let mut names = Names::new();
-    for kernel in kernels {
-        for (id, snapshot) in snapshots {
-            let Some(normal) = snapshot.of(kernel) else { continue };
-            if let Some(name) = id.strip_prefix("helpers/").filter(|name| name.starts_with("bpf_")) {
-                if let Some(case) = case_of(normal, "callable") {
-                    helper(names.entry(("helper", name.to_owned())).or_default(), kernel, case);
-                }
-            } else if id == INVENTORY {
-                for case in &normal.cases {
-                    kfunc(names.entry(("kfunc", case.name.clone())).or_default(), kernel, case);
-                }
-            }
-        }
-    }
-    names
-}
-
-fn case_of<'a>(normal: &'a Normal, name: &str) -> Option<&'a NormalCase> {
-    normal.cases.iter().find(|case| case.name == name)
-}
-
-fn helper(answers: &mut Answers, kernel: &str, case: &NormalCase) {
-    note(answers, kernel, case, |answer| answer == "yes");
-}
-
-fn kfunc(answers: &mut Answers, kernel: &str, case: &NormalCase) {
-    note(answers, kernel, case, |answer| answer == "may call it");
-}
-
-/// Notes what a kernel said of one name, asked for several kinds of program: one that may is enough.
-fn note(answers: &mut Answers, kernel: &str, case: &NormalCase, may: impl Fn(&Value) -> bool) {
-    match &case.end {
-        End::Done if case.seen.values().any(may) => answers.may.push(kernel.to_owned()),
-        End::Done => {
-            answers.others.extend(case.seen.values().filter_map(Value::as_str).map(str::to_owned));
-        }
-        End::Absent { .. } => {
-            answers.others.insert("not in the kernel".to_owned());
-        }
-        End::Refused { .. } | End::CouldNotTell { .. } => {
-            answers.others.insert("could not tell".to_owned());
-        }
-    }
 }
 
 /// What some LSM program may call on some kernel, and the page does not list.
 #[must_use]
-pub fn undocumented(
-    snapshots: &BTreeMap<String, Snapshot>,
-    kernels: &[String],
-    claims: &Claims,
-) -> Vec<Difference> {
+pub fn undocumented(items: &Items, claims: &Claims) -> Vec<Difference> {
     let documented = documented(claims);
-    let found = recorded(snapshots, kernels).into_iter();
-    found
-        .filter(|(name, answers)| !answers.may.is_empty() && !documented.contains(name))
-        .map(|((kind, name), answers)| Difference { kind, name, kernels: answers.may, answers: Vec::new() })
-        .collect()
+    let difference = |(key, item): (&(Kind, String), &Item)| {
+        let kernels: Vec<String> = item.answers.kernels(Known::Yes).map(str::to_owned).collect();
+        let is_new = key.0 != Kind::Hook && !kernels.is_empty() && !documented.contains(key);
+        is_new.then(|| Difference { kind: key.0.name(), name: key.1.clone(), kernels, answers: Vec::new() })
+    };
+    items.iter().filter_map(difference).collect()
 }
 
-/// What the page lists, and no LSM program may call on any of the kernels.
+/// What the page lists, and no LSM program may call on any of the kernels that the items are of.
 #[must_use]
-pub fn unsupported(
-    snapshots: &BTreeMap<String, Snapshot>,
-    kernels: &[String],
-    claims: &Claims,
-) -> Vec<Difference> {
-    let mut recorded = recorded(snapshots, kernels);
-    let difference = |(kind, name): (&'static str, String)| {
-        let answers = recorded.remove(&(kind, name.clone())).unwrap_or_default();
-        let others = match answers.others.is_empty() {
-            true => vec!["not in the kernel".to_owned()],
-            false => answers.others.into_iter().collect(),
-        };
-        answers.may.is_empty().then_some(Difference { kind, name, kernels: Vec::new(), answers: others })
+pub fn unsupported(items: &Items, claims: &Claims) -> Vec<Difference> {
+    let difference = |key: (Kind, String)| {
+        let said = items.get(&key).map(|item| &item.answers);
+        if said.is_some_and(|answers| answers.kernels(Known::Yes).next().is_some()) {
+            return None;
+        }
+        let words: BTreeSet<String> =
+            said.into_iter().flat_map(|answers| &answers.0).map(|(_, answer)| answer.words()).collect();
+        let answers =
+            if words.is_empty() { vec![NOT_MEASURED.to_owned()] } else { words.into_iter().collect() };
+        Some(Difference { kind: key.0.name(), name: key.1, kernels: Vec::new(), answers })
     };
     documented(claims).into_iter().filter_map(difference).collect()
 }
+
+/// Of a name that no probe has asked about.
+const NOT_MEASURED: &str = "not measured";
 
 /// The differences as a table of at most `width` columns.
 #[must_use]
@@ -153,13 +92,20 @@ pub fn table(differences: &[Difference], kernels: &[String], width: u16) -> Stri
 mod tests {
     use super::*;
     use crate::claims::{Entry, File};
+    use crate::facts;
+    use crate::normalize::NormalCase;
+    use crate::snapshot::Snapshot;
     use crate::snapshot::made_up::{self, done, names};
-    use serde_json::json;
+    use probes::record::End;
+    use serde_json::{Value, json};
 
     fn claims() -> Claims {
         let entry = |name: &str| Entry { name: name.to_owned(), since: None, until: None };
         let helpers = ["bpf_loop", "bpf_get_func_ip", "bpf_get_prandom_u32"].map(entry).into();
-        let lists = vec![(List::Helpers, helpers), (List::Kfuncs, vec![entry("bpf_dynptr_size")])];
+        let lists = vec![
+            (List::Helpers, helpers),
+            (List::Kfuncs, ["bpf_dynptr_size", "hid_bpf_get_data", "bpf_gone"].map(entry).into()),
+        ];
         Claims { files: vec![File { name: "lists.yaml".to_owned(), claims: Vec::new(), lists }] }
     }
 
@@ -175,32 +121,49 @@ mod tests {
         let helper = |name: &str, answer| {
             snapshot(&format!("helpers/{name}"), vec![case("callable", &json!({"a": "no", "b": answer}))])
         };
-        let kfunc =
-            |name: &str, answer| case(name, &json!({"plain": "may NOT call it", "sleepable": answer}));
-        let kfuncs = vec![kfunc("bpf_new", "may call it"), kfunc("bpf_dynptr_size", "may NOT call it")];
+        let kfunc = |name: &str, answer| {
+            case(name, &json!({"LSM programs": "may NOT call it", "sleepable LSM programs": answer}))
+        };
+        let absent = |name: &str| {
+            let end = End::Absent { what: format!("kfunc {name}") };
+            NormalCase { end, ..done(name) }
+        };
+        let kfuncs = vec![
+            kfunc("bpf_new", "may call it"),
+            kfunc("bpf_dynptr_size", "may NOT call it"),
+            absent("hid_bpf_get_data"),
+            absent("bpf_gone"),
+        ];
         BTreeMap::from([
             helper("bpf_get_stack", "yes"),
             helper("bpf_loop", "yes"),
             helper("bpf_get_func_ip", "no"),
             helper("bpf_redirect", "no"),
-            snapshot(INVENTORY, kfuncs),
+            snapshot("kfuncs/inventory", kfuncs),
         ])
+    }
+
+    fn items() -> Items {
+        facts::collect(&snapshots(), &names(&["k"]))
     }
 
     #[test]
     fn what_may_be_called_and_is_not_listed_is_found() {
-        let found = undocumented(&snapshots(), &names(&["k"]), &claims());
+        let found = undocumented(&items(), &claims());
         let found: Vec<_> = found.iter().map(|it| (it.kind, it.name.as_str())).collect();
         assert_eq!(found, [("helper", "bpf_get_stack"), ("kfunc", "bpf_new")]);
     }
 
     #[test]
     fn what_is_listed_and_refused_everywhere_says_how() {
-        let found = unsupported(&snapshots(), &names(&["k"]), &claims());
+        let found = unsupported(&items(), &claims());
         let answer = |name: &str| found.iter().find(|it| it.name == name).map(|it| it.answers.join("; "));
-        assert_eq!(answer("bpf_get_func_ip").as_deref(), Some("no"));
-        assert_eq!(answer("bpf_dynptr_size").as_deref(), Some("may NOT call it"));
-        assert_eq!(answer("bpf_get_prandom_u32").as_deref(), Some("not in the kernel"));
+        assert_eq!(answer("bpf_get_func_ip").as_deref(), Some("no: no LSM program may call it"));
+        assert_eq!(answer("bpf_dynptr_size").as_deref(), Some("no: may NOT call it"));
+        assert_eq!(answer("bpf_gone").as_deref(), Some("not in the kernel"));
+        let build = "not in this build, perhaps for want of CONFIG_HID_BPF";
+        assert_eq!(answer("hid_bpf_get_data").as_deref(), Some(build));
+        assert_eq!(answer("bpf_get_prandom_u32").as_deref(), Some("not measured"));
         assert_eq!(answer("bpf_loop"), None);
     }
 }

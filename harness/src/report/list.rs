@@ -64,7 +64,7 @@ pub fn table(probes: &[ProbeInfo], width: u16) -> String {
         };
         table.add_row([probe.id.clone(), format!("{}{machine}", probe.question), sources.join("\n")]);
     }
-    format!("{}\n{} probes\n", table.trim_fmt(), probes.len())
+    format!("{}\n{}\n", table.trim_fmt(), super::counted(probes.len(), "probe"))
 }
 
 fn source_line(source: &SourceInfo) -> String {
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_table_names_everything() {
         let text = table(&[made_up()], 120);
-        for part in ["a/b", "Why?", "own machine", "6.12 kernel/bpf/bpf_lsm.c f", "1 probes"] {
+        for part in ["a/b", "Why?", "own machine", "6.12 kernel/bpf/bpf_lsm.c f", "\n1 probe\n"] {
             assert!(text.contains(part), "{text}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= 120));

@@ -17,6 +17,13 @@ use crate::model::KernelRun;
 use crate::snapshot::Comparison;
 use list::ProbeInfo;
 
+/// So many of them, in words: `1 change`, `2 changes`.
+#[must_use]
+pub fn counted(count: usize, one: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {one}{end}")
+}
+
 /// What a report is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Material<'a> {

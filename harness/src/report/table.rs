@@ -4,6 +4,7 @@
 //! measure that is zero everywhere has no line. Plain ASCII unless asked otherwise, colours only where asked for.
 
 use super::Material;
+use super::counted;
 use super::counts::Counts;
 use crate::model::{KernelRun, Timing};
 use crate::snapshot::compare::message;
@@ -246,7 +247,7 @@ fn attention(material: Material<'_>, colour: bool) -> String {
 fn probe_count(probes: &[&str]) -> String {
     match probes {
         [one] => (*one).to_owned(),
-        several => format!("{} probes", several.len()),
+        several => counted(several.len(), "probe"),
     }
 }
 
@@ -256,7 +257,7 @@ fn summary(runs: &[&KernelRun], comparison: &Comparison) -> String {
         .into_iter()
         .map(|name| format!("{} {}", count(name), name.replace('-', " ")))
         .collect();
-    format!("\n{} kernels: {}\n", runs.len(), parts.join(", "))
+    format!("\n{}: {}\n", counted(runs.len(), "kernel"), parts.join(", "))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use super::SnapshotError;
 use super::block::{case_value, outcome_value};
-use super::merge::find_case;
 use crate::normalize::{Normal, NormalCase};
 use similar::{ChangeTag, TextDiff};
 use std::fmt::Write as _;
@@ -20,11 +19,11 @@ pub(crate) fn diff(probe: &str, expected: &Normal, given: &Normal) -> Result<Opt
     let outcome = |normal: &Normal| yaml(probe, Ok(outcome_value(&normal.outcome, &normal.warnings)));
     add_part(&mut text, "outcome", &outcome(expected)?, &outcome(given)?);
     let names = given.cases.iter().map(|case| &case.name);
-    let gone = expected.cases.iter().map(|case| &case.name).filter(|name| find_case(given, name).is_none());
+    let gone = expected.cases.iter().map(|case| &case.name).filter(|name| given.case(name).is_none());
     for name in names.chain(gone) {
         let side = |normal: &Normal| {
             let written = |case: &NormalCase| yaml(probe, case_value(case));
-            find_case(normal, name).map_or_else(|| Ok(String::new()), written)
+            normal.case(name).map_or_else(|| Ok(String::new()), written)
         };
         add_part(&mut text, &format!("case {name}"), &side(expected)?, &side(given)?);
     }

@@ -23,7 +23,6 @@
 //! list. Blocks are grouped per case, so that a kernel that differs in one case of thirty shows in one place. The next line
 //! is there where some kernels have not been asked since the probe was changed: what sets them apart may be the probe.
 
-use super::merge::find_case;
 use super::{Snapshot, SnapshotError, block, kernels};
 use crate::normalize::Normal;
 use crate::text;
@@ -120,7 +119,7 @@ fn outcome_blocks(snapshot: &Snapshot, names: &[String]) -> Mapping {
 fn case_blocks(snapshot: &Snapshot, names: &[String], case: &str) -> Result<Mapping, serde_yaml::Error> {
     let mut groups = Groups(Vec::new());
     for (place, (_, normal)) in snapshot.observed.iter().enumerate() {
-        if let Some(found) = find_case(normal, case) {
+        if let Some(found) = normal.case(case) {
             groups.add(place, found);
         }
     }

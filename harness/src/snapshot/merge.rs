@@ -1,7 +1,7 @@
 //! Putting what a run gave into a snapshot: the kernels that ran are replaced, all others stay.
 
 use super::{Known, Snapshot};
-use crate::normalize::{Normal, NormalCase};
+use crate::normalize::Normal;
 use probes::record::Outcome;
 use std::collections::BTreeSet;
 
@@ -70,7 +70,7 @@ pub(super) fn says_the_same(one: &Normal, other: &Normal) -> bool {
     one.outcome == other.outcome
         && one.warnings == other.warnings
         && one.cases.len() == other.cases.len()
-        && one.cases.iter().all(|case| find_case(other, &case.name) == Some(case))
+        && one.cases.iter().all(|case| other.case(&case.name) == Some(case))
 }
 
 /// The same of every kernel of two snapshots.
@@ -123,12 +123,6 @@ fn weave<'a>(order: &mut Vec<String>, names: impl Iterator<Item = &'a String>) {
             }
         }
     }
-}
-
-/// Finds a case by name.
-#[must_use]
-pub fn find_case<'a>(normal: &'a Normal, name: &str) -> Option<&'a NormalCase> {
-    normal.cases.iter().find(|case| case.name == name)
 }
 
 #[cfg(test)]

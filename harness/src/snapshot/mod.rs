@@ -93,6 +93,32 @@ impl Snapshot {
         self.observed.iter().map(|(name, _)| name.as_str())
     }
 
+    /// What it says of one case alone: its kernels without the other cases.
+    #[must_use]
+    pub fn of_case(&self, name: &str) -> Self {
+        let alone = |(kernel, normal): &(String, Normal)| {
+            let cases = normal.case(name).cloned().into_iter().collect();
+            let (outcome, warnings) = (normal.outcome.clone(), normal.warnings.clone());
+            (kernel.clone(), Normal { outcome, cases, warnings })
+        };
+        Self {
+            probe: self.probe.clone(),
+            question: self.question.clone(),
+            observed: self.observed.iter().map(alone).collect(),
+            order: self.order.iter().filter(|case| *case == name).cloned().collect(),
+            behind: self.behind.clone(),
+        }
+    }
+
+    /// What it says of these kernels alone.
+    #[must_use]
+    pub fn of_kernels(&self, kernels: &[String]) -> Self {
+        let mut snapshot = self.clone();
+        snapshot.observed.retain(|(kernel, _)| kernels.contains(kernel));
+        snapshot.behind.retain(|kernel| kernels.contains(kernel));
+        snapshot
+    }
+
     /// Those of them that are [`Snapshot::behind`], in the same order.
     pub fn kernels_behind(&self) -> impl Iterator<Item = &str> {
         self.kernels().filter(|name| self.behind.contains(*name))

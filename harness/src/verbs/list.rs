@@ -3,6 +3,7 @@
 use super::project::{Project, glob_set, probe_globs, probe_infos};
 use crate::cli::{AnswerFormat, ListOptions};
 use crate::exit::{self, Failure};
+use crate::facts;
 use crate::report::{coverage, documented, list};
 
 /// Prints what is asked for.
@@ -11,26 +12,13 @@ pub(super) fn list(project: &Project, options: &ListOptions) -> Result<u8, Failu
     if !of_records {
         if !options.kernels.is_empty() {
             let why = anyhow::anyhow!(
-                "list --kernel goes with what is listed from records, such as --coverage; the probes are the same everywhere"
+                "list --kernel goes with what is listed from records, such as --coverage or --reasons; the probes are the same everywhere"
             );
             return Err(Failure::new(exit::BAD_INPUT, why));
         }
         return list_probes(project, options);
     }
-    let matrix = project.matrix()?;
-    let mut kernels: Vec<String> = match options.kernels.as_slice() {
-        [] => matrix.rows.iter().map(|row| row.name.clone()).collect(),
-        named => {
-            named.iter().map(|name| Ok(matrix.row(name)?.name.clone())).collect::<Result<_, Failure>>()?
-        }
-    };
-    let snapshots = project.store().load_all()?;
-    // Of a row that nobody has measured nothing is known, and zeros would say something.
-    kernels.retain(|kernel| snapshots.values().any(|snapshot| snapshot.of(kernel).is_some()));
-    if kernels.is_empty() {
-        let why = anyhow::anyhow!("none of these kernels has snapshots: they have not been measured yet");
-        return Err(Failure::new(exit::NOTHING_SELECTED, why));
-    }
+    let (kernels, snapshots) = project.measured_of(&options.kernels)?;
     let broken = |error: serde_json::Error| Failure::new(exit::INFRASTRUCTURE, error);
     let text = if options.coverage {
         let figures = coverage::coverage(&snapshots, &kernels);
@@ -39,11 +27,11 @@ pub(super) fn list(project: &Project, options: &ListOptions) -> Result<u8, Failu
             AnswerFormat::Json => serde_json::to_string_pretty(&figures).map_err(broken)?,
         }
     } else if options.undocumented || options.unsupported {
-        let claims = project.claims()?;
+        let (claims, items) = (project.claims()?, facts::collect(&snapshots, &kernels));
         let differences = if options.undocumented {
-            documented::undocumented(&snapshots, &kernels, &claims)
+            documented::undocumented(&items, &claims)
         } else {
-            documented::unsupported(&snapshots, &kernels, &claims)
+            documented::unsupported(&items, &claims)
         };
         match options.format {
             AnswerFormat::Table => documented::table(&differences, &kernels, width()),

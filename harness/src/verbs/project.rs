@@ -147,6 +147,14 @@ impl Project {
         Ok(Matrix::load(&self.matrix)?)
     }
 
+    /// The names of the matrix's rows, in its order.
+    ///
+    /// # Errors
+    /// As [`Self::matrix`].
+    pub fn row_names(&self) -> Result<Vec<String>, Failure> {
+        Ok(self.matrix()?.rows.into_iter().map(|row| row.name).collect())
+    }
+
     /// The folder for everything that can be made again.
     #[must_use]
     pub fn work_folder(&self) -> PathBuf {
@@ -187,13 +195,29 @@ impl Project {
     /// # Errors
     /// Bad input for a broken file; nothing selected where no row has been measured.
     pub fn measured(&self) -> Result<(Vec<String>, BTreeMap<String, Snapshot>), Failure> {
+        self.measured_of(&[])
+    }
+
+    /// As [`Self::measured`], of these rows alone if any is named, each once and in the matrix's order.
+    ///
+    /// # Errors
+    /// As there, and bad input for a name that is no row.
+    pub fn measured_of(
+        &self,
+        named: &[String],
+    ) -> Result<(Vec<String>, BTreeMap<String, Snapshot>), Failure> {
+        let matrix = self.matrix()?;
+        for name in named {
+            matrix.row(name)?;
+        }
         let snapshots = self.store().load_all()?;
-        let mut kernels: Vec<String> = self.matrix()?.rows.into_iter().map(|row| row.name).collect();
+        let mut kernels: Vec<String> = matrix.rows.into_iter().map(|row| row.name).collect();
+        kernels.retain(|kernel| named.is_empty() || named.contains(kernel));
         kernels.retain(|kernel| snapshots.values().any(|snapshot| snapshot.of(kernel).is_some()));
         if kernels.is_empty() {
-            let why = anyhow::anyhow!(
-                "no row of the matrix has snapshots; cargo conform run makes records, accept keeps them"
-            );
+            let which = if named.is_empty() { "no row of the matrix" } else { "none of these rows" };
+            let why =
+                anyhow::anyhow!("{which} has snapshots; cargo conform run makes records, accept keeps them");
             return Err(Failure::new(exit::NOTHING_SELECTED, why));
         }
         Ok((kernels, snapshots))
@@ -373,6 +397,19 @@ mod tests {
     #[case::glob("*/file_open", "*/file_open")]
     fn what_a_name_selects(#[case] given: &str, #[case] glob: &str) {
         assert_eq!(probe_part(given), glob);
+    }
+
+    #[test]
+    fn rows_are_in_the_matrixs_order_and_each_once() {
+        let project = Project::find(None).unwrap();
+        let of = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            project.measured_of(&names).map(|(kernels, _)| kernels)
+        };
+        assert_eq!(of(&["7.3", "6.1", "7.3"]).unwrap(), ["6.1", "7.3"]);
+        assert_eq!(of(&[]).unwrap(), project.measured().unwrap().0);
+        let failure = of(&["6.1", "6.999"]).unwrap_err();
+        assert_eq!(failure.code, exit::BAD_INPUT);
     }
 
     #[rstest]

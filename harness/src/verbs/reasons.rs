@@ -5,6 +5,7 @@
 use super::project::{Project, glob_set, probe_globs};
 use crate::cli::{AnswerFormat, ListOptions};
 use crate::exit::{self, Failure};
+use crate::report::counted;
 use crate::snapshot::{Snapshot, kernel_phrase};
 use probes::record::{End, Phase};
 use serde::{Deserialize, Serialize};
@@ -48,7 +49,7 @@ struct Rule {
     case: String,
     /// The kernels that said it, in the snapshot's order.
     kernels: Vec<String>,
-    /// The same as a phrase over the snapshot's kernels, such as `from 6.12`.
+    /// The same as a phrase over the snapshot's kernels, or those that are asked for, such as `from 6.12`.
     #[serde(rename = "range")]
     phrase: String,
 }
@@ -58,9 +59,12 @@ pub(super) fn reasons(project: &Project, options: &ListOptions) -> Result<u8, Fa
     let mut globs = options.probes.clone();
     globs.extend(options.family.iter().cloned());
     let set = glob_set(&probe_globs(&globs, &project.dynamic_ids()?)?)?;
-    let snapshots = project.store().load_all()?;
-    let index =
-        index(snapshots.values().filter(|snapshot| globs.is_empty() || set.is_match(&snapshot.probe)));
+    let (kernels, snapshots) = project.measured_of(&options.kernels)?;
+    let selected = snapshots.values().filter(|snapshot| globs.is_empty() || set.is_match(&snapshot.probe));
+    let index = match options.kernels.is_empty() {
+        true => index(selected),
+        false => index(selected.map(|snapshot| snapshot.of_kernels(&kernels)).collect::<Vec<_>>().iter()),
+    };
     match options.format {
         AnswerFormat::Table => super::print(&in_words(&index)),
         AnswerFormat::Json => {
@@ -128,7 +132,7 @@ fn in_words(index: &Index) -> String {
         }
         text.push('\n');
     }
-    let _ = writeln!(text, "{} reasons", index.reasons.len());
+    let _ = writeln!(text, "{}", counted(index.reasons.len(), "reason"));
     text
 }
 
@@ -155,6 +159,14 @@ mod tests {
         );
         assert_eq!(rule.kernels, ["6.1", "6.12"]);
         assert_eq!(index.reasons[1].rules[0].phrase, "only 5.10");
+    }
+
+    #[test]
+    fn of_some_kernels_alone() {
+        let index = index([sample().of_kernels(&["6.1".to_owned()])].iter());
+        assert_eq!(index.reasons.len(), 1);
+        assert_eq!(index.reasons[0].rules[0].kernels, ["6.1"]);
+        assert!(in_words(&index).ends_with("\n1 reason\n"));
     }
 
     #[test]
