@@ -7,11 +7,17 @@ use crate::docs::check::Evidence;
 use crate::exit::{self, Failure};
 use crate::facts;
 use crate::site::{self, Material, Program};
+use crate::text;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
-/// The file by which an earlier site is known.
-const OURS: &str = "site.js";
+/// The file by which an earlier site is known, and what stands in it. It is written before anything else, so that a site
+/// that was not finished is one too.
+const OURS: &str = ".conform-site";
+const MARK: &str = "cargo conform report writes this folder, and removes what it has written before\n";
+/// The folders of a site.
+const PARTS: [&str; 6] = ["hooks", "helpers", "kfuncs", "rules", "kernels", "differences"];
 
 /// Writes the site into the folder. Pages of an earlier site that are no more are removed.
 pub(super) fn report(project: &Project, options: &ReportOptions) -> Result<u8, Failure> {
@@ -25,13 +31,9 @@ pub(super) fn report(project: &Project, options: &ReportOptions) -> Result<u8, F
     let evidence = Evidence { snapshots: &snapshots, kernels: &kernels, items: &items, claims: &claims };
     let material = Material { matrix: &matrix, evidence, probes: &probes, programs: &programs };
     let files = site::files(&material)?;
-    if options.out.join(OURS).is_file() {
-        for part in ["hooks", "helpers", "kfuncs", "rules", "kernels", "differences"] {
-            let _ = std::fs::remove_dir_all(options.out.join(part));
-        }
-    }
-    for (name, text) in &files {
-        super::export::write(&options.out, name, text)?;
+    begin(&options.out)?;
+    for (name, page) in &files {
+        super::export::write(&options.out, name, page)?;
     }
     let bytes: usize = files.values().map(String::len).sum();
     super::print(&format!(
@@ -49,12 +51,38 @@ fn may_write(folder: &Path) -> Result<(), Failure> {
         Ok(mut entries) => entries.next().is_none(),
         Err(_) => !folder.exists(),
     };
-    if is_empty || folder.join(OURS).is_file() {
+    if is_empty || is_site(folder) {
         return Ok(());
     }
-    let why =
-        anyhow::anyhow!("{} holds something that is no site; give a new or empty folder", folder.display());
+    let why = anyhow::anyhow!(
+        "{} holds something that is no site of conform report; give a new or empty folder",
+        folder.display()
+    );
     Err(Failure::new(exit::BAD_INPUT, why))
+}
+
+/// Whether an earlier report has marked the folder.
+fn is_site(folder: &Path) -> bool {
+    text::read(&folder.join(OURS), text::WRITTEN).is_ok_and(|mark| mark == MARK)
+}
+
+/// Marks the folder, and removes the pages of an earlier site.
+fn begin(folder: &Path) -> Result<(), Failure> {
+    let is_earlier = is_site(folder);
+    super::export::write(folder, OURS, MARK)?;
+    for part in PARTS.iter().filter(|_| is_earlier).map(|part| folder.join(part)) {
+        match std::fs::remove_dir_all(&part) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let why = anyhow::Error::new(error).context(format!(
+                    "cannot remove the pages of the earlier site in {}; remove the folder",
+                    part.display()
+                ));
+                return Err(Failure::new(exit::INFRASTRUCTURE, why));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The programs that the last runs with programs have kept.
@@ -71,4 +99,45 @@ fn kept_programs(project: &Project) -> BTreeMap<String, Vec<Program>> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_taken_by_its_mark_alone_and_then_as_soon_as_it_has_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, page) = (folder.path().join("site"), folder.path().join("site/hooks/old.html"));
+        may_write(&out).unwrap();
+        begin(&out).unwrap();
+        std::fs::create_dir(out.join("hooks")).unwrap();
+        std::fs::write(&page, "").unwrap();
+        // Nothing but the mark and a page: an interrupted report.
+        may_write(&out).unwrap();
+        begin(&out).unwrap();
+        assert!(!page.exists() && out.join(OURS).is_file());
+    }
+
+    /// Somebody else's folder may have a script of that name, and pages.
+    #[test]
+    fn a_foreign_folder_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("rules")).unwrap();
+        for (name, text) in [("site.js", "x"), (OURS, "something else")] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            let failure = may_write(folder.path()).unwrap_err();
+            assert_eq!(failure.code, exit::BAD_INPUT, "{name}");
+        }
+        assert!(folder.path().join("rules").is_dir());
+    }
+
+    #[test]
+    fn pages_that_cannot_be_removed_end_the_report() {
+        let folder = tempfile::tempdir().unwrap();
+        begin(folder.path()).unwrap();
+        std::fs::write(folder.path().join("hooks"), "a file in the place of a folder").unwrap();
+        let failure = begin(folder.path()).unwrap_err();
+        assert!(failure.to_string().contains("hooks"), "{failure}");
+    }
 }
