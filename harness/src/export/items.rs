@@ -1,15 +1,14 @@
 //! `hooks.json`, `helpers.json`, `kfuncs.json`: an item each, with its support, features, notes and evidence.
 
-use super::rules::probes_of;
 use super::{Material, Range};
-use crate::facts::{Answer, Answers, Feature, Item, Kind, Known, Span, guards};
+use crate::facts::{self, Answer, Answers, Feature, Item, Kind, Known, guards};
 use crate::snapshot::Snapshot;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// An item. `compat.schema.json` documents the fields of everything here.
 #[derive(Debug, Serialize)]
-pub(super) struct Compat {
+pub struct Compat {
     #[serde(skip_serializing_if = "Option::is_none")]
     prototype: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,10 +49,12 @@ struct Note {
 /// The items of a kind, by name.
 pub(super) fn of_kind(material: &Material<'_>, kind: Kind) -> BTreeMap<String, Compat> {
     let of_kind = material.items.values().filter(|item| item.kind == kind);
-    of_kind.map(|item| (item.name.clone(), compat(material, item))).collect()
+    of_kind.map(|item| (item.name.clone(), compat(material.snapshots, material.kernels, item))).collect()
 }
 
-fn compat(material: &Material<'_>, item: &Item) -> Compat {
+/// An item as its file has it, of what is measured on `kernels`.
+#[must_use]
+pub fn compat(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String], item: &Item) -> Compat {
     let class = item.prototype.as_deref().filter(|_| item.kind == Kind::Hook);
     let feature = |feature: &Feature| {
         let evidence = match (item.kind, feature.name) {
@@ -76,29 +77,25 @@ fn compat(material: &Material<'_>, item: &Item) -> Compat {
         unknown: unknown(&item.answers),
         features: item.features.iter().map(|it| (it.name, feature(it))).collect(),
         notes: notes(&item.answers),
-        measured_before_change: behind(material, item),
+        measured_before_change: behind(snapshots, kernels, item),
         evidence: format!("{}/{}", item.probe, item.case),
     }
 }
 
 /// A statement for each condition under which it is so, in the order of its first kernel.
 fn support(answers: &Answers) -> Vec<Support> {
-    let of = |(wanted, spans): (&str, Vec<Span>)| {
-        let so = answers.0.iter().filter(|(_, answer)| answer.known_under(wanted) == Known::Yes);
-        let so: Vec<&str> = so.map(|(kernel, _)| kernel.as_str()).collect();
-        let condition = Some(wanted.to_owned()).filter(|condition| !condition.is_empty());
-        let statement = |span| Support { range: Range::of(span, &so), condition: condition.clone() };
-        spans.iter().map(statement).collect::<Vec<_>>()
+    let statement = |it: facts::Support<'_>| Support {
+        range: Range::of(&it.span, it.rows),
+        condition: Some(it.condition.to_owned()).filter(|condition| !condition.is_empty()),
     };
-    answers.by_condition().into_iter().flat_map(of).collect()
+    answers.support().into_iter().map(statement).collect()
 }
 
 /// The kernels that were last asked before a probe of the item changed; a kfunc has its own besides the inventory.
-fn behind(material: &Material<'_>, item: &Item) -> Vec<String> {
-    let asked: Vec<&Snapshot> =
-        probes_of(item).iter().filter_map(|probe| material.snapshots.get(probe)).collect();
+fn behind(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String], item: &Item) -> Vec<String> {
+    let asked: Vec<&Snapshot> = item.probes().iter().filter_map(|probe| snapshots.get(probe)).collect();
     let is_behind = |kernel: &&String| asked.iter().any(|snapshot| snapshot.behind.contains(*kernel));
-    material.kernels.iter().filter(is_behind).cloned().collect()
+    kernels.iter().filter(is_behind).cloned().collect()
 }
 
 fn unknown(answers: &Answers) -> Vec<String> {

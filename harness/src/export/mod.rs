@@ -7,6 +7,8 @@
 mod items;
 mod rules;
 
+pub use items::{Compat, compat};
+
 use crate::facts::{Item, Kind, Span, Version};
 use crate::matrix::{Archive, Matrix, Origin, Source};
 use crate::report::list::ProbeInfo;
@@ -54,18 +56,11 @@ struct Range {
 }
 
 impl Range {
-    /// `span`, with the rows that are `so`: a version's own, or, where that is not, the other builds of it.
-    fn of(span: &Span, so: &[&str]) -> Self {
-        let rows = |version: &Version| {
-            let own = version.to_string();
-            let builds = so.iter().filter(|row| Version::of_row(row) == Some(*version));
-            let all: Vec<String> = builds.map(|row| (*row).to_owned()).collect();
-            if all.contains(&own) { vec![own] } else { all }
-        };
+    fn of(span: &Span, rows: Vec<String>) -> Self {
         Self {
             version_added: span.added.to_string(),
             version_removed: span.removed.map(|removed| removed.to_string()),
-            kernels: span.kernels.iter().flat_map(rows).collect(),
+            kernels: rows,
         }
     }
 }
@@ -102,7 +97,16 @@ fn text<T: Serialize>(
 
 /// The measured kernels, what each is a build of, and of which release.
 fn kernels(material: &Material<'_>) -> Vec<Kernel> {
-    let build = |source: Option<&Source>| match source {
+    let kernel = |name: &String| {
+        let source = material.matrix.rows.iter().find(|row| row.name == *name).map(|row| &row.source);
+        Kernel { name: name.clone(), build: build(source), release: source.and_then(release) }
+    };
+    material.kernels.iter().map(kernel).collect()
+}
+
+/// What was booted, in words.
+pub(crate) fn build(source: Option<&Source>) -> String {
+    match source {
         Some(Source::Debian(debian)) => format!("{} {}", debian.package.full, debian.version),
         Some(Source::Upstream(version)) => format!("mainline build {version}"),
         Some(Source::Archive(Archive { origin: package @ Origin::Debian(_), .. })) => {
@@ -112,12 +116,7 @@ fn kernels(material: &Material<'_>) -> Vec<Kernel> {
             format!("linux-{} with the project's fragments", archive.measured())
         }
         Some(Source::Path(_)) | None => "an image of its own".to_owned(),
-    };
-    let kernel = |name: &String| {
-        let source = material.matrix.rows.iter().find(|row| row.name == *name).map(|row| &row.source);
-        Kernel { name: name.clone(), build: build(source), release: source.and_then(release) }
-    };
-    material.kernels.iter().map(kernel).collect()
+    }
 }
 
 /// The release as the kernel itself says it: the first of a series, which is published as 6.9, is 6.9.0. None where

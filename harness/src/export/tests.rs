@@ -128,8 +128,9 @@ fn hooks_that_deny_or_decide_are_those_that_coverage_counts() {
         builds.flatten().any(|row| row == kernel)
     };
     for figures in coverage(&PROJECT.snapshots, &PROJECT.kernels) {
-        // A flavour's rows stand in ranges only where its version's do not.
-        if figures.kernel.contains('-') {
+        // A flavour's rows stand in ranges only where its version's do not, and what was asked before a probe changed in none.
+        let is_behind = PROJECT.snapshots.values().any(|snapshot| snapshot.behind.contains(&figures.kernel));
+        if figures.kernel.contains('-') || is_behind {
             continue;
         }
         let kernel = figures.kernel.as_str();
@@ -179,6 +180,35 @@ fn what_a_configuration_may_have_left_out_bounds_no_rule() {
     assert!(of("absent")["kernels"].as_array().unwrap().contains(&json!("6.12")));
     assert_eq!(of("absent")["support"], json!([]));
     assert_eq!(of("done")["support"][0]["version_added"], "<=6.13");
+}
+
+/// A row that cannot tell is spoken for by a further build of its sources; one that tells is not.
+#[rstest]
+#[case::row_cannot_tell(true, ">5.19 <=6.1")]
+#[case::row_tells(false, "6.2")]
+fn a_flavour_tells_of_a_rule_what_its_versions_row_cannot(#[case] row_cannot: bool, #[case] since: &str) {
+    use crate::snapshot::made_up::{self, done, names, refused};
+    let row = if row_cannot {
+        let why = "no tool".to_owned();
+        crate::normalize::NormalCase { end: probes::record::End::CouldNotTell { why }, ..done("x") }
+    } else {
+        refused("x", "another reason")
+    };
+    let rows = vec![
+        ("5.19", vec![refused("x", "no")]),
+        ("6.1", vec![row]),
+        ("6.1-fragments", vec![done("x")]),
+        ("6.2", vec![done("x")]),
+    ];
+    let kernels = names(&["5.19", "6.1", "6.1-fragments", "6.2"]);
+    let snapshots = BTreeMap::from([("a/b".to_owned(), made_up::snapshot("a/b", rows))]);
+    let (items, matrix) = (BTreeMap::new(), &PROJECT.matrix);
+    let material = Material { matrix, kernels: &kernels, snapshots: &snapshots, items: &items, probes: &[] };
+    let rules: Value = serde_json::from_str(&files(&material).unwrap()["rules.json"]).unwrap();
+    let answer = answer_of(&rules["items"]["a/b"]["cases"]["x"], "done").clone();
+    assert_eq!(answer["support"][0]["version_added"], since);
+    let kernels = answer["support"][0]["kernels"].as_array().unwrap().len();
+    assert_eq!(kernels, if row_cannot { 2 } else { 1 });
 }
 
 /// What a feature needs stands beside its range.

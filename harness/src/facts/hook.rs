@@ -4,14 +4,13 @@
 //! (`inode_xattr_skipcap`: whether a capability is not asked for), so that a program grants as well as denies: they `decide`.
 //! What counts as either is [`took_effect`], also for `list --coverage`.
 
-use super::Known;
-use super::item::{
-    Answer, Answers, CRASHES, Feature, Item, Kind, answers, case_of, no_case, prototype, refusal, yes,
-};
+use super::item::{Feature, Item, Kind, answers, no_case, prototype, refusal, yes};
+use super::said::crashed_in;
+use super::{Answer, Answers, Known};
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::Snapshot;
 use probes::families::hooks::unfired;
-use probes::record::End;
+use probes::record::{End, Outcome};
 use serde_json::Value;
 
 /// Why a hook that programs may not attach to is one all the same (6.12 kernel/bpf/bpf_lsm.c, `bpf_lsm_disabled_hooks`).
@@ -21,7 +20,7 @@ pub(super) const DISABLED: &str = "the kernel keeps this hook from BPF programs"
 pub(super) fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item {
     let attach = |normal: &Normal, inventory: &NormalCase| {
         let is = inventory.seen.get("hook").and_then(Value::as_str).unwrap_or_default();
-        let case = case_of(normal, "attach");
+        let case = normal.case("attach");
         match (is, case.map(|case| &case.end)) {
             ("disabled", _) => Answer::No { why: DISABLED.to_owned() },
             // Up to 5.9 the verifier looks at the name alone: such a function is none all the same.
@@ -45,11 +44,13 @@ pub(super) fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item 
         },
         None => Answer::Unknown { why: "the case does not say".to_owned() },
     };
+    let mut fires = answers(snapshot, kernels, "fire", fired);
+    explain_unasked(&mut fires, name, snapshot);
     let feature = |name, case: &str, answers| Feature { name, case: case.to_owned(), answers };
     let mut features = vec![
         feature("sleepable", "load-sleepable", answers(snapshot, kernels, "load-sleepable", plain)),
         feature("cgroup", "load-cgroup", answers(snapshot, kernels, "load-cgroup", plain)),
-        feature("fires", "fire", answers(snapshot, kernels, "fire", fired)),
+        feature("fires", "fire", fires),
     ];
     features.extend(verdict("denies", "deny-", snapshot, kernels, |case| denied(name, case)));
     if returns_something(snapshot) {
@@ -63,6 +64,20 @@ pub(super) fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item 
         prototype: prototype(snapshot, "inventory"),
         answers: answers(snapshot, kernels, "inventory", attach),
         features,
+    }
+}
+
+/// Says why no trigger was tried on a hook that programs attach to, where that is known.
+fn explain_unasked(fires: &mut Answers, name: &str, snapshot: &Snapshot) {
+    let Some(reason) = unfired::reason(name) else { return };
+    let is_unasked = |normal: &Normal| {
+        let attaches = normal.case("attach").is_some_and(|case| case.end == End::Done);
+        normal.outcome == Outcome::Observed && attaches && normal.case("fire").is_none()
+    };
+    for (kernel, answer) in &mut fires.0 {
+        if !snapshot.behind.contains(kernel) && snapshot.of(kernel).is_some_and(is_unasked) {
+            *answer = Answer::Unknown { why: reason.to_owned() };
+        }
     }
 }
 
@@ -105,8 +120,8 @@ fn never_ran(hook: &str) -> Answer {
 
 /// Whether the hook has a return value, by the prototype of any kernel.
 fn returns_something(snapshot: &Snapshot) -> bool {
-    let slot = |normal| case_of(normal, "inventory").and_then(|case| case.seen.get("slot of ret"));
-    snapshot.observed.iter().filter_map(|(_, normal)| slot(normal)).any(Value::is_number)
+    let inventories = snapshot.observed.iter().filter_map(|(_, normal)| normal.case("inventory"));
+    inventories.filter_map(|case| case.seen.get("slot of ret")).any(Value::is_number)
 }
 
 /// What programs' values do, by all cases that begin with `prefix`: yes where one of them took effect, no only where one
@@ -126,7 +141,8 @@ fn verdict(
     let of_kernel = |kernel: &String| {
         let said = || asked.iter().filter_map(|(_, answers)| answers.of(kernel));
         let of = |known| said().find(|answer| answer.known() == known);
-        let crash = || said().find(|answer| matches!(answer, Answer::No { why } if why.starts_with(CRASHES)));
+        let crashed = |case: &str| snapshot.of(kernel).is_some_and(|it| crashed_in(it, case).is_some());
+        let crash = || asked.iter().find(|(case, _)| crashed(case)).and_then(|(_, it)| it.of(kernel));
         let answer =
             of(Known::Yes).or_else(crash).or_else(|| of(Known::Unknown)).or_else(|| said().next())?;
         Some((kernel.clone(), answer.clone()))

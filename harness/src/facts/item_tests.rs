@@ -1,9 +1,10 @@
 //! Items from made-up records: what an absence means, by whom, what is no hook, what could not be told.
 
 use super::*;
+use crate::facts::Known;
 use crate::snapshot::made_up::{self, done, names, refused};
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn seen(name: &str, seen: &Value) -> NormalCase {
     NormalCase { seen: seen.as_object().unwrap().clone(), ..done(name) }
@@ -124,7 +125,7 @@ fn a_flavour_tells_what_its_versions_row_cannot_and_is_no_version_of_its_own() {
     let hid = of("hid_bpf_get_data");
     assert_eq!(hid.spans()[0].added.to_string(), "<=7.3");
     let said =
-        "not in this build, perhaps for want of CONFIG_HID_BPF; 7.3-fragments, of the same version, has it";
+        "not in this build, perhaps for want of CONFIG_HID_BPF; yes on 7.3-fragments, of the same version";
     assert_eq!(hid.words_of("7.3").as_deref(), Some(said));
     assert_eq!(hid.words_of("7.2").as_deref(), Some("not in this build, perhaps for want of CONFIG_HID_BPF"));
     assert_eq!(hid.words_of("7.3-fragments").as_deref(), Some("yes"));
@@ -247,6 +248,70 @@ fn a_program_that_never_ran_denied_nothing_and_allowed_nothing(#[case] hook: &st
     assert!(answer.words().contains(says), "{}", answer.words());
 }
 
+/// No trigger was tried, and it is known why.
+#[rstest]
+#[case::attaches(done("attach"), "called once at boot")]
+#[case::does_not_attach(refused("attach", "no"), "the probe has no such case there")]
+fn a_hook_without_a_trigger_says_why_where_programs_attach(#[case] attach: NormalCase, #[case] says: &str) {
+    let inventory = || seen("inventory", &json!({"hook": "yes", "prototype": "int f(void)"}));
+    let rows = vec![("6.1", vec![inventory(), attach]), ("6.2", vec![inventory(), done("attach")])];
+    let probe = "hooks/initramfs_populated";
+    let items = collect(&BTreeMap::from([snapshot(probe, rows)]), &names(&["6.1", "6.2"]));
+    let item = &items[&(Kind::Hook, "initramfs_populated".to_owned())];
+    let answer = feature(item, "fires").of("6.1").unwrap();
+    assert_eq!(answer.known(), Known::Unknown);
+    assert!(answer.words().contains(says), "{}", answer.words());
+}
+
+/// What such a kernel says may be what the probe did before: no range begins or ends there.
+#[test]
+fn a_kernel_that_was_asked_before_the_probe_changed_bounds_nothing() {
+    let absent = NormalCase {
+        end: End::Absent { what: "helper bpf_x".to_owned() },
+        accepted: None,
+        ..done("callable")
+    };
+    let called = || seen("callable", &json!({"may be called by": "every program", "file_open": "yes"}));
+    let rows =
+        vec![("6.1", vec![absent]), ("6.2", vec![called()]), ("6.3", vec![called(), done("canonical")])];
+    let (id, mut snapshot) = snapshot("helpers/bpf_x", rows);
+    let of = |snapshot: Snapshot| {
+        let items = collect(&BTreeMap::from([(id.clone(), snapshot)]), &names(&["6.1", "6.2", "6.3"]));
+        items[&(Kind::Helper, "bpf_x".to_owned())].clone()
+    };
+    assert_eq!(of(snapshot.clone()).answers.spans()[0].added.to_string(), "6.2");
+    snapshot.behind = BTreeSet::from(["6.1".to_owned(), "6.2".to_owned()]);
+    let item = of(snapshot);
+    assert_eq!(item.answers.spans()[0].added.to_string(), "<=6.3");
+    assert_eq!(words(&item)[0], "could not tell: asked before the probe changed: not in the kernel");
+}
+
+/// That other programs could not be told of is no limit, and ends no range of every program.
+#[test]
+fn a_yes_that_leaves_others_open_bounds_no_condition() {
+    let by = |asleep: &str| {
+        seen("bpf_x", &json!({"LSM programs": "may call it", "sleepable LSM programs": asleep}))
+    };
+    let rows = vec![
+        ("6.1", vec![by("may call it")]),
+        ("6.2", vec![by("something new")]),
+        ("6.3", vec![by("may call it")]),
+        ("6.4", vec![by("may NOT call it")]),
+    ];
+    let kernels = names(&["6.1", "6.2", "6.3", "6.4"]);
+    let items = collect(&BTreeMap::from([snapshot(INVENTORY, rows)]), &kernels);
+    let answers = &items[&(Kind::Kfunc, "bpf_x".to_owned())].answers;
+    let limits: Vec<Option<&str>> = answers.0.iter().map(|(_, answer)| answer.limit()).collect();
+    assert_eq!(limits, [None, None, None, Some("by LSM programs only")]);
+    let support = answers.support();
+    let of = |condition: &str| support.iter().filter(|it| it.condition == condition).collect::<Vec<_>>();
+    let plain = of("");
+    assert_eq!((plain.len(), plain[0].rows.as_slice()), (1, names(&["6.1", "6.3"]).as_slice()));
+    assert_eq!(plain[0].span.removed.map(|removed| removed.to_string()).as_deref(), Some("6.4"));
+    let open = &of("by LSM programs, of others it could not be told")[0].span;
+    assert_eq!((open.added.to_string(), open.removed), ("<=6.2".to_owned(), None));
+}
+
 #[rstest]
 #[case::the_first(Some(true), Some(false), Known::Yes)]
 #[case::the_second(Some(false), Some(true), Known::Yes)]
@@ -296,15 +361,10 @@ fn what_was_not_run_is_no_normal_use(#[case] facts: Value, #[case] fired: Option
 
 #[rstest]
 #[case("may NOT call it", "may NOT call it", Known::No, "no: may NOT call it")]
-#[case("may NOT call it", "could not tell: x", Known::Unknown, "could not tell: could not tell: x")]
-#[case("could not tell: x", "may NOT call it", Known::Unknown, "could not tell: could not tell: x")]
+#[case("may NOT call it", "x", Known::Unknown, "could not tell: x")]
+#[case("x", "may NOT call it", Known::Unknown, "could not tell: x")]
 #[case("may call it", "may NOT call it", Known::Yes, "yes, by LSM programs only")]
-#[case(
-    "may call it",
-    "could not tell: x",
-    Known::Yes,
-    "yes, by LSM programs, of others it could not be told"
-)]
+#[case("may call it", "x", Known::Yes, "yes, by LSM programs, of others it could not be told")]
 fn a_kfunc_is_closed_to_programs_only_if_both_kinds_have_told(
     #[case] plain: &str,
     #[case] asleep: &str,

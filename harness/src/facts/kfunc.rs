@@ -1,8 +1,8 @@
 //! Kfuncs: what the probe that asks about all of them says of each, and whether a normal use of it came true.
 
-use super::Known;
-use super::item::{Answer, Feature, Item, Kind, answers, prototype, yes};
+use super::item::{Feature, Item, Kind, answers, prototype, yes};
 use super::usage::{complete, normal_use};
+use super::{Answer, Known};
 use crate::normalize::NormalCase;
 use crate::snapshot::Snapshot;
 use serde_json::Value;
@@ -11,32 +11,64 @@ use std::collections::BTreeMap;
 /// The probe that asks about every kfunc.
 pub(super) const INVENTORY: &str = "kfuncs/inventory";
 
-/// In an answer that is about the BTF that came with the image (`probes::families::kfuncs::cases`, `bare_call`).
-const BUILD: &str = "the kernel's BTF lacks";
-
 /// The kinds of program that are asked with, as features and as records call them.
 const KINDS: [(&str, &str); 2] = [("plain", "LSM programs"), ("sleepable", "sleepable LSM programs")];
 
+/// What a word of the inventory says of a kind of program.
+#[derive(Clone, Copy, PartialEq)]
+enum Word {
+    May,
+    MayNot,
+    /// About the BTF that came with the image.
+    BuildLacks,
+    /// The question was not answered.
+    NotAnswered,
+}
+
+/// The word of a kernel that calls no kfuncs, which is so for every kind of program.
+const NO_CALLS: &str = "the kernel knows no calls of kfuncs";
+
+/// Every word of the inventory (`probes::families::kfuncs`, `bare.rs`). What is not here could not be told.
+const WORDS: &[(&str, Word)] = &[
+    ("may call it", Word::May),
+    ("may NOT call it", Word::MayNot),
+    ("only a program that may sleep may call it", Word::MayNot),
+    ("no program may call it", Word::MayNot),
+    (NO_CALLS, Word::MayNot),
+    ("there are no sleepable programs", Word::MayNot),
+    ("it has a prototype and no address", Word::MayNot),
+    ("no LSM program: only one that is bound to a device may call it, which none can be", Word::MayNot),
+    ("no program can: one of its arguments is nothing that a program could give", Word::MayNot),
+    ("no program can: the kernel's BTF lacks its full prototype", Word::BuildLacks),
+    ("no such program is for the hook that this asks with", Word::NotAnswered),
+];
+
+fn meaning(said: &str) -> Option<Word> {
+    WORDS.iter().find(|(word, _)| *word == said).map(|(_, meaning)| *meaning)
+}
+
 /// What the inventory says of one kind of program.
-fn of_kind(said: Option<&Value>) -> Answer {
-    match said.and_then(Value::as_str) {
-        Some("may call it") => yes(),
-        Some(said) if said.contains(BUILD) => Answer::BuildLacks { why: said.to_owned() },
-        Some(said) if said.starts_with("could not tell") => Answer::Unknown { why: said.to_owned() },
-        Some(said) => Answer::No { why: said.to_owned() },
-        None => Answer::Unknown { why: "the case does not say".to_owned() },
+fn of_kind(case: &NormalCase, kind: &str) -> Answer {
+    let said = |key: &str| case.seen.get(key).and_then(Value::as_str);
+    let Some(own) = said(kind) else { return Answer::Unknown { why: "the case does not say".to_owned() } };
+    let why = own.to_owned();
+    match meaning(own) {
+        Some(Word::May) => yes(),
+        Some(Word::MayNot) => Answer::No { why },
+        Some(Word::BuildLacks) => Answer::BuildLacks { why },
+        Some(Word::NotAnswered) if KINDS.iter().any(|(_, key)| said(key) == Some(NO_CALLS)) => {
+            Answer::No { why: NO_CALLS.to_owned() }
+        }
+        Some(Word::NotAnswered) | None => Answer::Unknown { why },
     }
 }
 
 /// Whether any program may call it: no only where both kinds have told so.
 fn of_any(case: &NormalCase) -> Answer {
-    let [plain, asleep] = KINDS.map(|(_, key)| of_kind(case.seen.get(key)));
-    let alone = |who: &str, other: &Answer| {
-        let condition = match other.known() {
-            Known::Unknown => format!("by {who}, of others it could not be told"),
-            Known::Yes | Known::No => format!("by {who} only"),
-        };
-        Answer::Yes { condition }
+    let [plain, asleep] = KINDS.map(|(_, key)| of_kind(case, key));
+    let alone = |who: &str, other: &Answer| match other.known() {
+        Known::Unknown => Answer::yes_at_least(who),
+        Known::Yes | Known::No => Answer::Yes { condition: format!("by {who} only") },
     };
     match (plain.known(), asleep.known()) {
         (Known::Yes, Known::Yes) => yes(),
@@ -78,7 +110,7 @@ pub(super) fn kfuncs(
             .map(|&(feature, key)| Feature {
                 name: feature,
                 case: name.clone(),
-                answers: answers(inventory, kernels, name, |_, case| of_kind(case.seen.get(key))),
+                answers: answers(inventory, kernels, name, |_, case| of_kind(case, key)),
             })
             .collect();
         let own = snapshots.get(&format!("kfuncs/{name}"));
@@ -94,4 +126,38 @@ pub(super) fn kfuncs(
         }
     };
     inventory.order.iter().map(item).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::testing::words_of;
+    use crate::snapshot::made_up::done;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[test]
+    fn every_word_of_the_snapshots_is_in_the_list() {
+        let said = words_of(INVENTORY, |_, key| KINDS.iter().any(|(_, kind)| *kind == key));
+        assert!(said.len() > 8);
+        let unknown: Vec<&String> = said.iter().filter(|said| meaning(said).is_none()).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    #[rstest]
+    #[case::new("something new", "may NOT call it", "could not tell: something new")]
+    #[case::not_answered(
+        "may NOT call it",
+        "no such program is for the hook that this asks with",
+        "could not tell: no such program is for the hook that this asks with"
+    )]
+    #[case::of_every_program(
+        "the kernel knows no calls of kfuncs",
+        "no such program is for the hook that this asks with",
+        "no: the kernel knows no calls of kfuncs"
+    )]
+    fn what_was_not_answered_is_no_no(#[case] plain: &str, #[case] asleep: &str, #[case] says: &str) {
+        let seen = json!({KINDS[0].1: plain, KINDS[1].1: asleep}).as_object().unwrap().clone();
+        assert_eq!(of_any(&NormalCase { seen, ..done("bpf_x") }).words(), says);
+    }
 }

@@ -76,6 +76,20 @@ pub struct Span {
     pub kernels: Vec<Version>,
 }
 
+impl Span {
+    /// The rows that show the range, of those that are `so`: a version's own, or, where that is not, the other builds of it.
+    #[must_use]
+    pub fn rows(&self, so: &[&str]) -> Vec<String> {
+        let rows = |version: &Version| {
+            let own = version.to_string();
+            let builds = so.iter().filter(|row| Version::of_row(row) == Some(*version));
+            let all: Vec<String> = builds.map(|row| (*row).to_owned()).collect();
+            if all.contains(&own) { vec![own] } else { all }
+        };
+        self.kernels.iter().flat_map(rows).collect()
+    }
+}
+
 /// The ranges in which it is so, ascending. The order of `states` does not matter.
 #[must_use]
 pub fn spans(states: &[(Version, Known)]) -> Vec<Span> {

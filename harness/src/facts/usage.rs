@@ -1,8 +1,8 @@
 //! What a helper or kfunc is good for: whether a normal use of it came true, and whether a program that may sleep can use
 //! what it may call.
 
-use super::Known;
-use super::item::{Answer, Answers, Feature, answers, case_of, refusal, yes};
+use super::item::{Feature, answers, refusal, yes};
+use super::{Answer, Answers, Known};
 use crate::normalize::NormalCase;
 use crate::snapshot::Snapshot;
 use probes::record::End;
@@ -15,7 +15,7 @@ const ASLEEP: &str = "canonical-sleepable";
 /// one for such programs (6.12 kernel/bpf/verifier.c, `check_map_prog_compatibility`).
 pub(super) fn refuse_unusable(asleep: &mut Answers, snapshot: &Snapshot) {
     for (kernel, answer) in &mut asleep.0 {
-        let Some(case) = snapshot.of(kernel).and_then(|normal| case_of(normal, ASLEEP)) else { continue };
+        let Some(case) = snapshot.of(kernel).and_then(|normal| normal.case(ASLEEP)) else { continue };
         let End::Refused { errno } = &case.end else { continue };
         let is_hooks = case.reason.as_ref().is_some_and(|reason| reason.ends_with("is not sleepable"));
         if answer.known() == Known::Yes && !is_hooks {
@@ -30,7 +30,7 @@ pub(super) fn normal_use(snapshot: &Snapshot, kernels: &[String]) -> Option<Feat
     let first = snapshot.order.iter().find(|case| case.starts_with("canonical"))?;
     let mut used = Feature { name: "normal use", case: first.clone(), answers: of(first) };
     let came = |kernel: &str| {
-        let case = snapshot.of(kernel).and_then(|normal| case_of(normal, first));
+        let case = snapshot.of(kernel).and_then(|normal| normal.case(first));
         case.is_some_and(|case| case.end == End::Done)
     };
     // Another right use of the same kind of program may show what the first does not.

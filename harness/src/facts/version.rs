@@ -49,6 +49,25 @@ impl Version {
     }
 }
 
+/// What each version says, of rows: the row called by the version speaks, unless a further build of the same sources
+/// `tells_more`, which is given what stands so far and what that build says. Rows that are of no version take no part.
+pub fn by_version<'a, T: Copy>(
+    rows: impl Iterator<Item = (&'a str, T)> + Clone,
+    tells_more: impl Fn(T, T) -> bool,
+) -> Vec<(Version, T)> {
+    let plain = |(row, said)| Some((Version::parse(row)?, said));
+    let mut found: Vec<(Version, T)> = rows.clone().filter_map(plain).collect();
+    for (row, said) in rows {
+        let Some(version) = Version::of_flavour(row) else { continue };
+        match found.iter_mut().find(|(of, _)| *of == version) {
+            Some((_, known)) if tells_more(*known, said) => *known = said,
+            Some(_) => {}
+            None => found.push((version, said)),
+        }
+    }
+    found
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)

@@ -1,10 +1,10 @@
 //! What changed between kernels: a page for each pair of neighbours, and one on which the script compares any two.
 
-use super::{Material, Subject, layout, page_of_case};
-use crate::facts::Version;
-use crate::normalize::Normal;
-use crate::report::news::{Change, changes};
-use crate::snapshot::result_line;
+use super::{Material, Subject, layout, page_of_case, sign};
+use crate::claims::condition::fact_text;
+use crate::facts::{Answer, Said, Version};
+use crate::report::counted;
+use crate::report::news::{Change, NOT_ASKED, Side, changes};
 use maud::{Markup, PreEscaped, html};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -13,8 +13,10 @@ pub(super) fn pages(material: &Material<'_>, subjects: &[Subject<'_>]) -> BTreeM
     let kernels = material.evidence.kernels;
     let mut pages = BTreeMap::new();
     let mut pairs = Vec::new();
-    for (before, after) in neighbours_of(kernels).into_iter().map(|(a, b)| (&kernels[a], &kernels[b])) {
-        let found = changes(&records(material, before), &records(material, after));
+    let sides: Vec<Side> =
+        kernels.iter().map(|kernel| Side::of_row(kernel, material.evidence.snapshots)).collect();
+    for (a, b) in neighbours_of(kernels) {
+        let (before, after, found) = (&kernels[a], &kernels[b], changes(&sides[a], &sides[b]));
         let path = format!("differences/{before}-to-{after}.html");
         let text = layout::page(
             &path,
@@ -45,19 +47,12 @@ pub(super) fn neighbours_of(kernels: &[String]) -> Vec<(usize, usize)> {
     pairs
 }
 
-fn records(material: &Material<'_>, kernel: &str) -> BTreeMap<String, Normal> {
-    let of = |(id, snapshot): (&String, &crate::snapshot::Snapshot)| {
-        Some((id.clone(), snapshot.of(kernel)?.clone()))
-    };
-    material.evidence.snapshots.iter().filter_map(of).collect()
-}
-
 fn neighbours(material: &Material<'_>, before: &str, after: &str, found: &[Change]) -> Markup {
     let mut kinds: Vec<_> = found.iter().map(|change| change.kind).collect();
     kinds.dedup();
     html! {
         h1 { "From " a href=(format!("../kernels/{before}.html")) { (before) } " to " a href=(format!("../kernels/{after}.html")) { (after) } }
-        p { (found.len()) " changes." }
+        p { (counted(found.len(), "change")) "." }
         @for kind in kinds {
             @let of_kind: Vec<&Change> = found.iter().filter(|change| change.kind == kind).collect();
             section {
@@ -122,7 +117,7 @@ fn overview(kernels: &[String], pairs: &[(String, String, usize)], table: &Table
             }
         }
         h2 { "From one to the next, case by case" }
-        ul { @for (path, name, count) in pairs { li { a href=(path) { (name) } ": " (count) " changes" } } }
+        ul { @for (path, name, count) in pairs { li { a href=(path) { (name) } ": " (counted(*count, "change")) } } }
         script type="application/json" id="table" { (PreEscaped(data)) }
     }
 }
@@ -132,60 +127,70 @@ fn overview(kernels: &[String], pairs: &[(String, String, usize)], table: &Table
 struct Table {
     kernels: Vec<String>,
     answers: Vec<String>,
-    rows: Vec<(String, String, Vec<usize>)>,
+    rows: Vec<Row>,
+}
+
+/// A row: name, page, the numbers of the answers, and the places of kernels that were asked before the probe changed.
+#[derive(Serialize)]
+struct Row(String, String, Vec<usize>, Vec<usize>);
+
+/// Answers, each with its number.
+#[derive(Default)]
+struct Numbers {
+    known: BTreeMap<String, usize>,
+    answers: Vec<String>,
+}
+
+impl Numbers {
+    fn of(&mut self, text: String) -> usize {
+        *self.known.entry(text.clone()).or_insert_with(|| {
+            self.answers.push(text);
+            self.answers.len() - 1
+        })
+    }
 }
 
 fn table(material: &Material<'_>, subjects: &[Subject<'_>]) -> Table {
     let kernels = material.evidence.kernels;
-    let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
-    let mut answers: Vec<String> = Vec::new();
-    let mut number = |text: String| {
-        *numbers.entry(text.clone()).or_insert_with(|| {
-            answers.push(text);
-            answers.len() - 1
-        })
-    };
+    let mut numbers = Numbers::default();
     let mut rows = Vec::new();
     for subject in subjects {
+        let mut row = |name: String, said: &dyn Fn(&String) -> String, behind: Vec<usize>| {
+            let said = kernels.iter().map(|kernel| numbers.of(said(kernel))).collect();
+            rows.push(Row(name, subject.path(), said, behind));
+        };
         match subject {
+            // An answer from before a probe changed says so itself.
             Subject::Item(item) => {
                 let features =
                     item.features.iter().map(|it| (format!("{} ({})", item.name, it.name), &it.answers));
                 for (name, answers) in std::iter::once((item.name.clone(), &item.answers)).chain(features) {
-                    let said = kernels.iter().map(|kernel| {
-                        answers
-                            .of(kernel)
-                            .map_or_else(|| "not measured".to_owned(), crate::facts::Answer::words)
-                    });
-                    rows.push((name, subject.path(), said.map(&mut number).collect()));
+                    let words = |kernel: &String| {
+                        answers.of(kernel).map_or_else(|| sign(None).means.to_owned(), Answer::words)
+                    };
+                    row(name, &words, Vec::new());
                 }
             }
             Subject::Rule(snapshot) => {
+                let is_behind = |place: &usize| snapshot.behind.contains(&kernels[*place]);
+                let behind: Vec<usize> = (0..kernels.len()).filter(is_behind).collect();
                 for name in &snapshot.order {
-                    let said = kernels.iter().map(|kernel| {
-                        let case = snapshot
-                            .of(kernel)
-                            .and_then(|it| it.cases.iter().find(|case| case.name == *name));
-                        case.map_or_else(|| "not asked".to_owned(), said)
-                    });
-                    let numbers: Vec<usize> = said.map(&mut number).collect();
-                    rows.push((format!("{}/{name}", snapshot.probe), subject.path(), numbers));
+                    let words = |kernel: &String| {
+                        let said = snapshot.of(kernel).and_then(|normal| Said::of(normal, name));
+                        said.map_or_else(|| NOT_ASKED.to_owned(), in_full)
+                    };
+                    row(format!("{}/{name}", snapshot.probe), &words, behind.clone());
                 }
             }
         }
     }
-    rows.retain(|(_, _, numbers)| numbers.iter().any(|number| Some(number) != numbers.first()));
-    Table { kernels: kernels.to_vec(), answers, rows }
+    rows.retain(|Row(_, _, numbers, _)| numbers.iter().any(|number| Some(number) != numbers.first()));
+    Table { kernels: kernels.to_vec(), answers: numbers.answers, rows }
 }
 
-/// A case's answer as text.
-fn said(case: &crate::normalize::NormalCase) -> String {
-    let mut text = result_line(case);
-    if let Some(reason) = &case.reason {
-        text += &format!(": {reason}");
-    }
-    for (key, value) in &case.seen {
-        text += &format!("; {key}: {}", crate::claims::condition::fact_text(value));
-    }
-    text
+/// A case's answer as text, with what was seen.
+fn in_full(said: Said<'_>) -> String {
+    let facts = said.seen().into_iter().flatten();
+    let facts = facts.map(|(key, value)| format!("; {key}: {}", fact_text(value)));
+    std::iter::once(said.words()).chain(facts).collect()
 }

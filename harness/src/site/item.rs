@@ -1,17 +1,25 @@
 //! A page per subject: what it is, since when, what each kernel answered, the record.
 
 use super::{Material, Program, Subject, layout, sign};
-use crate::facts::{Answers, Item, Span, Version, guards};
-use crate::normalize::{Normal, NormalCase};
-use crate::snapshot::{Snapshot, SnapshotError, kernel_phrase, render_body, result_line};
+use crate::claims::condition::fact_text;
+use crate::facts::{Answers, Item, Said, Version, alike, guards};
+use crate::normalize::Normal;
+use crate::snapshot::{Snapshot, SnapshotError, kernel_phrase, render_body};
 use maud::{Markup, html};
 use probes::record::{End, Outcome};
+use serde_json::{Map, Value};
 
 pub(super) fn page(material: &Material<'_>, subject: Subject<'_>) -> Result<String, SnapshotError> {
     let snapshots = subject.snapshots(material);
     let mut records = Vec::new();
     for snapshot in &snapshots {
-        records.push((snapshot.probe.as_str(), render_body(snapshot)?));
+        let entry = match subject {
+            Subject::Item(item) if item.probe != item.own_probe() && item.probe == snapshot.probe => {
+                format!("{}/{}", snapshot.probe, item.case)
+            }
+            Subject::Item(_) | Subject::Rule(_) => snapshot.probe.clone(),
+        };
+        records.push((entry, render_body(snapshot)?));
     }
     let content = html! {
         p.kind { (subject.kind()) }
@@ -21,7 +29,7 @@ pub(super) fn page(material: &Material<'_>, subject: Subject<'_>) -> Result<Stri
         @for snapshot in &snapshots {
             (answers(snapshot))
             (sources(material, &snapshot.probe))
-            (programs(&snapshot.probe, material.programs.get(&snapshot.probe)))
+            (programs(snapshot, material.programs.get(&snapshot.probe)))
         }
         @for (probe, text) in &records {
             details {
@@ -58,40 +66,39 @@ const fn what(item: &Item) -> &'static str {
 }
 
 fn ranges(material: &Material<'_>, what: &str, answers: &Answers) -> Markup {
-    let spans: Vec<(&str, Span)> = answers
-        .by_condition()
-        .into_iter()
-        .flat_map(|(condition, spans)| spans.into_iter().map(move |span| (condition, span)))
-        .collect();
-    // A range is one of versions: further builds of one neither belong to it nor interrupt it.
-    let is_flavour = |kernel: &&String| Version::of_flavour(kernel).is_some();
-    let all: Vec<String> =
-        material.evidence.kernels.iter().filter(|kernel| !is_flavour(kernel)).cloned().collect();
+    let support = answers.support();
     html! {
-        @for (condition, span) in &spans {
-            @let names: Vec<String> = span.kernels.iter().map(ToString::to_string).collect();
-            @let places: Vec<usize> = (0..all.len()).filter(|&place| names.contains(&all[place])).collect();
+        @for it in &support {
             tr {
-                th scope="row" { (what) @if !condition.is_empty() { ", " (condition) } }
-                td { (span.added) }
-                td { @if let Some(removed) = span.removed { (removed) } }
-                td { (kernel_phrase(&all, &places)) }
+                th scope="row" { (what) @if !it.condition.is_empty() { ", " (it.condition) } }
+                td { (it.span.added) }
+                td { @if let Some(removed) = it.span.removed { (removed) } }
+                td { (rows(material.evidence.kernels, &it.rows)) }
             }
         }
-        @if spans.is_empty() { tr { th scope="row" { (what) } td colspan="3" { (answers.never()) } } }
+        @if support.is_empty() { tr { th scope="row" { (what) } td colspan="3" { (answers.never()) } } }
     }
+}
+
+/// The rows of a range in words. A range is one of versions: further builds of one that do not stand for it do not
+/// interrupt it.
+fn rows(kernels: &[String], rows: &[String]) -> String {
+    let counts = |kernel: &&String| Version::of_flavour(kernel).is_none() || rows.contains(kernel);
+    let all: Vec<String> = kernels.iter().filter(counts).cloned().collect();
+    let places: Vec<usize> = (0..all.len()).filter(|&place| rows.contains(&all[place])).collect();
+    kernel_phrase(&all, &places)
 }
 
 /// An anchor for each kernel, with its answer in a line.
 fn per_kernel(material: &Material<'_>, subject: Subject<'_>) -> Markup {
     let line = |kernel: &String| match subject {
-        Subject::Item(item) => match item.answers.of(kernel) {
-            Some(answer) => (sign(answer).0, item.answers.words_of(kernel).unwrap_or_else(|| answer.words())),
-            None => ("m", "not measured".to_owned()),
-        },
+        Subject::Item(item) => {
+            let sign = sign(item.answers.of(kernel));
+            (sign.class, item.answers.words_of(kernel).unwrap_or_else(|| sign.means.to_owned()))
+        }
         Subject::Rule(snapshot) => match snapshot.of(kernel) {
             Some(normal) => ("r", in_a_line(normal)),
-            None => ("m", "not measured".to_owned()),
+            None => (sign(None).class, sign(None).means.to_owned()),
         },
     };
     let up = layout::up(&subject.path());
@@ -140,14 +147,14 @@ fn answers(snapshot: &Snapshot) -> Markup {
             table.answers {
                 thead { tr { th scope="col" { "case" } th scope="col" { "kernels" } th scope="col" { "answer" } th scope="col" { "seen" } } }
                 @for name in &snapshot.order {
-                    @let groups = groups(snapshot, name);
+                    @let groups = alike(snapshot.observed.iter().map(|(_, normal)| Said::of(normal, name)));
                     tbody {
-                        @for (place, (case, places)) in groups.iter().enumerate() {
+                        @for (place, (said, places)) in groups.iter().enumerate() {
                             tr {
                                 @if place == 0 { th scope="rowgroup" rowspan=(groups.len()) id=(format!("c-{name}")) { (name) } }
                                 td { (kernel_phrase(&all, places)) }
-                                td { (result_line(case)) @if let Some(reason) = reason(case) { pre.reason { (reason) } } }
-                                td { (seen(case)) }
+                                td { (said.result()) @if let Some(note) = said.note() { pre.reason { (note) } } }
+                                td { @if let Some(facts) = said.seen() { (seen(facts)) } }
                             }
                         }
                     }
@@ -157,34 +164,10 @@ fn answers(snapshot: &Snapshot) -> Markup {
     }
 }
 
-fn groups<'a>(snapshot: &'a Snapshot, name: &str) -> Vec<(&'a NormalCase, Vec<usize>)> {
-    let mut groups: Vec<(&NormalCase, Vec<usize>)> = Vec::new();
-    for (place, (_, normal)) in snapshot.observed.iter().enumerate() {
-        let Some(case) = normal.cases.iter().find(|case| case.name == name) else { continue };
-        match groups.iter_mut().find(|(known, _)| *known == case) {
-            Some((_, places)) => places.push(place),
-            None => groups.push((case, vec![place])),
-        }
-    }
-    groups
-}
-
-fn reason(case: &NormalCase) -> Option<&str> {
-    match &case.end {
-        End::Absent { what } => Some(what),
-        End::CouldNotTell { why } => Some(why),
-        End::Done | End::Refused { .. } => case.reason.as_deref(),
-    }
-}
-
-fn seen(case: &NormalCase) -> Markup {
+fn seen(facts: &Map<String, Value>) -> Markup {
     html! {
-        @if !case.seen.is_empty() {
-            dl.seen {
-                @for (key, value) in &case.seen {
-                    dt { (key) } dd { (crate::claims::condition::fact_text(value)) }
-                }
-            }
+        @if !facts.is_empty() {
+            dl.seen { @for (key, value) in facts { dt { (key) } dd { (fact_text(value)) } } }
         }
     }
 }
@@ -206,10 +189,12 @@ fn sources(material: &Material<'_>, probe: &str) -> Markup {
     }
 }
 
-fn programs(probe: &str, kept: Option<&Vec<Program>>) -> Markup {
+/// The programs of the cases that the page shows.
+fn programs(snapshot: &Snapshot, kept: Option<&Vec<Program>>) -> Markup {
+    let probe = &snapshot.probe;
     html! {
         @match kept {
-            Some(programs) => @for program in programs {
+            Some(programs) => @for program in programs.iter().filter(|it| snapshot.order.contains(&it.case)) {
                 details {
                     summary { "The program of " (program.case) ", made for " (program.kernel) }
                     pre { (program.text) }
@@ -217,5 +202,22 @@ fn programs(probe: &str, kept: Option<&Vec<Program>>) -> Markup {
             },
             None => p { "The program: " code { "cargo conform show " (probe) } " boots kernels and prints it." },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::made_up::names;
+    use rstest::rstest;
+
+    /// A version's own row is named only where it says so itself.
+    #[rstest]
+    #[case(&["6.1", "6.2"], "from 6.1")]
+    #[case(&["6.1-fragments", "6.2"], "from 6.1-fragments")]
+    #[case(&["6.1-fragments"], "only 6.1-fragments")]
+    #[case(&["6.0", "6.1", "6.2"], "all")]
+    fn a_range_names_the_rows_that_show_it(#[case] so: &[&str], #[case] says: &str) {
+        assert_eq!(rows(&names(&["6.0", "6.1", "6.1-fragments", "6.2"]), &names(so)), says);
     }
 }

@@ -1,8 +1,8 @@
 //! A page per kernel: what it is, and what it answers.
 
 use super::differences::neighbours_of;
-use super::{Material, Subject, layout, sign};
-use crate::matrix::{Archive, Origin, Source};
+use super::{Material, SIGNS, Subject, layout, sign};
+use crate::export;
 use crate::report::coverage;
 use maud::{Markup, html};
 use std::collections::BTreeMap;
@@ -55,35 +55,15 @@ fn page(material: &Material<'_>, subjects: &[Subject<'_>], place: usize, kernel:
 
 fn build(material: &Material<'_>, kernel: &str) -> String {
     let row = material.matrix.rows.iter().find(|row| row.name == kernel);
-    match row.map(|row| (&row.source, &row.lsm)) {
-        Some((Source::Debian(debian), lsm)) => {
-            format!("Debian's {} {}, booted with lsm={lsm}.", debian.package.full, debian.version)
-        }
-        Some((Source::Upstream(version), lsm)) => {
-            format!("A mainline build of {version}, booted with lsm={lsm}.")
-        }
-        Some((Source::Archive(Archive { origin: package @ Origin::Debian(_), .. }), lsm)) => {
-            format!("Debian's {package} built with the project's fragments, booted with lsm={lsm}.")
-        }
-        Some((Source::Archive(archive), lsm)) => {
-            format!("Linux {} built with the project's fragments, booted with lsm={lsm}.", archive.measured())
-        }
-        Some((Source::Path(_), _)) | None => "An image without a package.".to_owned(),
-    }
+    let lsm = row.map(|row| format!(", with lsm={}", row.lsm)).unwrap_or_default();
+    format!("Booted: {}{lsm}.", export::build(row.map(|row| &row.source)))
 }
 
 fn section(subjects: &[Subject<'_>], kind: &str, heading: &str, kernel: &str) -> Markup {
     let of_kind = || subjects.iter().filter(|subject| subject.kind() == kind);
-    let groups = [
-        ("y", "yes"),
-        ("c", "for some programs"),
-        ("n", "refused"),
-        ("a", "not in the kernel"),
-        ("u", "could not tell"),
-    ];
     let with = |class: &str| -> Vec<Subject<'_>> {
         let fits = |subject: &&Subject<'_>| match subject {
-            Subject::Item(item) => item.answers.of(kernel).is_some_and(|answer| sign(answer).0 == class),
+            Subject::Item(item) => sign(item.answers.of(kernel)).class == class,
             Subject::Rule(_) => false,
         };
         of_kind().filter(fits).copied().collect()
@@ -91,11 +71,11 @@ fn section(subjects: &[Subject<'_>], kind: &str, heading: &str, kernel: &str) ->
     html! {
         section {
             h2 { (heading) }
-            @for (class, words) in groups {
-                @let found = with(class);
+            @for sign in SIGNS {
+                @let found = with(sign.class);
                 @if !found.is_empty() {
-                    details open[class != "a"] {
-                        summary { (words) ": " (found.len()) }
+                    details open[sign.class != "a"] {
+                        summary { (sign.means) ": " (found.len()) }
                         ul.names { @for subject in found { li { (link(subject, kernel)) } } }
                     }
                 }

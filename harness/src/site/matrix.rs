@@ -1,7 +1,8 @@
 //! The first page: every subject and every kernel.
 
-use super::{Material, Subject, layout, sign};
+use super::{Material, SIGNS, Sign, Subject, layout, sign};
 use crate::normalize::Normal;
+use crate::report::counted;
 use maud::{Markup, html};
 
 /// The sections: kind, heading, what a cell says.
@@ -17,7 +18,7 @@ pub(super) fn page(material: &Material<'_>, subjects: &[Subject<'_>]) -> String 
     let content = html! {
         h1 { "What a BPF LSM program can do, on which kernel" }
         p {
-            (subjects.len()) " subjects on " (kernels.len()) " kernels, each answer seen on a booted kernel. "
+            (counted(subjects.len(), "subject")) " on " (counted(kernels.len(), "kernel")) ", each answer seen on a booted kernel. "
             a href="claims.html" { "What the documentation says about it" } ", and "
             a href="differences.html" { "what changed between two kernels" } "."
         }
@@ -74,32 +75,24 @@ pub(super) fn page(material: &Material<'_>, subjects: &[Subject<'_>]) -> String 
 
 fn legend() -> Markup {
     html! {
-        ul.legend {
-            li { span.y { "✓" } " yes" }
-            li { span.c { "◐" } " for some programs only" }
-            li { span.n { "✗" } " refused" }
-            li { span.a { "–" } " not in the kernel" }
-            li { span.u { "?" } " could not tell" }
-        }
+        ul.legend { @for sign in SIGNS { li { span class=(sign.class) { (sign.text) } " " (sign.means) } } }
     }
+}
+
+fn in_cell(sign: Sign) -> (String, String) {
+    (sign.class.to_owned(), sign.text.to_owned())
 }
 
 fn row(material: &Material<'_>, subject: Subject<'_>) -> Markup {
     let path = subject.path();
     let cells: Vec<(String, String)> = match subject {
-        Subject::Item(item) => material
-            .evidence
-            .kernels
-            .iter()
-            .map(|kernel| match item.answers.of(kernel) {
-                Some(answer) => (sign(answer).0.to_owned(), sign(answer).1.to_owned()),
-                None => ("m".to_owned(), "·".to_owned()),
-            })
-            .collect(),
+        Subject::Item(item) => {
+            material.evidence.kernels.iter().map(|kernel| in_cell(sign(item.answers.of(kernel)))).collect()
+        }
         Subject::Rule(snapshot) => {
             let mut distinct: Vec<&Normal> = Vec::new();
             let mut letter = |kernel: &String| {
-                let Some(normal) = snapshot.of(kernel) else { return ("m".to_owned(), "·".to_owned()) };
+                let Some(normal) = snapshot.of(kernel) else { return in_cell(sign(None)) };
                 let place = distinct.iter().position(|known| *known == normal).unwrap_or_else(|| {
                     distinct.push(normal);
                     distinct.len() - 1

@@ -10,7 +10,7 @@
 //! claims.html                   what the documentation says, with verdicts
 //! ```
 //!
-//! The same snapshots give the same bytes.
+//! The same snapshots, and the same programs that runs have kept, give the same bytes.
 
 mod claims;
 mod differences;
@@ -24,7 +24,8 @@ use crate::facts::{Answer, Item, Kind};
 use crate::matrix::Matrix;
 use crate::report::list::ProbeInfo;
 use crate::snapshot::{Snapshot, SnapshotError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// What the site is made from.
 #[derive(Clone, Copy, Debug)]
@@ -82,14 +83,11 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The snapshots that its page shows: a kfunc has an entry in the inventory and mostly a probe of its own.
-    fn snapshots(self, material: &Material<'a>) -> Vec<&'a Snapshot> {
+    /// The records that its page shows: of the inventory of kfuncs a kfunc's entry alone.
+    fn snapshots(self, material: &Material<'a>) -> Vec<Cow<'a, Snapshot>> {
         match self {
-            Self::Rule(snapshot) => vec![snapshot],
-            Self::Item(item) => {
-                let own = format!("{}s/{}", item.kind.name(), item.name);
-                material.evidence.snapshots.get(&own).into_iter().collect()
-            }
+            Self::Rule(snapshot) => vec![Cow::Borrowed(snapshot)],
+            Self::Item(item) => item.snapshots(material.evidence.snapshots),
         }
     }
 }
@@ -97,23 +95,48 @@ impl<'a> Subject<'a> {
 /// Every subject: items by kind and name, then rules by probe.
 fn subjects<'a>(material: &Material<'a>) -> Vec<Subject<'a>> {
     let items: Vec<Subject<'a>> = material.evidence.items.values().map(Subject::Item).collect();
-    let used: BTreeSet<&str> = items
-        .iter()
-        .flat_map(|subject| subject.snapshots(material))
-        .map(|snapshot| snapshot.probe.as_str())
-        .collect();
-    let rules = material.evidence.snapshots.values().filter(|it| !used.contains(it.probe.as_str()));
+    // A probe that is about many items has a page of its own besides.
+    let mut used: BTreeMap<String, usize> = BTreeMap::new();
+    for probe in material.evidence.items.values().flat_map(Item::probes) {
+        *used.entry(probe).or_default() += 1;
+    }
+    let rules = material.evidence.snapshots.values().filter(|it| used.get(&it.probe) != Some(&1));
     items.iter().copied().chain(rules.map(Subject::Rule)).collect()
 }
 
-/// How an answer looks in a cell: the class and the sign.
-const fn sign(answer: &Answer) -> (&'static str, &'static str) {
+/// How an answer looks in a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sign {
+    /// The class of the cell.
+    class: &'static str,
+    /// What stands in it.
+    text: &'static str,
+    /// What it means.
+    means: &'static str,
+}
+
+/// Every sign, in the order of the legend; the last is that of a kernel without an answer.
+const SIGNS: [Sign; 7] = [
+    Sign { class: "y", text: "✓", means: "yes" },
+    Sign { class: "c", text: "◐", means: "for some programs only" },
+    Sign { class: "n", text: "✗", means: "refused" },
+    Sign { class: "a", text: "–", means: "not in the kernel" },
+    Sign { class: "b", text: "◌", means: "not in this build, which says nothing of the version" },
+    Sign { class: "u", text: "?", means: "could not tell" },
+    Sign { class: "m", text: "·", means: "not measured" },
+];
+
+/// The sign of an answer.
+fn sign(answer: Option<&Answer>) -> Sign {
+    let [yes, some, no, absent, build, unknown, unmeasured] = SIGNS;
     match answer {
-        Answer::Yes { condition } if condition.is_empty() => ("y", "✓"),
-        Answer::Yes { .. } => ("c", "◐"),
-        Answer::No { .. } | Answer::BuildLacks { .. } => ("n", "✗"),
-        Answer::Absent { .. } => ("a", "–"),
-        Answer::Unknown { .. } => ("u", "?"),
+        Some(answer @ Answer::Yes { .. }) if answer.limit().is_none() => yes,
+        Some(Answer::Yes { .. }) => some,
+        Some(Answer::No { .. }) => no,
+        Some(Answer::Absent { perhaps: None }) => absent,
+        Some(Answer::Absent { perhaps: Some(_) } | Answer::BuildLacks { .. }) => build,
+        Some(Answer::Unknown { .. }) => unknown,
+        None => unmeasured,
     }
 }
 

@@ -47,7 +47,7 @@ function fits(classes, show, place) {
   const usable = (name) => name === "y" || name === "c";
   if (show === "y") return wanted.some(usable);
   if (show === "x") return wanted.some((name) => name === "n" || name === "a");
-  if (show === "u") return wanted.some((name) => name === "u" || name === "m");
+  if (show === "u") return wanted.some((name) => name === "u" || name === "b" || name === "m");
   return true;
 }
 
@@ -91,17 +91,22 @@ function differences() {
     find("#before").textContent = table.kernels[from.value];
     find("#after").textContent = table.kernels[to.value];
     const rows = [];
-    for (const [name, page, numbers] of table.rows) {
-      if (numbers[from.value] === numbers[to.value] || !name.toLowerCase().includes(words)) continue;
+    const [before, after] = [Number(from.value), Number(to.value)];
+    for (const [name, page, numbers, behind] of table.rows) {
+      if (numbers[before] === numbers[after] || !name.toLowerCase().includes(words)) continue;
+      // Where only one of the two was asked before the probe changed, what differs may be the probe.
+      const mixed = behind.includes(before) !== behind.includes(after);
+      const said = (place) =>
+        table.answers[numbers[place]] + (mixed && behind.includes(place) ? " (asked before the probe changed)" : "");
       const row = document.createElement("tr");
       const head = document.createElement("th");
       head.scope = "row";
       head.append(Object.assign(cell("a", name), { href: page }));
-      row.append(head, cell("td", table.answers[numbers[from.value]]), cell("td", table.answers[numbers[to.value]]));
+      row.append(head, cell("td", said(before)), cell("td", said(after)));
       rows.push(row);
     }
     body.replaceChildren(...rows);
-    find("#count").value = rows.length + " differences";
+    find("#count").value = rows.length + (rows.length === 1 ? " difference" : " differences");
   });
 }
 

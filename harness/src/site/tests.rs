@@ -7,6 +7,7 @@ use crate::facts;
 use crate::snapshot::{Ci, Store};
 use crate::verbs::project::probe_infos;
 use regex::Regex;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -149,4 +150,61 @@ fn flavours_are_compared_with_their_version_and_with_both_neighbours() {
         "mine mine-too",
     ];
     assert_eq!(pairs, wanted);
+}
+
+#[test]
+fn a_crash_is_an_answer_on_every_page() {
+    for page in ["rules/context/null-cred-followed.html", "differences.html", "differences/6.1-to-6.2.html"] {
+        assert!(FILES[page].contains("crashed at trigger"), "{page}");
+    }
+    assert!(!FILES["differences.html"].contains("\"absent at open\""), "what is absent stands beside it");
+}
+
+#[test]
+fn what_a_build_lacks_is_not_what_a_version_lacks() {
+    let of = |answer: &Answer| sign(Some(answer)).class;
+    assert_eq!(of(&Answer::Absent { perhaps: None }), "a");
+    let build = [Answer::Absent { perhaps: Some("CONFIG_X") }, Answer::BuildLacks { why: String::new() }];
+    assert!(build.iter().all(|answer| of(answer) == "b" && answer.known() == facts::Known::Unknown));
+    for sign in SIGNS {
+        let legend = format!("<span class=\"{}\">{}</span> {}", sign.class, sign.text, sign.means);
+        assert!(FILES["index.html"].contains(&legend), "{legend}");
+    }
+    assert!(FILES["index.html"].contains("<td class=\"b\">"));
+    assert!(FILES["kernels/7.2.html"].contains("<summary>not in this build"));
+    // What the script takes for not known is what facts take for it.
+    let unknown = FILES["site.js"].lines().find(|line| line.contains("show === \"u\"")).unwrap();
+    assert!(["\"u\"", "\"b\"", "\"m\""].iter().all(|class| unknown.contains(class)), "{unknown}");
+}
+
+#[test]
+fn a_kfunc_without_a_probe_of_its_own_has_its_entry_in_the_inventory() {
+    let page = &FILES["kfuncs/bbr_init.html"];
+    for part in [
+        "Answers of <code>kfuncs/inventory",
+        "The record of <code>kfuncs/inventory/bbr_init",
+        "id=\"c-bbr_init\"",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("bpf_task_acquire") && FILES.contains_key("rules/kfuncs/inventory.html"));
+}
+
+/// What sets such a kernel apart may be the probe, also for a reader who compares two kernels.
+#[test]
+fn differences_know_which_kernels_were_asked_before_the_probe_changed() {
+    use crate::snapshot::made_up::{self, done, names, refused};
+    let rows = vec![("6.1", vec![refused("x", "no")]), ("6.2", vec![done("x")]), ("6.3", vec![done("x")])];
+    let mut snapshot = made_up::snapshot("a/b", rows);
+    snapshot.behind = BTreeSet::from(["6.1".to_owned()]);
+    let (snapshots, kernels) =
+        (BTreeMap::from([("a/b".to_owned(), snapshot)]), names(&["6.1", "6.2", "6.3"]));
+    let (items, claims) = (BTreeMap::new(), Claims { files: Vec::new() });
+    let evidence = Evidence { snapshots: &snapshots, kernels: &kernels, items: &items, claims: &claims };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let matrix = Matrix::load(&root.join("matrix.yaml")).unwrap();
+    let material = Material { matrix: &matrix, evidence, probes: &[], programs: &BTreeMap::new() };
+    let pages = differences::pages(&material, &subjects(&material));
+    assert!(pages["differences/6.1-to-6.2.html"].contains("not to be compared"));
+    assert!(pages["differences.html"].contains("[\"a/b/x\",\"rules/a/b.html\",[0,1,1],[0]]"));
 }

@@ -8,13 +8,11 @@ use super::run::{Place, run_in};
 use crate::cli::{DiffFormat, DiffOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
-use crate::normalize::{Normal, normalize};
+use crate::normalize::normalize;
 use crate::progress::Progress;
-use crate::report::news::{Change, Kind, changes};
-use crate::report::runs;
-use crate::snapshot::was_seen;
+use crate::report::news::{Change, Kind, Side, both, changes, one_sided};
+use crate::report::{counted, runs};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -32,6 +30,8 @@ struct Pair {
     after: String,
     /// How many probes both gave a record of.
     probes: usize,
+    /// Probes of which only one gave a record: they are not compared.
+    one_sided: Vec<String>,
     /// What changed.
     changes: Vec<Change>,
 }
@@ -45,14 +45,6 @@ struct Diff {
     pairs: Vec<Pair>,
     /// Kernels that only one of two run folders has.
     unpaired: Vec<String>,
-}
-
-/// The records of one kernel, by probe.
-struct Side {
-    name: String,
-    records: BTreeMap<String, Normal>,
-    /// Probes that changed since they were asked.
-    behind: BTreeSet<String>,
 }
 
 /// Prints what changed.
@@ -128,16 +120,8 @@ fn whole(run: KernelRun) -> Result<KernelRun, Failure> {
 }
 
 fn row(project: &Project, name: &str) -> Result<Side, Failure> {
-    let snapshots = project.store().load_all()?;
-    let of = |(probe, snapshot): (&String, &crate::snapshot::Snapshot)| {
-        Some((probe.clone(), snapshot.of(name)?.clone()))
-    };
-    let is_behind = |(probe, snapshot): (&String, &crate::snapshot::Snapshot)| {
-        snapshot.behind.contains(name).then(|| probe.clone())
-    };
-    let behind = snapshots.iter().filter_map(is_behind).collect();
-    let records: BTreeMap<String, Normal> = snapshots.iter().filter_map(of).collect();
-    if records.is_empty() {
+    let side = Side::of_row(name, &project.store().load_all()?);
+    if side.records.is_empty() {
         return Err(Failure::new(
             exit::NOTHING_SELECTED,
             anyhow::anyhow!(
@@ -145,13 +129,12 @@ fn row(project: &Project, name: &str) -> Result<Side, Failure> {
             ),
         ));
     }
-    Ok(Side { name: name.to_owned(), records, behind })
+    Ok(side)
 }
 
 fn of_run(run: KernelRun) -> Side {
-    let normal = run.records.iter().map(|record| (record.probe.clone(), normalize(record)));
-    let records = normal.filter(|(_, normal)| was_seen(normal)).collect();
-    Side { name: run.kernel, records, behind: BTreeSet::new() }
+    let records = run.records.iter().map(|record| (record.probe.clone(), normalize(record))).collect();
+    Side { name: run.kernel, records, ..Side::default() }
 }
 
 /// One kernel against one, whatever their names; several against several by name.
@@ -173,27 +156,15 @@ fn paired(mut before: Vec<Side>, mut after: Vec<Side>, wanted: &dyn Fn(&str) -> 
     Diff { schema: SCHEMA, pairs, unpaired }
 }
 
-fn pair(mut before: Side, mut after: Side, wanted: &dyn Fn(&str) -> bool) -> Pair {
-    before.records.retain(|probe, _| wanted(probe));
-    after.records.retain(|probe, _| wanted(probe));
+fn pair(before: Side, after: Side, wanted: &dyn Fn(&str) -> bool) -> Pair {
+    let is_wanted = |change: &Change| wanted(&change.probe);
     Pair {
-        probes: before.records.keys().filter(|probe| after.records.contains_key(*probe)).count(),
-        changes: changes_told(&before, &after),
+        probes: both(&before, &after).filter(|probe| wanted(probe)).count(),
+        one_sided: one_sided(&before, &after).into_iter().filter(|probe| wanted(probe)).collect(),
+        changes: changes(&before, &after).into_iter().filter(is_wanted).collect(),
         before: before.name,
         after: after.name,
     }
-}
-
-/// The changes, those of probes that only one side was asked as they are now last: what differs may be the probe.
-fn changes_told(before: &Side, after: &Side) -> Vec<Change> {
-    let mut found = changes(&before.records, &after.records);
-    for change in &mut found {
-        if before.behind.contains(&change.probe) != after.behind.contains(&change.probe) {
-            change.kind = Kind::Unknown;
-        }
-    }
-    found.sort_by_key(|change| change.kind);
-    found
 }
 
 fn in_words(diff: &Diff, markdown: bool) -> String {
@@ -202,11 +173,11 @@ fn in_words(diff: &Diff, markdown: bool) -> String {
     for pair in &diff.pairs {
         let _ = writeln!(
             text,
-            "{one}{} to {}: {} changes in {} probes",
+            "{one}{} to {}: {} in {}",
             pair.before,
             pair.after,
-            pair.changes.len(),
-            pair.probes
+            counted(pair.changes.len(), "change"),
+            counted(pair.probes, "probe")
         );
         for group in pair.changes.chunk_by(|a, b| a.kind == b.kind) {
             let Some(first) = group.first() else { continue };
@@ -214,6 +185,10 @@ fn in_words(diff: &Diff, markdown: bool) -> String {
             for of_probe in group.chunk_by(|a, b| a.probe == b.probe) {
                 lines(&mut text, of_probe, markdown);
             }
+        }
+        if !pair.one_sided.is_empty() {
+            let left = counted(pair.one_sided.len(), "probe");
+            let _ = writeln!(text, "\nnot compared, for only one side has a record: {left}");
         }
         text.push('\n');
     }
@@ -264,16 +239,15 @@ fn short(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::normalize::NormalCase;
+    use crate::snapshot::made_up::{done, observed};
     use clap::Parser as _;
+    use probes::record::End;
+    use std::collections::BTreeMap;
 
     fn side(name: &str, probe: &str) -> Side {
-        let normal =
-            Normal { outcome: probes::record::Outcome::Observed, cases: Vec::new(), warnings: Vec::new() };
-        Side {
-            name: name.into(),
-            records: BTreeMap::from([(probe.to_owned(), normal)]),
-            behind: BTreeSet::new(),
-        }
+        let records = BTreeMap::from([(probe.to_owned(), observed(Vec::new()))]);
+        Side { name: name.into(), records, ..Side::default() }
     }
 
     #[test]
@@ -285,27 +259,6 @@ mod tests {
         let diff = paired(two(), vec![side("6.1", "a/b"), side("6.2", "a/b")], &all);
         assert_eq!(diff.pairs.len(), 1);
         assert_eq!(diff.unpaired, ["6.0", "6.2"]);
-    }
-
-    #[test]
-    fn what_a_changed_probe_says_is_no_change_of_the_kernel() {
-        let crashed = |name| {
-            let mut side = side(name, "a/b");
-            let what = "BUG".to_owned();
-            let outcome = probes::record::Outcome::Crashed { what, during: "c: load".to_owned() };
-            side.records.get_mut("a/b").unwrap().outcome = outcome;
-            side
-        };
-        let kinds = |before: &Side, after: &Side| -> Vec<Kind> {
-            changes_told(before, after).iter().map(|change| change.kind).collect()
-        };
-        let behind = |mut side: Side| {
-            side.behind = BTreeSet::from(["a/b".to_owned()]);
-            side
-        };
-        assert_eq!(kinds(&side("6.0", "a/b"), &crashed("6.1")), [Kind::Outcome]);
-        assert_eq!(kinds(&side("6.0", "a/b"), &behind(crashed("6.1"))), [Kind::Unknown]);
-        assert_eq!(kinds(&behind(side("6.0", "a/b")), &behind(crashed("6.1"))), [Kind::Outcome]);
     }
 
     /// What such a kernel did not say is not gone.
@@ -338,14 +291,29 @@ mod tests {
         }
     }
 
+    /// A run of one probe says nothing of the others.
+    #[test]
+    fn what_one_side_was_not_asked_is_counted_and_no_change() {
+        let mut row = side("7.3", "a/b");
+        row.records.extend(side("7.3", "a/c").records);
+        row.records.extend(side("7.3", "a/d").records);
+        let diff = paired(vec![row], vec![side("mine", "a/b")], &|probe| probe != "a/d");
+        let text = in_words(&diff, true);
+        assert!(text.starts_with("# 7.3 to mine: 0 changes in 1 probe\n"), "{text}");
+        assert!(text.contains("only one side has a record: 1 probe\n"), "{text}");
+        assert_eq!(diff.pairs[0].one_sided, ["a/c"]);
+    }
+
     #[test]
     fn what_appeared_is_named_under_its_heading() {
-        let all = |_: &str| true;
-        let diff = paired(vec![side("6.0", "a/b")], vec![side("6.2", "a/c")], &all);
-        let text = in_words(&diff, true);
-        assert!(text.starts_with("# 6.0 to 6.2: 2 changes in 0 probes\n"), "{text}");
-        assert!(text.contains("## appeared (1)\n\n- a/c\n"), "{text}");
-        assert!(text.contains("## disappeared (1)\n\n- a/b\n"), "{text}");
+        let with = |end: End| {
+            let case = NormalCase { end, ..done("x") };
+            Side { records: BTreeMap::from([("a/b".to_owned(), observed(vec![case]))]), ..side("k", "a/b") }
+        };
+        let absent = with(End::Absent { what: "function f".into() });
+        let text = in_words(&paired(vec![absent], vec![with(End::Done)], &|_| true), true);
+        assert!(text.starts_with("# k to k: 1 change in 1 probe\n"), "{text}");
+        assert!(text.contains("## appeared (1)\n\n- a/b: x\n"), "{text}");
     }
 
     #[test]

@@ -1,25 +1,26 @@
-//! `conform explain PROBE`, or of a hook, helper or kfunc by name: its history, then of its probe the question, the answer per range of kernels, the kernel source behind it, the program.
+//! `conform explain PROBE`, one case of it, or a hook, helper or kfunc by name: its history, then of its probe the question,
+//! the answer per range of kernels, the kernel source behind it, the program. A kfunc without a probe of its own has its case
+//! of the inventory.
 //!
 //! The answers are the snapshot's, for which nothing boots. The program is the one of the last run that kept programs;
 //! if none did, the newest kernel of the matrix is booted for it. The JSON is an object with the fields of [`Explained`].
 
+use super::programs::{Program, kept_runs, programs};
 use super::project::{Project, probe_globs};
 use super::run::{Place, run_in};
 use crate::cli::{AnswerFormat, ExplainOptions, Selection};
 use crate::exit::{self, Failure};
-use crate::facts::{self, Answers, Item, Span, Version};
-use crate::model::KernelRun;
+use crate::export::{self, Compat};
+use crate::facts::{self, Answers, Item, Said, Support, Version, alike};
+use crate::matrix::closest;
 use crate::normalize::{Normal, NormalCase};
 use crate::progress::Progress;
 use crate::report::list::{ProbeInfo, SourceInfo};
-use crate::report::runs;
 use crate::snapshot::{Snapshot, kernel_phrase, render_body};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use probes::protocol::Machine;
-use probes::record::{Outcome, ProgramDump};
-use probes::{disasm, insn};
+use probes::record::Outcome;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Version of the JSON.
@@ -34,6 +35,8 @@ struct Explained {
     probe: String,
     /// Its question.
     question: String,
+    /// Where a name was given: the hook, helper or kfunc, by kind, each as `compat/` has it.
+    items: Vec<History>,
     /// The virtual machine it needs: `"shared"`, `"own"`, or `{"lsm": {"order": ".."}}`.
     machine: Machine,
     /// The kernel source that the answers rest on.
@@ -51,13 +54,58 @@ struct Explained {
     programs: Vec<Program>,
 }
 
+/// What is known of a hook, helper or kfunc.
+#[derive(Debug, Serialize)]
+struct History {
+    /// `hook`, `helper` or `kfunc`.
+    kind: &'static str,
+    /// Its name, a hook's without `bpf_lsm_`.
+    name: String,
+    /// Ranges, features and notes, with the fields of an item in `compat.schema.json`.
+    #[serde(flatten)]
+    compat: Compat,
+}
+
 /// The answers of one case.
 #[derive(Debug, Serialize)]
 struct CaseAnswers {
     /// The case.
     case: String,
     /// Its answers, in the order of their first kernel.
-    answers: Vec<Answer<NormalCase>>,
+    answers: Vec<Answer<CaseAnswer>>,
+}
+
+/// What a kernel answered to a case.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+enum CaseAnswer {
+    /// How the case ended, with the fields of a record.
+    Ended(NormalCase),
+    /// The probe ended in it.
+    Crashed {
+        /// The case.
+        name: String,
+        /// The phase that was under way.
+        phase: String,
+        /// `crashed`.
+        end: &'static str,
+        /// The kernel's words.
+        what: String,
+    },
+}
+
+impl CaseAnswer {
+    fn of(name: &str, said: Said<'_>) -> Self {
+        match said {
+            Said::Case(case) => Self::Ended(case.clone()),
+            Said::Crash { what, phase } => Self::Crashed {
+                name: name.to_owned(),
+                phase: phase.to_owned(),
+                end: "crashed",
+                what: what.to_owned(),
+            },
+        }
+    }
 }
 
 /// What some kernels answered.
@@ -71,17 +119,14 @@ struct Answer<T> {
     answer: T,
 }
 
-/// A program as it was submitted.
-#[derive(Debug, Serialize)]
-pub(super) struct Program {
-    /// The kernel it was made for: offsets and ids differ between kernels.
-    pub(super) kernel: String,
-    /// The case.
-    pub(super) case: String,
-    /// Its name.
-    name: String,
-    /// Its text.
-    pub(super) text: String,
+/// What is asked for.
+struct Asked {
+    /// The hook, helper and kfunc of this name, where a name is given and no probe.
+    items: Vec<Item>,
+    /// The probe's id.
+    probe: String,
+    /// The one case, where not all are wanted.
+    case: Option<String>,
 }
 
 /// Prints what is known of a probe.
@@ -91,9 +136,9 @@ pub(super) fn explain(
     progress: &Progress,
 ) -> Result<u8, Failure> {
     let dynamic = project.dynamic_ids()?;
-    let items = items(project, &options.probe)?;
-    let asked = items.first().map_or_else(|| options.probe.clone(), |item| item.probe.clone());
-    let globs = probe_globs(std::slice::from_ref(&asked), &dynamic)?;
+    let snapshots = project.store().load_all()?;
+    let asked = asked(project, &options.probe, &snapshots)?;
+    let globs = probe_globs(std::slice::from_ref(&asked.probe), &dynamic)?;
     let id = globs.into_iter().next().unwrap_or_default();
     let all = probes::families::all_with_hidden(dynamic.iter().map(String::as_str));
     let Some(probe) = all.iter().find(|probe| probe.id == id) else {
@@ -103,21 +148,22 @@ pub(super) fn explain(
         );
         return Err(Failure::new(exit::BAD_INPUT, why));
     };
-    let snapshot = project.store().load(&id)?;
-    let case = options.probe.split('/').nth(2);
-    let mut found = programs(&kept_runs(project), &id, case);
-    if found.is_empty() && !options.no_boot {
+    let case = asked.case.as_deref();
+    let snapshot = snapshots.get(&id).map(|all| one_case(all, case)).transpose()?;
+    let kept = || programs(&kept_runs(project), &id, case);
+    let mut programs = kept();
+    if programs.is_empty() && !options.no_boot {
         boot_for_program(project, options, &id, progress);
-        found = programs(&kept_runs(project), &id, case);
+        programs = kept();
     }
-    let programs = found;
     match options.format {
         AnswerFormat::Table => {
-            let history: String = items.iter().map(history).collect();
+            let history: String = asked.items.iter().map(history).collect();
             super::print(&(history + &in_words(&ProbeInfo::from(probe), snapshot.as_ref(), &programs)?));
         }
         AnswerFormat::Json => {
-            let explained = explained(ProbeInfo::from(probe), snapshot.as_ref(), case, programs);
+            let mut explained = explained(ProbeInfo::from(probe), snapshot.as_ref(), programs);
+            explained.items = histories(project, &asked.items, &snapshots)?;
             let text = serde_json::to_string_pretty(&explained);
             super::print(&text.map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?);
         }
@@ -125,23 +171,52 @@ pub(super) fn explain(
     Ok(exit::OK)
 }
 
-/// The hook, helper or kfunc of this name, where a name is given and no probe.
-fn items(project: &Project, asked: &str) -> Result<Vec<Item>, Failure> {
-    if asked.contains(['/', '*', '?', '[']) {
-        return Ok(Vec::new());
+/// A probe or a case by its id, or by a name the item's own probe; a kfunc that has none is a case of the inventory.
+fn asked(project: &Project, given: &str, snapshots: &BTreeMap<String, Snapshot>) -> Result<Asked, Failure> {
+    let items = if given.contains(['/', '*', '?', '[']) {
+        Vec::new()
+    } else {
+        let name = given.strip_prefix("bpf_lsm_").unwrap_or(given);
+        let found = facts::collect(snapshots, &project.row_names()?);
+        found.into_values().filter(|item| item.name == name).collect()
+    };
+    let (probe, case) = match items.first() {
+        Some(item) if snapshots.contains_key(&item.own_probe()) => (item.own_probe(), None),
+        Some(item) => (item.probe.clone(), Some(item.case.clone())),
+        None => (given.to_owned(), given.splitn(3, '/').nth(2).map(str::to_owned)),
+    };
+    Ok(Asked { items, probe, case })
+}
+
+/// What the snapshot says of one case, or all of it.
+fn one_case(snapshot: &Snapshot, case: Option<&str>) -> Result<Snapshot, Failure> {
+    let Some(case) = case else { return Ok(snapshot.clone()) };
+    if snapshot.order.iter().any(|known| known == case) {
+        return Ok(snapshot.of_case(case));
     }
-    let snapshots = project.store().load_all()?;
-    let kernels: Vec<String> = project.matrix()?.rows.into_iter().map(|row| row.name).collect();
-    let name = asked.strip_prefix("bpf_lsm_").unwrap_or(asked);
-    let found = facts::collect(&snapshots, &kernels);
-    let mut found: Vec<Item> = found.into_values().filter(|item| item.name == name).collect();
-    // A kfunc's own probe says more than its line in the inventory.
-    for item in found.iter_mut().filter(|item| snapshots.contains_key(&format!("kfuncs/{}", item.name))) {
-        if item.kind == facts::Kind::Kfunc {
-            item.probe = format!("kfuncs/{}", item.name);
-        }
-    }
-    Ok(found)
+    let near = closest(case, snapshot.order.iter().map(String::as_str));
+    let hint = near.map(|near| format!(", did you mean {near}?")).unwrap_or_default();
+    let why = anyhow::anyhow!(
+        "{} has no case {case}{hint}; cargo conform explain {} shows all",
+        snapshot.probe,
+        snapshot.probe
+    );
+    Err(Failure::new(exit::BAD_INPUT, why))
+}
+
+/// The items as the compatibility data has them.
+fn histories(
+    project: &Project,
+    items: &[Item],
+    snapshots: &BTreeMap<String, Snapshot>,
+) -> Result<Vec<History>, Failure> {
+    let rows = project.row_names()?;
+    let history = |item: &Item| History {
+        kind: item.kind.name(),
+        name: item.name.clone(),
+        compat: export::compat(snapshots, &rows, item),
+    };
+    Ok(items.iter().map(history).collect())
 }
 
 /// Since when an item is there, and its features.
@@ -161,20 +236,16 @@ fn history(item: &Item) -> String {
 /// The ranges of each condition in words. One that another condition ends is not gone.
 fn since(answers: &Answers) -> String {
     let ends: Vec<_> = answers.spans().iter().filter_map(|span| span.removed).collect();
-    let words = |condition: &str, span: &Span| {
-        let end = match span.removed {
+    let words = |it: &Support<'_>| {
+        let end = match it.span.removed {
             Some(removed) if ends.contains(&removed) => format!(", gone in {removed}"),
             Some(removed) => format!(" until {removed}"),
             None => String::new(),
         };
-        let only = if condition.is_empty() { String::new() } else { format!(", {condition}") };
-        format!("since {}{end}{only}", span.added)
+        let only = if it.condition.is_empty() { String::new() } else { format!(", {}", it.condition) };
+        format!("since {}{end}{only}", it.span.added)
     };
-    let said: Vec<String> = answers
-        .by_condition()
-        .iter()
-        .flat_map(|(condition, spans)| spans.iter().map(|span| words(condition, span)))
-        .collect();
+    let said: Vec<String> = answers.support().iter().map(words).collect();
     if said.is_empty() { answers.never().to_owned() } else { said.join("; ") }
 }
 
@@ -193,48 +264,12 @@ fn boot_for_program(project: &Project, options: &ExplainOptions, id: &str, progr
     }
 }
 
-/// The kernels of the last run that kept programs which came to their end: that of `show`, or of an earlier `explain`.
-/// What cannot be read holds no program.
-pub(super) fn kept_runs(project: &Project) -> Vec<KernelRun> {
-    let mut kept = runs::read_all(&project.work_folder().join("show")).unwrap_or_default();
-    kept.retain(|run| run.failure.is_none());
-    kept
-}
-
-/// The programs of a probe on the last kernel that has any of them.
-pub(super) fn programs(kept: &[KernelRun], probe: &str, case: Option<&str>) -> Vec<Program> {
-    let of_run = |run: &KernelRun| -> Vec<Program> {
-        let records = run.records.iter().filter(|record| record.probe == probe);
-        let cases = records
-            .flat_map(|record| &record.cases)
-            .filter(|found| case.is_none_or(|name| name == found.name));
-        let text = |dump: &ProgramDump| {
-            BASE64
-                .decode(&dump.submitted)
-                .map(|bytes| disasm::text(&insn::from_bytes(&bytes)))
-                .unwrap_or_default()
-        };
-        let program = |case: &str, dump: &ProgramDump| Program {
-            kernel: run.kernel.clone(),
-            case: case.to_owned(),
-            name: dump.name.clone(),
-            text: text(dump),
-        };
-        cases.flat_map(|case| case.programs.iter().map(|dump| program(&case.name, dump))).collect()
-    };
-    kept.iter().rev().map(of_run).find(|programs| !programs.is_empty()).unwrap_or_default()
-}
-
-fn explained(
-    probe: ProbeInfo,
-    snapshot: Option<&Snapshot>,
-    only: Option<&str>,
-    programs: Vec<Program>,
-) -> Explained {
+fn explained(probe: ProbeInfo, snapshot: Option<&Snapshot>, programs: Vec<Program>) -> Explained {
     let mut explained = Explained {
         schema: SCHEMA,
         probe: probe.id,
         question: probe.question,
+        items: Vec::new(),
         machine: probe.machine,
         sources: probe.sources,
         kernels: Vec::new(),
@@ -247,10 +282,9 @@ fn explained(
         explained.kernels = snapshot.kernels().map(str::to_owned).collect();
         explained.measured_before_change = snapshot.kernels_behind().map(str::to_owned).collect();
         explained.outcomes = ranges(snapshot, |normal| Some(normal.outcome.clone()));
-        for name in snapshot.order.iter().filter(|name| only.is_none_or(|only| only == name.as_str())) {
-            let answers =
-                ranges(snapshot, |normal| normal.cases.iter().find(|case| case.name == *name).cloned());
-            explained.cases.push(CaseAnswers { case: name.clone(), answers });
+        for name in &snapshot.order {
+            let said = |normal: &Normal| Said::of(normal, name).map(|said| CaseAnswer::of(name, said));
+            explained.cases.push(CaseAnswers { case: name.clone(), answers: ranges(snapshot, said) });
         }
     }
     explained
@@ -259,20 +293,12 @@ fn explained(
 /// Equal answers together, in the order of their first kernel.
 fn ranges<T: PartialEq>(snapshot: &Snapshot, answer: impl Fn(&Normal) -> Option<T>) -> Vec<Answer<T>> {
     let all: Vec<String> = snapshot.kernels().map(str::to_owned).collect();
-    let mut groups: Vec<(T, Vec<usize>)> = Vec::new();
-    for (place, (_, normal)) in snapshot.observed.iter().enumerate() {
-        let Some(answer) = answer(normal) else { continue };
-        match groups.iter_mut().find(|(known, _)| *known == answer) {
-            Some((_, places)) => places.push(place),
-            None => groups.push((answer, vec![place])),
-        }
-    }
     let one = |(answer, places): (T, Vec<usize>)| Answer {
         kernels: places.iter().filter_map(|&place| all.get(place).cloned()).collect(),
         range: kernel_phrase(&all, &places),
         answer,
     };
-    groups.into_iter().map(one).collect()
+    alike(snapshot.observed.iter().map(|(_, normal)| answer(normal))).into_iter().map(one).collect()
 }
 
 fn in_words(probe: &ProbeInfo, snapshot: Option<&Snapshot>, programs: &[Program]) -> Result<String, Failure> {
@@ -316,7 +342,7 @@ mod tests {
     use super::*;
     use crate::report::list::made_up as probe;
     use crate::snapshot::made_up::{self, done, refused};
-    use probes::record::Record;
+    use crate::verbs::programs::made_up::run_with_program;
 
     fn snapshot() -> Snapshot {
         let kernels = vec![
@@ -327,22 +353,9 @@ mod tests {
         made_up::snapshot("a/b", kernels)
     }
 
-    fn run_with_program() -> KernelRun {
-        let mut record = Record::not_run("a/b", "");
-        let submitted = BASE64.encode(insn::to_bytes(&[insn::Insn::new(0x95, 0, 0, 0, 0)]));
-        record.cases = vec![
-            serde_json::from_value(serde_json::json!({
-                "name": "one", "phase": "load", "end": "done",
-                "programs": [{"name": "p", "submitted": submitted, "translated": ""}],
-            }))
-            .unwrap(),
-        ];
-        KernelRun { kernel: "6.12".to_owned(), records: vec![record], ..KernelRun::default() }
-    }
-
     #[test]
     fn answers_stand_per_range() {
-        let explained = explained(probe(), Some(&snapshot()), None, Vec::new());
+        let explained = explained(probe(), Some(&snapshot()), Vec::new());
         let ranges: Vec<Vec<&str>> = explained
             .cases
             .iter()
@@ -354,8 +367,43 @@ mod tests {
 
     #[test]
     fn a_case_can_be_asked_for_alone() {
-        let explained = explained(probe(), Some(&snapshot()), Some("two"), Vec::new());
-        assert_eq!(explained.cases.iter().map(|case| case.case.as_str()).collect::<Vec<_>>(), ["two"]);
+        let alone = one_case(&snapshot(), Some("two")).unwrap();
+        let cases = explained(probe(), Some(&alone), Vec::new()).cases;
+        assert_eq!(cases.iter().map(|case| case.case.as_str()).collect::<Vec<_>>(), ["two"]);
+        let text = in_words(&probe(), Some(&alone), &[]).unwrap();
+        assert!(text.contains("two:") && !text.contains("one:"), "{text}");
+        let failure = one_case(&snapshot(), Some("twoo")).unwrap_err();
+        assert_eq!(failure.code, exit::BAD_INPUT);
+        assert!(failure.to_string().contains("a/b has no case twoo, did you mean two?"), "{failure}");
+    }
+
+    /// A crash ended the probe in its case, so that there is no record of the case.
+    #[test]
+    fn a_crash_is_an_answer_to_its_case() {
+        let mut snapshot = snapshot();
+        let outcome = Outcome::Crashed { what: "BUG".into(), during: "two: trigger".into() };
+        snapshot.observed[1].1.outcome = outcome;
+        let explained = serde_json::to_value(explained(probe(), Some(&snapshot), Vec::new())).unwrap();
+        let answer = &explained["cases"][1]["answers"][0];
+        assert_eq!((&answer["kernels"][0], &answer["answer"]["end"]), (&"6.1".into(), &"crashed".into()));
+        assert_eq!(explained["cases"][1]["answers"][1]["answer"]["end"], "refused");
+    }
+
+    #[test]
+    fn a_name_is_asked_for_with_its_history() {
+        let project = Project::find(None).unwrap();
+        let snapshots = project.store().load_all().unwrap();
+        let of = |given: &str| asked(&project, given, &snapshots).unwrap();
+        let kfunc = of("bbr_init");
+        assert_eq!((kfunc.probe.as_str(), kfunc.case.as_deref()), ("kfuncs/inventory", Some("bbr_init")));
+        let helper = of("bpf_loop");
+        assert_eq!((helper.probe.as_str(), helper.case), ("helpers/bpf_loop", None));
+        let history = serde_json::to_value(histories(&project, &helper.items, &snapshots).unwrap()).unwrap();
+        assert_eq!((&history[0]["kind"], &history[0]["name"]), (&"helper".into(), &"bpf_loop".into()));
+        assert_eq!(history[0]["support"][0]["version_added"], "5.17");
+        assert!(history[0]["features"]["sleepable"]["support"].is_array());
+        let case = of("hooks/file_open/attach");
+        assert_eq!((case.items.len(), case.case.as_deref()), (0, Some("attach")));
     }
 
     #[test]
@@ -378,10 +426,11 @@ mod tests {
     #[test]
     fn the_json_has_its_documented_names() {
         let programs = programs(&[run_with_program()], "a/b", Some("one"));
-        let value = serde_json::to_value(explained(probe(), Some(&snapshot()), None, programs)).unwrap();
-        for name in
-            ["schema", "probe", "question", "machine", "sources", "kernels", "outcomes", "cases", "programs"]
-        {
+        let value = serde_json::to_value(explained(probe(), Some(&snapshot()), programs)).unwrap();
+        for name in [
+            "schema", "probe", "question", "items", "machine", "sources", "kernels", "outcomes", "cases",
+            "programs",
+        ] {
             assert!(value.get(name).is_some(), "{name}: {value}");
         }
         assert_eq!(value["cases"][0]["answers"][1]["range"], "from 6.1");

@@ -1,6 +1,6 @@
 //! `conform report`: the static site.
 
-use super::explain;
+use super::programs;
 use super::project::{Project, probe_infos};
 use crate::cli::ReportOptions;
 use crate::docs::check::Evidence;
@@ -87,10 +87,10 @@ fn begin(folder: &Path) -> Result<(), Failure> {
 
 /// The programs that the last runs with programs have kept.
 fn kept_programs(project: &Project) -> BTreeMap<String, Vec<Program>> {
-    let kept = explain::kept_runs(project);
+    let kept = programs::kept_runs(project);
     let mut found: BTreeMap<String, Vec<Program>> = BTreeMap::new();
     for record in kept.iter().flat_map(|run| &run.records) {
-        let programs: Vec<Program> = explain::programs(&kept, &record.probe, None)
+        let programs: Vec<Program> = programs::programs(&kept, &record.probe, None)
             .into_iter()
             .map(|program| Program { kernel: program.kernel, case: program.case, text: program.text })
             .collect();
