@@ -6,7 +6,7 @@
 
 use super::helper::helper;
 use super::hook::{DISABLED, hook};
-use super::kfunc::{INVENTORY, kfuncs};
+use super::kfunc::{INVENTORY, NO_CALLS, kfuncs};
 use super::said::crashed_in;
 use super::{Answer, Answers, guards};
 use crate::normalize::{Normal, NormalCase};
@@ -207,7 +207,7 @@ const WITHOUT: &str = "this kernel has no ";
 /// Whether a no is that of a kernel in which programs call no kernel functions yet.
 #[must_use]
 pub fn is_without_kfuncs(why: &str) -> bool {
-    why.strip_prefix(WITHOUT) == Some(NO_KFUNCS)
+    why == NO_CALLS || why.strip_prefix(WITHOUT) == Some(NO_KFUNCS)
 }
 
 /// A record without the case: the item is not in the kernel, or the probe ended before. Where it ended in this case by a

@@ -381,6 +381,23 @@ fn a_kfunc_is_closed_to_programs_only_if_both_kinds_have_told(
     );
 }
 
+/// A kernel may have the function and know no calls of any, or have neither.
+#[test]
+fn kernels_without_calls_of_kfuncs_are_known_by_either_answer() {
+    let said = "the kernel knows no calls of kfuncs";
+    let there = seen("bpf_x", &json!({"LSM programs": said, "sleepable LSM programs": said}));
+    let gone = NormalCase { end: End::Absent { what: NO_KFUNCS.to_owned() }, ..done("bpf_x") };
+    let refused = seen(
+        "bpf_x",
+        &json!({"LSM programs": "may NOT call it", "sleepable LSM programs": "may NOT call it"}),
+    );
+    let rows = vec![("5.11", vec![there]), ("5.12", vec![gone]), ("5.14", vec![refused])];
+    let items = collect(&BTreeMap::from([snapshot(INVENTORY, rows)]), &names(&["5.11", "5.12", "5.14"]));
+    let answers = &items[&(Kind::Kfunc, "bpf_x".to_owned())].answers.0;
+    let without = |answer: &Answer| matches!(answer, Answer::No { why } if is_without_kfuncs(why));
+    assert_eq!(answers.iter().map(|(_, answer)| without(answer)).collect::<Vec<_>>(), [true, true, false]);
+}
+
 /// Helpers are numbered whatever the configuration: a number that a kernel does not know is the version's.
 #[test]
 fn an_option_leaves_out_no_helpers_number() {

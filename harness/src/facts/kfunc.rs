@@ -26,7 +26,7 @@ enum Word {
 }
 
 /// The word of a kernel that calls no kfuncs, which is so for every kind of program.
-const NO_CALLS: &str = "the kernel knows no calls of kfuncs";
+pub(super) const NO_CALLS: &str = "the kernel knows no calls of kfuncs";
 
 /// Every word of the inventory (`probes::families::kfuncs`, `bare.rs`). What is not here could not be told.
 const WORDS: &[(&str, Word)] = &[
