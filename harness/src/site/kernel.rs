@@ -55,7 +55,7 @@ fn page(material: &Material<'_>, subjects: &[Subject<'_>], place: usize, kernel:
 
 fn build(material: &Material<'_>, kernel: &str) -> String {
     let row = material.matrix.rows.iter().find(|row| row.name == kernel);
-    let lsm = row.map(|row| format!(", with lsm={}", row.lsm)).unwrap_or_default();
+    let lsm = row.map(|row| format!("; lsm={}", row.lsm)).unwrap_or_default();
     format!("Booted: {}{lsm}.", export::build(row.map(|row| &row.source)))
 }
 
