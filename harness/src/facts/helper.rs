@@ -1,12 +1,12 @@
 //! Helpers: which programs may call one, by the words of the case `callable`, and whether a normal use of it came true.
 
-use super::Answer;
 use super::item::{Feature, Item, Kind, answers, refusal, yes};
 use super::usage::{normal_use, refuse_unusable};
+use super::{Answer, Known};
 use crate::normalize::{Normal, NormalCase};
 use crate::snapshot::Snapshot;
 use probes::record::End;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The answers of the case `callable` that are a no whichever errno or not they end with
 /// (`probes::families::helpers::callable`). What is in neither list could not be told.
@@ -45,6 +45,21 @@ fn of_programs(keys: &'static [&'static str]) -> impl Fn(&Normal, &NormalCase) -
     move |_, case| of_all(keys.iter().filter_map(|key| case.seen.get(*key)))
 }
 
+/// Whether a process without the capability may load a program that calls the helper. That is asked with one kind of program
+/// alone: where only others may call the helper, its no says nothing of the capability.
+fn without_capability(seen: &Map<String, Value>) -> Answer {
+    let of = |key: &str| of_all(seen.get(key).into_iter());
+    let answer = of(UNPRIVILEGED);
+    let others = of_all(seen.iter().filter(|(key, _)| *key != BY).map(|(_, said)| said));
+    let of_others_alone = of(PRIVILEGED).known() == Known::No && others.known() == Known::Yes;
+    if answer.known() == Known::No && of_others_alone {
+        return Answer::Unknown {
+            why: "asked of a kind of program that may not call it in any case".to_owned(),
+        };
+    }
+    answer
+}
+
 /// Hooks whose programs are asked, by feature (`probes::families::helpers::callable`).
 const PLAIN: &[&str] = &["file_open", "bprm_check_security", "socket_post_create", "inet_csk_clone"];
 const SLEEPABLE: &[&str] = &["file_open, sleepable", "bprm_committed_creds, sleepable"];
@@ -54,7 +69,9 @@ const OF_A_CGROUP: &[&str] = &[
     "inet_csk_clone, of a cgroup",
     "file_open, of a cgroup, sleepable",
 ];
-const UNPRIVILEGED: &[&str] = &["file_open, without CAP_SYS_ADMIN"];
+const UNPRIVILEGED: &str = "file_open, without CAP_SYS_ADMIN";
+/// The same kind of program, with the capability.
+const PRIVILEGED: &str = "file_open";
 
 /// In which fact the record says who may call.
 const BY: &str = "may be called by";
@@ -79,18 +96,18 @@ pub(super) fn helper(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Ite
         }
         untold @ (Answer::Absent { .. } | Answer::BuildLacks { .. } | Answer::Unknown { .. }) => untold,
     };
-    let by = |name, keys| Feature {
-        name,
-        case: "callable".to_owned(),
-        answers: answers(snapshot, kernels, "callable", of_programs(keys)),
-    };
+    let feature = |name, answers| Feature { name, case: "callable".to_owned(), answers };
+    let by = |name, keys| feature(name, answers(snapshot, kernels, "callable", of_programs(keys)));
     let mut asleep = by("sleepable", SLEEPABLE);
     refuse_unusable(&mut asleep.answers, snapshot);
     let mut features = vec![
         by("plain", PLAIN),
         asleep,
         by("cgroup", OF_A_CGROUP),
-        by("without CAP_SYS_ADMIN", UNPRIVILEGED),
+        feature(
+            "without CAP_SYS_ADMIN",
+            answers(snapshot, kernels, "callable", |_, case| without_capability(&case.seen)),
+        ),
     ];
     features.extend(normal_use(snapshot, kernels));
     Item {
@@ -117,6 +134,27 @@ mod tests {
         assert!(said.len() > 3);
         let unknown: Vec<&String> = said.iter().filter(|said| may_call(said).is_none()).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    #[rstest]
+    #[case::only_those_that_sleep(
+        "no",
+        "yes",
+        "no",
+        "could not tell: asked of a kind of program that may not call it in any case"
+    )]
+    #[case::nobody("no", "no", "no", "no: no")]
+    #[case::who_has_the_capability("yes", "yes", "no", "no: no")]
+    #[case::everybody("yes", "yes", "yes", "yes")]
+    fn a_no_without_the_capability_is_one_where_it_is_for_its_want(
+        #[case] plain: &str,
+        #[case] sleepable: &str,
+        #[case] without: &str,
+        #[case] says: &str,
+    ) {
+        let seen =
+            json!({BY: "some", PRIVILEGED: plain, "file_open, sleepable": sleepable, UNPRIVILEGED: without});
+        assert_eq!(without_capability(seen.as_object().unwrap()).words(), says);
     }
 
     #[rstest]
