@@ -11,7 +11,7 @@ use super::run::{Place, run_in};
 use crate::cli::{AnswerFormat, ExplainOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::export::{self, Compat};
-use crate::facts::{self, Answers, Item, Said, Support, Version, alike};
+use crate::facts::{self, Answers, Item, Said, Support, Version, alike, guards};
 use crate::matrix::closest;
 use crate::normalize::{Normal, NormalCase};
 use crate::progress::Progress;
@@ -176,9 +176,7 @@ fn asked(project: &Project, given: &str, snapshots: &BTreeMap<String, Snapshot>)
     let items = if given.contains(['/', '*', '?', '[']) {
         Vec::new()
     } else {
-        let name = given.strip_prefix("bpf_lsm_").unwrap_or(given);
-        let found = facts::collect(snapshots, &project.row_names()?);
-        found.into_values().filter(|item| item.name == name).collect()
+        named(given, facts::collect(snapshots, &project.row_names()?))?
     };
     let (probe, case) = match items.first() {
         Some(item) if snapshots.contains_key(&item.own_probe()) => (item.own_probe(), None),
@@ -186,6 +184,21 @@ fn asked(project: &Project, given: &str, snapshots: &BTreeMap<String, Snapshot>)
         None => (given.to_owned(), given.splitn(3, '/').nth(2).map(str::to_owned)),
     };
     Ok(Asked { items, probe, case })
+}
+
+/// The hook, helper and kfunc of this name, which may be written as code has it.
+fn named(given: &str, all: BTreeMap<(facts::Kind, String), Item>) -> Result<Vec<Item>, Failure> {
+    let name = given.strip_prefix("bpf_lsm_").unwrap_or(given).trim_end_matches("()");
+    let near = closest(name, all.values().map(|item| item.name.as_str())).map(str::to_owned);
+    let found: Vec<Item> = all.into_values().filter(|item| item.name == name).collect();
+    if found.is_empty() {
+        let hint = near.map(|near| format!(", did you mean {near}?")).unwrap_or_default();
+        let why = anyhow::anyhow!(
+            "no hook, helper or kfunc is called {given}{hint}; cargo conform list shows all probes"
+        );
+        return Err(Failure::new(exit::BAD_INPUT, why));
+    }
+    Ok(found)
 }
 
 /// What the snapshot says of one case, or all of it.
@@ -229,6 +242,31 @@ fn history(item: &Item) -> String {
     let features = item.features.iter().map(|feature| (feature.name, &feature.answers));
     for (name, answers) in std::iter::once((usable, &item.answers)).chain(features) {
         let _ = writeln!(text, "  {name}: {}", since(answers));
+    }
+    let returns_nothing = item.prototype.as_ref().is_some_and(|prototype| prototype.starts_with("void "));
+    if item.kind == facts::Kind::Hook && returns_nothing {
+        text += "  denies: never, it returns nothing\n";
+    }
+    if let Some(option) = guards::guard(item.kind, &item.name) {
+        let lacks = |answer: &facts::Answer| {
+            matches!(
+                answer,
+                facts::Answer::Absent { perhaps: Some(_), .. } | facts::Answer::BuildLacks { .. }
+            )
+        };
+        let builds: Vec<&str> = item
+            .answers
+            .0
+            .iter()
+            .filter(|(_, answer)| lacks(answer))
+            .map(|(kernel, _)| kernel.as_str())
+            .collect();
+        let here = if builds.is_empty() {
+            String::new()
+        } else {
+            format!(", perhaps as these rows: {}", builds.join(" "))
+        };
+        let _ = writeln!(text, "  lacking: in a kernel of any version without {option}{here}");
     }
     text + "\n"
 }
@@ -387,6 +425,26 @@ mod tests {
         let answer = &explained["cases"][1]["answers"][0];
         assert_eq!((&answer["kernels"][0], &answer["answer"]["end"]), (&"6.1".into(), &"crashed".into()));
         assert_eq!(explained["cases"][1]["answers"][1]["answer"]["end"], "refused");
+    }
+
+    #[test]
+    fn a_name_that_nothing_has_is_refused_with_the_nearest() {
+        let project = Project::find(None).unwrap();
+        let snapshots = project.store().load_all().unwrap();
+        let all = || facts::collect(&snapshots, &project.row_names().unwrap());
+        let failure = named("bpf_d_pth", all()).unwrap_err();
+        assert_eq!(failure.code, exit::BAD_INPUT);
+        assert!(failure.to_string().contains("called bpf_d_pth, did you mean bpf_d_path?"), "{failure}");
+        assert_eq!(named("bpf_d_path()", all()).unwrap()[0].name, "bpf_d_path");
+        let said = |name: &str| history(&named(name, all()).unwrap()[0]);
+        assert!(said("inode_free_security").contains("denies: never, it returns nothing"));
+        let lacking =
+            "lacking: in a kernel of any version without CONFIG_WATCH_QUEUE, perhaps as these rows: 5.10";
+        assert!(
+            said("post_notification").replace("5.7 5.10", "5.10").contains(lacking),
+            "{}",
+            said("post_notification")
+        );
     }
 
     #[test]
