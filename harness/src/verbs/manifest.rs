@@ -5,19 +5,17 @@
 //! the guest, each kernel's image and modules, the machine, the options. All of that is in the run folder's `run.json`,
 //! and a difference is an error that names it.
 
-use crate::cli::{Cli, HostOptions, MachineOptions, RunOptions, Selection, Verb};
+use super::options::{Options, unusual};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
 use crate::provision::{modules, sha256_file};
 use crate::report::runs;
-use crate::run::shard::Shard;
-use crate::run::{Deadlines, Job, Setup};
+use crate::run::{Job, Setup};
 use crate::text;
+use crate::vmm::MachineSpec;
 use crate::vmm::launch::BootFiles;
 use crate::vmm::state::Key;
-use crate::vmm::{AccelChoice, LauncherKind, MachineSpec};
 use crate::whole::{self, Readers};
-use clap::Parser as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -36,101 +34,6 @@ const BROUGHT: &str = "what --bring adds";
 const NOTHING: &str = "nothing";
 /// What stands for a kernel of a joined folder, which nobody resumes.
 const JOINED: &str = "joined";
-
-/// The options that decide what is run and how, as they were given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Options {
-    kernel: Vec<String>,
-    probe: Vec<String>,
-    pub(super) shard: Option<Shard>,
-    vmm: LauncherKind,
-    accel: AccelChoice,
-    deadline: Option<u64>,
-    patience: u32,
-    lsm: Option<String>,
-    cold: bool,
-    cpus: u32,
-    shuffle: Option<u64>,
-    #[serde(default)]
-    apart: bool,
-}
-
-impl Options {
-    pub(super) fn of(selection: &Selection, machine: &MachineOptions) -> Self {
-        Self {
-            kernel: selection.kernels.clone(),
-            probe: selection.probes.clone(),
-            shard: selection.shard,
-            vmm: machine.host.vmm,
-            accel: machine.host.accel,
-            deadline: machine.deadline,
-            patience: machine.patience,
-            lsm: machine.lsm.clone(),
-            cold: machine.cold,
-            cpus: machine.cpus,
-            shuffle: machine.shuffle,
-            apart: machine.apart,
-        }
-    }
-
-    /// What stands here when nothing is given: what `conform run` alone is taken for, which is always something.
-    pub(super) fn none() -> Option<Self> {
-        let Verb::Run(given) = Cli::try_parse_from(["conform", "run"]).ok()?.verb else { return None };
-        Some(Self::given(&given))
-    }
-
-    /// Those of `run`, whose share is no part of its selection.
-    pub(super) fn given(options: &RunOptions) -> Self {
-        let selection = Selection { shard: options.shard, ..options.selection.clone() };
-        Self::of(&selection, &options.machine)
-    }
-
-    /// Which kernels and probes.
-    pub(super) fn selection(&self) -> Selection {
-        Selection { kernels: self.kernel.clone(), probes: self.probe.clone(), shard: None }
-    }
-
-    /// What starts machines; how many at once, and whether there is a network, is as in `given`.
-    pub(super) fn host(&self, given: &HostOptions) -> HostOptions {
-        HostOptions { vmm: self.vmm, accel: self.accel, ..given.clone() }
-    }
-
-    /// These options in place of those of `options`.
-    pub(super) fn in_place_of(self, options: &RunOptions) -> RunOptions {
-        let selection = self.selection();
-        let machine = MachineOptions {
-            host: self.host(&options.machine.host),
-            deadline: self.deadline,
-            patience: self.patience,
-            lsm: self.lsm,
-            cold: self.cold,
-            cpus: self.cpus,
-            shuffle: self.shuffle,
-            apart: self.apart,
-            bring: options.machine.bring.clone(),
-        };
-        RunOptions { selection, machine, shard: self.shard, ..options.clone() }
-    }
-}
-
-/// Why records of such a machine are not for snapshots, if they are not: these are of the usual one, which is given the usual
-/// time. One that is given less may be told to hang.
-pub(super) fn not_for_snapshots(options: &MachineOptions) -> Option<String> {
-    unusual(&Options::of(&Selection::default(), options), options.bring.is_some())
-}
-
-fn unusual(options: &Options, brought: bool) -> Option<String> {
-    let usual = Deadlines::usual().probe.as_secs();
-    let deadline = options.deadline.filter(|&seconds| seconds < usual);
-    let found = [
-        options.lsm.as_ref().map(|lsm| format!("--lsm {lsm}")),
-        (options.cpus != 1).then(|| format!("--cpus {}", options.cpus)),
-        brought.then(|| "--bring".to_owned()),
-        deadline.map(|seconds| format!("--deadline {seconds} (the usual is {usual})")),
-        (options.patience < 100).then(|| format!("--patience {} (the usual is 100)", options.patience)),
-    ];
-    found.into_iter().flatten().next()
-}
 
 /// What a run stands on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,7 +151,7 @@ impl Manifest {
 
     /// The same of a selection of probes, or a shard of it.
     #[cfg(test)]
-    pub(super) fn with(mut self, probes: &[&str], shard: Option<Shard>) -> Self {
+    pub(super) fn with(mut self, probes: &[&str], shard: Option<crate::run::shard::Shard>) -> Self {
         self.options.probe = probes.iter().map(|&probe| probe.to_owned()).collect();
         self.options.shard = shard;
         self
@@ -416,12 +319,6 @@ mod tests {
         let mut made = Manifest::made_up(&[kernel]);
         made.shared.insert(GUEST.into(), digest(guest.as_bytes()));
         made
-    }
-
-    #[test]
-    fn what_is_not_given_is_what_clap_says() {
-        let none = Options::none().unwrap();
-        assert_eq!((none.cpus, none.vmm, none.cold), (1, LauncherKind::VirtmeNg, false));
     }
 
     #[test]

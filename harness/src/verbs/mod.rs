@@ -16,6 +16,7 @@ mod list;
 mod manifest;
 mod merge;
 mod newcomers;
+mod options;
 mod programs;
 pub mod project;
 mod proposals;

@@ -3,7 +3,8 @@
 //! A pending file does not say by which guest its records were made, and `cargo insta accept` asks nobody. So that is noted
 //! beside the run folders, and the proposals of another guest go before one of this guest comes.
 
-use super::manifest::{Manifest, not_for_snapshots};
+use super::manifest::Manifest;
+use super::options::not_for_snapshots;
 use super::project::{Project, known};
 use crate::cli::MachineOptions;
 use crate::exit::{self, Failure};

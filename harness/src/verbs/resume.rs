@@ -1,6 +1,7 @@
 //! A run that was interrupted and goes on (`conform run --resume`), if nothing that decides its records has changed.
 
-use super::manifest::{Manifest, Options};
+use super::manifest::Manifest;
+use super::options::Options;
 use super::project::Project;
 use crate::cli::RunOptions;
 use crate::exit::{self, Failure};

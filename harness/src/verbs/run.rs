@@ -3,8 +3,9 @@
 use super::environment::{Environment, images, jobs};
 use super::folder::RunFolder;
 use super::judge::{compare_with_rows, exit_code, note_what_is_lacking};
-use super::manifest::{self, Manifest, Options, not_for_snapshots};
+use super::manifest::{self, Manifest};
 use super::newcomers;
+use super::options::{Options, not_for_snapshots};
 use super::project::{Project, Subject, ids_in, probe_globs, probe_infos, subjects};
 use super::proposals::{accept, left_over, propose};
 use super::resume::Resumed;

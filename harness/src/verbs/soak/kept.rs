@@ -1,7 +1,8 @@
 //! What is kept of a soak beside its runs' records, so that it can go on: a soak of many runs takes longer than a machine is
 //! there, or a job may.
 
-use super::super::manifest::{Manifest, Options};
+use super::super::manifest::Manifest;
+use super::super::options::Options;
 use super::base::Base;
 use super::round::Round;
 use super::tally::Tally;
