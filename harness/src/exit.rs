@@ -44,19 +44,21 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The error and its causes on one line, each introduced by a colon. A cause that an error before it has in its own words
-    /// is not said twice.
+    /// See [`with_causes`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = String::new();
-        for cause in self.source.chain().map(ToString::to_string) {
-            if said.is_empty() {
-                said = cause;
-            } else if !said.contains(&cause) {
-                said = format!("{said}: {cause}");
-            }
-        }
-        f.write_str(&said)
+        f.write_str(&with_causes(self.source.as_ref()))
     }
+}
+
+/// An error and its causes on one line, each introduced by a colon, but for those that an error before has in its own words.
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut said = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 impl<E: ExitCode> From<E> for Failure {

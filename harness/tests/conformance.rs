@@ -10,7 +10,7 @@ use harness::cli::{HostOptions, MachineOptions, Selection};
 use harness::matrix::Matrix;
 use harness::model::KernelRun;
 use harness::progress::Progress;
-use harness::snapshot::{Ci, Comparison, Known, Snapshot, Verdict, assert::assert_unless_proposed, merge};
+use harness::snapshot::{Ci, Comparison, Known, Snapshot, assert::assert_unless_proposed, merge};
 use harness::verbs::project::Project;
 use harness::vmm::{AccelChoice, LauncherKind};
 use probes::record::Record;
@@ -101,13 +101,10 @@ fn propose(judged: &Judged, family: &str, folder: &Path) {
     if Ci::from_env() == Ci::Yes {
         return;
     }
-    let pending: BTreeSet<String> = project().store().pending().unwrap().into_iter().collect();
-    let differs = |probe: &str| judged.comparison.get(probe, &judged.run.kernel) != Some(&Verdict::Matched);
     let mut run = judged.run.clone();
-    run.records.retain(|record| {
-        family_of(&record.probe) == family && (pending.contains(&record.probe) || differs(&record.probe))
-    });
-    harness::verbs::propose_runs(project(), std::slice::from_ref(&run), &judged.known, folder).unwrap();
+    run.records.retain(|record| family_of(&record.probe) == family);
+    let seen = (&judged.comparison, folder);
+    harness::verbs::propose_rows(project(), vec![run], &judged.known, seen, &Progress::silent()).unwrap();
 }
 
 /// Lets insta agree where nothing differs. A snapshot that it has agreed with once, and that this kernel's record leaves

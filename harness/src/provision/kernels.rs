@@ -9,7 +9,7 @@ use super::image::{self, ImageError};
 use super::tools::ToolError;
 use crate::cache::{Cache, CacheError};
 use crate::child::ChildError;
-use crate::exit::{self, ExitCode};
+use crate::exit::{self, ExitCode, with_causes};
 use crate::matrix::{Archive, Row, Source};
 use crate::model::ImageFacts;
 use crate::progress::Progress;
@@ -270,7 +270,7 @@ pub fn status(row: &Row, cache: &Cache) -> Status {
     if let Source::Path(path) = &row.source {
         return match inspect(path) {
             Ok(facts) => Status::Local { facts },
-            Err(error) => Status::Damaged { why: chain(&error) },
+            Err(error) => Status::Damaged { why: with_causes(&error) },
         };
     }
     if let Source::Archive(archive) = &row.source {
@@ -284,7 +284,7 @@ pub fn status(row: &Row, cache: &Cache) -> Status {
             built_from: None,
         },
         Ok(None) => Status::Absent { from: describe(&row.source) },
-        Err(error) => Status::Damaged { why: chain(&error) },
+        Err(error) => Status::Damaged { why: with_causes(&error) },
     }
 }
 
@@ -300,7 +300,7 @@ fn built_status(row: &Row, archive: &Archive, cache: &Cache) -> Status {
         Err(error @ (KernelError::NotBuilt { .. } | KernelError::Outdated { .. })) => {
             Status::Unavailable { why: error.to_string() }
         }
-        Err(error) => Status::Damaged { why: chain(&error) },
+        Err(error) => Status::Damaged { why: with_causes(&error) },
     }
 }
 
@@ -403,19 +403,6 @@ fn describe(source: &Source) -> String {
     }
 }
 
-/// An error and its causes on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    let mut text = error.to_string();
-    for cause in causes.map(ToString::to_string) {
-        // A transparent error repeats its cause.
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
 /// The entry, or `None` when it is to be fetched.
 fn load(
     row: &Row,
@@ -428,7 +415,7 @@ fn load(
         Ok(found) => Ok(found),
         Err(source) if offline => Err(KernelError::Damaged { name: row.name.clone(), source }),
         Err(error) => {
-            progress.say(&format!("fetch {}", row.name), &format!("fetching again: {}", chain(&error)));
+            progress.say(&format!("fetch {}", row.name), &format!("fetching again: {}", with_causes(&error)));
             Ok(None)
         }
     }

@@ -8,20 +8,21 @@ use super::judge::{note_lack, selected};
 use super::manifest::Manifest;
 use super::project::probe_globs;
 use crate::exit::Failure;
-use crate::model::KernelRun;
+use crate::model::{FORMAT, KernelRun};
 use crate::run::shard::Shard;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Notes of each run of the joined folder that it lacks a record, as a run does of itself. `dynamic` are the probes that only
-/// snapshots name.
+/// The runs as they are judged: each that lacks a record of what its folder's run was to ask says so, as a run does of itself,
+/// and a kernel that was to run and has left nothing has failed. What is kept of a joined folder is without that, for
+/// another folder may complete it. `dynamic` are the probes that only snapshots name.
 ///
 /// # Errors
 /// When what was selected is no selection of today's probes.
-pub(super) fn note_what_is_lacking(
+pub(super) fn held_to_their_selection(
     manifest: &Manifest,
     dynamic: &[String],
-    joined: &mut [KernelRun],
-) -> Result<(), Failure> {
+    mut joined: Vec<KernelRun>,
+) -> Result<Vec<KernelRun>, Failure> {
     let mut wanted: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for part in manifest.parts() {
         let globs = probe_globs(&part.options.selection().probes, dynamic)?;
@@ -30,12 +31,22 @@ pub(super) fn note_what_is_lacking(
             wanted.entry(kernel).or_default().extend(ids.iter().cloned());
         }
     }
-    for run in joined {
-        if let Some(ids) = wanted.get(run.kernel.as_str()) {
-            note_lack(run, ids.iter());
+    for (kernel, ids) in wanted {
+        match joined.iter_mut().find(|run| run.kernel == kernel) {
+            Some(run) => drop(note_lack(run, ids.iter(), REMEDY)),
+            None => joined.push(lost(kernel)),
         }
     }
-    Ok(())
+    Ok(joined)
+}
+
+/// What helps where a folder lacks something.
+const REMEDY: &str = "go on with its run (cargo conform run --resume FOLDER), or run it again";
+
+/// The run of a kernel that is named in a folder's `run.json` and has no records in any.
+fn lost(kernel: &str) -> KernelRun {
+    let failure = format!("no folder has records of it, and a run was to make some; {REMEDY}");
+    KernelRun { format: FORMAT, kernel: kernel.to_owned(), failure: Some(failure), ..KernelRun::default() }
 }
 
 /// The shards that belong to one that is there and are not.
@@ -88,9 +99,9 @@ mod tests {
         let joined = Manifest::joined(parts).unwrap();
         let again = Manifest::joined(vec![("joined".into(), joined)]).unwrap();
         let (program, load) = (ids(FAMILY), ids("load/*"));
-        let mut runs = [run("6.1", &program), run("6.12", &program[1..]), run("7.3", &load)];
-        note_what_is_lacking(&again, &[], &mut runs).unwrap();
-        let failures = runs.each_ref().map(|run| run.failure.is_some());
+        let runs = vec![run("6.1", &program), run("6.12", &program[1..]), run("7.3", &load)];
+        let runs = held_to_their_selection(&again, &[], runs).unwrap();
+        let failures: Vec<bool> = runs.iter().map(|run| run.failure.is_some()).collect();
         assert_eq!(failures, [false, true, false]);
         assert!(runs[1].failure.as_ref().unwrap().contains(&program[0]), "{:?}", runs[1].failure);
     }

@@ -111,7 +111,7 @@ impl RunFolder {
 
 /// The process that has the lock on a file, by the kernel's list (proc(5), `/proc/locks`: `1: FLOCK ADVISORY WRITE PID
 /// MAJOR:MINOR:INODE START END`).
-fn holder(file: &File) -> Option<String> {
+pub(super) fn holder(file: &File) -> Option<String> {
     let inode = format!(":{}", file.metadata().ok()?.ino());
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let pid = locks.lines().find_map(|line| {

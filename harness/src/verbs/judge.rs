@@ -83,7 +83,7 @@ pub(super) fn note_what_is_lacking(
     let mut lacking = Vec::new();
     for (at, run) in runs.iter_mut().enumerate() {
         let Some(job) = jobs.iter().find(|job| job.kernel == run.kernel) else { continue };
-        if note_lack(run, wanted.iter().filter(|id| job.part.has(id))) {
+        if note_lack(run, wanted.iter().filter(|id| job.part.has(id)), "run again") {
             lacking.push(at);
         }
     }
@@ -101,14 +101,23 @@ pub(super) fn selected(known: &[String], select: &[String]) -> Result<Vec<String
     Ok(all.into_iter().map(|probe| probe.id).filter(wanted).collect())
 }
 
-/// Makes a run that has come to its end one that has not, if it lacks a record of one of `ids`; whether it does.
-pub(super) fn note_lack<'a>(run: &mut KernelRun, ids: impl Iterator<Item = &'a String>) -> bool {
+/// Makes a run that has come to its end one that has not, if it lacks a record of one of `ids`; whether it does. `remedy` is
+/// what helps.
+pub(super) fn note_lack<'a>(
+    run: &mut KernelRun,
+    ids: impl Iterator<Item = &'a String>,
+    remedy: &str,
+) -> bool {
     if run.failure.is_some() {
         return false;
     }
     let missing = without_record(run, ids);
     let [first, ..] = missing.as_slice() else { return false };
-    run.failure = Some(format!("{} probes have no record, such as {first}; run again", missing.len()));
+    let (lacking, have) = match missing.len() {
+        1 => ("a probe".to_owned(), "has"),
+        count => (format!("{count} probes"), "have"),
+    };
+    run.failure = Some(format!("{lacking} {have} no record, such as {first}; {remedy}"));
     true
 }
 

@@ -180,8 +180,8 @@ impl Manifest {
     /// Why its records are not for snapshots, if they are not: they are of an unusual machine, or of other probes than
     /// those of the binary `guest`.
     pub(super) fn not_for_snapshots(&self, guest: &[u8]) -> Option<String> {
-        let brought = self.shared.get(BROUGHT).is_some_and(|it| it != NOTHING);
-        if let Some(what) = unusual(&self.options, brought) {
+        let brought = |it: &Self| it.shared.get(BROUGHT).is_some_and(|it| it != NOTHING);
+        if let Some(what) = self.parts().iter().find_map(|part| unusual(&part.options, brought(part))) {
             return Some(format!("they were made with {what}, and snapshots are of the usual machine"));
         }
         let (was, is) = (self.guest(), digest(guest));
@@ -385,6 +385,10 @@ mod tests {
         let mut patient = usual.clone();
         (patient.options.deadline, patient.options.patience) = (Some(90), 300);
         assert_eq!(patient.not_for_snapshots(b"g"), None);
+        let mut hasty = usual.clone();
+        hasty.options.deadline = Some(5);
+        let joined = Manifest::joined(vec![("a".into(), usual.clone()), ("b".into(), hasty)]).unwrap();
+        assert!(joined.not_for_snapshots(b"g").unwrap().contains("--deadline 5"));
         assert!(with(&|it| drop(it.shared.insert(BROUGHT.into(), digest(b"b")))).contains("--bring"));
         assert!(with(&|it| drop(it.shared.remove(GUEST))).contains("it was nothing"));
     }

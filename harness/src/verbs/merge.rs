@@ -1,6 +1,6 @@
 //! `conform merge`: run folders of several machines become one, and nothing may be missing of what they say they are.
 
-use super::complete::{lacking_shards, note_what_is_lacking};
+use super::complete::{held_to_their_selection, lacking_shards};
 use super::folder::RunFolder;
 use super::judge::{compare_with_rows, exit_code, without_record};
 use super::manifest::Manifest;
@@ -8,15 +8,16 @@ use super::project::{Project, ids_in, known, probe_infos};
 use crate::cli::{Format, MergeOptions};
 use crate::exit::{self, Failure};
 use crate::matrix::Matrix;
-use crate::model::{FORMAT, KernelRun};
+use crate::model::KernelRun;
 use crate::report::{Material, json, junit, runs, table};
 use crate::snapshot::{Comparison, Known};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Joins, compares, reports.
 pub(super) fn merge(project: &Project, options: &MergeOptions) -> Result<u8, Failure> {
     let matrix = project.matrix()?;
-    let (manifest, joined) = gather(options, &matrix, &project.dynamic_ids()?)?;
+    let dynamic = project.dynamic_ids()?;
+    let (manifest, joined) = gather(options, &matrix, &dynamic)?;
     if let Some(out) = &options.out {
         let out = RunFolder::make(project, Some(out))?;
         manifest.begin(&out.path)?;
@@ -24,20 +25,20 @@ pub(super) fn merge(project: &Project, options: &MergeOptions) -> Result<u8, Fai
             runs::write(&out.path, run)?;
         }
     }
-    let comparison = compare_with_rows(project, &matrix, &joined)?;
-    report(&matrix, &joined, &comparison, options.format)?;
-    outcome(&manifest, &joined, &comparison)
+    let judged = held_to_their_selection(&manifest, &dynamic, joined)?;
+    let comparison = compare_with_rows(project, &matrix, &judged)?;
+    report(&matrix, &judged, &comparison, options.format)?;
+    outcome(&manifest, &judged, &comparison)
 }
 
-/// All records, and of each kernel whether it lacks some.
+/// All records.
 fn gather(
     options: &MergeOptions,
     matrix: &Matrix,
     dynamic: &[String],
 ) -> Result<(Manifest, Vec<KernelRun>), Failure> {
-    let (manifest, mut joined) = all_of(&options.folders)?;
+    let (manifest, joined) = all_of(&options.folders)?;
     check_required(&options.require, &known(matrix, dynamic, &[]), &joined)?;
-    note_what_is_lacking(&manifest, dynamic, &mut joined)?;
     Ok((manifest, joined))
 }
 
@@ -96,8 +97,7 @@ fn report(
     Ok(())
 }
 
-/// Everything that the folders have. What another run has left in one of them is no part of it; a kernel that was to run and
-/// has left nothing has failed.
+/// Everything that the folders have. What another run has left in one of them is no part of it.
 fn all_of(folders: &[PathBuf]) -> Result<(Manifest, Vec<KernelRun>), Failure> {
     let (mut manifests, mut joined) = (Vec::new(), Vec::new());
     let mut places = Vec::new();
@@ -110,25 +110,12 @@ fn all_of(folders: &[PathBuf]) -> Result<(Manifest, Vec<KernelRun>), Failure> {
         }
         places.push(place);
         let found = runs::read_all(folder)?;
-        let is_there = |kernel: &&str| found.iter().any(|run| run.kernel == *kernel);
-        let lost: Vec<KernelRun> = manifest
-            .kernels()
-            .filter(|kernel| !is_there(kernel))
-            .map(|kernel| lost(kernel, folder))
-            .collect();
-        for run in found.into_iter().filter(|run| manifest.has(&run.kernel)).chain(lost) {
+        for run in found.into_iter().filter(|run| manifest.has(&run.kernel)) {
             join(&mut joined, run)?;
         }
         manifests.push((folder.clone(), manifest));
     }
     Ok((Manifest::joined(manifests)?, joined))
-}
-
-/// The run of a kernel that is named in a folder's `run.json` and has no records there.
-fn lost(kernel: &str, folder: &Path) -> KernelRun {
-    let failure =
-        format!("{} has no records of it, and its run was to make some; run again", folder.display());
-    KernelRun { format: FORMAT, kernel: kernel.to_owned(), failure: Some(failure), ..KernelRun::default() }
 }
 
 /// Adds a run: a further kernel, or further probes of one that is there. The same probe twice is refused.
@@ -181,10 +168,12 @@ fn is_the_same_kernel(one: &KernelRun, other: &KernelRun) -> Result<(), Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::FORMAT;
     use crate::model::ImageFacts;
     use crate::verbs::judge::selected;
     use probes::record::{KernelFacts, Record};
     use rstest::rstest;
+    use std::path::Path;
 
     fn part(probe: &str, release: &str, sha256: &str) -> KernelRun {
         KernelRun {
@@ -267,7 +256,8 @@ mod tests {
         let require = require.iter().map(|&name| name.to_owned()).collect();
         let options = MergeOptions { folders, require, out: None, format: Format::Table };
         let (manifest, joined) = gather(&options, &matrix, &[])?;
-        outcome(&manifest, &joined, &Comparison::default())
+        let judged = held_to_their_selection(&manifest, &[], joined)?;
+        outcome(&manifest, &judged, &Comparison::default())
     }
 
     #[test]
@@ -280,6 +270,35 @@ mod tests {
         assert_eq!(code(&[None], &|runs| drop(runs[1].records.remove(0))), exit::INFRASTRUCTURE);
         assert_eq!(code(&[Some("1/2"), Some("2/2")], &|_| ()), exit::OK);
         assert_eq!(code(&[Some("1/3"), Some("3/3")], &|_| ()), exit::INFRASTRUCTURE);
+    }
+
+    /// What is kept of the first step says nothing of what it lacks, which the second may bring.
+    #[test]
+    fn a_kernel_split_over_two_shards_is_joined_in_two_steps() {
+        let top = tempfile::tempdir().unwrap();
+        let ids = selected(&[], &["program/*".to_owned()]).unwrap();
+        let folder = |shard: &str, ids: &[String]| {
+            let folder = top.path().join(shard.replace('/', "-"));
+            std::fs::create_dir(&folder).unwrap();
+            Manifest::made_up(&["6.1"])
+                .with(&["program/*"], Some(shard.parse().unwrap()))
+                .begin(&folder)
+                .unwrap();
+            let records = ids.iter().map(|id| Record::not_run(id, "")).collect();
+            let run = KernelRun { format: FORMAT, kernel: "6.1".into(), records, ..KernelRun::default() };
+            runs::write(&folder, &run).unwrap();
+            folder
+        };
+        let (first, second) = (folder("1/2", &ids[..2]), folder("2/2", &ids[2..]));
+        let half = top.path().join("half");
+        let (manifest, joined) = all_of(std::slice::from_ref(&first)).unwrap();
+        std::fs::create_dir(&half).unwrap();
+        manifest.begin(&half).unwrap();
+        runs::write(&half, &joined[0]).unwrap();
+        assert!(held_to_their_selection(&manifest, &[], joined).unwrap()[0].failure.is_some());
+        let (manifest, joined) = all_of(&[half, second]).unwrap();
+        let judged = held_to_their_selection(&manifest, &[], joined).unwrap();
+        assert_eq!((judged[0].records.len(), &judged[0].failure), (ids.len(), &None));
     }
 
     #[test]

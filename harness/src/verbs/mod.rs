@@ -39,7 +39,7 @@ use std::sync::OnceLock;
 
 pub use environment::Environment;
 pub use judge::{compare_with, compare_with_rows};
-pub use proposals::{propose_runs, while_nobody_proposes};
+pub use proposals::{propose_rows, while_nobody_proposes};
 pub use run::{Finished, prepare_and_run};
 
 /// Carries out the command line.

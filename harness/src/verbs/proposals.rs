@@ -3,6 +3,7 @@
 //! A pending file does not say by which guest its records were made, and `cargo insta accept` asks nobody. So that is noted
 //! beside the run folders, and the proposals of another guest go before one of this guest comes.
 
+use super::folder::holder;
 use super::manifest::Manifest;
 use super::options::not_for_snapshots;
 use super::project::{Project, known};
@@ -12,6 +13,7 @@ use crate::interrupt;
 use crate::matrix::Matrix;
 use crate::model::KernelRun;
 use crate::progress::Progress;
+use crate::report::counted;
 use crate::snapshot::{Comparison, Known, SnapshotError, Store, Verdict};
 use crate::text;
 use crate::whole::{self, Readers};
@@ -49,7 +51,8 @@ pub(super) fn for_snapshots(runs: &[KernelRun], known: &Known) -> (Vec<KernelRun
         if let Some(first) = run.records.iter().find(|it| !known.questions.contains_key(&it.probe)) {
             let count = run.records.len() - row.records.len();
             let why = format!(
-                "left out: {count} records of probes that have no snapshots, such as {}",
+                "left out: {} of probes that have no snapshots, such as {}",
+                counted(count, "record"),
                 first.probe
             );
             left_out.push((run.kernel.clone(), why));
@@ -69,7 +72,7 @@ pub(super) fn tell_each(
         say(&format!("accepted {probe}"));
         changed += 1;
     });
-    say(&format!("{changed} snapshot files changed"));
+    say(&format!("{} changed", counted(changed, "snapshot file")));
     Ok(ended?)
 }
 
@@ -108,15 +111,29 @@ pub(super) fn propose(
         }
         return Ok(());
     }
-    let store = project.store();
     let known = known(matrix, &project.dynamic_ids()?, runs);
-    let (mut rows, _) = for_snapshots(runs, &known);
+    let (rows, _) = for_snapshots(runs, &known);
+    propose_rows(project, rows, &known, (comparison, folder), progress)
+}
+
+/// Proposes what records of rows of the matrix, which are in `folder`, differ in, and takes back what they did before.
+///
+/// # Errors
+/// When a file cannot be read or written, or `CI` is set and something would have to be written.
+pub fn propose_rows(
+    project: &Project,
+    mut rows: Vec<KernelRun>,
+    known: &Known,
+    (comparison, folder): (&Comparison, &Path),
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let store = project.store();
+    let _held = of_this_guest(project, Manifest::read(folder)?.guest(), progress)?;
     let concerned = concerned(&store, comparison)?;
     for run in &mut rows {
         run.records.retain(|record| concerned.contains(&record.probe));
     }
-    let _held = of_this_guest(project, Manifest::read(folder)?.guest(), progress)?;
-    store.propose(&rows, &known)?;
+    store.propose(&rows, known)?;
     Ok(())
 }
 
@@ -128,29 +145,13 @@ fn concerned(store: &Store, comparison: &Comparison) -> Result<BTreeSet<String>,
     Ok(concerned)
 }
 
-/// The same of a run of a test, whose records are in `folder` and of rows of the matrix.
-///
-/// # Errors
-/// When a file cannot be read or written, or `CI` is set and something would have to be written.
-pub fn propose_runs(
-    project: &Project,
-    runs: &[KernelRun],
-    known: &Known,
-    folder: &Path,
-) -> Result<(), Failure> {
-    let (manifest, store) = (Manifest::read(folder)?, project.store());
-    let _held = hold(&project.work_folder(), PATIENCE)?;
-    withdraw_of_others(&store, &project.work_folder(), manifest.guest())?;
-    store.propose(runs, known)?;
-    Ok(())
-}
-
 /// Keeps others from proposing until the result is dropped, and leaves no proposal but those of this guest.
 pub(super) fn of_this_guest(project: &Project, guest: &str, progress: &Progress) -> Result<Held, Failure> {
-    let held = hold(&project.work_folder(), PATIENCE)?;
+    let held = hold(&project.work_folder(), PATIENCE, progress)?;
     let withdrawn = withdraw_of_others(&project.store(), &project.work_folder(), guest)?;
     if withdrawn > 0 {
-        progress.say("snapshots", &format!("{withdrawn} proposals of another guest were withdrawn"));
+        let what = counted(withdrawn, "proposal");
+        progress.say("snapshots", &format!("withdrawn, since another guest has made them: {what}"));
     }
     Ok(held)
 }
@@ -172,7 +173,7 @@ fn withdraw_of_others(store: &Store, work: &Path, guest: &str) -> Result<usize, 
 /// # Errors
 /// Infrastructure, when the lock cannot be had.
 pub fn while_nobody_proposes<T>(project: &Project, act: impl FnOnce() -> T) -> Result<T, Failure> {
-    let _held = hold(&project.work_folder(), PATIENCE)?;
+    let _held = hold(&project.work_folder(), PATIENCE, &Progress::silent())?;
     Ok(act())
 }
 
@@ -182,23 +183,32 @@ pub(super) struct Held {
     _thread: MutexGuard<'static, ()>,
 }
 
-/// Waits until nobody else proposes: other programs so long, threads of this one until they have, which wait no longer.
-fn hold(work: &Path, patience: Duration) -> Result<Held, Failure> {
+/// Waits until nobody else proposes. Another program is waited for as long as `patience`; another thread of this one has no
+/// deadline of its own here, since it waits for other programs alone, and so no longer than that.
+fn hold(work: &Path, patience: Duration, progress: &Progress) -> Result<Held, Failure> {
     static ONE_THREAD: Mutex<()> = Mutex::new(());
     let thread = ONE_THREAD.lock().unwrap_or_else(PoisonError::into_inner);
     std::fs::create_dir_all(work).map_err(|error| cannot("make", work, &error))?;
     let path = work.join(PROPOSING);
     let file = File::options().create(true).append(true).open(&path);
     let file = file.map_err(|error| cannot("open", &path, &error))?;
+    let who = || holder(&file).unwrap_or_else(|| "another program".to_owned());
     let begun = Instant::now();
+    let mut said = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Held { _file: file, _thread: thread }),
             Err(TryLockError::Error(error)) => return Err(cannot("lock", &path, &error)),
-            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {
+                if !std::mem::replace(&mut said, true) {
+                    progress.say("snapshots", &format!("waiting for {}, which proposes some", who()));
+                }
+                std::thread::sleep(PAUSE);
+            }
             Err(TryLockError::WouldBlock) => {
                 let why = anyhow::anyhow!(
-                    "another run has been proposing snapshots for {} s and has {} locked; end it and run again",
+                    "{} has been proposing snapshots for {} s and has {} locked; end it and run again",
+                    who(),
                     patience.as_secs(),
                     path.display()
                 );
@@ -267,7 +277,7 @@ mod tests {
         let [(one, hidden), (other, image)] = left_out.as_slice() else { panic!("{left_out:?}") };
         assert_eq!((one.as_str(), other.as_str()), ("6.1", "mine"));
         assert!(
-            hidden.contains("1 records of probes that have no snapshots, such as selftest/hang"),
+            hidden.contains("1 record of probes that have no snapshots, such as selftest/hang"),
             "{hidden}"
         );
         assert!(image.contains("no row of the matrix"), "{image}");
@@ -317,15 +327,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let other = File::create(folder.path().join(PROPOSING)).unwrap();
         other.lock().unwrap();
-        let failure = hold(folder.path(), PAUSE).err().unwrap();
+        let silent = Progress::silent();
+        let failure = hold(folder.path(), PAUSE, &silent).err().unwrap();
         assert_eq!(failure.code, exit::INFRASTRUCTURE);
-        assert!(failure.to_string().contains("another run has been proposing"), "{failure}");
+        let me = format!("process {} (", std::process::id());
+        assert!(failure.to_string().starts_with(&me), "{failure}");
+        assert!(failure.to_string().contains("has been proposing"), "{failure}");
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(PAUSE);
                 drop(other);
             });
-            hold(folder.path(), PATIENCE).unwrap();
+            hold(folder.path(), PATIENCE, &silent).unwrap();
         });
     }
 
@@ -341,6 +354,6 @@ mod tests {
             |tell| store.accept_each(&runs, &known(), false, |_, _| true, tell),
         );
         assert!(ended.unwrap_err().to_string().contains("c.snap"));
-        assert_eq!(said.into_inner(), ["accepted a/b", "1 snapshot files changed"]);
+        assert_eq!(said.into_inner(), ["accepted a/b", "1 snapshot file changed"]);
     }
 }

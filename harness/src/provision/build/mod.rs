@@ -9,12 +9,11 @@ pub mod tree;
 pub use download::unpack;
 
 use super::entry::{BuildFacts, Entry, EntryError, Meta};
-use super::kernels::chain;
 use super::modules;
 use super::tools::{self, ToolError};
 use crate::cache::{Cache, CacheError, TempDir};
 use crate::child::{ChildError, Command};
-use crate::exit::{self, ExitCode};
+use crate::exit::{self, ExitCode, with_causes};
 use crate::matrix::{Archive, Origin, Row};
 use crate::progress::{Progress, Task};
 use fragments::{FragmentError, Wishes};
@@ -222,7 +221,8 @@ impl Order<'_> {
             Ok(Some(entry)) => entry,
             Ok(None) => return None,
             Err(error) => {
-                let text = format!("what is in the cache is damaged, and built anew: {}", chain(&error));
+                let text =
+                    format!("what is in the cache is damaged, and built anew: {}", with_causes(&error));
                 self.progress.say(&format!("build {}", self.row.name), &text);
                 return None;
             }

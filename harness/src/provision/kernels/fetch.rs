@@ -1,8 +1,9 @@
 //! Fetching a kernel into the cache: Debian packages with their substitutes, and mainline builds through virtme-ng.
 
-use super::{KernelError, chain};
+use super::KernelError;
 use crate::cache::{Cache, CacheError, TempDir};
 use crate::child::Command;
+use crate::exit::with_causes;
 use crate::matrix::{Debian, Row, Source, series_of_package};
 use crate::progress::Progress;
 use crate::provision::apt::{AptError, Candidate, Suite};
@@ -229,11 +230,11 @@ impl Fetch<'_> {
             return format!("package {} holds none", package.full);
         };
         let get = || -> Result<bool, String> {
-            let found = fetched.suite.exactly(&companion, version).map_err(|e| chain(&e))?;
+            let found = fetched.suite.exactly(&companion, version).map_err(|e| with_causes(&e))?;
             let Some(candidate) = found else { return Ok(false) };
             let file =
-                fetched.suite.download(&candidate, self.label, self.progress).map_err(|e| chain(&e))?;
-            let unpacked = deb::unpack(&file, temp.path()).map_err(|e| chain(&e))?;
+                fetched.suite.download(&candidate, self.label, self.progress).map_err(|e| with_causes(&e))?;
+            let unpacked = deb::unpack(&file, temp.path()).map_err(|e| with_causes(&e))?;
             // The file was wanted for its configuration only; one that stays does no harm.
             let _ = file.parent().map(std::fs::remove_dir_all);
             Ok(unpacked.config.is_some())
@@ -275,7 +276,7 @@ impl Fetch<'_> {
     /// The modules in the image's own package.
     fn own_modules(&self, entry: &Entry, folder: &Path) -> Result<usize, String> {
         let Some(deb) = entry.deb().filter(|deb| deb.exists()) else { return Ok(0) };
-        modules::pack(&deb, folder).map_err(|error| chain(&error))
+        modules::pack(&deb, folder).map_err(|error| with_causes(&error))
     }
 
     /// Since 6.19 Debian keeps them in `linux-modules-<release>`. None are found only where every suite's lists, fetched
@@ -295,13 +296,13 @@ impl Fetch<'_> {
             match look(name) {
                 Ok(None) => {}
                 Ok(Some(file)) => {
-                    let packed = modules::pack(&file, folder).map_err(|error| chain(&error));
+                    let packed = modules::pack(&file, folder).map_err(|error| with_causes(&error));
                     // The file was wanted for a few of its modules only; one that stays does no harm.
                     let _ = file.parent().map(std::fs::remove_dir_all);
                     return packed;
                 }
                 // Another suite may still have them.
-                Err(error) => trouble = trouble.or(Some(chain(&error))),
+                Err(error) => trouble = trouble.or(Some(with_causes(&error))),
             }
         }
         trouble.map_or(Ok(0), Err)

@@ -87,6 +87,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[BASE, source("6.0", "kernel/bpf/helpers.c", "bpf_timer_init"), TIMER],
         cases: &[
             canonical(timer),
+            sleepable(timer),
             misuse("misuse-value-without-timer", |bench| with_value(bench, PLAIN, init)),
             misuse("misuse-map-of-another-value", |bench| {
                 let other = value_map(bench, TIMED)?;
@@ -100,6 +101,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[BASE, source("6.0", "kernel/bpf/helpers.c", "bpf_timer_set_callback"), TIMER],
         cases: &[
             canonical(timer),
+            sleepable(timer),
             misuse("misuse-callback-returns-1", |bench| start(bench, 1, 0).map(drop)),
             misuse("misuse-number-for-callback", |bench| {
                 with_value(bench, TIMED, |asm, map| {
@@ -116,6 +118,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[BASE, source("6.0", "kernel/bpf/helpers.c", "bpf_timer_start"), TIMER],
         cases: &[
             canonical(timer),
+            sleepable(timer),
             case("without-callback", |bench| {
                 let map = value_map(bench, TIMED)?;
                 let results = bench.open(|asm| {
@@ -143,6 +146,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[BASE, source("6.0", "kernel/bpf/helpers.c", "bpf_timer_cancel"), TIMER],
         cases: &[
             canonical(cancel),
+            sleepable(cancel),
             misuse("misuse-value-without-timer", |bench| {
                 with_value(bench, PLAIN, |asm, _| {
                     call(asm, helper::TIMER_CANCEL);

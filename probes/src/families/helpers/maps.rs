@@ -97,6 +97,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
         cases: &[
             canonical(|bench| for_each(bench, 0, 0)),
+            sleepable(|bench| for_each(bench, 0, 0)),
             case("flags-that-there-are-not", |bench| for_each(bench, 0, 1)),
             misuse("misuse-callback-returns-2", |bench| for_each(bench, 2, 0)),
             misuse("misuse-number-for-callback", |bench| bench.call(&[Hash, Number(0), Page, Number(0)])),

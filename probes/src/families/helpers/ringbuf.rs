@@ -63,6 +63,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[TRACING, source("5.9", "kernel/bpf/ringbuf.c", "__bpf_ringbuf_reserve"), REFERENCES],
         cases: &[
             canonical(reserve),
+            sleepable(reserve),
             rust(events_from_rust),
             misuse("misuse-never-submitted", |bench| {
                 reserve_then(bench, |asm| {
@@ -89,6 +90,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[TRACING, source("5.9", "kernel/bpf/ringbuf.c", "bpf_ringbuf_commit")],
         cases: &[
             canonical(reserve),
+            sleepable(reserve),
             misuse("misuse-written-afterwards", |bench| {
                 reserve_then(bench, |asm| {
                     asm.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R8, Reg::R0);
@@ -112,6 +114,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[TRACING, source("5.9", "kernel/bpf/ringbuf.c", "bpf_ringbuf_commit")],
         cases: &[
             canonical(discard),
+            sleepable(discard),
             misuse("misuse-twice", |bench| {
                 reserve_then(bench, |asm| {
                     asm.jeq_imm(Reg::R0, 0, "pass").mov_reg(Reg::R8, Reg::R0);
@@ -129,6 +132,7 @@ pub(super) const ROWS: &[Row] = &[
         sources: &[TRACING, source("5.9", "kernel/bpf/ringbuf.c", "bpf_ringbuf_query")],
         cases: &[
             canonical(query),
+            sleepable(query),
             misuse("misuse-map-of-another-type", |bench| bench.call(&[Hash, Number(0)])),
             misuse("misuse-number-for-map", |bench| bench.call(&[Number(0), Number(0)])),
         ],
@@ -199,7 +203,7 @@ fn reserve_then(bench: &mut Bench<'_, '_>, then: impl FnOnce(&mut Asm)) -> Resul
 
 fn reserve(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let ring = ring(bench)?;
-    bench.open(|asm| {
+    bench.open_or_execute(|asm| {
         ask(asm, &ring);
         asm.jeq_imm(Reg::R0, 0, "pass");
         for (offset, word) in (0..).step_by(8).zip(WORDS) {
@@ -213,7 +217,7 @@ fn reserve(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 
 fn discard(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let ring = ring(bench)?;
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         ask(asm, &ring);
         asm.jeq_imm(Reg::R0, 0, "pass").st_imm(Size::DW, Reg::R0, 0, 1);
         submit(asm, helper::RINGBUF_DISCARD);
@@ -228,7 +232,7 @@ fn discard(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 /// Before and after an event of 16 bytes, which takes 8 more for its header.
 fn query(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let (helper, ring) = (bench.helper(), ring(bench)?);
-    let results = bench.open(|asm| {
+    let results = bench.open_or_execute(|asm| {
         // BPF_RB_AVAIL_DATA is 0, BPF_RB_RING_SIZE is 1.
         for (index, what) in [(0, 1), (1, 0), (2, 0)] {
             asm.ld_map_fd(Reg::R1, &ring).mov_imm(Reg::R2, what).call(helper);

@@ -49,9 +49,14 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         helper: helper::TASK_STORAGE_DELETE,
         asks: "delete the task's own value, and answer ENOENT when there is none",
-        sources: &[TRACING, source("6.0", "kernel/bpf/bpf_task_storage.c", "bpf_task_storage_delete")],
+        sources: &[
+            TRACING,
+            source("6.0", "kernel/bpf/bpf_task_storage.c", "bpf_task_storage_delete"),
+            SLEEPABLE,
+        ],
         cases: &[
             canonical(|bench| delete(bench, TASK)),
+            sleepable(|bench| delete(bench, TASK)),
             misuse("misuse-number-for-owner", |bench| delete_from(bench, TASK, a_number)),
             misuse("misuse-file-for-owner", |bench| delete_from(bench, TASK, the_file)),
             misuse("misuse-map-of-another-type", |bench| bench.call(&[Hash, Task])),
@@ -79,9 +84,14 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         helper: helper::INODE_STORAGE_DELETE,
         asks: "delete the inode's own value, and answer ENOENT when there is none",
-        sources: &[LSM, source("6.0", "kernel/bpf/bpf_inode_storage.c", "bpf_inode_storage_delete")],
+        sources: &[
+            LSM,
+            source("6.0", "kernel/bpf/bpf_inode_storage.c", "bpf_inode_storage_delete"),
+            SLEEPABLE,
+        ],
         cases: &[
             canonical(|bench| delete(bench, INODE)),
+            sleepable(|bench| delete(bench, INODE)),
             misuse("misuse-number-for-owner", |bench| delete_from(bench, INODE, a_number)),
             misuse("misuse-file-for-inode", |bench| delete_from(bench, INODE, the_file)),
             misuse("misuse-map-of-another-type", |bench| bench.call(&[Hash, Inode])),
@@ -102,9 +112,10 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         helper: helper::SK_STORAGE_DELETE,
         asks: "delete the socket's own value, and answer ENOENT when there is none",
-        sources: &[LSM, source("6.0", "net/core/bpf_sk_storage.c", "bpf_sk_storage_delete")],
+        sources: &[LSM, source("6.0", "net/core/bpf_sk_storage.c", "bpf_sk_storage_delete"), SLEEPABLE],
         cases: &[
             canonical(|bench| delete(bench, SOCKET)),
+            sleepable(|bench| delete(bench, SOCKET)),
             misuse("misuse-number-for-owner", |bench| delete_from(bench, SOCKET, a_number)),
             misuse("misuse-file-for-owner", |bench| delete_from(bench, SOCKET, the_file)),
             misuse("misuse-map-of-another-type", |bench| bench.call_on(SOCKET.hook, &[Hash, Sk])),
@@ -342,6 +353,9 @@ fn same_value(
 
 fn delete(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<(), Ended> {
     let (map, offsets) = (map(bench, owner)?, offsets(bench, owner)?);
+    if bench.only_execution_sleeps()? {
+        return bench.load_with_map(&map, Reg::R1, Reg::R2);
+    }
     let (results, fd) = bench.run(
         owner.hook,
         |arm| act(owner, arm),

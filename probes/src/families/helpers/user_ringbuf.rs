@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, keep, slot, stack};
 use super::call::Arg::{Hash, Number, Page};
-use super::{Row, canonical, case, misuse};
+use super::{Row, canonical, case, misuse, sleepable};
 use crate::bpf::{BPF_MAP_TYPE_USER_RINGBUF, MapSpec};
 use crate::helper;
 use crate::insn::{Reg, Size};
@@ -22,6 +22,7 @@ pub(super) const ROWS: &[Row] = &[Row {
     ],
     cases: &[
         canonical(|bench| drain(bench, &[40, 2], 0)),
+        sleepable(|bench| drain(bench, &[40, 2], 0)),
         case("nothing-there", |bench| drain(bench, &[], 0)),
         case("left-early", |bench| drain(bench, &[40, 2], 1)),
         misuse("misuse-callback-returns-2", |bench| drain(bench, &[], 2)),
