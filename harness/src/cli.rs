@@ -17,7 +17,8 @@ Exit codes:
   3  infrastructure: no QEMU, no download, no room, no machine that boots
   4  nothing was selected; of docs: nothing that claims/ knows is on the page
   5  a tool is missing and installing it needs a privilege; the command is printed
-  6  interrupted by Ctrl-C, SIGTERM or SIGHUP while machines ran: what was recorded is kept, and run --resume goes on.
+  6  interrupted by Ctrl-C, SIGTERM or SIGHUP while machines ran: what was recorded is kept, and run --resume or soak
+     --resume goes on.
      Before the first machine, and in verbs that run none, the signal ends conform, as any other program, and what is
      worth telling is told
 
@@ -101,7 +102,7 @@ pub enum Verb {
     /// Accept what the last run saw as the snapshots (refused when CI is set)
     ///
     /// Refused too are records of another guest than today's or another image than the row's (where that one is in the cache),
-    /// and those made with --lsm or --cpus. Images without a row have no snapshots. Exit code 4 when nothing of the selection
+    /// and those made with --lsm, --cpus, --bring or less than the usual --deadline or --patience. Images without a row have no snapshots. Exit code 4 when nothing of the selection
     /// can become one.
     Accept(AcceptOptions),
     /// Hold pages of documentation against the records

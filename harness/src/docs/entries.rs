@@ -130,11 +130,13 @@ pub(super) fn of_uncallable(answers: &Answers, entry: &PageEntry, kernels: &[Str
     };
     let refused = said(|answer| matches!(answer, Answer::No { .. }));
     let absent = said(|answer| matches!(answer, Answer::Absent { perhaps: None }));
-    let open: Vec<String> = untold(answers).into_iter().filter(|kernel| counts(kernel)).collect();
+    let open: Vec<String> = untold(answers, stated);
+    let all_tell = !answers.0.iter().any(|(kernel, it)| counts(kernel) && it.known() == Known::Unknown);
+    let none = if all_tell { "callable on no measured kernel" } else { "callable on no kernel that tells" };
     match refused.or(absent) {
         Some(why) if open.is_empty() => {
             let later = refused_later(answers, stated, kernels);
-            (Verdict::Contradicted, format!("callable on no kernel; {}: {why}{later}", phrase(kernels, &no)))
+            (Verdict::Contradicted, format!("{none}; {}: {why}{later}", phrase(kernels, &no)))
         }
         Some(why) => {
             let (no, open) = (phrase(kernels, &no), phrase(kernels, &open));
@@ -161,9 +163,10 @@ fn refused_later(answers: &Answers, stated: Stated, kernels: &[String]) -> Strin
     why.last().map_or_else(String::new, |why| format!("; {}: {why}", phrase(kernels, &rows)))
 }
 
-/// The rows of versions that could not tell and are newer than every one that said no.
-fn untold(answers: &Answers) -> Vec<String> {
-    let versions = answers.by_version();
+/// The rows of versions that could not tell and are newer than every one that said no, of those of which an entry speaks.
+fn untold(answers: &Answers, stated: Stated) -> Vec<String> {
+    let mut versions = answers.by_version();
+    versions.retain(|(version, _)| stated.has(&version.to_string()));
     let of = |known| versions.iter().filter(move |(_, answer)| answer.known() == known);
     let told = of(Known::No).map(|(version, _)| *version).max();
     let is_open = |row: &str| {
@@ -192,7 +195,7 @@ fn of_callable(item: &Item, entry: &PageEntry, evidence: &Evidence<'_>) -> Judge
     }
     if !missing(item, entry).is_empty() {
         let yes: Vec<String> = item.answers.kernels(Known::Yes).map(str::to_owned).collect();
-        limits.push(format!("on {} ({})", phrase(evidence.kernels, &yes), history(&item.answers)));
+        limits.push(format!("{} ({})", phrase(evidence.kernels, &yes), history(&item.answers)));
     }
     if !limits.is_empty() {
         return Judged { verdict: Verdict::Conditional, detail: limits.join("; "), shown };
@@ -225,7 +228,7 @@ fn first_seen(item: &Item) -> Option<Version> {
     has.filter_map(|(kernel, _)| Version::of_row(kernel)).filter(|version| Some(*version) >= from).min()
 }
 
-/// The ranges of an item as versions, such as `>6.1 <=6.12, until 7.0`.
+/// The ranges of an item as versions, such as `since >6.1 <=6.12, gone in 7.0`.
 pub(crate) fn history(answers: &Answers) -> String {
     let range = |span: &Span| match span.removed {
         Some(removed) => format!("since {}, gone in {removed}", span.added),

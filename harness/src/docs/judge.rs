@@ -23,7 +23,11 @@ pub(super) fn of_condition(claim: &Claim, found: &Evaluated, kernels: &[String])
         }
         ([], no) => (Verdict::Contradicted, format!("false: {}{why}", on(no))),
         (yes, []) => of_true(claim, found, kernels, yes),
-        (yes, no) => (Verdict::Conditional, format!("true: {}; false: {}{why}", on(yes), on(no))),
+        (yes, no) => {
+            let restricted = claim.unless.as_ref().filter(|_| !found.restricted_on.is_empty());
+            let then = restricted.map(|unless| format!(", {}", unless.then)).unwrap_or_default();
+            (Verdict::Conditional, format!("true: {}{then}; false: {}{why}", on(yes), on(no)))
+        }
     };
     if !found.unknown_on.is_empty() {
         said += &format!("; could not tell: {}", on(&rows(&found.unknown_on)));

@@ -60,7 +60,8 @@ fn only_by(answers: &Answers, kernels: &[String]) -> Vec<Limit> {
     }
     let of = answers.kernels(Known::Yes).count();
     let words = |(by, some): (&str, Vec<String>)| {
-        let by = by.strip_suffix(" only").unwrap_or(by);
+        let by =
+            by.strip_suffix(" only").unwrap_or(by).replace("every program that was", "programs that were");
         Limit { words: on(kernels, &some, of, &format!("only {by}")), case: None }
     };
     by.into_iter().map(words).collect()

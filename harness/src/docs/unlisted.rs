@@ -4,6 +4,7 @@ use super::check::{Evidence, Kernels, Verdict};
 use super::page::Page;
 use crate::claims::List;
 use crate::facts::{Answer, Item, Known};
+use crate::report::counted;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -90,7 +91,8 @@ pub(super) fn complete(list: List, unlisted: &[Unlisted]) -> (Verdict, String) {
         return (Verdict::Conditional, said);
     }
     let names: Vec<&str> = now.iter().map(|it| it.name.as_str()).collect();
-    let mut said = format!("{} {what} may be called and are not listed: {}", names.len(), names.join(", "));
+    let count = counted(names.len(), list.kind().name());
+    let mut said = format!("may be called and not listed: {count}: {}", names.join(", "));
     if !gone.is_empty() {
         said += &format!("; {} more on older kernels alone: {}", gone.len(), gone.join(", "));
     }
@@ -98,11 +100,23 @@ pub(super) fn complete(list: List, unlisted: &[Unlisted]) -> (Verdict, String) {
 }
 
 /// The kernels on which the statement that a list is complete is false, because something of what is left out may be called
-/// there, and the others.
+/// there; those that could not tell of something; and the others.
 pub(super) fn kernels_of_complete(list: List, unlisted: &[Unlisted], evidence: &Evidence<'_>) -> Kernels {
     let of_list = unlisted.iter().filter(|it| it.kind == list.kind().name());
-    let items = of_list.filter_map(|it| evidence.items.get(&(list.kind(), it.name.clone())));
-    let callable: BTreeSet<&str> = items.flat_map(|item| item.answers.kernels(Known::Yes)).collect();
-    let (no, yes) = evidence.kernels.iter().cloned().partition(|kernel| callable.contains(kernel.as_str()));
-    Kernels { yes, no, ..Kernels::default() }
+    let items: Vec<_> =
+        of_list.filter_map(|it| evidence.items.get(&(list.kind(), it.name.clone()))).collect();
+    let mut kernels = Kernels::default();
+    for kernel in evidence.kernels {
+        let some =
+            |known| items.iter().any(|item| item.answers.of(kernel).is_some_and(|it| it.known() == known));
+        let place = if some(Known::Yes) {
+            &mut kernels.no
+        } else if some(Known::Unknown) {
+            &mut kernels.unknown
+        } else {
+            &mut kernels.yes
+        };
+        place.push(kernel.clone());
+    }
+    kernels
 }

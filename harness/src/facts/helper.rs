@@ -51,13 +51,14 @@ fn without_capability(seen: &Map<String, Value>) -> Answer {
     let of = |key: &str| of_all(seen.get(key).into_iter());
     let answer = of(UNPRIVILEGED);
     let others = of_all(seen.iter().filter(|(key, _)| *key != BY).map(|(_, said)| said));
-    let of_others_alone = of(PRIVILEGED).known() == Known::No && others.known() == Known::Yes;
-    if answer.known() == Known::No && of_others_alone {
-        return Answer::Unknown {
-            why: "asked of a kind of program that may not call it in any case".to_owned(),
-        };
+    let with = of(PRIVILEGED);
+    match (answer.known(), with.known(), others.known()) {
+        (Known::No, Known::No, Known::Yes) => {
+            Answer::Unknown { why: "asked of a kind of program that may not call it in any case".to_owned() }
+        }
+        (Known::No, Known::Unknown, _) => with,
+        _ => answer,
     }
-    answer
 }
 
 /// Hooks whose programs are asked, by feature (`probes::families::helpers::callable`).
@@ -99,7 +100,7 @@ pub(super) fn helper(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Ite
     let feature = |name, answers| Feature { name, case: "callable".to_owned(), answers };
     let by = |name, keys| feature(name, answers(snapshot, kernels, "callable", of_programs(keys)));
     let mut asleep = by("sleepable", SLEEPABLE);
-    refuse_unusable(&mut asleep.answers, snapshot);
+    refuse_unusable(&mut asleep, snapshot);
     let mut features = vec![
         by("plain", PLAIN),
         asleep,
@@ -144,6 +145,7 @@ mod tests {
         "could not tell: asked of a kind of program that may not call it in any case"
     )]
     #[case::nobody("no", "no", "no", "no: no")]
+    #[case::who_has_it_could_not_tell("something new", "no", "no", "could not tell: something new")]
     #[case::who_has_the_capability("yes", "yes", "no", "no: no")]
     #[case::everybody("yes", "yes", "yes", "yes")]
     fn a_no_without_the_capability_is_one_where_it_is_for_its_want(

@@ -13,13 +13,15 @@ const ASLEEP: &str = "canonical-sleepable";
 
 /// A call that a program which may sleep gets past the verifier is of no use to it where the map that it needs is not
 /// one for such programs (6.12 kernel/bpf/verifier.c, `check_map_prog_compatibility`).
-pub(super) fn refuse_unusable(asleep: &mut Answers, snapshot: &Snapshot) {
-    for (kernel, answer) in &mut asleep.0 {
+pub(super) fn refuse_unusable(asleep: &mut Feature, snapshot: &Snapshot) {
+    for (kernel, answer) in &mut asleep.answers.0 {
         let Some(case) = snapshot.of(kernel).and_then(|normal| normal.case(ASLEEP)) else { continue };
         let End::Refused { errno } = &case.end else { continue };
         let is_hooks = case.reason.as_ref().is_some_and(|reason| reason.ends_with("is not sleepable"));
         if answer.known() == Known::Yes && !is_hooks {
             *answer = Answer::No { why: refusal(errno, case) };
+            // It is what shows the feature's history then: the bare call is taken all the same.
+            ASLEEP.clone_into(&mut asleep.case);
         }
     }
 }

@@ -32,8 +32,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What is said when a signal ends a run that has no machine yet.
-const BEFORE_MACHINES: &str = "no machine was started and nothing recorded, and nothing is to be undone; what is said to be \
-                               ready is kept, and the same command goes on from there";
+const BEFORE_MACHINES: &str = "nothing more is recorded and nothing is to be undone; what is said to be ready is kept, and the \
+                               same command goes on from there";
 
 /// A run that has come to its end.
 pub struct Finished {

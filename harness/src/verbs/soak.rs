@@ -62,8 +62,9 @@ struct Document {
 pub(super) fn soak(project: &Project, options: &SoakOptions, progress: &Progress) -> Result<u8, Failure> {
     // Read before the first run: what many runs have seen is not to be lost over a snapshot that somebody edits meanwhile.
     let (matrix, snapshots) = (project.matrix()?, project.store().load_all()?);
-    // One soak at a time, which goes on with the last one or begins with nothing of it.
-    let path = project.work_folder().join("soak");
+    // One soak at a time, which goes on with the last one or begins with nothing of it. One that leaves what others go on
+    // with as it is, as a test's, has a folder of its own.
+    let path = project.work_folder().join(if project.is_linked { "soak" } else { "soak-unlinked" });
     let (folder, mut kept, tally) = if options.resume {
         let folder = RunFolder::take(&path)?;
         let kept = Kept::read(&folder.path)?;

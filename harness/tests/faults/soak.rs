@@ -112,7 +112,8 @@ fn a_record_that_hangs_on_the_machine_is_told() {
 
 /// The order in which run `number` of the soak had the probes of `chain`, which is that of its seed.
 fn order_of(number: u64, seed: u64) -> Vec<String> {
-    let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/conform/soak/{number}"));
+    let runs =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/conform/soak-unlinked/{number}"));
     let [old, new] = [OLD, NEW].map(|kernel| {
         let text = std::fs::read(runs.join(kernel).join("kernel.json")).unwrap();
         let run: KernelRun = serde_json::from_slice(&text).unwrap();

@@ -105,7 +105,7 @@ pub(super) fn correct(fix: &mut Fix, file: &Data, evidence: &Evidence<'_>) -> Op
     retag(&mut lines, &own, &data, evidence, &mut edits);
     add(fix, file, &mut lines, &own, &has, evidence, &mut edits);
     let brought = data.brought();
-    for (helper, case) in refused(evidence, Kind::Helper) {
+    for (helper, case) in refused(evidence, List::Helpers) {
         if has.contains_key(&helper) {
             take_out(&mut lines, &own, &helper, brought.contains_key(helper.as_str()));
             let what = format!("`{helper}` is taken from {LSM}: no kernel lets LSM programs call it");

@@ -8,7 +8,7 @@ use super::lines::{Block, Lines, blocks};
 use super::{Data, Evidence, Fix, callable, case_of, has_ended, refused, with_history};
 use crate::claims::List;
 use crate::docs::unlisted::is_of_a_test;
-use crate::facts::{Item, Kind};
+use crate::facts::Item;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,7 +84,7 @@ pub(super) fn correct(fix: &mut Fix, file: &Data, evidence: &Evidence<'_>) -> Op
         .flat_map(|section| blocks(&lines, section.start, section.end, 2))
         .collect();
     let block = |name: &str| sets.iter().find(|block| block.key == name);
-    let refused = refused(evidence, Kind::Kfunc);
+    let refused = refused(evidence, List::Kfuncs);
     let mut edits = Vec::new();
     for (name, set) in data.sets.iter().filter(|(_, set)| set.ours().is_some()) {
         for func in set.funcs.iter().filter(|func| !func.is_excepted()) {

@@ -15,10 +15,10 @@ mod root;
 pub use root::root;
 
 use super::check::{Evidence, Report, Verdict};
-use super::entries::history;
-use super::page::Page;
+use super::entries::{history, judge};
+use super::page::{Page, PageEntry};
 use crate::claims::List;
-use crate::facts::{Answer, Item, Kind, Known};
+use crate::facts::{Answer, Item, Known};
 use generated::Generated;
 use lines::Lines;
 use serde::de::DeserializeOwned;
@@ -198,12 +198,12 @@ fn callable<'a>(evidence: &Evidence<'a>, list: List) -> impl Iterator<Item = &'a
     of_kind.filter(|item| item.answers.kernels(Known::Yes).next().is_some())
 }
 
-/// What a kernel refuses and none allows, by name, with its case.
-fn refused(evidence: &Evidence<'_>, kind: Kind) -> BTreeMap<String, String> {
+/// What a kernel refuses and none allows, as an entry of the page is judged, by name, with its case.
+fn refused(evidence: &Evidence<'_>, list: List) -> BTreeMap<String, String> {
     let is_refused = |item: &&Item| {
-        item.kind == kind
-            && item.answers.kernels(Known::Yes).next().is_none()
+        item.kind == list.kind()
             && item.answers.0.iter().any(|(_, answer)| matches!(answer, Answer::No { .. }))
+            && judge(list, &PageEntry::bare(&item.name), evidence).verdict == Verdict::Contradicted
     };
     let case = |item: &Item| (item.name.clone(), case_of(item));
     evidence.items.values().filter(is_refused).map(case).collect()
