@@ -18,7 +18,7 @@
 //!   reason          why it did not fire
 //! ```
 
-use super::counted;
+use super::{counted, keep_whole};
 use crate::facts::took_effect;
 use crate::normalize::Normal;
 use crate::snapshot::{Snapshot, kernels::phrase};
@@ -193,6 +193,7 @@ pub fn unfired_table(unfired: &[Unfired], kernels: &[String], width: u16) -> Str
         let on = phrase(kernels, &places);
         table.add_row([*hook, &on, reason]);
     }
+    keep_whole(&mut table, 0);
     let mut text = format!("{}\n", table.trim_fmt());
     for kernel in kernels {
         let here: Vec<&Unfired> = unfired.iter().filter(|it| it.kernel == *kernel).collect();

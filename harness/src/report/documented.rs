@@ -12,6 +12,7 @@
 //!
 //! "May call" is the verifier's answer to a bare call (an item's answer in [`crate::facts`]), not a promise that a program can have the arguments.
 
+use super::keep_whole;
 use crate::claims::{Claims, List};
 use crate::facts::{Item, Kind, Known};
 use crate::snapshot::kernel_phrase;
@@ -85,6 +86,7 @@ pub fn table(differences: &[Difference], kernels: &[String], width: u16) -> Stri
             if places.is_empty() { it.answers.join("; ") } else { kernel_phrase(kernels, &places) };
         table.add_row([it.kind, &it.name, &where_or_why]);
     }
+    keep_whole(&mut table, 1);
     format!("{}\n{} in all\n", table.trim_fmt(), differences.len())
 }
 

@@ -64,6 +64,7 @@ pub fn table(probes: &[ProbeInfo], width: u16) -> String {
         };
         table.add_row([probe.id.clone(), format!("{}{machine}", probe.question), sources.join("\n")]);
     }
+    super::keep_whole(&mut table, 0);
     format!("{}\n{}\n", table.trim_fmt(), super::counted(probes.len(), "probe"))
 }
 
@@ -113,6 +114,15 @@ mod tests {
             assert!(text.contains(part), "{text}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= 120));
+    }
+
+    /// Who looks for an id must find it.
+    #[test]
+    fn an_id_is_never_broken() {
+        let id = format!("attach/{}", "long-".repeat(8));
+        let question = "why ".repeat(40);
+        let text = table(&[ProbeInfo { id: id.clone(), question, ..made_up() }], 80);
+        assert!(text.contains(&id), "{text}");
     }
 
     #[test]

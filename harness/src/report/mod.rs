@@ -24,6 +24,14 @@ pub fn counted(count: usize, one: &str) -> String {
     format!("{count} {one}{end}")
 }
 
+/// Keeps a table from breaking what stands in this column, counted from 0: names that people copy and programs look for. To
+/// be called when the rows are there.
+pub(crate) fn keep_whole(table: &mut comfy_table::Table, column: usize) {
+    if let Some(column) = table.column_mut(column) {
+        column.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
+    }
+}
+
 /// What a report is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Material<'a> {
