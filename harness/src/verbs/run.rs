@@ -11,6 +11,7 @@ use super::proposals::{accept, left_over, propose};
 use super::resume::Resumed;
 use super::soak::Base;
 use super::teller::Teller;
+use crate::cache::Cache;
 use crate::cli::{Format, MachineOptions, RunOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::interrupt;
@@ -168,25 +169,8 @@ pub(super) fn run_keeping(
     environment.setup.select = globs;
     environment.setup.known = dynamic;
     environment.setup.detail = detail;
-    let not_run = if !selection.kernels.is_empty() {
-        Vec::new()
-    } else if selection.shard.is_some() {
-        set_aside(&mut subjects, |row| {
-            matches!(row.source, Source::Archive(_)).then(|| "built from sources, and not named".to_owned())
-        })
-    } else {
-        set_aside(&mut subjects, |row| unbuilt(row, &environment.cache))
-    };
-    for (kernel, why) in &not_run {
-        progress.say(kernel, &format!("not run: {why}"));
-    }
-    let folder = match place {
-        Place::New(asked) => RunFolder::make(project, asked)?,
-        Place::Test(folder) | Place::Apart(folder) | Place::Again(folder, _) => {
-            RunFolder::emptied(project, folder)?
-        }
-        Place::Resumed(resumed) => RunFolder::take(&resumed.folder)?,
-    };
+    let not_run = leave_out_unnamed(&mut subjects, selection, &environment.cache, progress);
+    let folder = folder_at(project, place)?;
     let share = shares(subjects, selection.shard);
     if share.is_empty() {
         let why =
@@ -224,9 +208,7 @@ pub(super) fn run_keeping(
     Ok(Finished { runs, folder, not_kept, not_run, took: started.elapsed() })
 }
 
-/// Takes out the rows for which there is a reason: those that are built from sources and have not been built here, because
-/// who names none is not kept waiting for builds; or, where the work is shared, all that are built from sources, because
-/// all machines have to leave out the same rows, whatever they have built. They are said, and nothing is said of them.
+/// Takes out the rows for which there is a reason, and gives them with it.
 pub(super) fn set_aside(
     subjects: &mut Vec<Subject>,
     why: impl Fn(&Row) -> Option<String>,
@@ -239,6 +221,41 @@ pub(super) fn set_aside(
         false
     });
     aside
+}
+
+/// Takes out the rows that nobody named and that are built from sources: those that have not been built here, because who
+/// names none is not kept waiting for builds; or, where the work is shared, all of them, because all machines have to leave out
+/// the same rows, whatever they have built. They are said, and nothing is said of them.
+fn leave_out_unnamed(
+    subjects: &mut Vec<Subject>,
+    selection: &Selection,
+    cache: &Cache,
+    progress: &Progress,
+) -> Vec<(String, String)> {
+    let not_run = if !selection.kernels.is_empty() {
+        Vec::new()
+    } else if selection.shard.is_some() {
+        set_aside(subjects, |row| {
+            matches!(row.source, Source::Archive(_)).then(|| "built from sources, and not named".to_owned())
+        })
+    } else {
+        set_aside(subjects, |row| unbuilt(row, cache))
+    };
+    for (kernel, why) in &not_run {
+        progress.say(kernel, &format!("not run: {why}"));
+    }
+    not_run
+}
+
+/// The folder that is meant, ready to be written to.
+fn folder_at(project: &Project, place: Place<'_>) -> Result<RunFolder, Failure> {
+    match place {
+        Place::New(asked) => RunFolder::make(project, asked),
+        Place::Test(folder) | Place::Apart(folder) | Place::Again(folder, _) => {
+            RunFolder::emptied(project, folder)
+        }
+        Place::Resumed(resumed) => RunFolder::take(&resumed.folder),
+    }
 }
 
 /// The subjects of which this machine runs something, each with the part of the probes that it runs.
