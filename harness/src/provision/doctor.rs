@@ -213,6 +213,9 @@ fn kernel(row: &Row, cache: &Cache) -> Check {
             format!("not in the cache: {from}"),
             "none needed: fetched when first used",
         ),
+        Status::Refused { why } => {
+            Check::new(name, State::Missing, why, format!("mend the row {} in matrix.yaml", row.name))
+        }
         Status::Damaged { why } | Status::Unavailable { why } => {
             let remedy = match row.source {
                 Source::Path(_) => "give a whole kernel image".to_owned(),

@@ -257,6 +257,11 @@ pub enum Status {
         /// Why.
         why: String,
     },
+    /// The image is there, and is not what the row promises.
+    Refused {
+        /// Why.
+        why: String,
+    },
     /// The image cannot be had.
     Unavailable {
         /// Why.
@@ -269,7 +274,7 @@ pub enum Status {
 pub fn status(row: &Row, cache: &Cache) -> Status {
     if let Source::Path(path) = &row.source {
         return match inspect(path) {
-            Ok(facts) => Status::Local { facts },
+            Ok(facts) => promised(row, facts, |facts| Status::Local { facts }),
             Err(error) => Status::Damaged { why: with_causes(&error) },
         };
     }
@@ -277,14 +282,22 @@ pub fn status(row: &Row, cache: &Cache) -> Status {
         return built_status(row, archive, cache);
     }
     match Entry::load(cache, &cache_key(row)) {
-        Ok(Some(entry)) => Status::Cached {
-            facts: facts_of(&entry, &row.config),
+        Ok(Some(entry)) => promised(row, facts_of(&entry, &row.config), |facts| Status::Cached {
+            facts,
             package_file: entry.deb(),
             config_origin: entry.meta.config_origin,
             built_from: None,
-        },
+        }),
         Ok(None) => Status::Absent { from: describe(&row.source) },
         Err(error) => Status::Damaged { why: with_causes(&error) },
+    }
+}
+
+/// How an image stands that is there, if it is what the row promises, as is demanded before it is run.
+fn promised(row: &Row, facts: ImageFacts, there: impl FnOnce(ImageFacts) -> Status) -> Status {
+    match kept_promises(row, facts) {
+        Ok(facts) => there(facts),
+        Err(error) => Status::Refused { why: with_causes(&error) },
     }
 }
 

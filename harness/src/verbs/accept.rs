@@ -118,7 +118,11 @@ fn check_guest(
 fn check_images(matrix: &Matrix, cache: &Cache, runs: &[KernelRun]) -> Result<(), Failure> {
     for run in runs {
         let Some(row) = matrix.rows.iter().find(|row| row.name == run.kernel) else { continue };
-        let (Status::Cached { facts, .. } | Status::Local { facts }) = status(row, cache) else { continue };
+        let facts = match status(row, cache) {
+            Status::Cached { facts, .. } | Status::Local { facts } => facts,
+            Status::Refused { why } => return Err(Failure::new(exit::BAD_INPUT, anyhow::anyhow!("{why}"))),
+            Status::Absent { .. } | Status::Damaged { .. } | Status::Unavailable { .. } => continue,
+        };
         let recorded = &run.image.sha256;
         if !recorded.is_empty() && *recorded != facts.sha256 {
             let why = anyhow::anyhow!(

@@ -162,6 +162,7 @@ fn table(kernels: &[RowReport]) -> String {
             Status::Local { .. } => ("local", None),
             Status::Absent { .. } => ("absent", None),
             Status::Damaged { why } => ("damaged", Some(why.clone())),
+            Status::Refused { why } => ("refused", Some(why.clone())),
             Status::Unavailable { why } => ("unavailable", Some(why.clone())),
         };
         let origin = more.map_or_else(|| kernel.origin.clone(), |more| format!("{}\n{more}", kernel.origin));

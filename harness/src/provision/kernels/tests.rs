@@ -81,6 +81,8 @@ fn an_image_by_path_is_checked_too() {
     assert_eq!((facts.path, facts.sha256.len()), (path.clone(), 64));
     let (sum, other) = (facts.sha256, "0".repeat(64));
     let vouched = |sum: &str| matrix_row(&format!("lsm: bpf, path: {}, sha256: '{sum}'", path.display()));
+    assert!(matches!(status(&vouched(&sum), &cache), Status::Local { .. }));
+    assert!(matches!(status(&vouched(&other), &cache), Status::Refused { .. }));
     ensure(&vouched(&sum), &cache, &Progress::silent(), true).unwrap();
     let error = ensure(&vouched(&other), &cache, &Progress::silent(), true).unwrap_err();
     assert!(matches!(&error, KernelError::AnotherImage { found, .. } if *found == sum), "{error}");
