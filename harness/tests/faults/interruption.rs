@@ -17,7 +17,8 @@ fn guard_of(harness: u32) -> Option<(i32, String)> {
     guards_of(harness).into_iter().next()
 }
 
-/// The guards that `harness` has started and the folders of their machines, from their command lines.
+/// The guards of machines that `harness` has started and the folders of these, from their command lines. What else runs behind
+/// a guard, as the compiler of the guest does, has no channel.
 pub(super) fn guards_of(harness: u32) -> Vec<(i32, String)> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let guard = |entry: std::fs::DirEntry| {
@@ -27,6 +28,7 @@ pub(super) fn guards_of(harness: u32) -> Vec<(i32, String)> {
         let mut words = words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
         let is_guard = words.nth(1).is_some_and(|word| word == "guard");
         let folder = is_guard.then(|| words.nth(1))??;
+        Path::new(&folder).join("channel").exists().then_some(())?;
         Some((entry.file_name().to_str()?.parse().ok()?, folder))
     };
     entries.filter_map(guard).collect()
