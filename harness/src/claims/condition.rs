@@ -1,6 +1,6 @@
 //! The language of conditions: what a case must be like, and three answers.
 
-use crate::normalize::{Normal, NormalCase};
+use crate::normalize::NormalCase;
 use crate::snapshot::Snapshot;
 use globset::Glob;
 use probes::record::End;
@@ -127,7 +127,7 @@ impl CaseIs {
         let Some(normal) = snapshots.get(&self.probe).and_then(|snapshot| snapshot.of(kernel)) else {
             return unknown("not measured");
         };
-        let Some(case) = case_of(normal, &self.case) else {
+        let Some(case) = normal.case(&self.case) else {
             return unknown(&format!("no such case; the probe's outcome is {}", normal.outcome.name()));
         };
         match &case.end {
@@ -188,10 +188,6 @@ impl CaseIs {
             (Some(_) | None, _) => Truth::No,
         }
     }
-}
-
-fn case_of<'a>(normal: &'a Normal, name: &str) -> Option<&'a NormalCase> {
-    normal.cases.iter().find(|case| case.name == name)
 }
 
 /// A fact as claims write it: a string without quotes, anything else as JSON.

@@ -91,7 +91,7 @@ fn where_case(
 ) -> Vec<String> {
     let Some(snapshot) = evidence.snapshots.get(probe) else { return Vec::new() };
     let said = |kernel: &String| {
-        let found = snapshot.of(kernel).and_then(|normal| normal.cases.iter().find(|it| it.name == case));
+        let found = snapshot.of(kernel).and_then(|normal| normal.case(case));
         found.is_some_and(&says)
     };
     callable(&item.answers).into_iter().filter(said).collect()

@@ -55,7 +55,6 @@ pub(super) fn of_kind(material: &Material<'_>, kind: Kind) -> BTreeMap<String, C
 /// An item as its file has it, of what is measured on `kernels`.
 #[must_use]
 pub fn compat(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String], item: &Item) -> Compat {
-    let class = item.prototype.as_deref().filter(|_| item.kind == Kind::Hook);
     let feature = |feature: &Feature| {
         let evidence = match (item.kind, feature.name) {
             // A kfunc's normal use is a case of its own probe.
@@ -70,7 +69,7 @@ pub fn compat(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String], item: 
         }
     };
     Compat {
-        class: class.map(|prototype| if prototype.starts_with("void ") { "void" } else { "int" }),
+        class: item.class(),
         prototype: item.prototype.clone(),
         config: guards::guard(item.kind, &item.name),
         support: support(&item.answers),

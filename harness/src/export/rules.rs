@@ -4,10 +4,10 @@
 use super::{Material, Range};
 use crate::facts::guards::leaves_out;
 use crate::facts::version::by_version;
-use crate::facts::{Item, Kind, Known, Said, alike, spans};
+use crate::facts::{Item, Kind, Known, Said, spans};
 use crate::normalize::NormalCase;
 use crate::report::list::SourceInfo;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, alike};
 use probes::record::End;
 use serde::Serialize;
 use serde_json::{Map, Value};

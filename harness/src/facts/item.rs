@@ -75,6 +75,13 @@ impl Item {
         format!("{}s/{}", self.kind.name(), self.name)
     }
 
+    /// Of a hook whose prototype is known: `int`, or `void`, which no program can deny.
+    #[must_use]
+    pub fn class(&self) -> Option<&'static str> {
+        let prototype = self.prototype.as_ref().filter(|_| self.kind == Kind::Hook)?;
+        Some(if prototype.starts_with("void ") { "void" } else { "int" })
+    }
+
     /// The probes whose records say something of it: a kfunc has an entry in the inventory, and mostly a probe of its own.
     #[must_use]
     pub fn probes(&self) -> Vec<String> {

@@ -20,7 +20,7 @@ pub use answers::{Answer, Answers, Support};
 pub use hook::took_effect;
 pub use item::{Feature, Item, Kind, collect};
 pub use range::{Added, Known, Removed, Span, spans};
-pub use said::{Said, alike};
+pub use said::Said;
 pub use version::Version;
 
 /// What the tests of facts have in common.

@@ -87,23 +87,10 @@ fn crash(normal: &Normal) -> Option<(&str, &str, &str)> {
     Some((case, what, phase))
 }
 
-/// Equal answers together, in the order of their first, with their places among all; who did not answer is in none.
-#[must_use]
-pub fn alike<T: PartialEq>(answers: impl IntoIterator<Item = Option<T>>) -> Vec<(T, Vec<usize>)> {
-    let mut groups: Vec<(T, Vec<usize>)> = Vec::new();
-    for (place, answer) in answers.into_iter().enumerate() {
-        let Some(answer) = answer else { continue };
-        match groups.iter_mut().find(|(known, _)| *known == answer) {
-            Some((_, places)) => places.push(place),
-            None => groups.push((answer, vec![place])),
-        }
-    }
-    groups
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::alike;
     use crate::snapshot::made_up::{done, observed, refused};
 
     #[test]

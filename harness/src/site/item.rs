@@ -2,9 +2,9 @@
 
 use super::{Material, Program, Subject, layout, sign};
 use crate::claims::condition::fact_text;
-use crate::facts::{Answers, Item, Said, Version, alike, guards};
+use crate::facts::{Answers, Item, Said, Version, guards};
 use crate::normalize::Normal;
-use crate::snapshot::{Snapshot, SnapshotError, kernel_phrase, render_body};
+use crate::snapshot::{Snapshot, SnapshotError, alike, kernel_phrase, render_body};
 use maud::{Markup, html};
 use probes::record::{End, Outcome};
 use serde_json::{Map, Value};

@@ -23,7 +23,7 @@
 //! list. Blocks are grouped per case, so that a kernel that differs in one case of thirty shows in one place. The next line
 //! is there where some kernels have not been asked since the probe was changed: what sets them apart may be the probe.
 
-use super::{Snapshot, SnapshotError, block, kernels};
+use super::{Snapshot, SnapshotError, alike, block, kernels};
 use crate::normalize::Normal;
 use crate::text;
 use probes::record::CASES_MAX;
@@ -106,41 +106,21 @@ fn with_paragraphs(text: &str) -> String {
 }
 
 fn outcome_blocks(snapshot: &Snapshot, names: &[String]) -> Mapping {
-    let mut groups = Groups(Vec::new());
-    for (place, (_, normal)) in snapshot.observed.iter().enumerate() {
-        groups.add(place, (&normal.outcome, normal.warnings.as_slice()));
-    }
-    groups
-        .into_iter(names)
-        .map(|(kernels, (outcome, warnings))| (kernels, block::outcome_value(outcome, warnings)))
-        .collect()
+    let outcomes =
+        snapshot.observed.iter().map(|(_, normal)| Some((&normal.outcome, normal.warnings.as_slice())));
+    let block = |((outcome, warnings), places): (_, Vec<usize>)| {
+        (kernels::phrase(names, &places).into(), block::outcome_value(outcome, warnings))
+    };
+    alike(outcomes).into_iter().map(block).collect()
 }
 
+/// Equal cases stand together, not equal blocks: YAML's own equality knows no order of facts.
 fn case_blocks(snapshot: &Snapshot, names: &[String], case: &str) -> Result<Mapping, serde_yaml::Error> {
-    let mut groups = Groups(Vec::new());
-    for (place, (_, normal)) in snapshot.observed.iter().enumerate() {
-        if let Some(found) = normal.case(case) {
-            groups.add(place, found);
-        }
-    }
-    groups.into_iter(names).map(|(kernels, found)| Ok((kernels, block::case_value(found)?))).collect()
-}
-
-/// What the blocks are made of, with the kernels that share it, in the order of their first kernel. Not the blocks: YAML's own
-/// equality knows no order of facts.
-struct Groups<T>(Vec<(T, Vec<usize>)>);
-
-impl<T: PartialEq> Groups<T> {
-    fn add(&mut self, place: usize, value: T) {
-        match self.0.iter_mut().find(|(known, _)| *known == value) {
-            Some((_, places)) => places.push(place),
-            None => self.0.push((value, vec![place])),
-        }
-    }
-
-    fn into_iter(self, names: &[String]) -> impl Iterator<Item = (Value, T)> {
-        self.0.into_iter().map(|(value, places)| (kernels::phrase(names, &places).into(), value))
-    }
+    let cases = snapshot.observed.iter().map(|(_, normal)| normal.case(case));
+    let block = |(found, places): (_, Vec<usize>)| {
+        Ok((kernels::phrase(names, &places).into(), block::case_value(found)?))
+    };
+    alike(cases).into_iter().map(block).collect()
 }
 
 /// Reads a snapshot file's text; `path` is named in errors.

@@ -30,6 +30,20 @@ pub(crate) use merge::was_seen;
 pub use merge::{leave_behind, merge};
 pub use store::Store;
 
+/// Equal answers together, in the order of their first, with their places among all; who did not answer is in none.
+#[must_use]
+pub fn alike<T: PartialEq>(answers: impl IntoIterator<Item = Option<T>>) -> Vec<(T, Vec<usize>)> {
+    let mut groups: Vec<(T, Vec<usize>)> = Vec::new();
+    for (place, answer) in answers.into_iter().enumerate() {
+        let Some(answer) = answer else { continue };
+        match groups.iter_mut().find(|(known, _)| *known == answer) {
+            Some((_, places)) => places.push(place),
+            None => groups.push((answer, vec![place])),
+        }
+    }
+    groups
+}
+
 /// The phrase for the kernels of `all` whose place is in `members` (ascending), such as `from 6.12`.
 #[must_use]
 pub(crate) fn kernel_phrase(all: &[String], members: &[usize]) -> String {

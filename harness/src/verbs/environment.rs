@@ -1,10 +1,11 @@
 //! What a run stands on: tools, the packed guest, kernel images, the accelerator.
 
+use super::cannot;
 use super::folder::RunFolder;
 use super::project::{Project, Subject};
 use crate::cache::Cache;
 use crate::cli::MachineOptions;
-use crate::exit::{self, Failure};
+use crate::exit::Failure;
 use crate::model::ImageFacts;
 use crate::progress::Progress;
 use crate::provision::{kernels, tools};
@@ -15,7 +16,7 @@ use crate::vmm::accel::{Accel, choose};
 use crate::vmm::state::Store;
 use crate::vmm::{Launcher, LauncherKind};
 use probes::protocol::Part;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,10 +29,6 @@ pub struct Environment {
     pub cache: Cache,
     /// What the collector needs.
     pub setup: Setup,
-}
-
-fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!("cannot {what} {}: {error}", path.display()))
 }
 
 /// Images of the subjects, in their order: fetched where they are missing. One that cannot be had does not keep the

@@ -11,12 +11,12 @@ use super::run::{Place, run_in};
 use crate::cli::{AnswerFormat, ExplainOptions, Selection};
 use crate::exit::{self, Failure};
 use crate::export::{self, Compat};
-use crate::facts::{self, Answers, Item, Said, Support, Version, alike, guards};
+use crate::facts::{self, Answers, Item, Said, Support, Version, guards};
 use crate::matrix::closest;
 use crate::normalize::{Normal, NormalCase};
 use crate::progress::Progress;
 use crate::report::list::{ProbeInfo, SourceInfo};
-use crate::snapshot::{Snapshot, kernel_phrase, render_body};
+use crate::snapshot::{Snapshot, alike, kernel_phrase, render_body};
 use probes::protocol::Machine;
 use probes::record::Outcome;
 use serde::Serialize;
@@ -243,8 +243,7 @@ fn history(item: &Item) -> String {
     for (name, answers) in std::iter::once((usable, &item.answers)).chain(features) {
         let _ = writeln!(text, "  {name}: {}", since(answers));
     }
-    let returns_nothing = item.prototype.as_ref().is_some_and(|prototype| prototype.starts_with("void "));
-    if item.kind == facts::Kind::Hook && returns_nothing {
+    if item.class() == Some("void") {
         text += "  denies: never, it returns nothing\n";
     }
     if let Some(option) = guards::guard(item.kind, &item.name) {

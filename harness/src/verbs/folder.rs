@@ -3,6 +3,7 @@
 //! A folder is one run's at a time. The lock is the kernel's, on the folder itself, so that nothing of it lies about and a
 //! run that is killed leaves none.
 
+use super::cannot;
 use super::project::Project;
 use crate::exit::{self, Failure};
 use std::fs::{File, TryLockError};
@@ -123,10 +124,6 @@ pub(super) fn holder(file: &File) -> Option<String> {
     })?;
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(format!("process {pid} ({})", name.trim()))
-}
-
-fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!("cannot {what} {}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! the guest, each kernel's image and modules, the machine, the options. All of that is in the run folder's `run.json`,
 //! and a difference is an error that names it.
 
+use super::cannot;
 use super::options::{Options, unusual};
 use crate::exit::{self, Failure};
 use crate::model::KernelRun;
@@ -265,10 +266,6 @@ impl Manifest {
         found.extend(new.map(|kernel| format!("kernel {kernel} was not among those to run")));
         found
     }
-}
-
-fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!("cannot {what} {}: {error}", path.display()))
 }
 
 fn digest(bytes: &[u8]) -> String {

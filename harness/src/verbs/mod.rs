@@ -35,6 +35,7 @@ use crate::progress::Progress;
 use crate::vmm::guard;
 use clap::CommandFactory;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::sync::OnceLock;
 
 pub use environment::Environment;
@@ -83,6 +84,11 @@ fn of_verb(cli: Cli) -> Result<u8, Failure> {
         }
         Verb::Guard { remove, command } => std::process::exit(guard::run(&command, remove)),
     }
+}
+
+/// The failure to do something with a file or folder.
+fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!("cannot {what} {}: {error}", path.display()))
 }
 
 /// Why something that was to be printed could not be.

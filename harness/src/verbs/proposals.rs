@@ -3,6 +3,7 @@
 //! A pending file does not say by which guest its records were made, and `cargo insta accept` asks nobody. So that is noted
 //! beside the run folders, and the proposals of another guest go before one of this guest comes.
 
+use super::cannot;
 use super::folder::holder;
 use super::manifest::Manifest;
 use super::options::not_for_snapshots;
@@ -216,10 +217,6 @@ fn hold(work: &Path, patience: Duration, progress: &Progress) -> Result<Held, Fa
             }
         }
     }
-}
-
-fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(exit::INFRASTRUCTURE, anyhow::anyhow!("cannot {what} {}: {error}", path.display()))
 }
 
 /// What is still to be seen to after everything has been accepted.
