@@ -14,7 +14,7 @@ mod limit;
 pub use error::ChildError;
 pub(crate) use limit::write_no_more_than;
 
-use crate::vmm::guard;
+use crate::guard;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -37,7 +37,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_millis(500);
 /// The same for one that must not be broken off.
 const FINISHING_GRACE: Duration = Duration::from_secs(10);
-/// How long a guard ([`crate::vmm::guard`]) has to end what it has started: it tries for five seconds.
+/// How long a guard ([`crate::guard`]) has to end what it has started: it tries for five seconds.
 const GUARD_GRACE: Duration = Duration::from_secs(6);
 
 /// How long what has been killed may take to be gone. A process in a system call that does not end, or one of another user

@@ -6,7 +6,7 @@ mod parse;
 mod values;
 
 use crate::exit::{self, ExitCode};
-use crate::facts::Version;
+use crate::version::Version;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -5,8 +5,8 @@
 
 use super::condition::{CaseIs, Ending, fact_text};
 use super::{Claim, Claims, ClaimsError, Condition, Decision, Entry, File, List, Place, Unless};
-use crate::facts::Version;
 use crate::text;
+use crate::version::Version;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};

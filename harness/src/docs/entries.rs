@@ -9,7 +9,7 @@ use super::limits::{Limit, limits};
 use super::page::PageEntry;
 use crate::claims::List;
 use crate::facts::item::is_without_kfuncs;
-use crate::facts::{Answer, Answers, Item, Kind, Known, Span, Version, guards};
+use crate::facts::{Answer, Answers, Item, Kind, Known, OF_NO_LSM_PROGRAM, Span, Version, guards};
 use probes::helper;
 
 /// A verdict with why, and the cases that show it beside the item's own.
@@ -35,9 +35,8 @@ const KFUNCS_FROM: &[(&str, &str)] =
 /// The record of all kfuncs.
 const INVENTORY: &str = "kfuncs/inventory";
 
-/// What the record of all kfuncs says where the verifier refuses one for what its arguments are, never mind which program
-/// passes them (`probes::families::kfuncs`, `NEVER`), and where it is not registered for these programs (`NOT_ALLOWED`).
-const NEVER: &str = "no program may call it";
+/// What the record of all kfuncs says where one is not registered for these programs (`probes::families::kfuncs`,
+/// `NOT_ALLOWED`).
 const NOT_ALLOWED: &str = "may NOT call it";
 
 /// The verdict on an entry.
@@ -98,7 +97,7 @@ impl Stated {
 /// Why a kernel lets no LSM program call something: of other programs nothing is known.
 fn why_not(answer: &Answer) -> String {
     match answer {
-        Answer::No { why } if why == NEVER => "no LSM program may call it".to_owned(),
+        Answer::No { why } if why == OF_NO_LSM_PROGRAM => why.clone(),
         Answer::No { why } if why == NOT_ALLOWED => "LSM programs may NOT call it".to_owned(),
         Answer::Yes { .. }
         | Answer::No { .. }

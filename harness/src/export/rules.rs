@@ -3,11 +3,11 @@
 
 use super::{Material, Range};
 use crate::facts::guards::leaves_out;
-use crate::facts::version::by_version;
 use crate::facts::{Item, Kind, Known, Said, spans};
 use crate::normalize::NormalCase;
 use crate::report::list::SourceInfo;
 use crate::snapshot::{Snapshot, alike};
+use crate::version::by_version;
 use probes::record::End;
 use serde::Serialize;
 use serde_json::{Map, Value};

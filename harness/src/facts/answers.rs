@@ -1,7 +1,7 @@
 //! What kernels answered about an item, and the ranges of versions that follow from it.
 
-use super::version::by_version;
 use super::{Known, Span, Version, spans};
+use crate::version::by_version;
 
 /// What one kernel answered.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,12 +28,18 @@ enum Word {
 /// The word of a kernel that calls no kfuncs, which is so for every kind of program.
 pub(super) const NO_CALLS: &str = "the kernel knows no calls of kfuncs";
 
+/// The word where the verifier refuses a kfunc for what its arguments are, never mind which program passes them
+/// (`probes::families::kfuncs`, `NEVER`), and what it says of LSM programs, which alone are asked with.
+const NEVER: &str = "no program may call it";
+/// See [`NEVER`].
+pub(crate) const OF_NO_LSM_PROGRAM: &str = "no LSM program may call it";
+
 /// Every word of the inventory (`probes::families::kfuncs`, `bare.rs`). What is not here could not be told.
 const WORDS: &[(&str, Word)] = &[
     ("may call it", Word::May),
     ("may NOT call it", Word::MayNot),
     ("only a program that may sleep may call it", Word::MayNot),
-    ("no program may call it", Word::MayNot),
+    (NEVER, Word::MayNot),
     (NO_CALLS, Word::MayNot),
     ("there are no sleepable programs", Word::MayNot),
     ("it has a prototype and no address", Word::MayNot),
@@ -47,11 +53,16 @@ fn meaning(said: &str) -> Option<Word> {
     WORDS.iter().find(|(word, _)| *word == said).map(|(_, meaning)| *meaning)
 }
 
+/// A word of the inventory, told where nothing says any more that LSM programs alone were asked with.
+fn of_lsm_programs(said: &str) -> String {
+    if said == NEVER { OF_NO_LSM_PROGRAM } else { said }.to_owned()
+}
+
 /// What the inventory says of one kind of program.
 fn of_kind(case: &NormalCase, kind: &str) -> Answer {
     let said = |key: &str| case.seen.get(key).and_then(Value::as_str);
     let Some(own) = said(kind) else { return Answer::Unknown { why: "the case does not say".to_owned() } };
-    let why = own.to_owned();
+    let why = of_lsm_programs(own);
     match meaning(own) {
         Some(Word::May) => yes(),
         Some(Word::MayNot) => Answer::No { why },
@@ -155,6 +166,11 @@ mod tests {
         "the kernel knows no calls of kfuncs",
         "no such program is for the hook that this asks with",
         "no: the kernel knows no calls of kfuncs"
+    )]
+    #[case::of_lsm_programs_alone(
+        "no program may call it",
+        "no program may call it",
+        "no: no LSM program may call it"
     )]
     fn what_was_not_answered_is_no_no(#[case] plain: &str, #[case] asleep: &str, #[case] says: &str) {
         let seen = json!({KINDS[0].1: plain, KINDS[1].1: asleep}).as_object().unwrap().clone();

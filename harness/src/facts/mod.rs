@@ -14,14 +14,14 @@ mod kfunc;
 pub mod range;
 mod said;
 mod usage;
-pub mod version;
 
+pub use crate::version::Version;
 pub use answers::{Answer, Answers, Support};
 pub use hook::took_effect;
 pub use item::{Feature, Item, Kind, collect};
+pub(crate) use kfunc::OF_NO_LSM_PROGRAM;
 pub use range::{Added, Known, Removed, Span, spans};
 pub use said::Said;
-pub use version::Version;
 
 /// What the tests of facts have in common.
 #[cfg(test)]

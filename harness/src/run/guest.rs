@@ -5,7 +5,7 @@
 //! a guard, as cargo's compilers would go on without it.
 
 use crate::child::{ChildError, Command};
-use crate::vmm::guard;
+use crate::guard;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

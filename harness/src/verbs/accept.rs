@@ -2,8 +2,9 @@
 
 use super::folder::RunFolder;
 use super::manifest::Manifest;
-use super::project::{Project, check_releases, glob_set, known, probe_globs, subjects};
+use super::project::{Project, glob_set, known, probe_globs};
 use super::proposals::{PARTING, for_snapshots, of_this_guest, tell_each};
+use super::subject::{check_releases, subjects};
 use crate::cache::Cache;
 use crate::cli::AcceptOptions;
 use crate::exit::{self, Failure};

@@ -2,7 +2,8 @@
 
 use super::environment::{Environment, images, jobs};
 use super::folder::RunFolder;
-use super::project::{Project, Subject};
+use super::project::Project;
+use super::subject::Subject;
 use crate::cache::Cache;
 use crate::cli::{AnswerFormat, DoctorOptions, HostOptions, MachineOptions};
 use crate::exit::{self, Failure};

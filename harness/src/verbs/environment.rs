@@ -2,7 +2,8 @@
 
 use super::cannot;
 use super::folder::RunFolder;
-use super::project::{Project, Subject};
+use super::project::Project;
+use super::subject::Subject;
 use crate::cache::Cache;
 use crate::cli::MachineOptions;
 use crate::exit::Failure;

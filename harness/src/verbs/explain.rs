@@ -152,8 +152,9 @@ pub(super) fn explain(
     let snapshot = snapshots.get(&id).map(|all| one_case(all, case)).transpose()?;
     let kept = || programs(&kept_runs(project), &id, case);
     let mut programs = kept();
+    let mut interrupted = None;
     if programs.is_empty() && !options.no_boot {
-        boot_for_program(project, options, &id, progress);
+        interrupted = boot_for_program(project, options, &id, progress);
         programs = kept();
     }
     match options.format {
@@ -168,7 +169,8 @@ pub(super) fn explain(
             super::print(&text.map_err(|error| Failure::new(exit::INFRASTRUCTURE, error))?);
         }
     }
-    Ok(exit::OK)
+    // What needs no machine has been told all the same.
+    interrupted.map_or(Ok(exit::OK), Err)
 }
 
 /// A probe or a case by its id, or by a name the item's own probe; a kfunc that has none is a case of the inventory.
@@ -281,9 +283,15 @@ fn since(answers: &Answers) -> String {
     if said.is_empty() { answers.never().to_owned() } else { said.join("; ") }
 }
 
-/// Runs the probe on the newest kernel of the matrix (not on a further build of it), which leaves its programs in the folder of `show`. A machine that
-/// cannot be had costs the program, not the answer.
-fn boot_for_program(project: &Project, options: &ExplainOptions, id: &str, progress: &Progress) {
+/// Runs the probe on the newest kernel of the matrix (not on a further build of it), which leaves its programs in the
+/// folder of `show`. A machine that cannot be had costs the program, not the answer. An interruption is given back: it is
+/// how the verb ends, once it has told what it knows.
+fn boot_for_program(
+    project: &Project,
+    options: &ExplainOptions,
+    id: &str,
+    progress: &Progress,
+) -> Option<Failure> {
     let newest = project.matrix().ok().and_then(|matrix| {
         let mut names = matrix.rows.into_iter().rev().map(|row| row.name);
         names.find(|name| Version::of_flavour(name).is_none())
@@ -291,9 +299,10 @@ fn boot_for_program(project: &Project, options: &ExplainOptions, id: &str, progr
     let selection =
         Selection { kernels: newest.into_iter().collect(), probes: vec![id.to_owned()], shard: None };
     let folder = project.work_folder().join("show");
-    if let Err(error) = run_in(project, &selection, &options.machine, Place::Apart(&folder), true, progress) {
-        progress.say("program", &format!("it cannot be shown: {error}"));
-    }
+    let failure =
+        run_in(project, &selection, &options.machine, Place::Apart(&folder), true, progress).err()?;
+    progress.say("program", &format!("it cannot be shown: {failure}"));
+    (failure.code == exit::INTERRUPTED).then_some(failure)
 }
 
 fn explained(probe: ProbeInfo, snapshot: Option<&Snapshot>, programs: Vec<Program>) -> Explained {

@@ -1,12 +1,13 @@
 //! What a run is worth: each record held against its snapshot, the probes without any, and the exit code.
 
-use super::project::{Project, check_releases, dynamic_of, glob_set, ids_in, known};
+use super::project::{Project, dynamic_of, glob_set, ids_in, known};
+use super::subject::check_releases;
 use crate::exit::{self, Failure};
-use crate::facts::Version;
 use crate::matrix::Matrix;
 use crate::model::KernelRun;
 use crate::run::setup::Job;
 use crate::snapshot::{Comparison, Known, Snapshot, compare_as};
+use crate::version::Version;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Compares runs with the snapshots, each by itself. An image without a row is compared with the row of its series, or

@@ -1,8 +1,9 @@
 //! `conform kernels list|fetch|build`: where the matrix's kernels come from, and whether they are here.
 
 use super::environment::images;
-use super::project::{Project, Subject, subjects};
+use super::project::Project;
 use super::run::set_aside;
+use super::subject::{Subject, subjects};
 use crate::cache::Cache;
 use crate::cli::{AnswerFormat, KernelsVerb};
 use crate::exit::{self, Failure};

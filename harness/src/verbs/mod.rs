@@ -26,13 +26,14 @@ mod resume;
 mod run;
 mod show;
 mod soak;
+pub mod subject;
 mod teller;
 
 use crate::cli::{Cli, Verb};
 use crate::exit::{self, Failure};
+use crate::guard;
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::vmm::guard;
 use clap::CommandFactory;
 use std::io::{ErrorKind, Write};
 use std::path::Path;

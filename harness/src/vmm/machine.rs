@@ -1,11 +1,11 @@
 //! One running virtual machine: started under guard, its console kept, ended for certain.
 
 use super::folder::{Folder, NoPlace};
-use super::guard;
 use super::launch::{BootFiles, CHANNEL, Launcher, MachineSpec};
 use super::qmp::{Qmp, QmpError};
 use super::said::Said;
 use crate::child;
+use crate::guard;
 use conform_boot::layout::WAITING;
 use probes::channel::{ChannelError, HostEnd, Region};
 use probes::protocol::{Message, Plan, REGION};

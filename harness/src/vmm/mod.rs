@@ -3,7 +3,6 @@
 pub mod accel;
 pub mod flags;
 mod folder;
-pub mod guard;
 pub mod launch;
 pub mod machine;
 pub mod qmp;
