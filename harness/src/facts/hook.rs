@@ -12,6 +12,7 @@ use crate::snapshot::Snapshot;
 use probes::families::hooks::unfired;
 use probes::record::{End, Outcome};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Why a hook that programs may not attach to is one all the same (6.12 kernel/bpf/bpf_lsm.c, `bpf_lsm_disabled_hooks`).
 pub(super) const DISABLED: &str = "the kernel keeps this hook from BPF programs";
@@ -64,6 +65,26 @@ pub(super) fn hook(name: &str, snapshot: &Snapshot, kernels: &[String]) -> Item 
         prototype: prototype(snapshot, "inventory"),
         answers: answers(snapshot, kernels, "inventory", attach),
         features,
+    }
+}
+
+/// The probe that asks, with bpf alone, the hooks that the kernel calls only where another module keeps or labels something.
+pub(super) const ALONE: &str = "lsms/asked-alone";
+const IN_COMPANY: &str = "beside a module that keeps or labels something, not with bpf alone";
+
+/// Says of hooks that fire beside other modules, as they do in `hooks/..`, where they do not with bpf alone.
+pub(super) fn need_company(items: &mut BTreeMap<(Kind, String), Item>, alone: &Snapshot) {
+    let current = alone.observed.iter().filter(|(kernel, _)| !alone.behind.contains(kernel));
+    let silent = current.flat_map(|(kernel, normal)| {
+        normal.cases.iter().filter(|case| case.fired == Some(false)).map(move |case| (kernel, &case.name))
+    });
+    for (kernel, hook) in silent {
+        let Some(item) = items.get_mut(&(Kind::Hook, hook.clone())) else { continue };
+        let fires = item.features.iter_mut().filter(|feature| feature.name == "fires");
+        let answers = fires.flat_map(|feature| &mut feature.answers.0).filter(|(of, _)| of == kernel);
+        for (_, answer) in answers.filter(|(_, answer)| answer.known() == Known::Yes) {
+            *answer = Answer::Yes { condition: IN_COMPANY.to_owned() };
+        }
     }
 }
 

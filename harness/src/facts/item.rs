@@ -5,7 +5,7 @@
 //! known beyond that (asleep, from a cgroup, a normal use that works) are the item's features.
 
 use super::helper::helper;
-use super::hook::{DISABLED, hook};
+use super::hook::{ALONE, DISABLED, hook, need_company};
 use super::kfunc::{INVENTORY, NO_CALLS, kfuncs};
 use super::said::crashed_in;
 use super::{Answer, Answers, guards};
@@ -120,6 +120,9 @@ pub fn collect(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> BT
         items.extend(found.into_iter().filter(is_item).map(|item| ((item.kind, item.name.clone()), item)));
     }
     excuse_absences(&mut items);
+    if let Some(alone) = snapshots.get(ALONE) {
+        need_company(&mut items, alone);
+    }
     items
 }
 

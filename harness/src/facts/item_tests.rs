@@ -248,6 +248,23 @@ fn a_program_that_never_ran_denied_nothing_and_allowed_nothing(#[case] hook: &st
     assert!(answer.words().contains(says), "{}", answer.words());
 }
 
+/// What fires beside others and not alone does so under a condition; where it fires alone too, under none.
+#[test]
+fn a_hook_that_needs_company_says_so() {
+    let fires = |fired| NormalCase { fired: Some(fired), ..done("fire") };
+    let inventory = || seen("inventory", &json!({"hook": "yes", "prototype": "void f(void)"}));
+    let rows = |kernel| (kernel, vec![inventory(), done("attach"), fires(true)]);
+    let alone = |fired| vec![NormalCase { fired: Some(fired), ..done("cred_free") }];
+    let snapshots = BTreeMap::from([
+        snapshot("hooks/cred_free", vec![rows("6.1"), rows("6.2")]),
+        snapshot("lsms/asked-alone", vec![("6.1", alone(false)), ("6.2", alone(true))]),
+    ]);
+    let items = collect(&snapshots, &names(&["6.1", "6.2"]));
+    let fires = feature(&items[&(Kind::Hook, "cred_free".to_owned())], "fires");
+    assert!(fires.of("6.1").unwrap().words().contains("not with bpf alone"));
+    assert_eq!(fires.of("6.2").unwrap().words(), "yes");
+}
+
 /// No trigger was tried, and it is known why.
 #[rstest]
 #[case::attaches(done("attach"), "called once at boot")]

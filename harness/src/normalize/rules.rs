@@ -138,8 +138,8 @@ pub const TEXT: &[Rule] = &[
         name: "place-in-the-program",
         why: "where the call stands in the suite's own program, which has more or fewer instructions by what the kernel has",
         scopes: VERIFIER,
-        pattern: r"\balloc_insn=\d+\b",
-        act: Act::Replace("alloc_insn=<n>"),
+        pattern: r"\b(alloc_insn|acquired at insn_idx)=\d+\b",
+        act: Act::Replace("$1=<n>"),
     },
     Rule {
         name: "fd",
@@ -398,6 +398,12 @@ mod tests {
         Scope::Verifier,
         "Unreleased reference alloc_insn=8",
         "Unreleased reference alloc_insn=<n>"
+    )]
+    #[case::place_of_another(
+        "place-in-the-program",
+        Scope::Verifier,
+        "expected id=2 acquired at insn_idx=14",
+        "expected id=2 acquired at insn_idx=<n>"
     )]
     #[case::map_uid(
         "object-id",

@@ -81,8 +81,26 @@ pub fn probes() -> Vec<Probe> {
         ),
         Some(MIDDLE),
     ));
+    all.push(on(
+        Probe::new(
+            "lsms/asked-alone",
+            "With bpf alone but for what is always there, is a program run on hooks that the kernel calls only where another module keeps or labels something, as with credentials (cred_prepare: one that it always calls)?",
+            &[
+                source("7.3", "security/security.c", "security_cred_free"),
+                source("7.3", "kernel/audit.c", "audit_log_subj_ctx"),
+                source("6.9", "kernel/auditfilter.c", "audit_filter"),
+            ],
+            |session| hooks::ask_on_this_machine(session, BESIDE_OTHERS),
+        ),
+        Some(ALONE),
+    ));
     all
 }
+
+/// The hooks that fire on the suite's usual machine and not where bpf is alone, by asking all hooks there; and one that does
+/// on both. Not those of packets' labels (`secmark_*`): without a module that knows a label there is no rule that labels,
+/// and so no trigger.
+const BESIDE_OTHERS: &[&str] = &["cred_free", "release_secctx", "audit_rule_match", "cred_prepare"];
 
 fn everywhere(suffix: &str, words: &str, order: Option<&'static str>) -> Vec<Probe> {
     vec![

@@ -8,6 +8,7 @@ use crate::rules::start_child;
 use crate::session::{Ended, Session, Stop};
 use crate::triggers::Arm;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+use nix::sys::personality::{self, Persona};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
 use nix::sys::wait::waitpid;
@@ -120,17 +121,29 @@ pub(super) fn file_mprotect(session: &mut Session<'_>) -> Result<(), Stop> {
                     keep(asm, Size::DW, n);
                 }
             },
-            |arm| arm.during(|| page.seal()),
+            |arm| reading_is_executing(|| arm.during(|| page.seal())),
         )?;
-        let prot = u64::from(libc::PROT_READ.cast_unsigned());
+        // What the process asks for, and what the kernel makes of it.
+        let asked = u64::from(libc::PROT_READ.cast_unsigned());
+        let prot = asked | u64::from(libc::PROT_EXEC.cast_unsigned());
         let end = page.address() + PAGE_SIZE as u64;
         attempt.same("slot 0: vma->vm_start", results.get(value(0)), page.address());
         attempt.same("slot 0: vma->vm_end", results.get(value(4)), end);
-        attempt.same("slot 1: reqprot", results.get(value(1)), prot);
+        attempt.same("slot 1: reqprot", results.get(value(1)), asked);
         attempt.same("slot 2: prot", results.get(value(2)), prot);
         attempt.see("slot 3: ret", results.get(value(3)).cast_signed());
         Ok(())
     })
+}
+
+/// Does something while whatever this process may read it may also execute, so that mprotect(2) grants more than it is
+/// asked for (5.7 and 7.3 mm/mprotect.c, do_mprotect_pkey).
+fn reading_is_executing(act: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    let usual = personality::get()?;
+    personality::set(usual | Persona::READ_IMPLIES_EXEC)?;
+    let outcome = act();
+    personality::set(usual)?;
+    outcome
 }
 
 /// `int, int, int, int`.

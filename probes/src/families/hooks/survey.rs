@@ -112,8 +112,8 @@ fn take_inventory<'a>(
     attempt.see("hook", what);
     let slots = &subject.prototype.slots;
     attempt.see("prototype", subject.prototype.text.as_str());
-    // Where the kernel refuses the prototype, it gives the program no slots.
-    if ![LISTED, NOT_TOLD].contains(&what) {
+    // Where the kernel takes no program, it gives none any slots.
+    if plain.is_ok() {
         attempt.see("slots", slots.len());
         match slots.iter().position(|slot| slot == "ret") {
             Some(slot) => attempt.see("slot of ret", slot),
