@@ -27,7 +27,7 @@ impl From<(Verdict, String)> for Judged {
 }
 
 /// Functions that the kernel had for itself before they became kfuncs, and the version in which they did: that a program may
-/// not call them before is said of every function (6.1 kernel/bpf/helpers.c `generic_btf_ids`, 6.1 kernel/cgroup/rstat.c
+/// not call them before is said of every function (6.1 kernel/bpf/helpers.c `tracing_btf_ids`, 6.1 kernel/cgroup/rstat.c
 /// `bpf_rstat_kfunc_ids`).
 const KFUNCS_FROM: &[(&str, &str)] =
     &[("cgroup_rstat_flush", "6.1"), ("cgroup_rstat_updated", "6.1"), ("crash_kexec", "6.1")];

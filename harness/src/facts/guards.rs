@@ -103,6 +103,16 @@ pub fn tells_of_its_version(kind: Kind, option: &str) -> bool {
 /// What joins options of which each is needed.
 const AND: &str = " && ";
 
+/// The probe that asks for options by what no program shows, a case for each, which is called as the option is.
+pub const WITNESS: &str = "program/build";
+
+/// Whether a fact of such a case is that of a kernel with the option: what is there, and a system call that a kernel without
+/// it does not know.
+#[must_use]
+pub fn witnesses(said: &serde_json::Value) -> bool {
+    said == "yes" || said == "EFAULT"
+}
+
 /// Options that another one brings with it: what shows the first shows the second. `BPF_LSM` itself depends on
 /// `BPF_EVENTS` and `BPF_SYSCALL` (kernel/bpf/Kconfig; 5.7 init/Kconfig), so that these excuse nothing.
 /// `SYSTEM_DATA_VERIFICATION` selects `CRYPTO` (5.15, 6.0, 7.3 init/Kconfig).

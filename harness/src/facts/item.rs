@@ -119,7 +119,7 @@ pub fn collect(snapshots: &BTreeMap<String, Snapshot>, kernels: &[String]) -> BT
         };
         items.extend(found.into_iter().filter(is_item).map(|item| ((item.kind, item.name.clone()), item)));
     }
-    excuse_absences(&mut items);
+    excuse_absences(&mut items, snapshots);
     if let Some(alone) = snapshots.get(ALONE) {
         need_company(&mut items, alone);
     }
@@ -136,10 +136,22 @@ fn is_item(item: &Item) -> bool {
         })
 }
 
+/// The options that kernels were asked for by name, where they have them.
+fn witnessed(snapshots: &BTreeMap<String, Snapshot>) -> BTreeSet<(Cow<'static, str>, String)> {
+    let Some(witness) = snapshots.get(guards::WITNESS) else { return BTreeSet::new() };
+    let current = witness.observed.iter().filter(|(kernel, _)| !witness.behind.contains(kernel));
+    let shown = current.flat_map(|(kernel, normal)| {
+        let done = normal.cases.iter().filter(|case| case.end == End::Done);
+        let on = done.filter(|case| case.seen.values().any(guards::witnesses));
+        on.map(move |case| (Cow::Owned(case.name.clone()), kernel.clone()))
+    });
+    shown.collect()
+}
+
 /// Marks absences that the kernel's configuration may have caused: an option is known to be on where anything else that
 /// needs it is there.
-fn excuse_absences(items: &mut BTreeMap<(Kind, String), Item>) {
-    let mut on: BTreeSet<(&'static str, String)> = BTreeSet::new();
+fn excuse_absences(items: &mut BTreeMap<(Kind, String), Item>, snapshots: &BTreeMap<String, Snapshot>) {
+    let mut on = witnessed(snapshots);
     for item in items.values() {
         let Some(option) = guards::guard(item.kind, &item.name) else { continue };
         for (kernel, answer) in &item.answers.0 {
@@ -153,7 +165,7 @@ fn excuse_absences(items: &mut BTreeMap<(Kind, String), Item>) {
             if shows {
                 let options =
                     guards::each(option).flat_map(|it| std::iter::once(it).chain(guards::brought(it)));
-                on.extend(options.map(|option| (option, kernel.clone())));
+                on.extend(options.map(|option| (Cow::Borrowed(option), kernel.clone())));
             }
         }
     }
@@ -164,7 +176,7 @@ fn excuse_absences(items: &mut BTreeMap<(Kind, String), Item>) {
             std::iter::once(&mut item.answers).chain(features).flat_map(|answers| &mut answers.0)
         {
             if let Answer::Absent { perhaps } = answer
-                && !guards::each(option).all(|option| on.contains(&(option, kernel.clone())))
+                && !guards::each(option).all(|option| on.contains(&(Cow::Borrowed(option), kernel.clone())))
             {
                 *perhaps = Some(option);
             }

@@ -431,6 +431,27 @@ fn an_option_leaves_out_no_helpers_number() {
     assert_eq!(item.answers.spans()[0].added.to_string(), "6.2");
 }
 
+/// A kernel that was asked for the option itself needs no other item to show that it has it.
+#[rstest]
+#[case::is_on("EFAULT", "not in the kernel")]
+#[case::is_off("ENOSYS", "not in this build, perhaps for want of CONFIG_IO_URING")]
+fn an_absence_behind_an_option_that_was_asked_for(#[case] call: &str, #[case] says: &str) {
+    let lacks = NormalCase {
+        end: End::Absent { what: "function bpf_lsm_uring_cmd".to_owned() },
+        accepted: None,
+        ..done("inventory")
+    };
+    let is_there =
+        vec![seen("inventory", &json!({"hook": "yes", "prototype": "int f(void)"})), done("attach")];
+    let asked = seen("CONFIG_IO_URING", &json!({"io_uring_setup(2) without parameters": call}));
+    let snapshots = BTreeMap::from([
+        snapshot("hooks/uring_cmd", vec![("5.19", vec![lacks]), ("6.0", is_there)]),
+        snapshot("program/build", vec![("5.19", vec![asked])]),
+    ]);
+    let items = collect(&snapshots, &names(&["5.19", "6.0"]));
+    assert_eq!(words(&items[&(Kind::Hook, "uring_cmd".to_owned())])[0], says);
+}
+
 /// A hook behind two options is the version's to lack only where both are known to be on.
 #[rstest]
 #[case(&["socket_bind", "path_mkdir"], "not in the kernel")]

@@ -7,6 +7,7 @@ use crate::bpf::{BPF_LSM_MAC, BPF_PROG_TYPE_LSM, BPF_PROG_TYPE_SOCKET_FILTER, Pr
 use crate::errno::Errno;
 use crate::insn::Reg;
 use crate::lsm::{LsmProgram, deny};
+use crate::rules::{ROOT_CGROUP, outcome_word};
 use crate::session::{Attempt, Ended, Session, Stop};
 use crate::spec::{Probe, source};
 use std::fs::File;
@@ -32,6 +33,16 @@ pub fn probes() -> Vec<Probe> {
                 source("5.7", "security/bpf/hooks.c", "bpf_lsm_init"),
             ],
             lsm_list,
+        ),
+        Probe::new(
+            "program/build",
+            "Which of the options on which whole groups of kfuncs and hooks hang, and which no program shows, was the kernel built with?",
+            &[
+                source("7.3", "kernel/cgroup/cgroup.c", "cgroup_controllers_show"),
+                source("7.3", "crypto/proc.c", "crypto_init_proc"),
+                source("7.3", "io_uring/io_uring.c", "SYSCALL_DEFINE2(io_uring_setup, ..)"),
+            ],
+            build,
         ),
         Probe::new(
             "program/lsm-absent",
@@ -133,6 +144,33 @@ fn lsm_list(session: &mut Session<'_>) -> Result<(), Stop> {
         // ima and evm are LSMs since 6.9 (security/integrity/ima/ima_main.c, DEFINE_LSM) and stand behind the ordered
         // ones, LSM_ORDER_LAST.
         attempt.see("order", list.as_str());
+        Ok(())
+    })
+}
+
+/// By what only a kernel with the option has: a controller, a file, a system call.
+fn build(session: &mut Session<'_>) -> Result<(), Stop> {
+    session.case("CONFIG_MEMCG", |attempt| {
+        let path = format!("{ROOT_CGROUP}/cgroup.controllers");
+        let controllers = std::fs::read_to_string(&path)
+            .map_err(|error| Ended::could_not("read the list of controllers", error))?;
+        attempt.holds(
+            "memory is among the controllers",
+            controllers.split_whitespace().any(|it| it == "memory"),
+        );
+        Ok(())
+    })?;
+    session.case("CONFIG_CRYPTO", |attempt| {
+        let there =
+            std::fs::exists("/proc/crypto").map_err(|error| Ended::could_not("look for a file", error))?;
+        attempt.holds("/proc/crypto is there", there);
+        Ok(())
+    })?;
+    session.case("CONFIG_IO_URING", |attempt| {
+        // SAFETY: the call is given no parameters to read, so that it makes nothing.
+        let asked =
+            Errno::result(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<u8>()) });
+        attempt.see("io_uring_setup(2) without parameters", outcome_word(&asked.map(drop)));
         Ok(())
     })
 }

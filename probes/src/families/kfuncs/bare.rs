@@ -183,7 +183,7 @@ fn knows_no_sleepable(attempt: &Attempt<'_>) -> Result<bool, Ended> {
     let mut asm = Asm::new();
     asm.mov_imm(Reg::R0, 0).exit();
     let insns = asm.finish().map_err(|error| Ended::could_not("assemble the program", error))?;
-    // A hook that is sleepable wherever any is (5.10 kernel/bpf/bpf_lsm.c, sleepable_lsm_hooks).
+    // A hook that is sleepable wherever any is (5.10 kernel/bpf/verifier.c, btf_sleepable_lsm_hooks).
     let spec = ProgSpec::lsm("sleeps", attempt.hook("bprm_committed_creds")?, insns).sleepable();
     Ok(
         matches!(bpf::prog_load_logged(&spec, 1), Err(error) if error.errno == Errno::EINVAL && error.log.is_empty()),
