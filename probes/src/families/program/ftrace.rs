@@ -42,7 +42,6 @@ fn ask(attempt: &mut Attempt<'_>, chain: &mut Chain, when: &str) {
         _ => "it runs more than once",
     };
     attempt.see(when, word);
-    attempt.runs(chain.results.runs());
     if word == "it runs, and denies" {
         attempt.denied(true);
     }
@@ -55,6 +54,7 @@ fn ask_while_it_is_switched(attempt: &mut Attempt<'_>, chain: &mut Chain) {
     ask(attempt, chain, "then");
     attempt.outcome("kernel.ftrace_enabled is set to 1", &switch(true));
     ask(attempt, chain, "after that");
+    attempt.runs(chain.results.runs());
 }
 
 /// Three cases: a program that is there, one that comes while ftrace is off, and one of a cgroup.
@@ -76,6 +76,7 @@ pub(super) fn switched_off(session: &mut Session<'_>) -> Result<(), Stop> {
         ask(attempt, &mut chain, "attached then");
         attempt.outcome("kernel.ftrace_enabled is set to 1", &switch(true));
         ask(attempt, &mut chain, "after that");
+        attempt.runs(chain.results.runs());
         Ok(())
     })?;
     session.case("off-while-attached-to-a-cgroup", |attempt| {
