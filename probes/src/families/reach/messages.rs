@@ -295,9 +295,11 @@ fn splice_out(kind: SockType) -> Result<Doing, Errno> {
         drop(into);
         let in_pipe = arrived(&out);
         let left = arrived(&receiver);
-        result
-            .map(|number| format!("gives {number}, {in_pipe} in the pipe, {left} left"))
-            .map_err(Failed::from)
+        match result {
+            Err(errno) if (in_pipe, left) == (0, 1) => Err(errno.into()),
+            Err(errno) => Ok(format!("{errno}, and {in_pipe} in the pipe, {left} left")),
+            Ok(number) => Ok(format!("gives {number}, {in_pipe} in the pipe, {left} left")),
+        }
     })
 }
 
@@ -310,6 +312,10 @@ fn receive_by_ring() -> Result<Doing, Errno> {
         let room = byte.as_mut_ptr().cast_const();
         let result = arm.during(|| ring.request(request(RECV, &receiver, room)));
         let left = arrived(&receiver);
-        result.map(|number| format!("gives {number}, {left} left")).map_err(Failed::from)
+        match result {
+            Err(errno) if left == 1 => Err(errno.into()),
+            Err(errno) => Ok(format!("{errno}, and {left} left")),
+            Ok(number) => Ok(format!("gives {number}, {left} left")),
+        }
     })
 }
