@@ -22,7 +22,7 @@ use crate::spec::{Probe, Source, source};
 use crate::triggers::Arm;
 use memmap2::MmapOptions;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// The hooks with an inert program.
 pub const KEPT: &[&str] = &["file_open"];
@@ -180,7 +180,25 @@ fn plain(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
     if let Some(read) = read_back(row, &map) {
         attempt.see("user space reads from it", read);
     }
+    if matches!(row.needs, Needs::Cgroup) {
+        let other = Cgroup::new("other")?;
+        put(&map.map, other.as_fd().as_raw_fd())?;
+        results.set(FREE, NEITHER);
+        let outcome = attempt.trigger(|| act(Arm::new(&results)));
+        attempt.runs(results.runs());
+        attempt.outcome("user space sees then", &outcome);
+        attempt.see("it gives with a cgroup there that the task is not in", row.gave(results.get(FREE)));
+    }
     Ok(())
+}
+
+/// What no use gives.
+const NEITHER: u64 = 77;
+
+/// Puts what a descriptor leads to into the map's first place.
+fn put(map: &OwnedFd, fd: RawFd) -> Result<(), Ended> {
+    bpf::map_update(map, &[0; 4], &fd.to_ne_bytes(), bpf::BPF_ANY)
+        .map_err(|errno| Ended::could_not("put something into the map", errno))
 }
 
 /// The same from a program of the root cgroup, which the kernel gives storage of its own when it is attached (6.0
@@ -370,8 +388,7 @@ fn create(attempt: &mut Attempt<'_>, row: &Row) -> Result<Made, Ended> {
         Needs::Nothing | Needs::Btf | Needs::KernelType(_) | Needs::Frozen => None,
     };
     if let Some(fd) = held {
-        bpf::map_update(&map, &[0; 4], &fd.to_ne_bytes(), bpf::BPF_ANY)
-            .map_err(|errno| Ended::could_not("put something into the map", errno))?;
+        put(&map, fd)?;
     }
     Ok(Made { map, inner, _btf: btf })
 }
