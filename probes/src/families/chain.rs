@@ -90,7 +90,7 @@ fn order_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "chain/sleepable-and-plain",
-            "Do sleepable and plain programs on one hook, int or void, run in the order of attaching like any others?",
+            "Does the order of programs on one hook, int or void, depend on whether they sleep?",
             &[PROGS, source("7.3", "kernel/bpf/trampoline.c", "bpf_trampoline_enter")],
             orders::sleepable_and_plain,
         ),
@@ -102,7 +102,7 @@ fn order_probes() -> Vec<Probe> {
         ),
         Probe::new(
             "chain/return-ret",
-            "What does a program that returns the ret it sees, as the documented example does, make of a denial?",
+            "What does a program that returns ret where that is an errno, loaded as 64 bits and left as it is, make of a denial?",
             &order,
             orders::return_ret,
         ),

@@ -75,7 +75,7 @@ fn limit_probes() -> Vec<Probe> {
     vec![
         Probe::new(
             "context/slot-access",
-            "Which reads and writes of the context's slots does the verifier refuse, and why?",
+            "Which reads and writes of the context's slots does the verifier refuse, and why, and may ret be returned that is loaded as 64 bits and left as it is?",
             &access,
             limits::slot_access,
         ),

@@ -59,6 +59,7 @@ const ACCESSES: &[(&str, &str, Body)] = &[
     ("add-to-the-context-then-read", "socket_create", |asm| {
         asm.add_imm(CTX, 8).ldx(Size::W, Reg::R1, CTX, 0);
     }),
+    // Loaded as 64 bits and returned as it is; `load/ret-as-int` asks what else may be done with it.
     ("return-ret", "file_open", |asm| {
         asm.ldx(Size::DW, Reg::R2, CTX, slot(1)).mov_reg(Reg::R0, Reg::R2).exit();
     }),
