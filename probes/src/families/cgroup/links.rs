@@ -106,7 +106,7 @@ pub(super) fn query(session: &mut Session<'_>) -> Result<(), Stop> {
             ("the cgroup", &cgroup, 0, true),
             ("the child", &child, 0, true),
             ("the child, effective, no room for flags", &child, BPF_F_QUERY_EFFECTIVE, false),
-            ("the child, effective", &child, BPF_F_QUERY_EFFECTIVE, true),
+            ("the child, effective, room for flags", &child, BPF_F_QUERY_EFFECTIVE, true),
         ] {
             let listed = bpf::prog_query(target.as_fd().as_raw_fd(), BPF_LSM_CGROUP, flags, room);
             let text = match listed {
