@@ -7,6 +7,7 @@ mod bench;
 mod flags;
 mod limits;
 mod links;
+mod targets;
 mod tasks;
 mod verdicts;
 
@@ -303,6 +304,16 @@ fn link_probes() -> Vec<Probe> {
             "Does BPF_PROG_DETACH take off what BPF_PROG_ATTACH attached, and what a link did?",
             &[source("7.3", "kernel/bpf/cgroup.c", "__cgroup_bpf_detach")],
             links::prog_detach,
+        ),
+        Probe::new(
+            "cgroup/target",
+            "What does the kernel say where a program is to be attached to what is no cgroup of version 2, or none any more?",
+            &[
+                source("7.3", "kernel/bpf/cgroup.c", "cgroup_bpf_prog_attach"),
+                source("7.3", "kernel/cgroup/cgroup.c", "cgroup_get_from_fd"),
+                source("7.3", "kernel/cgroup/cgroup.c", "css_tryget_online_from_dir"),
+            ],
+            targets::all,
         ),
         Probe::new(
             "cgroup/prog-query",
