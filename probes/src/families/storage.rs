@@ -128,7 +128,7 @@ fn of_kind(kind: &'static Kind) -> Vec<Probe> {
         ("delete-from-user-space", "is a value that user space deletes gone for the program", delete_by_user),
         (
             "freed",
-            "does a descriptor of an object that was ended, as far as a descriptor allows, lead to its value, and has the next object in the same memory it",
+            "does a descriptor of an object that was ended, as far as a descriptor allows, lead to its value, and does the next object in the same memory begin without one",
             freed,
         ),
     ];
@@ -150,7 +150,7 @@ fn create(session: &mut Session<'_>, kind: &'static Kind) -> Result<(), Stop> {
     let mut maps = Vec::new();
     for (name, sleepable) in [("plain", false), ("sleepable", true)] {
         session.case(name, |attempt| {
-            if sleepable && kinds::never_sleeps(attempt, kind) {
+            if sleepable && kinds::never_sleeps(attempt, kind)? {
                 return kinds::name_the_map(attempt, kind);
             }
             let mut bench = Bench::new(attempt, kind, sleepable)?;

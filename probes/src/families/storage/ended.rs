@@ -21,8 +21,10 @@ const STORED: u64 = 42;
 /// periods to be freed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// One object after the other is given a value and ended, until one lies where another has lain: then that other is
-/// freed for certain, and a value that has outlived it would be found.
+/// One object after the other is given a value and ended, until one lies where another has lain: then that other is freed for
+/// certain. What is shown is that an object begins without a value, also in memory that had one. Whether the old value is freed
+/// is not: no object leads to it any more, since a new one's pointer to its values is set to null when it is made (7.3
+/// kernel/fork.c, `copy_process`; security/security.c, `lsm_inode_alloc`).
 pub(super) fn until_memory_is_used_again(attempt: &mut Attempt<'_>, bench: &mut Bench) -> Result<(), Ended> {
     // The program finds what it stored while the object is there: without this it would tell nothing.
     bench.run(attempt, Op::Create, STORED)?;

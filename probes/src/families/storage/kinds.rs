@@ -5,10 +5,11 @@ use super::must;
 use crate::asm::Asm;
 use crate::bpf::{
     self, BPF_F_NO_PREALLOC, BPF_MAP_TYPE_CGRP_STORAGE, BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_SK_STORAGE,
-    BPF_MAP_TYPE_TASK_STORAGE, MapSpec, btf_load,
+    BPF_MAP_TYPE_TASK_STORAGE, LoadError, MapSpec, btf_load,
 };
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::errno::Errno;
+use crate::families::kfuncs::of_the_build;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::{CTX, LsmProgram, PAGE, Running};
@@ -260,7 +261,7 @@ impl Bench {
         kind: &'static Kind,
         sleepable: bool,
     ) -> Result<Self, Ended> {
-        let section = if sleepable && kind.by_rcu { section(attempt, kind) } else { None };
+        let section = if sleepable && kind.by_rcu { section(attempt, kind)? } else { None };
         let mut results = attempt.results()?;
         results.name_nobody();
         let (map, btf) = map(attempt, kind)?;
@@ -358,26 +359,42 @@ pub(super) fn map_of(
 
 /// The kfuncs that begin and end an RCU section, if the kernel lets sleepable programs have one: 6.2 and 6.3 refuse it
 /// when the kernel's BTF has no tags, as of a kernel built with gcc (6.3 kernel/bpf/verifier.c, `check_kfunc_call`).
-fn section(attempt: &mut Attempt<'_>, kind: &Kind) -> Option<(u32, u32)> {
-    let (lock, unlock) =
-        (attempt.kfunc("bpf_rcu_read_lock").ok()?, attempt.kfunc("bpf_rcu_read_unlock").ok()?);
+fn section(attempt: &mut Attempt<'_>, kind: &Kind) -> Result<Option<(u32, u32)>, Ended> {
+    let mut kfuncs = [0; 2];
+    for (id, name) in kfuncs.iter_mut().zip(["bpf_rcu_read_lock", "bpf_rcu_read_unlock"]) {
+        match attempt.kfunc(name) {
+            Ok(found) => *id = found,
+            Err(Ended::Absent(_)) => return Ok(None),
+            Err(ended) => return Err(ended),
+        }
+    }
+    let [lock, unlock] = kfuncs;
     let mut asm = Asm::new();
     asm.call_kfunc(lock, 0).call_kfunc(unlock, 0).mov_imm(Reg::R0, 0).exit();
-    takes(attempt, &LsmProgram::raw(kind.hook, asm).sleepable()).then_some((lock, unlock))
-}
-
-fn takes(attempt: &mut Attempt<'_>, program: &LsmProgram) -> bool {
-    attempt.spec(program).is_ok_and(|spec| attempt.ask(&spec, 0).is_ok())
+    let spec = attempt.spec(&LsmProgram::raw(kind.hook, asm).sleepable())?;
+    match attempt.ask(&spec, 1) {
+        Ok(_) => Ok(Some((lock, unlock))),
+        Err(refused) if of_the_build(&refused.log).is_some() => Ok(None),
+        Err(refused) => {
+            Err(Ended::could_not("ask whether a sleepable program may have an RCU section", refused))
+        }
+    }
 }
 
 /// Whether a kernel that has sleepable programs has none on this kind's hook: 5.10 does on one that leads to no object.
-pub(super) fn never_sleeps(attempt: &mut Attempt<'_>, kind: &Kind) -> bool {
+pub(super) fn never_sleeps(attempt: &mut Attempt<'_>, kind: &Kind) -> Result<bool, Ended> {
     let mut sleeps = |hook| {
         let mut asm = Asm::new();
         asm.mov_imm(Reg::R0, 0).exit();
-        takes(attempt, &LsmProgram::raw(hook, asm).sleepable())
+        let spec = attempt.spec(&LsmProgram::raw(hook, asm).sleepable())?;
+        match attempt.ask(&spec, 0) {
+            Ok(_) => Ok(true),
+            // The hook is none that may sleep, or the kernel does not know the flag (5.9 kernel/bpf/syscall.c, bpf_prog_load).
+            Err(LoadError { errno: Errno::EINVAL, .. }) => Ok(false),
+            Err(refused) => Err(Ended::could_not("ask whether programs of a hook may sleep", refused)),
+        }
     };
-    !sleeps(kind.hook) && sleeps(SLEEPABLE)
+    Ok(!sleeps(kind.hook)? && sleeps(SLEEPABLE)?)
 }
 
 /// Loads a sleepable program that does no more than name the map, where none can do more.
