@@ -7,6 +7,7 @@ mod ended;
 mod inherited;
 mod kinds;
 mod label;
+mod wrong;
 
 use crate::bpf;
 use crate::errno::Errno;
@@ -113,7 +114,12 @@ fn label_probes() -> Vec<Probe> {
 type Ask = fn(&mut Session<'_>, &'static Kind) -> Result<(), Stop>;
 
 fn of_kind(kind: &'static Kind) -> Vec<Probe> {
-    let asks: [(&str, &str, Ask); 5] = [
+    let asks: [(&str, &str, Ask); 6] = [
+        (
+            "map-made-wrongly",
+            "what is said of a map without BTF, with other flags, with elements, or with a key or value of another size",
+            wrong::maps,
+        ),
         (
             "create",
             "can a plain and a sleepable program make a value that user space reads by descriptor",

@@ -54,7 +54,7 @@ pub(super) struct Kind {
     /// Whose it is.
     pub(super) of: &'static str,
     pub(super) source: Source,
-    map_type: u32,
+    pub(super) map_type: u32,
     hook: &'static str,
     get: u32,
     delete: u32,
