@@ -6,6 +6,7 @@ mod callbacks;
 mod may_goto;
 mod names;
 mod privilege;
+mod ret;
 mod shape;
 mod signed;
 mod sleepable;
@@ -22,6 +23,8 @@ const RANGE: Source = source("7.3", "kernel/bpf/bpf_lsm.c", "bpf_lsm_get_retval_
 const RANGE_OLD: Source = source("5.10", "kernel/bpf/verifier.c", "check_return_code");
 const MAPS: Source = source("7.3", "kernel/bpf/verifier.c", "check_map_prog_compatibility");
 const HELPER: Source = source("7.3", "kernel/bpf/verifier.c", "check_helper_call");
+const CONVERT: Source = source("7.3", "kernel/bpf/verifier.c", "coerce_reg_to_size_sx");
+const SHIFT: Source = source("7.3", "kernel/bpf/verifier.c", "__scalar64_min_max_lsh");
 const SUBPROG: Source = source("7.3", "kernel/bpf/verifier.c", "check_func_call");
 
 /// The probes of this family.
@@ -29,6 +32,7 @@ const SUBPROG: Source = source("7.3", "kernel/bpf/verifier.c", "check_func_call"
 pub fn probes() -> Vec<Probe> {
     let mut all = name_probes();
     all.extend(privilege_probes());
+    all.extend(verdict_probes());
     all.extend(shape_probes());
     all.extend(sleepable_probes());
     all.extend(signed_probes());
@@ -174,14 +178,8 @@ fn privilege_probes() -> Vec<Probe> {
     ]
 }
 
-fn shape_probes() -> Vec<Probe> {
+fn verdict_probes() -> Vec<Probe> {
     vec![
-        Probe::new(
-            "load/test-run",
-            "Does BPF_PROG_TEST_RUN run an LSM program?",
-            &[source("7.3", "kernel/bpf/syscall.c", "bpf_prog_test_run")],
-            shape::test_run,
-        ),
         Probe::new(
             "load/return-range-int",
             "Which numbers may a program on an int hook return?",
@@ -205,6 +203,29 @@ fn shape_probes() -> Vec<Probe> {
             "May a program return a pointer, its context, or a value that it read from a map?",
             &[RANGE, RANGE_OLD],
             shape::pointers,
+        ),
+        Probe::new(
+            "load/ret-as-int",
+            "With which loads, conversions, tests and detours may a program return ret, what earlier programs returned?",
+            &[source("7.3", "kernel/bpf/verifier.c", "check_mem_access"), RANGE, CONVERT, SHIFT],
+            ret::handed_on,
+        ),
+        Probe::new(
+            "load/return-an-int-of-a-map",
+            "Clamped in which way may an int that a program reads from a map be its verdict?",
+            &[RANGE, RANGE_OLD, SHIFT],
+            ret::of_a_map,
+        ),
+    ]
+}
+
+fn shape_probes() -> Vec<Probe> {
+    vec![
+        Probe::new(
+            "load/test-run",
+            "Does BPF_PROG_TEST_RUN run an LSM program?",
+            &[source("7.3", "kernel/bpf/syscall.c", "bpf_prog_test_run")],
+            shape::test_run,
         ),
         Probe::new(
             "load/static-subprogram",

@@ -12,11 +12,11 @@ use crate::record::Phase;
 use crate::session::{Attempt, Ended, Session, Stop};
 use std::os::fd::AsRawFd;
 
-const INT: &str = "file_open";
+pub(super) const INT: &str = "file_open";
 const VOID: &str = "file_set_fowner";
 
 /// Loads a program that is `body` and nothing else.
-fn load(attempt: &mut Attempt<'_>, hook: &str, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
+pub(super) fn load(attempt: &mut Attempt<'_>, hook: &str, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
     let mut asm = Asm::new();
     body(&mut asm);
     attempt.load_lsm(&LsmProgram::raw(hook, asm)).map(drop)
@@ -134,7 +134,7 @@ pub(super) fn pointers(session: &mut Session<'_>) -> Result<(), Stop> {
 
 /// An argument or result of a function in a program's BTF.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Int,
     Void,
     PointerToInt,
@@ -144,7 +144,7 @@ enum Kind {
 }
 
 /// Loads a program whose function `sub` is made by `callee`, with BTF.
-fn with_function(
+pub(super) fn with_function(
     attempt: &mut Attempt<'_>,
     linkage: Linkage,
     kinds: (Kind, Kind),
