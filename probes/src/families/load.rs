@@ -3,6 +3,7 @@
 //! Few of the programs here are attached.
 
 mod callbacks;
+mod main_types;
 mod may_goto;
 mod names;
 mod privilege;
@@ -244,6 +245,17 @@ fn shape_probes() -> Vec<Probe> {
             "Which arguments may a global function of an LSM program have, plain and with declaration tags?",
             &[source("7.3", "kernel/bpf/btf.c", "btf_prepare_func_args")],
             shape::global_arguments,
+        ),
+        Probe::new(
+            "load/types-of-main",
+            "What does the log say of the types that a program's BTF gives its main function, where it is accepted, and before the reason where it is refused for something else?",
+            &[
+                source("5.10", "kernel/bpf/btf.c", "btf_check_func_arg_match"),
+                source("6.1", "kernel/bpf/verifier.c", "do_check_common"),
+                source("6.1", "kernel/bpf/btf.c", "btf_check_subprog_arg_match"),
+                source("7.3", "kernel/bpf/btf.c", "btf_prepare_func_args"),
+            ],
+            main_types::told,
         ),
         Probe::new(
             "load/without-own-btf",

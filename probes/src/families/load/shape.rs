@@ -230,7 +230,7 @@ fn checked_verdict_of_sub(asm: &mut Asm) {
         .exit();
 }
 
-fn returns(number: i32) -> impl FnOnce(&mut Asm) {
+pub(super) fn returns(number: i32) -> impl FnOnce(&mut Asm) {
     move |asm| {
         asm.mov_imm(Reg::R0, number).exit();
     }
