@@ -1,19 +1,50 @@
 //! Types as text, in the manner of C.
 
+use super::layer::Entry;
 use super::{Btf, Kind, MAX_CHAIN};
 
 /// What stands for a part of a type that cannot be followed.
 const BROKEN: &str = "?";
+/// As many parameters of a callback are shown, which is as many as the kernel takes of any function (7.3
+/// include/linux/bpf.h, `MAX_BPF_FUNC_ARGS`), so that damaged BTF makes no endless text.
+const MAX_PARAMETERS: usize = 12;
 
 impl Btf {
     /// A type as C would name it: `struct file *`, `const struct cred *`, `unsigned long`, `char[16]`.
     ///
-    /// Prototypes are shown without their parameters, type tags not at all ([`Btf::type_tags`] has them), and what
-    /// leads nowhere as `?`.
+    /// Type tags are not shown ([`Btf::type_tags`] has them), what leads nowhere is `?`, and a prototype that is a
+    /// parameter of another one has no parameters.
     #[must_use]
     pub fn type_name(&self, id: u32) -> String {
+        self.declaration(id, "")
+    }
+
+    /// A type and a name as C declares them: `struct file *file`, `char comm[16]`, `bool (*less)(int, int)`.
+    ///
+    /// The name may be that of a function with its parameters, the type what it returns.
+    #[must_use]
+    pub fn declaration(&self, id: u32, name: &str) -> String {
+        self.declared(id, name, Self::parameters)
+    }
+
+    /// The parameters of a prototype, with their names where it has them, which BTF made of DWARF has not for a
+    /// pointer to a function.
+    fn parameters(&self, proto: &Entry<'_>) -> String {
+        let parameter = |(name, id): (u32, u32)| match (self.string(name).unwrap_or_default(), id) {
+            ("", 0) => "...".to_owned(),
+            (name, id) => self.declared(id, name, |_, _| String::new()),
+        };
+        let mut parameters: Vec<String> = proto.params().take(MAX_PARAMETERS).map(parameter).collect();
+        if proto.params().nth(MAX_PARAMETERS).is_some() {
+            parameters.push(BROKEN.to_owned());
+        }
+        if parameters.is_empty() { "void".to_owned() } else { parameters.join(", ") }
+    }
+
+    /// As [`Btf::declaration`]; what a prototype takes is left to `parameters`, so that nothing recurses.
+    fn declared(&self, id: u32, name: &str, parameters: fn(&Self, &Entry<'_>) -> String) -> String {
         // What binds to the right of the base type is gathered in front of `right` on the way down.
-        let (mut id, mut left, mut right) = (id, String::new(), String::new());
+        let (mut id, mut left, mut right) = (id, String::new(), name.to_owned());
         for _ in 0..MAX_CHAIN {
             let Some(entry) = self.own.entry(id) else {
                 return finish(&left, if id == 0 { "void" } else { BROKEN }, &right);
@@ -42,7 +73,12 @@ impl Btf {
                     continue;
                 }
                 Kind::FuncProto => {
-                    right = if right.is_empty() { "()".to_owned() } else { format!("({right})()") };
+                    let parameters = parameters(self, &entry);
+                    right = if right.starts_with('*') {
+                        format!("({right})({parameters})")
+                    } else {
+                        format!("{right}({parameters})")
+                    };
                     id = entry.size_or_type;
                     continue;
                 }
@@ -99,14 +135,15 @@ fn qualify(kind: &Kind, pointer: bool, left: &mut String, right: &mut String) {
     let words = [(Kind::Const, "const"), (Kind::Volatile, "volatile"), (Kind::Restrict, "restrict")];
     let word = words.iter().find(|(known, _)| known == kind).map_or(BROKEN, |&(_, word)| word);
     if pointer {
-        *right = format!(" {word}{right}");
+        let gap = if right.is_empty() || right.starts_with(' ') { "" } else { " " };
+        *right = format!(" {word}{gap}{right}");
     } else {
         left.push_str(word);
         left.push(' ');
     }
 }
 
-/// Joins the parts, with a blank before stars and none before brackets.
+/// Joins the parts, with a blank before stars and names and none before brackets that have neither.
 fn finish(left: &str, base: &str, right: &str) -> String {
     let gap = if right.is_empty() || right.starts_with(['[', ' ']) { "" } else { " " };
     format!("{left}{base}{gap}{right}")

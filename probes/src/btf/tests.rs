@@ -121,7 +121,7 @@ fn names_read_as_c() {
         (array, "char[16]"),
         (array_ptr, "char (*)[16]"),
         (ptr_array, "char *[2]"),
-        (callback, "char *(*)()"),
+        (callback, "char *(*)(void)"),
         (void2, "void **"),
         (lost, "? *"),
     ] {
@@ -129,6 +129,43 @@ fn names_read_as_c() {
     }
     assert_eq!(btf.type_tags(const_ptr), ["rcu"]);
     assert_eq!(btf.size_of(ptr_array), Some(16));
+}
+
+#[test]
+fn declarations_read_as_c() {
+    let mut b = BtfBuilder::new();
+    let int = b.int("int", 4, SIGNED);
+    let flag = b.int("bool", 1, 0);
+    let node = b.structure("node", 8, &[("n", int, 0)]);
+    let pointer = b.ptr(node);
+    let constant = b.constant(node);
+    let to_constant = b.ptr(constant);
+    let fixed = b.constant(pointer);
+    let array = b.array(int, int, 16);
+    let less = b.func_proto(flag, &[("a", pointer), ("", to_constant)]);
+    let less = b.ptr(less);
+    let inner = b.func_proto(0, &[("less", less), ("", 0)]);
+    let inner = b.ptr(inner);
+    let table = b.array(less, int, 2);
+    let many: Vec<(&str, u32)> = (0..14).map(|_| ("", int)).collect();
+    let many = b.func_proto(0, &many);
+    let many = b.ptr(many);
+    let btf = Btf::parse(b.finish()).unwrap();
+    for (id, name, text) in [
+        (int, "cmd", "int cmd"),
+        (int, "", "int"),
+        (pointer, "node", "struct node *node"),
+        (pointer, "first(int a)", "struct node *first(int a)"),
+        (0, "f(void)", "void f(void)"),
+        (fixed, "node", "struct node * const node"),
+        (array, "comm", "int comm[16]"),
+        (less, "less", "bool (*less)(struct node *a, const struct node *)"),
+        (table, "all", "bool (*all[2])(struct node *a, const struct node *)"),
+        (inner, "f", "void (*f)(bool (*less)(), ...)"),
+        (many, "f", "void (*f)(int, int, int, int, int, int, int, int, int, int, int, int, ?)"),
+    ] {
+        assert_eq!(btf.declaration(id, name), text);
+    }
 }
 
 #[test]

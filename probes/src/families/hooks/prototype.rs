@@ -56,7 +56,7 @@ pub(super) fn of(btf: &Btf, name: &str, id: u32) -> Option<Prototype> {
     let mut parameters = Vec::new();
     let mut slots = Vec::new();
     for (argument, kind) in &proto.params {
-        let declared = declare(&btf.type_name(*kind), argument);
+        let declared = btf.declaration(*kind, argument);
         for part in 0..btf.size_of(*kind).unwrap_or(SLOT_BYTES).div_ceil(SLOT_BYTES).max(1) {
             slots.push(if part == 0 { declared.clone() } else { format!("{declared}, further") });
         }
@@ -72,13 +72,8 @@ pub(super) fn of(btf: &Btf, name: &str, id: u32) -> Option<Prototype> {
         slots.push("ret".to_owned());
     }
     let parameters = if parameters.is_empty() { "void".to_owned() } else { parameters.join(", ") };
-    let text = declare(&btf.type_name(proto.ret), &format!("{PREFIX}{name}({parameters})"));
+    let text = btf.declaration(proto.ret, &format!("{PREFIX}{name}({parameters})"));
     Some(Prototype { text, slots, returns })
-}
-
-/// A type and a name as C declares them, for types whose name stands before the declared name.
-fn declare(kind: &str, name: &str) -> String {
-    if name.is_empty() || kind.ends_with('*') { format!("{kind}{name}") } else { format!("{kind} {name}") }
 }
 
 #[cfg(test)]
@@ -126,15 +121,6 @@ mod tests {
         let found = of(&btf, name, id).unwrap();
         assert_eq!((found.text.as_str(), found.returns), (text, returns));
         assert_eq!(found.slots, slots);
-    }
-
-    #[rstest]
-    #[case("int", "cmd", "int cmd")]
-    #[case("struct file *", "file", "struct file *file")]
-    #[case("void", "bpf_lsm_x(void)", "void bpf_lsm_x(void)")]
-    #[case("struct cred *", "", "struct cred *")]
-    fn declarations(#[case] kind: &str, #[case] name: &str, #[case] text: &str) {
-        assert_eq!(declare(kind, name), text);
     }
 
     #[rstest]

@@ -19,13 +19,7 @@ pub(super) fn tags(btf: &Btf, id: u32) -> String {
 /// A function's prototype in the manner of C.
 pub(super) fn prototype(btf: &Btf, id: u32, name: &str) -> String {
     let Some(prototype) = btf.prototype(id) else { return "unreadable".to_owned() };
-    let join = |(parameter, type_id): &(String, u32)| {
-        let type_name = btf.type_name(*type_id);
-        let gap = if type_name.ends_with('*') { "" } else { " " };
-        format!("{type_name}{gap}{parameter}")
-    };
+    let join = |(parameter, type_id): &(String, u32)| btf.declaration(*type_id, parameter);
     let parameters: Vec<String> = prototype.params.iter().map(join).collect();
-    let ret = btf.type_name(prototype.ret);
-    let gap = if ret.ends_with('*') { "" } else { " " };
-    format!("{ret}{gap}{name}({})", parameters.join(", "))
+    btf.declaration(prototype.ret, &format!("{name}({})", parameters.join(", ")))
 }
