@@ -225,7 +225,7 @@ fn about_the_row(
         return Err(attempt.undecided(format!("the BTF of this build lacks the full prototype: {said}")));
     }
     match refusal::forbidden(&log) {
-        Some((named, said)) if named != row.name => {
+        Some((named, said)) if named != row.name && !refusal::is_of_its_making(row.name, named, said) => {
             match forbidden_alone(attempt, row, caller, hook, None)? {
                 Some(ended) => ended,
                 None => Err(attempt.undecided(format!("the program was refused for {named}: {said}"))),
