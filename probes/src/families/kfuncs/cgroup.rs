@@ -137,6 +137,19 @@ fn release() -> Row {
     })
 }
 
+/// `KEPT = the cgroup` of which user space gave the id, acquired.
+pub(super) fn acquired(b: &mut Body<'_>) {
+    of_id(b);
+    b.jeq_imm(Reg::R0, 0, "pass").mov_reg(KEPT, Reg::R0);
+}
+
+/// A row of a program that may sleep, has no RCU section and holds its cgroup ([`acquired`]), of which `given` gives the
+/// id: what is held is taken wherever a pointer that RCU protects is (6.12 kernel/bpf/verifier.c, `check_kfunc_args`:
+/// `is_trusted_reg` or `is_rcu_reg`).
+pub(super) fn of_an_acquired(row: Row, given: fn(&mut Results) -> Result<(), Ended>) -> Row {
+    row.sleepable().given(given).finally(|b| b.release("bpf_cgroup_release", KEPT))
+}
+
 /// The ancestor at `level` of the process's cgroup, which is at level 1.
 fn at_level(level: i32) -> Row {
     kfunc("bpf_cgroup_ancestor", "6.12", HELPERS)
@@ -157,6 +170,17 @@ fn ancestor() -> Row {
             at_level(1).then(leave_id).leaves("id of its own cgroup", 0, || inode(OWN)),
         )
         .other("canonical-beyond-its-level", at_level(2).gives_null("the cgroup is at a level above"))
+        .other(
+            "canonical-sleepable-of-an-acquired-cgroup",
+            of_an_acquired(kfunc("bpf_cgroup_ancestor", "6.12", HELPERS), give_own_id)
+                .takes(|b| {
+                    acquired(b);
+                    b.mov_reg(Reg::R1, KEPT).mov_imm(Reg::R2, 0);
+                })
+                .owned("bpf_cgroup_release")
+                .then(leave_id)
+                .leaves("id of the root", 0, root_id),
+        )
         .rcu()
         .not_null(Reg::R1)
 }

@@ -8,8 +8,9 @@ use crate::lsm::PAGE;
 use std::sync::Arc;
 
 impl Row {
-    /// Its arguments are protected by RCU only, which a sleepable program is not by itself: there, the canonical
-    /// program breaks a rule, unless it is in a section.
+    /// Its arguments are protected by RCU only, since the canonical program comes to them by following pointers and
+    /// acquires none. That is no protection in a sleepable program: there, the canonical program breaks a rule, unless it
+    /// is in a section.
     pub(super) fn rcu(mut self) -> Self {
         self.sleep = Sleep::Never;
         self.section = true;

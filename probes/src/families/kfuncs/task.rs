@@ -1,6 +1,7 @@
 //! Kfuncs about tasks.
 
 use super::body::{Body, IN, OUT};
+use super::cgroup::{acquired, give_root_id, of_an_acquired};
 use super::own::{Holds, NUMBER, Value};
 use super::row::{GOT, KEPT, OPENED, Row, kfunc};
 use crate::errno::Errno;
@@ -240,6 +241,17 @@ fn under_another() -> Row {
         .finally(|b| b.release("bpf_cgroup_release", KEPT))
 }
 
+/// The root, which every task is under, acquired.
+fn under_an_acquired() -> Row {
+    of_an_acquired(kfunc("bpf_task_under_cgroup", "6.12", HELPERS), give_root_id)
+        .takes(|b| {
+            acquired(b);
+            b.current(Reg::R1);
+            b.mov_reg(Reg::R2, KEPT);
+        })
+        .gives(1)
+}
+
 fn under_cgroup() -> Row {
     kfunc("bpf_task_under_cgroup", "6.12", HELPERS)
         .takes(|b| {
@@ -249,6 +261,7 @@ fn under_cgroup() -> Row {
         })
         .gives(1)
         .other("canonical-of-another", under_another())
+        .other("canonical-sleepable-of-an-acquired-cgroup", under_an_acquired())
         .rcu()
         .not_null(Reg::R1)
         .not_null(Reg::R2)
@@ -284,6 +297,9 @@ fn send_signal() -> Row {
         })
         .gives(0)
         .checks(|attempt, _| attempt.holds("the signal comes", take_signal()))
-        .also("no-such-type", -i64::from(libc::EINVAL), |b| b.enumerator(Reg::R3, "PIDTYPE_PGID"))
+        // The type exists, and the kfunc takes no process group (7.2 kernel/trace/bpf_trace.c, bpf_send_signal_task).
+        .also("a-type-that-it-does-not-take", -i64::from(libc::EINVAL), |b| {
+            b.enumerator(Reg::R3, "PIDTYPE_PGID");
+        })
         .not_null(Reg::R1)
 }
