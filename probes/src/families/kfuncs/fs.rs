@@ -1,6 +1,8 @@
 //! Kfuncs about files, inodes, and what is written beside them. Most are there for LSM programs and few others.
 
-use super::body::{BUFFER, BUFFER_BYTES, Body, OUT};
+use super::body::{BUFFER, BUFFER_BYTES, Body, OUT, RESULT, SECOND};
+use super::cases::errno_text;
+use super::cgroup::{acquired, give_root_id, of_an_acquired};
 use super::dynptr::{as_outcome, written_to};
 use super::row::{GOT, KEPT, OPENED, Row, inode, kfunc};
 use crate::errno::Errno;
@@ -86,6 +88,19 @@ fn set_xattr_of(path: &str, name: &CStr) -> Result<(), Ended> {
     Errno::result(result).map(drop).map_err(|errno| Ended::could_not("set an extended attribute", errno))
 }
 
+/// `removexattr(2)` on it, which may have none.
+fn remove_xattr(name: &CStr) -> Result<(), Ended> {
+    let path = CString::new(OPENED).unwrap_or_default();
+    // SAFETY: two strings that end with NUL.
+    let result = unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
+    match Errno::result(result) {
+        Err(errno) if errno.raw() != libc::ENODATA => {
+            Err(Ended::could_not("remove an extended attribute", errno))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// `getxattr(2)` on it.
 fn get_xattr(name: &CStr) -> Result<Vec<u8>, Errno> {
     let path = CString::new(OPENED).unwrap_or_default();
@@ -146,16 +161,48 @@ fn reads_xattr(row: Row) -> Row {
         .lsm_only()
 }
 
+/// The attributes that BPF programs may write have this beginning (include/uapi/linux/xattr.h, `XATTR_NAME_BPF_LSM`); this
+/// one is written by user space. Whether a program may read it changed between 6.14 and 7.2, and the record shows it.
+fn reads_what_programs_write(row: Row) -> Row {
+    row.sleepable()
+        .given(|_| set_xattr(c"security.bpf.sample"))
+        .takes(|b| xattr_arguments(b, "security.bpf.sample"))
+        .shows_result()
+        .checks(|attempt, results| {
+            attempt.same("user space asks for it", get_xattr(c"security.bpf.sample"), Ok(VALUE.to_vec()));
+            if results.get(RESULT) == VALUE_BYTES.unsigned_abs() {
+                value_is_there(attempt, results);
+            }
+        })
+        .cites(source("7.2", FS, "bpf_xattr_read_permission"))
+}
+
+/// What no BPF program may read: what other security modules write, and what only begins like an attribute of programs.
+fn not_of_others(row: Row) -> Row {
+    let refused = -i64::from(libc::EPERM);
+    row.also("security-selinux", refused, |b| b.text(Reg::R2, "security.selinux")).also(
+        "security-bpf-without-the-dot",
+        refused,
+        |b| b.text(Reg::R2, "security.bpf"),
+    )
+}
+
 fn file_xattr() -> Row {
-    reads_xattr(kfunc("bpf_get_file_xattr", "6.12", FS)).not_untrusted(Reg::R1, "file")
+    let row = || kfunc("bpf_get_file_xattr", "6.12", FS);
+    not_of_others(reads_xattr(row()))
+        .not_untrusted(Reg::R1, "file")
+        .other("canonical-security-bpf-prefix", reads_what_programs_write(row()))
 }
 
 fn dentry_xattr() -> Row {
-    reads_xattr(kfunc("bpf_get_dentry_xattr", "6.12", FS).on("inode_getxattr", ask_for_an_attribute))
+    let row = || kfunc("bpf_get_dentry_xattr", "6.12", FS).on("inode_getxattr", ask_for_an_attribute);
+    not_of_others(reads_xattr(row()))
         .not_untrusted(Reg::R1, "dentry")
+        .other("canonical-security-bpf-prefix", reads_what_programs_write(row()))
 }
 
-fn set_dentry_xattr(hook: &'static str, argument: i32, act: fn() -> Result<(), Errno>) -> Row {
+/// A program that writes an attribute, with the inode that is the hook's `argument`.
+fn writes(hook: &'static str, argument: i32, act: fn() -> Result<(), Errno>) -> Row {
     kfunc("bpf_set_dentry_xattr", "7.2", FS)
         .on(hook, act)
         .sleepable()
@@ -175,15 +222,38 @@ fn set_dentry_xattr(hook: &'static str, argument: i32, act: fn() -> Result<(), E
         .checks(|attempt, _| {
             attempt.same("value", get_xattr(c"security.bpf.sample"), Ok(VALUE.to_vec()));
         })
+}
+
+/// What a program has written, it reads: `given` has seen to it that there is nothing else to be read.
+fn read_back(row: Row, argument: i32) -> Row {
+    row.given(|_| remove_xattr(c"security.bpf.sample"))
+        .then(move |b| {
+            b.dynptr(DYNPTR, SECOND, 32);
+            b.context_argument(Reg::R1, argument);
+            b.text(Reg::R2, "security.bpf.sample");
+            b.stack_address(Reg::R3, DYNPTR);
+            b.kfunc("bpf_get_dentry_xattr");
+            b.leave(0, Reg::R0);
+        })
+        .checks(|attempt, results| {
+            attempt.see("reading gives", errno_text(results.get(OUT)));
+            attempt.same("value that the program reads", results.bytes(SECOND, VALUE.len()), VALUE.to_vec());
+        })
+}
+
+fn set_dentry_xattr(hook: &'static str, argument: i32, act: fn() -> Result<(), Errno>) -> Row {
+    not_of_others(writes(hook, argument, act))
         .also("user-prefix", -i64::from(libc::EPERM), |b| b.text(Reg::R2, "user.sample"))
+        .other("canonical-read-back", read_back(writes(hook, argument, act), argument))
         .not_null(Reg::R1)
         .spoilt("misuse-name-not-constant", |b| b.page_address(Reg::R2, OUT))
         .lsm_only()
         .cites(source("7.2", FS, "bpf_lsm_has_d_inode_locked"))
+        .cites(source("7.2", FS, "bpf_xattr_write_permission"))
 }
 
 fn remove_dentry_xattr(hook: &'static str, argument: i32, act: fn() -> Result<(), Errno>) -> Row {
-    kfunc("bpf_remove_dentry_xattr", "7.2", FS)
+    not_of_others(kfunc("bpf_remove_dentry_xattr", "7.2", FS))
         .on(hook, act)
         .sleepable()
         .given(given_user_xattr)
@@ -391,6 +461,21 @@ fn file_discard() -> Row {
 /// Where the cgroup of every process is.
 const CGROUP: &str = "/sys/fs/cgroup";
 
+/// What a program has acquired it need not protect.
+fn acquired_cgroup_xattr() -> Row {
+    of_an_acquired(kfunc("bpf_cgroup_read_xattr", "7.3", FS), give_root_id)
+        .given(|_| set_xattr_of(CGROUP, c"user.sample"))
+        .takes(|b| {
+            b.dynptr(DYNPTR, BUFFER, 32);
+            acquired(b);
+            b.mov_reg(Reg::R1, KEPT);
+            b.text(Reg::R2, "user.sample");
+            b.stack_address(Reg::R3, DYNPTR);
+        })
+        .gives(VALUE_BYTES)
+        .checks(value_is_there)
+}
+
 fn cgroup_xattr() -> Row {
     kfunc("bpf_cgroup_read_xattr", "7.3", FS)
         .given(|_| set_xattr_of(CGROUP, c"user.sample"))
@@ -405,6 +490,8 @@ fn cgroup_xattr() -> Row {
         .checks(value_is_there)
         .also("no-such-attribute", -i64::from(libc::ENODATA), |b| b.text(Reg::R2, "user.other"))
         .also("trusted-prefix", -i64::from(libc::EPERM), |b| b.text(Reg::R2, "trusted.sample"))
+        .also("security-bpf-prefix", -i64::from(libc::EPERM), |b| b.text(Reg::R2, "security.bpf.sample"))
+        .other("canonical-sleepable-of-an-acquired-cgroup", acquired_cgroup_xattr())
         .not_null(Reg::R1)
         .not_untrusted(Reg::R1, "cgroup")
         .spoilt("misuse-name-not-constant", |b| b.page_address(Reg::R2, OUT))
@@ -429,7 +516,9 @@ fn socket_xattr() -> Row {
         .takes(|b| xattr_arguments(b, "user.sample"))
         .gives(VALUE_BYTES)
         .checks(value_is_there)
+        .also("no-such-attribute", -i64::from(libc::ENODATA), |b| b.text(Reg::R2, "user.other"))
         .also("trusted-prefix", -i64::from(libc::EPERM), |b| b.text(Reg::R2, "trusted.sample"))
+        .also("security-bpf-prefix", -i64::from(libc::EPERM), |b| b.text(Reg::R2, "security.bpf.sample"))
         .not_null(Reg::R1)
         .not_untrusted(Reg::R1, "socket")
         .spoilt("misuse-name-not-constant", |b| b.page_address(Reg::R2, OUT))
