@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 /// (from the sources, where they are listed with `BTF_ID_FLAGS`), and those that documentation lists and no kernel of
 /// the suite has. After the name comes the module that has it where that is not part of the kernel proper.
 const NAMES: &str = include_str!("inventory.txt");
-/// The tag. Kernels since 6.10 ask for it, and it is there if pahole was 1.26 or newer (6.11 scripts/Makefile.btf,
-/// `decl_tag_kfuncs`).
+/// The tag. Kernels since 6.11 ask pahole for it (6.11 scripts/Makefile.btf, `decl_tag_kfuncs`, which that of 6.10 does not
+/// name) if it is 1.26 or newer. That one is said not to write it, and 1.27 to be the first that does.
 pub(super) const TAG: &str = "bpf_kfunc";
 /// For each module of [`NAMES`] a function that it had before it had kfuncs: where the kernel's own BTF has that, the
 /// module is built in, and what the BTF lacks the kernel lacks.
