@@ -141,26 +141,31 @@ fn of_one_cpu() -> Vec<Row> {
     TABLE.iter().map(one_cpu).collect()
 }
 
-fn one_cpu(&(name, set, result, weight): &OneCpu) -> Row {
-    let row = kfunc(name, "6.12", CPUMASK)
+/// A kfunc that takes this CPU and a mask, with CPU 0 or empty, which weighs so much afterwards.
+fn with_cpu(name: &'static str, cpu: i32, set: bool, weight: u64) -> Row {
+    kfunc(name, "6.12", CPUMASK)
         .takes(move |b| {
             if set {
                 mask_of_cpu_0(b);
             } else {
                 mask(b);
             }
-            b.mov_imm(Reg::R1, 0).mov_reg(Reg::R2, KEPT);
+            b.mov_imm(Reg::R1, cpu).mov_reg(Reg::R2, KEPT);
         })
         .then(|b| leave_weight(b, KEPT))
         .finally(release_kept)
         .leaves("weight", 0, move || Some(weight))
+}
+
+fn one_cpu(&(name, set, result, weight): &OneCpu) -> Row {
+    let row = with_cpu(name, 0, set, weight)
         .not_null(Reg::R2)
         .not_untrusted(Reg::R2, if name == "bpf_cpumask_test_cpu" { "cpumask" } else { "bpf_cpumask" });
     let row = match result {
-        // A CPU that does not exist is no CPU of the mask (cpu_valid).
-        Some(result) => row.gives(result).also("no-such-cpu", 0, |b| {
-            b.mov_imm(Reg::R1, 1 << 20);
-        }),
+        // A CPU that does not exist is no CPU of the mask, which stays as it is (cpu_valid).
+        Some(result) => row
+            .gives(result)
+            .other("canonical-no-such-cpu", with_cpu(name, 1 << 20, set, u64::from(set)).gives(0)),
         None => row,
     };
     if name == "bpf_cpumask_test_cpu" {

@@ -1,11 +1,13 @@
 //! Kfuncs about dynptrs, and casts.
 
 use super::body::{BUFFER, Body, OUT, SECOND};
+use super::net::of_a_packet;
 use super::own::Holds;
 use super::row::{GOT, OPENED, Row, inode, kfunc};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
+use crate::lsm::PAGE;
 use crate::spec::source;
 
 const HELPERS: &str = "kernel/bpf/helpers.c";
@@ -16,15 +18,20 @@ const OTHER: i32 = -32;
 /// Where what is written, or a piece that is not in one, is on the stack.
 const SCRATCH: i32 = -40;
 
+/// Of the kfuncs about a dynptr alone, the one that needs another kind of dynptr to say yes.
+const READ_ONLY: &str = "bpf_dynptr_is_rdonly";
+
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
-    let table = [
-        ("bpf_dynptr_size", 64, -i64::from(libc::EINVAL)),
-        ("bpf_dynptr_is_null", 0, 1),
-        ("bpf_dynptr_is_rdonly", 0, 0),
-    ];
+    let table =
+        [("bpf_dynptr_size", 64, -i64::from(libc::EINVAL)), ("bpf_dynptr_is_null", 0, 1), (READ_ONLY, 0, 0)];
     let row = |(name, result, of_nothing)| {
-        of_one(kfunc(name, "6.12", HELPERS)).gives(result).also("of-nothing", of_nothing, null_dynptr)
+        let row =
+            of_one(kfunc(name, "6.12", HELPERS)).gives(result).also("of-nothing", of_nothing, null_dynptr);
+        if name != READ_ONLY {
+            return row;
+        }
+        row.other("canonical-of-a-packet", of_a_packet(kfunc(name, "6.12", HELPERS)).gives(1))
     };
     let mut rows: Vec<Row> = table.into_iter().map(row).collect();
     rows.extend([adjust(), clone(), slice(), slice_rdwr(), copy(), memset(), rdonly_cast(), kern_ctx()]);
@@ -91,12 +98,20 @@ fn onto_itself() -> Row {
 fn clone() -> Row {
     of_one(kfunc("bpf_dynptr_clone", "6.12", HELPERS))
         .takes(|b| {
+            b.st_imm(Size::DW, PAGE, BUFFER + 8, 4711);
             first(b);
             b.stack_address(Reg::R2, OTHER);
         })
         .gives(0)
-        .then(|b| leave_size(b, OTHER))
+        .then(|b| {
+            leave_size(b, OTHER);
+            b.page_address(Reg::R1, OUT + 8);
+            b.mov_imm(Reg::R2, 8);
+            b.stack_address(Reg::R3, OTHER);
+            b.mov_imm(Reg::R4, 8).mov_imm(Reg::R5, 0).call(helper::DYNPTR_READ);
+        })
         .leaves("size", 0, || Some(64))
+        .leaves("what the clone shows", 1, || Some(4711))
         .holds(Holds::Ring)
         .other("canonical-onto-itself", onto_itself())
         .wrong("misuse-onto-one-that-is-held", |b| {

@@ -75,6 +75,15 @@ fn sent() -> Row {
         })
 }
 
+/// A kfunc whose first argument is the dynptr of a packet, which an LSM program may only read.
+pub(super) fn of_a_packet(row: Row) -> Row {
+    row.never_sleeps().on("socket_sock_rcv_skb", send_to_self).takes(|b| {
+        packet_arguments(b);
+        b.kfunc("bpf_dynptr_from_skb");
+        b.stack_address(Reg::R1, DYNPTR);
+    })
+}
+
 /// The packet as the socket gets it, from the header of UDP on.
 fn arriving() -> Row {
     kfunc("bpf_dynptr_from_skb", "7.3", "net/core/filter.c")

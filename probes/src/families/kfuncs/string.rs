@@ -1,5 +1,6 @@
 //! Kfuncs about strings. They take any address and read it safely, so there is little to misuse.
 
+use super::body::Body;
 use super::row::{Row, kfunc};
 use crate::insn::Reg;
 use crate::lsm::CTX;
@@ -44,29 +45,56 @@ const LINES: &[Line] = &[
     ("bpf_strncasestr", "7.2", "banana", Rest::TextNumber("NAN", 5), 2),
 ];
 
+/// A kfunc, the rest of a case's name, what the case passes after the string, and the result.
+type Further = (&'static str, &'static str, Rest, i64);
+
+const NOT_THERE: i64 = -(libc::ENOENT as i64);
+
+/// What is asked of a kfunc beyond its one line: strings that differ, either way, and lengths that end a search too early.
+const FURTHER: &[Further] = &[
+    ("bpf_strcmp", "of-what-comes-first", Rest::Text("apple"), 1),
+    ("bpf_strcasecmp", "of-what-comes-last", Rest::Text("BANANE"), -1),
+    ("bpf_strcasecmp", "of-what-comes-first", Rest::Text("APPLE"), 1),
+    ("bpf_strncasecmp", "longer", Rest::TextNumber("BANANE", 6), -1),
+    ("bpf_strnchr", "shorter", Rest::Numbers(2, 'n' as i32), NOT_THERE),
+    ("bpf_strnstr", "shorter", Rest::TextNumber("nan", 4), NOT_THERE),
+    ("bpf_strncasestr", "shorter", Rest::TextNumber("NAN", 4), NOT_THERE),
+];
+
 /// The rows of this subject.
 pub(super) fn rows() -> Vec<Row> {
-    LINES.iter().map(|&line| row(line)).collect()
+    let further = |line: Line| {
+        let own = FURTHER.iter().filter(move |(name, ..)| *name == line.0);
+        own.fold(row(line), |row, &(_, case, rest, result)| row.also(case, result, move |b| rest.pass(b)))
+    };
+    LINES.iter().map(|&line| further(line)).collect()
+}
+
+impl Rest {
+    /// Makes the arguments after the string.
+    fn pass(self, b: &mut Body<'_>) {
+        match self {
+            Self::None => {}
+            Self::Text(second) => b.text(Reg::R2, second),
+            Self::Number(number) => {
+                b.mov_imm(Reg::R2, number);
+            }
+            Self::TextNumber(second, number) => {
+                b.text(Reg::R2, second);
+                b.mov_imm(Reg::R3, number);
+            }
+            Self::Numbers(first, second) => {
+                b.mov_imm(Reg::R2, first).mov_imm(Reg::R3, second);
+            }
+        }
+    }
 }
 
 fn row((name, version, text, rest, result): Line) -> Row {
     let row = kfunc(name, version, HELPERS)
         .takes(move |b| {
             b.text(Reg::R1, text);
-            match rest {
-                Rest::None => {}
-                Rest::Text(second) => b.text(Reg::R2, second),
-                Rest::Number(number) => {
-                    b.mov_imm(Reg::R2, number);
-                }
-                Rest::TextNumber(second, number) => {
-                    b.text(Reg::R2, second);
-                    b.mov_imm(Reg::R3, number);
-                }
-                Rest::Numbers(first, second) => {
-                    b.mov_imm(Reg::R2, first).mov_imm(Reg::R3, second);
-                }
-            }
+            rest.pass(b);
         })
         .gives(result)
         .minus_one_is_a_number()

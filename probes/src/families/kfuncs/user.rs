@@ -52,6 +52,27 @@ fn buffer_and_text(b: &mut Body<'_>) {
     b.input(Reg::R3, 0);
 }
 
+/// Into a buffer of 4 bytes go three of the text and its NUL, and nothing behind them.
+fn cut_short() -> Row {
+    kfunc("bpf_copy_from_user_str", "6.12", HELPERS)
+        .sleepable()
+        .given(give_address)
+        .given(|results| {
+            results.set_bytes(BUFFER, b"ZZZZZZZZ");
+            Ok(())
+        })
+        .takes(|b| {
+            buffer_and_text(b);
+            b.mov_imm(Reg::R2, 4).mov_imm(Reg::R4, 0);
+        })
+        .gives(4)
+        .checks(|attempt, results| {
+            let (copied, behind) = (results.bytes(BUFFER, 4), results.bytes(BUFFER, 8)[4..].to_vec());
+            attempt.same("what was copied", copied, b"fro\0".to_vec());
+            attempt.same("what is behind it", behind, b"ZZZZ".to_vec());
+        })
+}
+
 fn string() -> Row {
     copies(kfunc("bpf_copy_from_user_str", "6.12", HELPERS).sleepable())
         .takes(|b| {
@@ -65,9 +86,7 @@ fn string() -> Row {
         .also("unknown-flag", -i64::from(libc::EINVAL), |b| {
             b.mov_imm(Reg::R4, 2);
         })
-        .also("cut-short", 4, |b| {
-            b.mov_imm(Reg::R2, 4);
-        })
+        .other("canonical-cut-short", cut_short())
         .spoilt("misuse-buffer-beyond-the-map", |b| {
             b.mov_imm(Reg::R2, 8192);
         })
