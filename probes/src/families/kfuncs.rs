@@ -23,6 +23,7 @@ mod cpumask;
 mod declared;
 mod dynptr;
 mod exe;
+mod file;
 mod fs;
 mod hid;
 mod implied;
@@ -64,6 +65,7 @@ pub fn probes() -> Vec<Probe> {
         cpumask::rows(),
         exe::rows(),
         fs::rows(),
+        file::rows(),
         key::rows(),
         dynptr::rows(),
         iter::rows(),

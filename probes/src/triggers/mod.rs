@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod binder;
+pub mod cached;
 pub mod cachefiles;
 pub mod children;
 pub mod compat;

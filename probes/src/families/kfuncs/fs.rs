@@ -3,10 +3,8 @@
 use super::body::{BUFFER, BUFFER_BYTES, Body, OUT, RESULT, SECOND};
 use super::cases::errno_text;
 use super::cgroup::{acquired, give_root_id, of_an_acquired};
-use super::dynptr::{as_outcome, written_to};
 use super::row::{GOT, KEPT, OPENED, Row, inode, kfunc};
 use crate::errno::Errno;
-use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::PAGE;
 use crate::results::{RUNS, Results};
@@ -18,7 +16,6 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
-const HELPERS: &str = "kernel/bpf/helpers.c";
 const FS: &str = "fs/bpf_fs_kfuncs.c";
 /// What a test's extended attribute holds.
 const VALUE: &[u8] = b"sample";
@@ -40,11 +37,6 @@ pub(super) fn rows() -> Vec<Row> {
         fsverity(),
         fsverity_digest(),
         real_data_inode(),
-        from_file_misused(from_file(kfunc("bpf_dynptr_from_file", "7.3", HELPERS))),
-        // A file can be read once it is open, which it is not yet where it is opened (7.1 fs/open.c, do_dentry_open).
-        from_file(kfunc("bpf_dynptr_from_file", "7.3", HELPERS).variant("-where-the-file-is-open"))
-            .on("file_ioctl", ask_for_a_size),
-        file_discard(),
         cgroup_xattr(),
         socket_xattr(),
     ]
@@ -356,106 +348,6 @@ fn real_data_inode() -> Row {
         .other("canonical-of-an-overlay", real_data_inode_of_an_overlay())
         .not_null(Reg::R1)
         .lsm_only()
-}
-
-/// What the file that is opened holds.
-const CONTENT: &str = "what the file holds";
-
-/// A file with [`CONTENT`].
-fn given_content(_: &mut Results) -> Result<(), Ended> {
-    std::fs::write(OPENED, CONTENT).map_err(|error| Ended::could_not("write a file", error))
-}
-
-/// File, no flags, place of the dynptr.
-fn file_arguments(b: &mut Body<'_>) {
-    b.context_argument(Reg::R1, 0);
-    b.mov_imm(Reg::R2, 0);
-    b.stack_address(Reg::R3, DYNPTR);
-}
-
-/// Reads the file through the dynptr.
-fn read_file(b: &mut Body<'_>) {
-    b.page_address(Reg::R1, BUFFER);
-    b.mov_imm(Reg::R2, 19);
-    b.stack_address(Reg::R3, DYNPTR);
-    b.mov_imm(Reg::R4, 0).mov_imm(Reg::R5, 0).call(helper::DYNPTR_READ);
-    b.leave(0, Reg::R0);
-}
-
-fn discard(b: &mut Body<'_>) {
-    b.stack_address(Reg::R1, DYNPTR);
-    b.kfunc("bpf_dynptr_file_discard");
-}
-
-fn content_is_there(attempt: &mut Attempt<'_>, results: &Results) {
-    attempt.same("content", results.bytes(BUFFER, CONTENT.len()), CONTENT.as_bytes().to_vec());
-}
-
-/// `FIONREAD` on the file.
-fn ask_for_a_size() -> Result<(), Errno> {
-    let file = File::open(OPENED)?;
-    let mut size = 0;
-    // SAFETY: the request writes the number that it is given.
-    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), libc::FIONREAD, &raw mut size) }).map(drop)
-}
-
-/// A program that may sleep is given another kind of reader, which waits for what is not in memory.
-fn from_file(row: Row) -> Row {
-    row.both()
-        .given(given_content)
-        .takes(file_arguments)
-        .gives(0)
-        .then(read_file)
-        .finally(discard)
-        .checks(|attempt, results| {
-            let read = results.get(OUT);
-            attempt.outcome("read", &as_outcome(read));
-            if read == 0 {
-                content_is_there(attempt, results);
-            }
-        })
-        .cites(source("7.3", "kernel/bpf/helpers.c", "make_file_dynptr"))
-}
-
-fn from_file_misused(row: Row) -> Row {
-    let written = kfunc("bpf_dynptr_from_file", "7.3", HELPERS).given(given_content).takes(file_arguments);
-    row.other("canonical-written-to", written_to(written, DYNPTR).finally(discard))
-        .not_null(Reg::R1)
-        .not_untrusted(Reg::R1, "file")
-        .wrong("misuse-not-discarded", |b| {
-            file_arguments(b);
-            b.kfunc("bpf_dynptr_from_file");
-        })
-}
-
-fn file_discard() -> Row {
-    kfunc("bpf_dynptr_file_discard", "7.3", HELPERS)
-        .given(given_content)
-        .takes(|b| {
-            file_arguments(b);
-            b.kfunc("bpf_dynptr_from_file");
-            read_file(b);
-            b.stack_address(Reg::R1, DYNPTR);
-        })
-        .gives(0)
-        .checks(content_is_there)
-        .effect_not_looked_at()
-        .wrong("misuse-discarded-twice", |b| {
-            file_arguments(b);
-            b.kfunc("bpf_dynptr_from_file");
-            discard(b);
-            discard(b);
-        })
-        .wrong("misuse-read-afterwards", |b| {
-            file_arguments(b);
-            b.kfunc("bpf_dynptr_from_file");
-            discard(b);
-            read_file(b);
-        })
-        .wrong("misuse-of-other-memory", |b| {
-            b.dynptr(DYNPTR, BUFFER, 64);
-            discard(b);
-        })
 }
 
 /// Where the cgroup of every process is.
