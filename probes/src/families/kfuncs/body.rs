@@ -41,7 +41,7 @@ pub(super) const SECOND: i32 = 2048;
 const TEXT_BYTES: u32 = 256;
 
 /// A function that the kernel calls back: its code, which leaves by itself.
-pub(super) type Callback = fn(&mut Asm, &Results);
+pub(super) type Callback = fn(&mut Asm, &Results, &Btf);
 
 /// A body in the making.
 pub(super) struct Body<'a> {
@@ -448,7 +448,7 @@ pub(super) fn build(
         callbacks = std::mem::take(&mut body.callbacks);
     });
     for (name, code) in &callbacks {
-        code(program.asm.label(name), results);
+        code(program.asm.label(name), results, btf);
     }
     if let Some(why) = trouble {
         return Err(why);

@@ -1,14 +1,17 @@
 //! Kfuncs about sockets of the kernel's own, through which a program sends messages (7.3). LSM programs take them from a
 //! map; only a program for system calls can make one and connect it, which each of these rows has done beforehand.
 
-use super::body::{BUFFER, Body, IN};
-use super::own::{Holds, Own, Value};
+use super::body::{BUFFER, Body, IN, OUT};
+use super::cases::errno_text;
+use super::own::{Holds, LATER, Own, Value};
 use super::row::{Filled, GOT, KEPT, Row, kfunc};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_F_SLEEPABLE, BPF_PROG_TYPE_SYSCALL, ProgSpec, TestRun};
+use crate::btf::Btf;
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
+use crate::results::Results;
 use crate::rules;
 use crate::session::{Attempt, Ended};
 use crate::spec::source;
@@ -152,6 +155,19 @@ fn arrives(attempt: &mut Attempt<'_>, receiver: &UdpSocket, _: u16) {
     }
 }
 
+/// How many of the messages have arrived; on the loopback they have when they are sent.
+fn arrive(attempt: &mut Attempt<'_>, receiver: &UdpSocket, _: u16) {
+    let mut messages = 0;
+    let mut bytes = [0; 2 * MESSAGE.len()];
+    if let Err(error) = receiver.set_nonblocking(true) {
+        return attempt.see("messages that arrive", Errno::from(error).to_string());
+    }
+    while let Ok(length) = receiver.recv(&mut bytes) {
+        messages += u32::from(bytes.get(..length) == Some(&MESSAGE[..]));
+    }
+    attempt.see("messages that arrive", messages);
+}
+
 /// Whether what sends to this port goes, which it does after a grace period.
 fn goes(attempt: &mut Attempt<'_>, _: &UdpSocket, port: u16) {
     rules::until(|| !listed(port));
@@ -224,10 +240,92 @@ fn sending() -> Row {
         .finally(|b| b.release("bpf_ksock_release", KEPT))
 }
 
+/// Takes the socket out of the value that it is given, sends the message once more and leaves what that gives.
+fn sends_again(asm: &mut Asm, results: &Results, btf: &Btf) {
+    // What the kernel does not have the program itself has missed.
+    let [send, release] =
+        ["bpf_ksock_send", "bpf_ksock_release"].map(|name| btf.function(name).unwrap_or_default());
+    asm.mov_reg(Reg::R1, Reg::R3)
+        .mov_imm(Reg::R2, 0)
+        .call(helper::KPTR_XCHG)
+        .jeq_imm(Reg::R0, 0, "no-socket")
+        .mov_reg(Reg::R6, Reg::R0)
+        .mov_reg(Reg::R1, Reg::R0)
+        .ld_map_value(Reg::R2, results, BUFFER.unsigned_abs())
+        .mov_imm(Reg::R3, 8)
+        .call_kfunc(send, 0)
+        .mov_reg(Reg::R7, Reg::R0)
+        .mov_reg(Reg::R1, Reg::R6)
+        .call_kfunc(release, 0)
+        .ld_map_value(Reg::R1, results, 0)
+        .stx(Size::DW, Reg::R1, OUT + 8, Reg::R7)
+        .st_imm(Size::DW, Reg::R1, OUT, 1)
+        .label("no-socket")
+        .mov_imm(Reg::R0, 0)
+        .exit();
+}
+
+/// Sends, puts the socket back into the map and has `start` see to it that it is sent once more later. A kernel thread has no
+/// user's context to send in; the task itself, on its way back to user space, has.
+fn sends_once_more(value: Value, start: fn(&mut Body<'_>)) -> Row {
+    sending()
+        .holds(Holds::Value(value))
+        .filled(connected(arrive))
+        .gives(8)
+        .then(move |b| {
+            b.held(Reg::R1, 0);
+            b.mov_reg(Reg::R2, KEPT).call(helper::KPTR_XCHG);
+            let empty = b.fresh("empty");
+            b.jeq_imm(Reg::R0, 0, &empty);
+            b.release("bpf_ksock_release", Reg::R0);
+            b.label(&empty);
+            start(b);
+        })
+        .finally(|_| ())
+        .checks(|attempt, results| {
+            rules::until(|| results.get(OUT) != 0);
+            let later = results.get(OUT) != 0;
+            attempt.holds("the callback has the socket", later);
+            if later {
+                attempt.see("sending from the callback gives", errno_text(results.get(OUT + 8)));
+            }
+        })
+        .cites(source("7.3", FILE, "bpf_ksock_has_user_task_context"))
+}
+
+fn from_a_work_queue() -> Row {
+    sends_once_more(Value::SocketAndWork, |b| {
+        b.held(Reg::R1, LATER);
+        b.held_map(Reg::R2);
+        b.mov_imm(Reg::R3, 0);
+        b.kfunc("bpf_wq_init");
+        b.held(Reg::R1, LATER);
+        b.function(Reg::R2, "sends-again", sends_again);
+        b.mov_imm(Reg::R3, 0).mov_imm(Reg::R4, 0);
+        b.first_kfunc(&["bpf_wq_set_callback", "bpf_wq_set_callback_impl"]);
+        b.held(Reg::R1, LATER);
+        b.mov_imm(Reg::R2, 0);
+        b.kfunc("bpf_wq_start");
+    })
+}
+
+fn from_a_task_s_work() -> Row {
+    sends_once_more(Value::SocketAndTaskWork, |b| {
+        b.current(Reg::R1);
+        b.held(Reg::R2, LATER);
+        b.held_map(Reg::R3);
+        b.function(Reg::R4, "sends-again", sends_again);
+        b.mov_imm(Reg::R5, 0);
+        b.first_kfunc(&["bpf_task_work_schedule_signal", "bpf_task_work_schedule_signal_impl"]);
+    })
+}
+
 fn send() -> Row {
     sending()
         .filled(connected(arrives))
         .gives(8)
+        .other("canonical-sleepable-and-from-a-work-queue", from_a_work_queue())
+        .other("canonical-sleepable-and-from-a-task-s-work", from_a_task_s_work())
         .other("canonical-sleepable-not-connected", sending().filled(not_connected).shows_result())
         .not_null(Reg::R1)
         .spoilt("misuse-data-beyond-the-map", |b| {

@@ -4,6 +4,7 @@ use super::body::{Body, OUT};
 use super::own::{Holds, Value};
 use super::row::{Row, kfunc};
 use crate::asm::Asm;
+use crate::btf::Btf;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::results::Results;
@@ -33,12 +34,12 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 /// Says in the page that it has run.
-fn callback(asm: &mut Asm, results: &Results) {
+fn callback(asm: &mut Asm, results: &Results, _: &Btf) {
     asm.ld_map_value(Reg::R1, results, 0).st_imm(Size::DW, Reg::R1, OUT, LEFT).mov_imm(Reg::R0, 0).exit();
 }
 
 /// Returns what no callback may.
-fn wrong_callback(asm: &mut Asm, _: &Results) {
+fn wrong_callback(asm: &mut Asm, _: &Results, _: &Btf) {
     asm.mov_imm(Reg::R0, 1).exit();
 }
 

@@ -49,12 +49,18 @@ pub(super) enum Value {
     PerCpu,
     /// A pointer to a kernel socket (7.3).
     Socket,
+    /// The same, and a work queue at [`LATER`].
+    SocketAndWork,
+    /// The same, and a task's work at [`LATER`].
+    SocketAndTaskWork,
     /// A pointer to a task, as it was written up to 6.3.
     Task,
 }
 
 /// Where the list or the tree is in its value; the lock is at 0.
 pub(super) const ROOT: u32 = 8;
+/// Where what is done later is in a value that has a pointer before it.
+pub(super) const LATER: u32 = 8;
 /// Where the number is in a value.
 pub(super) const NUMBER: u32 = 24;
 /// Where `node` and `knot` have the field that links them, after a number.
@@ -223,7 +229,7 @@ fn value_type(b: &mut BtfBuilder, value: Value, types: &BTreeMap<&'static str, u
         Value::Work => opaque(b, "bpf_wq", 2),
         Value::TaskWork => opaque(b, "bpf_task_work", 1),
         Value::Timer => opaque(b, "bpf_timer", 2),
-        Value::Socket => kptr(b, "kptr", "bpf_ksock"),
+        Value::Socket | Value::SocketAndWork | Value::SocketAndTaskWork => kptr(b, "kptr", "bpf_ksock"),
         // The tag for a pointer that is owned was another one up to 6.3 (6.3 kernel/bpf/btf.c, btf_find_kptr).
         Value::Task => kptr(b, "kptr_ref", "task_struct"),
         Value::PerCpu => {
@@ -234,6 +240,15 @@ fn value_type(b: &mut BtfBuilder, value: Value, types: &BTreeMap<&'static str, u
     let root = match value {
         Value::List => Some((opaque(b, "bpf_list_head", 2), "contains:node:link")),
         Value::Tree => Some((opaque(b, "bpf_rb_root", 2), "contains:knot:link")),
+        Value::SocketAndWork | Value::SocketAndTaskWork => {
+            let work = if value == Value::SocketAndWork {
+                opaque(b, "bpf_wq", 2)
+            } else {
+                opaque(b, "bpf_task_work", 1)
+            };
+            let members = [("field", first, 0), ("later", work, LATER), ("number", word, NUMBER)];
+            return b.structure("value", VALUE_BYTES, &members);
+        }
         Value::Lock
         | Value::Work
         | Value::TaskWork

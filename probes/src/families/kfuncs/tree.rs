@@ -5,6 +5,7 @@ use super::list::{lock, object, unlock};
 use super::own::{Holds, LINK, ROOT, Value};
 use super::row::{GOT, KEPT, Row, kfunc};
 use crate::asm::Asm;
+use crate::btf::Btf;
 use crate::insn::{Reg, Size};
 use crate::results::Results;
 use crate::spec::source;
@@ -35,7 +36,7 @@ fn row(name: &'static str, version: &'static str) -> Row {
 }
 
 /// `a->value < b->value`.
-fn less(asm: &mut Asm, _: &Results) {
+fn less(asm: &mut Asm, _: &Results, _: &Btf) {
     asm.ldx(Size::DW, Reg::R1, Reg::R1, -LINK)
         .ldx(Size::DW, Reg::R2, Reg::R2, -LINK)
         .mov_imm(Reg::R0, 0)
@@ -46,7 +47,7 @@ fn less(asm: &mut Asm, _: &Results) {
 }
 
 /// Says that everything is less than everything, by a number that is no truth value.
-fn not_a_verdict(asm: &mut Asm, _: &Results) {
+fn not_a_verdict(asm: &mut Asm, _: &Results, _: &Btf) {
     asm.mov_imm(Reg::R0, 7).exit();
 }
 
