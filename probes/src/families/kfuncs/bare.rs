@@ -20,6 +20,9 @@ pub(super) const MAY: &str = "may call it";
 pub(super) const SLEEPS: &str = "only a program that may sleep may call it";
 /// Of one that is refused whoever calls it with whatever.
 pub(super) const NEVER: &str = "no program may call it";
+/// Of a name that is in BTF and not in the kernel. Since 7.0 `.._impl` may be no more than the full prototype of a kfunc with
+/// implicit arguments (7.3 kernel/bpf/verifier.c, `find_kfunc_impl_proto`).
+pub(super) const NO_ADDRESS: &str = "it has a prototype and no address";
 /// Of a kernel without calls of kfuncs.
 pub(super) const NO_CALLS: &str = "the kernel knows no calls of kfuncs";
 
@@ -141,9 +144,7 @@ fn word_of(log: &str) -> Option<&'static str> {
     let word = if said("calling kernel function ") && said(" is not allowed") {
         NOT_ALLOWED
     } else if said("cannot find address for kernel function ") {
-        // Since 7.0 `.._impl` may be no more than the full prototype of a kfunc with implicit arguments
-        // (7.3 kernel/bpf/verifier.c, find_kfunc_impl_proto).
-        "it has a prototype and no address"
+        NO_ADDRESS
     } else if said("program must be sleepable to call sleepable kfunc ") {
         SLEEPS
     } else if said(" is not sleepable") {

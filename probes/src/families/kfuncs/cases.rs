@@ -142,7 +142,23 @@ fn exists(attempt: &mut Attempt<'_>, row: &Row) -> Result<(), Ended> {
     let btf = attempt.btf()?;
     attempt.see("prototype", prototype(btf, id, row.name));
     attempt.see("tags", tags(btf, id));
+    if row.name.ends_with("_impl") {
+        see_address(attempt, id);
+    }
     Ok(())
+}
+
+/// Says of a name of the kind that the build makes up for a full prototype when there is no function behind it
+/// ([`bare::NO_ADDRESS`]).
+fn see_address(attempt: &mut Attempt<'_>, kfunc: u32) {
+    let word = bare_call(attempt, "file_open", kfunc, 0);
+    attempt.at(Phase::Open); // nothing is loaded but to ask
+    match word {
+        Ok(bare::NO_ADDRESS) => attempt.see("address", "none: the kernel's BTF has no more than a prototype"),
+        Ok(_) => {}
+        Err(Ended::CouldNotTell(why)) => attempt.see("address", why),
+        Err(_) => attempt.see("address", "could not tell"),
+    }
 }
 
 /// The program of a row whose kfunc is there. What else it needs and the kernel does not have says nothing about the kfunc.
