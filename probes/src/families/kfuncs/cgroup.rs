@@ -6,6 +6,7 @@ use super::row::{GOT, KEPT, Row, inode, kfunc};
 use crate::insn::Reg;
 use crate::results::Results;
 use crate::session::Ended;
+use crate::spec::source;
 use nix::mount::{MsFlags, mount};
 use std::fs;
 
@@ -216,5 +217,19 @@ fn of_hierarchy() -> Row {
         .owned("bpf_cgroup_release")
         .then(leave_id)
         .leaves("cgroup id", 0, || inode(V1))
+        .other("canonical-of-the-default-hierarchy", of_number(0).gives_null("it is of the second version"))
+        .other("canonical-of-no-hierarchy", of_number(1 << 30).gives_null("no hierarchy has this number"))
         .not_null(Reg::R1)
+        .cites(source("6.8", "kernel/cgroup/cgroup-v1.c", "task_get_cgroup1"))
+}
+
+/// The task's cgroup in the hierarchy of this number. The default one has 0 (`/proc/self/cgroup`), others have what is free
+/// from 1 on.
+fn of_number(number: i32) -> Row {
+    kfunc("bpf_task_get_cgroup1", "6.12", HELPERS)
+        .takes(move |b| {
+            b.current(Reg::R1);
+            b.mov_imm(Reg::R2, number);
+        })
+        .owned("bpf_cgroup_release")
 }
