@@ -1,10 +1,11 @@
 //! Kfuncs about keys and signatures, the first that LSM programs had (6.1).
 
-use super::body::{BUFFER, Body, OUT, SECOND};
+use super::body::{BUFFER, Body, IN, OUT, SECOND};
 use super::row::{GOT, KEPT, Row, kfunc};
 use crate::insn::{Reg, Size};
 use crate::lsm::PAGE;
-use crate::rules::signer::{self, MESSAGE, OWN, SIGNATURE, USERS};
+use crate::rules::signer::{self, Fate, MESSAGE, OWN, SIGNATURE, THREADS, USERS};
+use crate::session::Ended;
 use crate::spec::source;
 
 const TRACE: &str = "kernel/trace/bpf_trace.c";
@@ -19,10 +20,20 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 fn user_key() -> Row {
+    looked_up(USERS, CREATE)
+        .leaves("serial number", 0, || signer::serial_of(USERS, true).ok())
+        .other("canonical-of-no-thread-keyring", of_no_thread_keyring())
+        .other("canonical-of-a-thread-keyring", of_a_thread_keyring())
+        .other("canonical-unknown-flag", unknown_flag())
+        .cites(source("7.3", "kernel/bpf/helpers.c", "bpf_lookup_user_key"))
+}
+
+/// A key that is looked up with these flags, whose serial number is left.
+fn looked_up(key: i32, flags: i32) -> Row {
     kfunc("bpf_lookup_user_key", "6.1", TRACE)
         .sleepable()
-        .takes(|b| {
-            b.mov_imm(Reg::R1, USERS).mov_imm(Reg::R2, CREATE);
+        .takes(move |b| {
+            b.mov_imm(Reg::R1, key).mov_imm(Reg::R2, flags);
         })
         .owned("bpf_key_put")
         .then(|b| {
@@ -31,16 +42,51 @@ fn user_key() -> Row {
             b.follow(Reg::R1, "key", "serial");
             b.leave(0, Reg::R1);
         })
-        .leaves("serial number", 0, user_keyring)
-        .cites(source("7.3", "kernel/bpf/helpers.c", "bpf_lookup_user_key"))
 }
 
-/// The serial number of the keyring, as `keyctl(2)` gives it.
-fn user_keyring() -> Option<u64> {
-    const GET_KEYRING_ID: libc::c_long = 0; // KEYCTL_GET_KEYRING_ID of include/uapi/linux/keyctl.h
-    // SAFETY: three numbers.
-    let id = unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, libc::c_long::from(USERS), 1) };
-    u64::try_from(id).ok()
+/// A thread has no keyring of its own until it asks for one.
+fn of_no_thread_keyring() -> Row {
+    looked_up(THREADS, 0)
+        .given(|_| match signer::serial_of(THREADS, false) {
+            Err(errno) if errno.raw() == libc::ENOKEY => Ok(()),
+            Err(errno) => Err(Ended::could_not("see that the thread has no keyring", errno)),
+            Ok(_) => Err(Ended::CouldNotTell("the thread has a keyring already".to_owned())),
+        })
+        .gives_null("there is none, and it was not asked to make one")
+}
+
+/// After [`of_no_thread_keyring`]: user space makes the keyring.
+fn of_a_thread_keyring() -> Row {
+    looked_up(THREADS, 0)
+        .given(|_| {
+            signer::serial_of(THREADS, true)
+                .map(drop)
+                .map_err(|errno| Ended::could_not("make the thread's keyring", errno))
+        })
+        .leaves("serial number", 0, || signer::serial_of(THREADS, false).ok())
+}
+
+/// The flag after the last one (include/linux/key.h, `KEY_LOOKUP_ALL`).
+fn unknown_flag() -> Row {
+    looked_up(USERS, CREATE | 4).gives_null("it has no such flag")
+}
+
+/// What a system keyring is looked up by, and what stands for it in what comes back.
+const NUMBER: &str = "its number";
+
+/// The system keyring of this number: 1 and 2 are those of include/linux/verification.h, `VERIFY_USE_SECONDARY_KEYRING` and
+/// `VERIFY_USE_PLATFORM_KEYRING`. Whether the kernel has them is not asked.
+fn of_number(number: i32) -> Row {
+    kfunc("bpf_lookup_system_key", "6.1", TRACE)
+        .takes(move |b| {
+            b.mov_imm(Reg::R1, number);
+        })
+        .owned("bpf_key_put")
+        .then(|b| {
+            b.mov_reg(Reg::R1, GOT);
+            b.follow(Reg::R1, "bpf_key", "key");
+            b.leave(0, Reg::R1);
+        })
 }
 
 fn system_key() -> Row {
@@ -56,11 +102,15 @@ fn system_key() -> Row {
         })
         // The kernel's own keyrings are not counted.
         .leaves("counted", 0, || Some(0))
+        .other("canonical-of-the-secondary-keyring", of_number(1).leaves(NUMBER, 0, || Some(1)))
+        .other("canonical-of-the-platform-keyring", of_number(2).leaves(NUMBER, 0, || Some(2)))
+        .other("canonical-of-no-keyring", of_number(3).gives_null("no keyring has this number"))
+        .cites(source("6.1", "include/linux/verification.h", "system_keyring_id_check"))
         .cites(source("7.3", "kernel/bpf/helpers.c", "bpf_lookup_system_key"))
 }
 
 /// `R0 = a key of the user`, looked up by the id of its keyring.
-fn look_up(b: &mut Body<'_>) {
+pub(super) fn look_up(b: &mut Body<'_>) {
     b.mov_imm(Reg::R1, USERS).mov_imm(Reg::R2, CREATE);
     b.kfunc("bpf_lookup_user_key");
 }
@@ -154,6 +204,19 @@ fn verify() -> Row {
         b.st_imm(Size::B, PAGE, SECOND, 0);
     })
     .other("canonical-with-keys-of-another-ring", verified_with(look_up).gives(-i64::from(libc::ENOKEY)))
+    .other("canonical-with-a-keyring-of-its-own", verified_with_keyring(Fate::Kept).gives(0))
+    .other(
+        "canonical-with-a-keyring-that-nobody-may-search",
+        verified_with_keyring(Fate::Closed).gives(-i64::from(libc::ENOKEY)),
+    )
+    .other(
+        "canonical-with-a-revoked-keyring",
+        verified_with_keyring(Fate::Revoked).gives(-i64::from(libc::EKEYREVOKED)),
+    )
+    .other(
+        "canonical-with-an-expired-keyring",
+        verified_with_keyring(Fate::Expired).gives(-i64::from(libc::EKEYEXPIRED)),
+    )
     .other(
         "canonical-with-the-built-in-keys",
         verified_with(look_up_built_in).gives(-i64::from(libc::ENOKEY)),
@@ -167,6 +230,21 @@ fn verify() -> Row {
 /// What a dynptr counts it in.
 fn size(bytes: &[u8]) -> i32 {
     i32::try_from(bytes.len()).unwrap_or(i32::MAX)
+}
+
+/// The keys of a keyring that user space has made. It is found whatever is to be said of it; the question comes when it is
+/// used (6.1 kernel/trace/bpf_trace.c, `bpf_lookup_user_key`: `KEY_DEFER_PERM_CHECK`), and that a keyring may not be searched
+/// looks like one without the key (6.12 crypto/asymmetric_keys/asymmetric_type.c, `find_asymmetric_key`).
+fn verified_with_keyring(fate: Fate) -> Row {
+    verified_with(|b| {
+        b.input(Reg::R1, 0);
+        b.mov_imm(Reg::R2, 0);
+        b.kfunc("bpf_lookup_user_key");
+    })
+    .given(move |results| {
+        results.set(IN, signer::keyring(fate)?);
+        Ok(())
+    })
 }
 
 /// A message and its signature, held against the keys that `keys` looks up.

@@ -47,6 +47,16 @@ fn sleep(b: &mut Body<'_>) {
     b.mov_imm(Reg::R2, 8).mov_imm(Reg::R3, 0).call(helper::COPY_FROM_USER);
 }
 
+/// Looks up a key, which sleeps, between what begins and what ends a section, and gives it back.
+fn sleeping_kfunc(b: &mut Body<'_>, begin: impl Fn(&mut Body<'_>), end: impl Fn(&mut Body<'_>)) {
+    begin(b);
+    super::key::look_up(b);
+    b.mov_reg(GOT, Reg::R0);
+    end(b);
+    b.jeq_imm(GOT, 0, "pass");
+    b.release("bpf_key_put", GOT);
+}
+
 /// A program that may sleep may pass on the pointer to its cgroup inside of the section alone, from 6.4 on: before, the
 /// kfunc that it is passed to took no pointer that is protected by RCU (6.3 and 6.4 kernel/bpf/helpers.c,
 /// `bpf_cgroup_ancestor`: KF_TRUSTED_ARGS, KF_RCU). The other kfunc ended with 6.3.
@@ -117,6 +127,9 @@ fn begin(begin: &'static str, end: &'static str, depth: Depth) -> Row {
             b.kfunc(begin);
             sleep(b);
             b.kfunc(end);
+        })
+        .wrong_sleepable("misuse-sleeping-kfunc-inside", move |b| {
+            sleeping_kfunc(b, |b| b.kfunc(begin), |b| b.kfunc(end));
         })
         .wrong("nested", move |b| {
             b.kfunc(begin);
@@ -202,6 +215,16 @@ fn irq_save() -> Row {
             sleep(b);
             flags(b);
             b.kfunc("bpf_local_irq_restore");
+        })
+        .wrong_sleepable("misuse-sleeping-kfunc-inside", |b| {
+            let begin = |b: &mut Body<'_>| {
+                flags(b);
+                b.kfunc("bpf_local_irq_save");
+            };
+            sleeping_kfunc(b, begin, |b| {
+                flags(b);
+                b.kfunc("bpf_local_irq_restore");
+            });
         })
 }
 
