@@ -3,8 +3,9 @@
 //! A kfunc is one `Row`, a few lines in the file of its subject; the row says how the arguments are made, what
 //! comes back and what that must be. The cases follow from it:
 //!
-//! - `exists`: is the function in the kernel's BTF, with which prototype and tags. If not, every case is absent. Whether
-//!   an LSM program may call it at all is `inventory`'s question, for every kfunc there is.
+//! - `exists`: is the function in the kernel's BTF, with which prototype and tags, and does a name ending in `_impl` stand for
+//!   a function. If it is not in BTF, every case is absent. Whether an LSM program may call it at all is `inventory`'s
+//!   question, for every kfunc there is.
 //! - `canonical`: the intended use, run by a real trigger, its result compared. `canonical-sleepable`: the same in a
 //!   program that may sleep, which is only loaded where that makes no difference to the kfunc. Where RCU alone protects
 //!   the arguments, it is `canonical-sleepable-in-an-rcu-section`.
