@@ -247,6 +247,13 @@ impl<'c, 'k> Bench<'c, 'k> {
         Ok((results, program))
     }
 
+    /// The same, attached like every program of a bench, for a case that does the trigger more than once.
+    pub(super) fn attach_for(&mut self, hook: &str, body: impl FnOnce(&mut Asm)) -> Result<Results, Ended> {
+        let (results, program) = self.load_for(hook, body)?;
+        std::mem::forget(self.attempt.attach(&program)?);
+        Ok(results)
+    }
+
     /// A results page that names nobody yet.
     fn idle_results(&mut self) -> Result<Results, Ended> {
         let mut results = self.attempt.results()?;

@@ -6,12 +6,14 @@ use super::bench::{
 };
 use super::call::Arg::{Argument, Context, Inode, MovedContext, Number, Page, Stack};
 use super::{Kind, Row, canonical, case, exec, misuse, sleepable, slow_misuse};
+use crate::asm::Asm;
 use crate::bpf::{self, BPF_LSM_MAC, LinkSpec};
 use crate::errno::Errno;
 use crate::helper;
 use crate::insn::{Reg, Size};
 use crate::lsm::CTX;
 use crate::record::Phase;
+use crate::results::Results;
 use crate::session::Ended;
 use crate::spec::{Probe, Source, source};
 use crate::triggers::Arm;
@@ -24,16 +26,23 @@ use std::os::unix::fs::{PermissionsExt, chown};
 const LSM: Source = source("6.0", "kernel/bpf/bpf_lsm.c", "bpf_lsm_func_proto");
 const TRACING: Source = source("6.0", "kernel/trace/bpf_trace.c", "tracing_prog_func_proto");
 const CALL: Source = source("6.14", "kernel/bpf/verifier.c", "check_helper_call");
+const CHANGED: Source = source("6.1", "security/integrity/ima/ima_main.c", "ima_check_last_writer");
 
 pub(super) const ROWS: &[Row] = &[
     Row {
         helper: helper::IMA_INODE_HASH,
         asks: "give the hash that IMA has measured of a file, in programs that may sleep",
-        sources: &[LSM, CALL, source("6.14", "security/integrity/ima/ima_main.c", "__ima_inode_hash")],
+        sources: &[
+            LSM,
+            CALL,
+            source("6.14", "security/integrity/ima/ima_main.c", "__ima_inode_hash"),
+            CHANGED,
+        ],
         cases: &[
             canonical(|bench| ima(bench, true)),
             sleepable(|bench| ima(bench, true)),
             super::Case { name: "not-measured", ..sleepable(|bench| ima(bench, false)) },
+            super::Case { name: "changed-since-measured", ..sleepable(ima_of_changed) },
             slow_misuse("misuse-number-for-inode", |bench| bench.call(&[Number(4096), Page, Number(64)])),
             slow_misuse("misuse-file-for-inode", |bench| bench.call(&[Argument(0), Page, Number(64)])),
             slow_misuse("misuse-size-beyond-the-stack", |bench| bench.call(&[Inode, Stack(16), Number(64)])),
@@ -42,12 +51,18 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         helper: helper::IMA_FILE_HASH,
         asks: "give the hash of a file, measured or not, in programs that may sleep",
-        sources: &[LSM, CALL, source("6.14", "security/integrity/ima/ima_main.c", "__ima_inode_hash")],
+        sources: &[
+            LSM,
+            CALL,
+            source("6.14", "security/integrity/ima/ima_main.c", "__ima_inode_hash"),
+            CHANGED,
+        ],
         cases: &[
             canonical(|bench| ima(bench, true)),
             sleepable(|bench| ima(bench, true)),
             super::Case { name: "not-measured", ..sleepable(|bench| ima(bench, false)) },
             super::Case { name: "while-it-is-opened", ..sleepable(file_hash_while_opened) },
+            super::Case { name: "changed-since-measured", ..sleepable(ima_of_changed) },
             slow_misuse("misuse-number-for-file", |bench| bench.call(&[Number(4096), Page, Number(64)])),
             slow_misuse("misuse-inode-for-file", |bench| bench.call(&[Inode, Page, Number(64)])),
             slow_misuse("misuse-size-beyond-the-stack", |bench| {
@@ -169,6 +184,13 @@ const DIGESTS: &[(u64, &str)] = &[
     (4, "434728a410a78f56fc1b5899c3593436e61ab0c731e9072d95e96db290205e53"),
 ];
 
+/// What a file holds afterwards that is changed, and its digests.
+const OTHER_CONTENT: &str = "other content\n";
+const OTHER_DIGESTS: &[(u64, &str)] = &[
+    (2, "19cefb54e55cf1f0e03941b38f5e619d978fde03"),
+    (4, "c9c35465c79d12978ce82af86aa8652840acdc22c8b5bcd7d828a855a55dbd57"),
+];
+
 /// Tells IMA to measure files of that owner. A kernel may take a policy only once; what an earlier probe has loaded
 /// stays, and is the same.
 fn measure(bench: &Bench<'_, '_>) -> Result<(), Ended> {
@@ -186,13 +208,9 @@ fn measure(bench: &Bench<'_, '_>) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Asks for the hash of a file with known content, which IMA has measured before or has not.
-///
-/// The hook is that of ioctl(2), because a file that is only being opened cannot be read yet.
-fn ima(bench: &mut Bench<'_, '_>, with_measurement: bool) -> Result<(), Ended> {
-    let helper = bench.helper();
-    let inode = bench.offset("file", "f_inode")?;
-    // A new file each time: what IMA knows of an inode outlives the case.
+/// Makes [`FILE`] anew, as one that IMA measures when it is opened for reading, or as one that it does not: what IMA
+/// knows of an inode outlives the case.
+fn make_file(bench: &Bench<'_, '_>, with_measurement: bool) -> Result<(), Ended> {
     let _old = fs::remove_file(FILE);
     write_file()?;
     if with_measurement {
@@ -200,21 +218,82 @@ fn ima(bench: &mut Bench<'_, '_>, with_measurement: bool) -> Result<(), Ended> {
         chown(FILE, Some(MEASURED_OWNER), None)
             .map_err(|error| Ended::could_not("give the file away", error))?;
     }
-    let (results, done) = bench.run(OPEN, open_and_ask, |asm| {
-        argument(asm, Reg::R1, 0);
-        if helper == helper::IMA_INODE_HASH {
-            asm.ldx(Size::DW, Reg::R1, Reg::R1, inode);
-        }
-        page(asm, Reg::R2, 1);
-        asm.mov_imm(Reg::R3, 64).call(helper);
-        keep(asm, 0, Reg::R0);
-    })?;
+    Ok(())
+}
+
+/// Asks for the hash of the hook's file, or of its inode: the result is in the first slot, the hash behind it.
+fn ask_for_hash(asm: &mut Asm, helper: u32, inode: u32) {
+    argument(asm, Reg::R1, 0);
+    if helper == helper::IMA_INODE_HASH {
+        asm.ldx(Size::DW, Reg::R1, Reg::R1, inode);
+    }
+    page(asm, Reg::R2, 1);
+    asm.mov_imm(Reg::R3, 64).call(helper);
+    keep(asm, 0, Reg::R0);
+}
+
+/// The hash that [`ask_for_hash`] has found and the one of `digests`, where the result is the number of an algorithm.
+fn found_hash(results: &Results, digests: &[(u64, &'static str)]) -> Option<(String, &'static str)> {
+    let &(_, digest) = digests.iter().find(|&&(algorithm, _)| algorithm == results.get(slot(0)))?;
+    let bytes = results.bytes(slot(1), digest.len() / 2);
+    Some((bytes.iter().map(|byte| format!("{byte:02x}")).collect(), digest))
+}
+
+/// Asks for the hash of a file with known content, which IMA has measured before or has not.
+///
+/// The hook is that of ioctl(2), because a file that is only being opened cannot be read yet.
+fn ima(bench: &mut Bench<'_, '_>, with_measurement: bool) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let inode = bench.offset("file", "f_inode")?;
+    make_file(bench, with_measurement)?;
+    let (results, done) = bench.run(OPEN, open_and_ask, |asm| ask_for_hash(asm, helper, inode))?;
     done.map_err(|errno| Ended::could_not("open the file", errno))?;
     bench.returned("returned", results.get(slot(0)));
-    if let Some(&(_, digest)) = DIGESTS.iter().find(|&&(algorithm, _)| algorithm == results.get(slot(0))) {
-        let bytes = results.bytes(slot(1), digest.len() / 2);
-        let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some((found, digest)) = found_hash(&results, DIGESTS) {
         bench.attempt.same("the hash", found.as_str(), digest);
+    }
+    Ok(())
+}
+
+/// Asks for the hash of a file that IMA has measured, then once its content is another, and again when it has been opened
+/// for reading, and thereby measured, anew. It is through one descriptor that is asked, open for reading all the while.
+///
+/// Who closes a file that he has written to takes from it that its hash is known, and leaves the hash
+/// (`ima_check_last_writer`).
+fn ima_of_changed(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
+    let helper = bench.helper();
+    let inode = bench.offset("file", "f_inode")?;
+    make_file(bench, true)?;
+    let mut results = bench.attach_for(OPEN, |asm| ask_for_hash(asm, helper, inode))?;
+    let could_not = |error: std::io::Error| Ended::could_not("open or write the file", error);
+    let file = fs::File::open(FILE).map_err(could_not)?;
+    note_hash(bench, &mut results, &file, "as measured")?;
+    fs::write(FILE, OTHER_CONTENT).map_err(could_not)?;
+    note_hash(bench, &mut results, &file, "changed since")?;
+    drop(fs::File::open(FILE).map_err(could_not)?);
+    note_hash(bench, &mut results, &file, "opened for reading since")?;
+    bench.attempt.runs(results.runs());
+    Ok(())
+}
+
+/// Has the program ask for the hash of a file, and notes whose it is.
+fn note_hash(
+    bench: &mut Bench<'_, '_>,
+    results: &mut Results,
+    file: &fs::File,
+    when: &str,
+) -> Result<(), Ended> {
+    results.set(slot(0), u64::MAX);
+    results.set_bytes(slot(1), &[0; 64]);
+    let asked = bench.attempt.trigger(|| Arm::new(results).during(|| set_close_on_exec(file)));
+    asked.map_err(|errno| Ended::could_not("do an ioctl", errno))?;
+    let is = |digests| found_hash(results, digests).map(|(found, digest)| found == digest);
+    let key = format!("{when}: gives");
+    match (is(DIGESTS), is(OTHER_DIGESTS)) {
+        (Some(true), _) => bench.attempt.see(&key, "the hash of what was measured first"),
+        (_, Some(true)) => bench.attempt.see(&key, "the hash of what is in the file now"),
+        (None, None) => bench.returned(&key, results.get(slot(0))),
+        (Some(false) | None, Some(false) | None) => bench.attempt.see(&key, "ANOTHER hash"),
     }
     Ok(())
 }
@@ -242,11 +321,14 @@ pub(super) fn probe_without_ima() -> Probe {
 /// Opens the file, which makes IMA measure it if it is to, and then does something with it.
 fn open_and_ask(arm: Arm) -> Result<(), Errno> {
     let file = fs::File::open(FILE)?;
-    arm.during(|| {
-        // SAFETY: FIOCLEX has no argument.
-        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FIOCLEX) };
-        Errno::result(result).map(drop)
-    })
+    arm.during(|| set_close_on_exec(&file))
+}
+
+/// An ioctl(2) that every file has.
+fn set_close_on_exec(file: &fs::File) -> Result<(), Errno> {
+    // SAFETY: FIOCLEX has no argument.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FIOCLEX) };
+    Errno::result(result).map(drop)
 }
 
 /// Asks for the hash of a file that cannot be read yet.
