@@ -19,6 +19,7 @@ mod kptr;
 mod lockdown;
 mod maps;
 mod memory;
+mod null_owner;
 mod packets;
 mod path;
 mod perf;

@@ -2,6 +2,7 @@
 
 use super::bench::{Bench, FILE, argument, keep, open_file, slot, write_file};
 use super::call::Arg::{Hash, Inode, Sk, Task};
+use super::null_owner;
 use super::{Row, canonical, case, misuse, rust, sleepable};
 use crate::asm::Asm;
 use crate::aya_load::Global;
@@ -42,6 +43,7 @@ pub(super) const ROWS: &[Row] = &[
             canonical(|bench| get(bench, TASK)),
             sleepable(|bench| get(bench, TASK)),
             rust(|bench| from_rust(bench, &TASK_STORAGE)),
+            case("owner-that-is-null", null_owner::task),
             misuse("misuse-without-null-check", |bench| unchecked(bench, TASK)),
             misuse("misuse-number-for-owner", |bench| no_owner(bench, TASK)),
         ],
@@ -57,6 +59,7 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| delete(bench, TASK)),
             sleepable(|bench| delete(bench, TASK)),
+            case("owner-that-is-null", null_owner::task),
             misuse("misuse-number-for-owner", |bench| delete_from(bench, TASK, a_number)),
             misuse("misuse-file-for-owner", |bench| delete_from(bench, TASK, the_file)),
             misuse("misuse-map-of-another-type", |bench| bench.call(&[Hash, Task])),
@@ -70,6 +73,7 @@ pub(super) const ROWS: &[Row] = &[
             canonical(|bench| get(bench, INODE)),
             sleepable(|bench| get(bench, INODE)),
             rust(|bench| from_rust(bench, &INODE_STORAGE)),
+            case("owner-that-is-null", null_owner::inode),
             misuse("misuse-without-null-check", |bench| unchecked(bench, INODE)),
             misuse("misuse-number-for-owner", |bench| no_owner(bench, INODE)),
             misuse("misuse-file-for-inode", |bench| {
@@ -92,6 +96,7 @@ pub(super) const ROWS: &[Row] = &[
         cases: &[
             canonical(|bench| delete(bench, INODE)),
             sleepable(|bench| delete(bench, INODE)),
+            case("owner-that-is-null", null_owner::inode),
             misuse("misuse-number-for-owner", |bench| delete_from(bench, INODE, a_number)),
             misuse("misuse-file-for-inode", |bench| delete_from(bench, INODE, the_file)),
             misuse("misuse-map-of-another-type", |bench| bench.call(&[Hash, Inode])),
@@ -157,7 +162,7 @@ pub(super) const ROWS: &[Row] = &[
 
 /// A kind of storage.
 #[derive(Clone, Copy)]
-struct Owner {
+pub(super) struct Owner {
     map_type: u32,
     hook: &'static str,
     /// Puts the owner into R2 in a program on the hook; `pass` is where to go when there is none.
@@ -168,7 +173,7 @@ struct Owner {
     delete: u32,
 }
 
-const TASK: Owner = Owner {
+pub(super) const TASK: Owner = Owner {
     map_type: BPF_MAP_TYPE_TASK_STORAGE,
     hook: "file_open",
     into_r2: |asm, _| {
@@ -179,7 +184,7 @@ const TASK: Owner = Owner {
     delete: helper::TASK_STORAGE_DELETE,
 };
 
-const INODE: Owner = Owner {
+pub(super) const INODE: Owner = Owner {
     map_type: BPF_MAP_TYPE_INODE_STORAGE,
     hook: "file_open",
     into_r2: |asm, offsets| {
@@ -229,7 +234,7 @@ fn offsets(bench: &Bench<'_, '_>, owner: Owner) -> Result<Vec<u32>, Ended> {
 
 /// A map of this storage, with 64 bits for each owner. Its types are compulsory
 /// (6.0 kernel/bpf/bpf_local_storage.c, bpf_local_storage_map_alloc_check).
-fn map(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<OwnedFd, Ended> {
+pub(super) fn map(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<OwnedFd, Ended> {
     let mut types = BtfBuilder::new();
     let (key, value) = (types.int("int", 4, SIGNED), types.int("u64", 8, UNSIGNED));
     let btf = btf_load(&types.finish()).map_err(|error| Ended::could_not("load the map's BTF", error))?;
@@ -247,7 +252,7 @@ fn map(bench: &mut Bench<'_, '_>, owner: Owner) -> Result<OwnedFd, Ended> {
 }
 
 /// Calls a helper for the owner in R2, to create what is not there.
-fn create(asm: &mut Asm, map: &OwnedFd, helper: u32) {
+pub(super) fn create(asm: &mut Asm, map: &OwnedFd, helper: u32) {
     const CREATE: i32 = 1; // BPF_LOCAL_STORAGE_GET_F_CREATE
     asm.ld_map_fd(Reg::R1, map).mov_imm(Reg::R3, 0).mov_imm(Reg::R4, CREATE).call(helper);
 }
