@@ -16,6 +16,7 @@ mod fields;
 mod identity;
 mod kernel_objects;
 mod kptr;
+mod kptr_stored;
 mod lockdown;
 mod maps;
 mod memory;

@@ -2,9 +2,9 @@
 
 use super::bench::{Bench, keep, slot, stack, value_in_r8};
 use super::call::Arg::{Number, Task};
-use super::{Row, canonical, misuse, sleepable};
+use super::{Row, canonical, case, kptr_stored, misuse, sleepable};
 use crate::asm::Asm;
-use crate::bpf::{MapSpec, btf_load};
+use crate::bpf::{BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_TASK_STORAGE, MapSpec, btf_load};
 use crate::btf_build::{BtfBuilder, SIGNED, UNSIGNED};
 use crate::families::kfuncs::{NOT_ALLOWED, bare_call};
 use crate::helper;
@@ -20,10 +20,13 @@ pub(super) const ROWS: &[Row] = &[Row {
         source("7.1", "kernel/bpf/helpers.c", "bpf_kptr_xchg"),
         source("7.1", "kernel/bpf/verifier.c", "map_kptr_match_type"),
         source("6.0", "kernel/bpf/btf.c", "btf_parse_kptrs"),
+        source("6.4", "kernel/bpf/syscall.c", "map_check_btf"),
     ],
     cases: &[
         canonical(exchange),
         sleepable(exchange),
+        case("in-task-storage", |bench| kptr_stored::exchange(bench, BPF_MAP_TYPE_TASK_STORAGE)),
+        case("in-inode-storage", |bench| kptr_stored::exchange(bench, BPF_MAP_TYPE_INODE_STORAGE)),
         misuse("misuse-old-object-kept", |bench| {
             with_object(bench, |asm, _| {
                 put(asm);
@@ -60,18 +63,18 @@ pub(super) const ROWS: &[Row] = &[Row {
 
 /// A kind of object that a map may own, because the kernel knows how to release it.
 #[derive(Clone, Copy)]
-struct Object {
-    record: &'static str,
+pub(super) struct Object {
+    pub(super) record: &'static str,
     acquire: &'static str,
     release: &'static str,
     /// A number in it, and what user space knows it to be.
     member: &'static str,
-    number: fn() -> u64,
+    pub(super) number: fn() -> u64,
 }
 
 impl Object {
     /// The one that this kernel has.
-    fn of(bench: &Bench<'_, '_>) -> Self {
+    pub(super) fn of(bench: &Bench<'_, '_>) -> Self {
         if bench.attempt.kfunc(TASK.acquire).is_ok() { TASK } else { OF_TESTS }
     }
 }
@@ -95,12 +98,12 @@ const OF_TESTS: Object = Object {
 };
 
 /// An object of this kernel, a map for it, and what programs need to know.
-struct Ready {
-    object: Object,
-    map: OwnedFd,
+pub(super) struct Ready {
+    pub(super) object: Object,
+    pub(super) map: OwnedFd,
     acquire: u32,
-    release: u32,
-    member: u32,
+    pub(super) release: u32,
+    pub(super) member: u32,
     next: Option<u32>,
     /// Whether acquiring never gives NULL ([`crate::btf::Btf::task_acquire_always_gives`]).
     always_gives: bool,
@@ -108,6 +111,11 @@ struct Ready {
 
 impl Ready {
     fn new(bench: &mut Bench<'_, '_>) -> Result<Self, Ended> {
+        Self::like(bench, MapSpec::array(16, 1))
+    }
+
+    /// With a map of another type.
+    pub(super) fn like(bench: &mut Bench<'_, '_>, like: MapSpec) -> Result<Self, Ended> {
         let object = Object::of(bench);
         let acquire = bench.attempt.kfunc(object.acquire)?;
         // 6.0 has the helper and lets LSM programs call no kfunc that would give them something to exchange.
@@ -125,7 +133,7 @@ impl Ready {
             release: bench.attempt.kfunc(object.release)?,
             member: bench.offset(object.record, object.member)?,
             next: bench.offset(object.record, "next").ok(),
-            map: map(bench, object)?,
+            map: map_like(bench, object, like)?,
             always_gives: object.record == TASK.record && bench.attempt.btf()?.task_acquire_always_gives(),
             object,
         })
@@ -137,7 +145,7 @@ impl Ready {
     }
 
     /// Acquires the object, whose address is then in R9.
-    fn acquire(&self, asm: &mut Asm) {
+    pub(super) fn acquire(&self, asm: &mut Asm) {
         if self.object.record == TASK.record {
             asm.call(helper::GET_CURRENT_TASK_BTF).mov_reg(Reg::R1, Reg::R0);
         } else {
@@ -162,7 +170,7 @@ impl Ready {
     }
 
     /// Releases what is in R0, if anything is.
-    fn drop_old(&self, asm: &mut Asm) {
+    pub(super) fn drop_old(&self, asm: &mut Asm) {
         asm.jeq_imm(Reg::R0, 0, "nothing").mov_reg(Reg::R1, Reg::R0);
         asm.call_kfunc(self.release, 0).label("nothing");
     }
@@ -173,6 +181,11 @@ const MEMORY: u32 = 8;
 
 /// A map of one value: a pointer to an object that the map owns, and a number.
 fn map(bench: &mut Bench<'_, '_>, object: Object) -> Result<OwnedFd, Ended> {
+    map_like(bench, object, MapSpec::array(16, 1))
+}
+
+/// A map of such values.
+pub(super) fn map_like(bench: &mut Bench<'_, '_>, object: Object, like: MapSpec) -> Result<OwnedFd, Ended> {
     // Up to 6.3 `kptr` is a pointer that is not owned.
     let tag = if bench.attempt.kernel().version() < (6, 4) { "kptr_ref" } else { "kptr" };
     let mut types = BtfBuilder::new();
@@ -186,12 +199,12 @@ fn map(bench: &mut Bench<'_, '_>, object: Object) -> Result<OwnedFd, Ended> {
         btf_fd: Some(btf.as_raw_fd()),
         btf_key_type_id: int,
         btf_value_type_id: value,
-        ..MapSpec::array(16, 1)
+        ..like
     })
 }
 
 /// Puts what is in R9 into the map; R0 is what was there.
-fn put(asm: &mut Asm) {
+pub(super) fn put(asm: &mut Asm) {
     asm.mov_reg(Reg::R1, Reg::R8).mov_reg(Reg::R2, Reg::R9).call(helper::KPTR_XCHG);
 }
 
