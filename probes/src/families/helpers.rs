@@ -29,6 +29,7 @@ mod queues;
 mod ringbuf;
 mod signals;
 mod sockets;
+mod sockopts;
 mod stacks;
 mod storage;
 mod task;

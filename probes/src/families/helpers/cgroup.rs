@@ -3,7 +3,7 @@
 use super::bench::{Bench, argument, keep, page, slot, stack};
 use super::call::Arg::{Argument, Hash, Number, Page, Sk, Stack, Unknown, Untouched, Unwritten};
 use super::callable::on_hooks_of_cgroups;
-use super::{Row, of_cgroup};
+use super::{Row, of_cgroup, sockopts};
 use crate::asm::Asm;
 use crate::bpf::{self, BPF_LSM_CGROUP, BPF_MAP_TYPE_CGROUP_STORAGE, LinkSpec, MapSpec};
 use crate::errno::Errno;
@@ -60,10 +60,15 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         helper: helper::SETSOCKOPT,
         asks: "set an option of the hook's socket that user space reads back, on the hooks where that is safe",
-        sources: &[LSM, source("7.1", "net/core/filter.c", "bpf_unlocked_sk_setsockopt")],
+        sources: &[
+            LSM,
+            source("7.1", "net/core/filter.c", "bpf_unlocked_sk_setsockopt"),
+            source("7.3", "net/core/filter.c", "__bpf_setsockopt"),
+        ],
         cases: &[
             of_cgroup("canonical", |bench| options(bench, &ON_A_NEW_SOCKET)),
             of_cgroup("on-a-locked-socket", |bench| options(bench, &ON_A_LOCKED_SOCKET)),
+            of_cgroup("which-options", sockopts::options),
             of_cgroup("hooks", hooks),
             of_cgroup("misuse-number-for-socket", |bench| {
                 bench.call_on(CREATED, &[Number(4096), Number(1), Number(12), Page, Number(4)])
@@ -98,7 +103,7 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// A hook for each new socket, which nobody else knows yet.
-const CREATED: &str = "socket_post_create";
+pub(super) const CREATED: &str = "socket_post_create";
 /// A hook for each accepted connection, whose socket is locked; it returns nothing.
 const ACCEPTED: &str = "sock_graft";
 
@@ -151,14 +156,18 @@ fn run<T>(
     Ok((results, done, id))
 }
 
-fn attach(attempt: &mut Attempt<'_>, program: &OwnedFd, cgroup: &impl AsFd) -> Result<OwnedFd, Ended> {
+pub(super) fn attach(
+    attempt: &mut Attempt<'_>,
+    program: &OwnedFd,
+    cgroup: &impl AsFd,
+) -> Result<OwnedFd, Ended> {
     let spec = LinkSpec { target: Some(cgroup.as_fd()), attach_type: BPF_LSM_CGROUP, ..LinkSpec::default() };
     attempt.calls(Phase::Attach, bpf::link_create(program, &spec))
 }
 
 /// Leaves a program that allows on an empty cgroup, under a name in the BPF file system: while a hook has any program
 /// of a cgroup, others come and go without a change to its trampoline, which is what takes time.
-fn keep_shim(attempt: &mut Attempt<'_>, hook: &str) -> Result<(), Ended> {
+pub(super) fn keep_shim(attempt: &mut Attempt<'_>, hook: &str) -> Result<(), Ended> {
     let name = format!("/sys/fs/bpf/helpers-{hook}");
     if fs::exists(&name).unwrap_or(false) {
         return Ok(());
