@@ -138,7 +138,10 @@ fn see_one(bench: &mut Bench<'_, '_>, buffer: &Buffer, sent: &[u8]) {
 /// The hooks that have an argument of the type that the helper takes.
 fn hooks_with_a_buffer(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     let btf = bench.attempt.btf()?;
-    let is_buffer = |id: u32| btf.pointee(id).and_then(|id| btf.name(id)) == Some("xdp_buff");
+    let is_buffer = |id: u32| {
+        let pointee = btf.pointee(id).and_then(|id| btf.skip_modifiers(id));
+        pointee.and_then(|id| btf.name(id)) == Some("xdp_buff")
+    };
     let hooks = btf.functions().filter(|(_, name)| name.starts_with("bpf_lsm_"));
     let having: Vec<&str> = hooks
         .filter(|(id, _)| btf.prototype(*id).is_some_and(|it| it.params.iter().any(|it| is_buffer(it.1))))
