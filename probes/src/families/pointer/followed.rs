@@ -1,4 +1,4 @@
-//! Members that point to numbers and text, followed and compared with what is there. The verifier takes such a program
+//! Members that point to numbers and strings, followed and compared with what is there. The verifier takes such a program
 //! since 6.17; what lies in user space is not read all the same, and the program finds 0.
 
 use super::WALK;
@@ -19,14 +19,14 @@ const NAME: &str = "followed";
 pub(super) fn probe() -> Probe {
     Probe::new(
         "pointer/to-number-followed",
-        "May a program follow a member that points to text of the kernel or to a number in user space, and what does it read there?",
+        "May a program follow a member that points to a string of the kernel's or to a number in user space, and what does it read there?",
         &[
             WALK,
             source("6.17", "kernel/bpf/btf.c", "btf_struct_walk"),
             source("6.17", "arch/x86/net/bpf_jit_comp.c", "do_jit"),
         ],
         |session: &mut Session<'_>| -> Result<(), Stop> {
-            session.case("text-of-the-kernel", text)?;
+            session.case("string-of-the-kernel", string)?;
             session.case("number-in-user-space", user_number)
         },
     )
@@ -38,7 +38,7 @@ fn off(attempt: &Attempt<'_>, record: &str, path: &str) -> Result<i64, Ended> {
 }
 
 /// The name of the file that is opened: `file->f_path.dentry->d_name.name`.
-fn text(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
+fn string(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     let (dentry, name) = (off(attempt, "file", "f_path.dentry")?, off(attempt, "dentry", "d_name.name")?);
     let path = format!("/tmp/{NAME}");
     File::create(&path).map_err(|error| Ended::could_not("make a file", error))?;
