@@ -1,9 +1,11 @@
 //! What a program may do with the pointers that it is given and those that it walks to. Little here is attached: the
-//! verifier's answer is the record, but where what a program reads is another question (`followed`).
+//! verifier's answer is the record, but where what a program reads is another question
+//! (`followed`, `unions`).
 
 mod followed;
 mod listed;
 mod passed;
+mod unions;
 mod walked;
 
 use super::kfuncs::of_the_build;
@@ -60,7 +62,8 @@ const fn sleepable(name: &'static str, hook: &'static str, body: Body) -> Case {
 #[must_use]
 pub fn probes() -> Vec<Probe> {
     let rules = walked::RULES.iter().chain(passed::RULES).chain(listed::RULES);
-    rules.map(probe).chain([followed::probe()]).collect()
+    let others = [followed::probe(), unions::probe(), unions::probe_of_pointers()];
+    rules.map(probe).chain(others).collect()
 }
 
 fn probe(rule: &'static Rule) -> Probe {
