@@ -1,9 +1,10 @@
 //! What a program may do with the pointers that it is given and those that it walks to. Little here is attached: the
-//! verifier's answer is the record, but where what a program reads is another question
-//! (`followed`, `unions`).
+//! verifier's answer is the record, but where what a program reads, or finds out by comparing, is another question
+//! (`followed`, `unions`, `own_map`).
 
 mod followed;
 mod listed;
+mod own_map;
 mod passed;
 mod unions;
 mod walked;
@@ -62,7 +63,7 @@ const fn sleepable(name: &'static str, hook: &'static str, body: Body) -> Case {
 #[must_use]
 pub fn probes() -> Vec<Probe> {
     let rules = walked::RULES.iter().chain(passed::RULES).chain(listed::RULES);
-    let others = [followed::probe(), unions::probe(), unions::probe_of_pointers()];
+    let others = [followed::probe(), unions::probe(), unions::probe_of_pointers(), own_map::probe()];
     rules.map(probe).chain(others).collect()
 }
 
