@@ -7,6 +7,7 @@ mod bench;
 mod flags;
 mod limits;
 mod links;
+mod network;
 mod targets;
 mod tasks;
 mod verdicts;
@@ -257,6 +258,22 @@ fn task_probes() -> Vec<Probe> {
             "On socket_create, which has no socket yet, is the task's cgroup the one that counts?",
             &[CURRENT, FIND],
             tasks::socket_create,
+        ),
+        Probe::new(
+            "cgroup/socket-in-softirq",
+            "On hooks that are called for a received packet, in a softirq of the task that sends it, whose programs run: those of the cgroup that made the receiving socket or those of the running task's?",
+            &[CURRENT, FIND, source("7.3", "kernel/softirq.c", "__local_bh_enable_ip")],
+            network::softirq,
+        ),
+        Probe::new(
+            "cgroup/no-local-sockets",
+            "Does a program of a cgroup on sk_alloc_security keep the cgroup's tasks from making local sockets, and no others, and with which errno?",
+            &[
+                CURRENT,
+                source("7.3", "net/core/sock.c", "sk_prot_alloc"),
+                source("7.3", "net/unix/af_unix.c", "unix_create1"),
+            ],
+            network::no_local_sockets,
         ),
         Probe::new(
             "cgroup/child-made-later",
