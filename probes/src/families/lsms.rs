@@ -3,6 +3,7 @@
 //! The order of `lsm=` is an axis: the suite's usual one has bpf last; the others cost a boot each.
 
 mod apparmor;
+mod ima;
 mod neighbours;
 mod presence;
 
@@ -71,6 +72,15 @@ pub fn probes() -> Vec<Probe> {
             let names = [hooks::asked_first(), vec!["socket_getpeersec_dgram"]].concat();
             hooks::ask_on_this_machine(session, &names)
         },
+    ));
+    all.push(Probe::new(
+        "lsms/ima-policy-of-a-file",
+        "Can a program on kernel_read_file keep IMA from reading a policy from the file that it is given the name of, and is it asked about rules that are written directly?",
+        &[
+            source("7.3", "security/integrity/ima/ima_fs.c", "ima_read_policy"),
+            source("7.3", "fs/kernel_read_file.c", "kernel_read_file"),
+        ],
+        ima::policy,
     ));
     all.push(on(
         Probe::new(
