@@ -93,11 +93,11 @@ fn read(
         asm.ldx(Size::DW, Reg::R1, CTX, 8);
         body(asm);
     });
-    let attached = attempt.attach_lsm(&program)?;
+    // Stays until the probe's process ends, and names nobody then: to detach the last program of a hook takes a grace period.
+    std::mem::forget(attempt.attach_lsm(&program)?);
     results.set(FREE, u64::MAX);
     let attribute = attribute();
     let asked = attempt.trigger(|| Arm::new(&results).during(|| load(&attribute)));
-    drop(attached);
     attempt.runs(results.runs());
     if asked.is_ok() {
         return Err(Ended::CouldNotTell("the kernel takes a type of program that does not exist".to_owned()));
