@@ -11,15 +11,21 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Patience {
     left: Duration,
     looked: Instant,
+    look: Duration,
 }
 
 impl Patience {
     /// As long as this from now on.
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { left: patience, looked: Instant::now() }
+        Self::of_looks(patience, LOOK)
     }
 
-    /// Whether any is left. Has to be asked again and again: what passes between two calls counts for [`LOOK`] at most.
+    /// The same, for who does not look so often: what passes between two looks counts for `look` at most.
+    pub(crate) fn of_looks(patience: Duration, look: Duration) -> Self {
+        Self { left: patience, looked: Instant::now(), look }
+    }
+
+    /// Whether any is left. Has to be asked again and again: what passes between two calls counts for a look at most.
     pub(crate) fn lasts(&mut self) -> bool {
         self.passed(Instant::now());
         !self.left.is_zero()
@@ -38,7 +44,7 @@ impl Patience {
     }
 
     fn passed(&mut self, now: Instant) {
-        self.left = self.left.saturating_sub(now.saturating_duration_since(self.looked).min(LOOK));
+        self.left = self.left.saturating_sub(now.saturating_duration_since(self.looked).min(self.look));
         self.looked = now;
     }
 }

@@ -31,6 +31,8 @@ const KEEP: Duration = Duration::from_secs(10);
 const UNDER_WAY: &str = "it was under way when this was written";
 /// How often the channel is looked at.
 const POLL: Duration = Duration::from_millis(3);
+/// How many times as long as a probe has its machine may live with it: one that gets a quarter of a processor's time.
+const STARVED: u32 = 4;
 /// Longer than this between two looks, and the host, or this program, stood still: no machine is late for that.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -350,8 +352,8 @@ impl Collector<'_> {
                 heartbeat = beat;
                 alive_at = Instant::now();
             }
-            if self.out_of_time(gone_on_at, *hello_at, alive_at) {
-                let cause = if machine.is_stopped() { Cause::Stopped } else { Cause::Silent };
+            if let Some(cause) = self.out_of_time(gone_on_at, *hello_at, alive_at) {
+                let cause = if machine.is_stopped() { Cause::Stopped } else { cause };
                 self.blame(machine, cause);
                 return Ok(Boot::Lost);
             }
@@ -371,16 +373,21 @@ impl Collector<'_> {
         None
     }
 
-    fn out_of_time(&self, started: Instant, hello_at: Option<Instant>, alive_at: Instant) -> bool {
+    /// Which of the deadlines has passed, if one has. PID 1 ends a probe that hangs, by a clock that a machine without a
+    /// processor does not advance (`probes::patience`).
+    fn out_of_time(&self, started: Instant, hello_at: Option<Instant>, alive_at: Instant) -> Option<Cause> {
         let deadlines = &self.setup.deadlines;
-        if hello_at.is_none() {
-            return started.elapsed() > deadlines.hello;
+        let silent = match hello_at {
+            None => started.elapsed() > deadlines.hello,
+            Some(_) => alive_at.elapsed() > deadlines.silence,
+        };
+        let at_most = deadlines.probe * STARVED + deadlines.silence;
+        let overdue = self.current.as_ref().is_some_and(|current| current.since.elapsed() > at_most);
+        match (silent, overdue) {
+            (true, _) => Some(Cause::Silent),
+            (false, true) => Some(Cause::Overdue),
+            (false, false) => None,
         }
-        let overdue = self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.since.elapsed() > deadlines.probe + deadlines.silence);
-        overdue || alive_at.elapsed() > deadlines.silence
     }
 
     fn take(&mut self, message: Message) -> Result<Option<Boot>, Lost> {

@@ -133,6 +133,9 @@ impl MachineSpec {
             // A host that stops the machine for half a minute is no fault of the kernel's (seen as "soft lockup").
             "nowatchdog".into(),
             "rcupdate.rcu_cpu_stall_suppress=1".into(),
+            // Nor is one on which ten ticks do not come in the time that a loop of the kernel's gives them: it panics then
+            // (6.12 arch/x86/kernel/apic/io_apic.c, `timer_irq_works`, `check_timer`).
+            "no_timer_check".into(),
             // Guards against speculation, which TCG does not do, and a second look at what is copied from and to user
             // space take two in a hundred of all time. The verifier's own guards depend on `mitigations=` alone (6.8
             // include/linux/bpf.h, `bpf_bypass_spec_v1`).

@@ -4,6 +4,7 @@ use super::runner::Nest;
 use super::said::Heard;
 use super::worker::Report;
 use crate::channel::{ChannelError, GuestEnd};
+use crate::patience::Patience;
 use crate::protocol::FRAME_MAX;
 use crate::record::Outcome;
 use crate::spec::Probe;
@@ -14,10 +15,13 @@ use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often the supervisor looks up while it waits, which is also how often it beats.
 pub(super) const TICK_MS: u16 = 100;
+/// What may pass between two ticks in a machine that is busy; what is more, as on a host that gives it no processor, is not
+/// counted as a probe's.
+const STARVED: Duration = Duration::from_millis(4 * TICK_MS as u64);
 
 /// How a probe's process ended, or was left.
 pub(super) enum Left {
@@ -79,12 +83,12 @@ pub(super) fn listen(
     nest: &mut Nest,
     patience: Duration,
 ) -> Result<End, ChannelError> {
-    let deadline = Instant::now() + patience;
+    let mut patience = Patience::of_looks(patience, STARVED);
     // Small: the pages that this process writes are copied anew after each fork.
     let mut buffer = [0_u8; 4 << 10];
     loop {
         channel.beat();
-        if Instant::now() >= deadline {
+        if !patience.lasts() {
             let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
             return Ok(End::Left(Left::Otherwise(Outcome::Hung { during: channel.read_crumb() })));
         }

@@ -4,6 +4,7 @@ use super::children::Idle;
 use super::files::{index, owned};
 use super::syscall;
 use crate::errno::Errno;
+use crate::patience::Patience;
 use memmap2::MmapMut;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -13,6 +14,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 const PAGE: usize = 4096;
+/// How long a look for something to read waits: not longer than what counts of it ([`Patience`]).
+const LOOK_MS: i32 = 20;
 /// include/uapi/linux/userfaultfd.h: UFFD_API, UFFDIO_API, UFFDIO_REGISTER, UFFDIO_COPY.
 const API: u64 = 0xaa;
 const ASK_API: libc::Ioctl = 0xc018_aa3f;
@@ -150,9 +153,13 @@ fn hear(said: &mut PipeReader, patience: Duration) -> Option<i32> {
 
 /// Whether there is something to read in time.
 pub(crate) fn readable(fd: &impl AsRawFd, patience: Duration) -> bool {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: one structure that outlives the call.
-    let ready = unsafe { libc::poll(&raw mut poll, 1, millis) };
-    ready == 1 && poll.revents & libc::POLLIN != 0
+    let mut patience = Patience::new(patience);
+    while patience.lasts() {
+        let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one structure that outlives the call.
+        if unsafe { libc::poll(&raw mut poll, 1, LOOK_MS) } != 0 {
+            return poll.revents & libc::POLLIN != 0;
+        }
+    }
+    false
 }

@@ -17,6 +17,8 @@ pub(super) enum Cause {
     Silent,
     /// The same, and one of its processes is stopped, as by `kill -STOP` or a debugger.
     Stopped,
+    /// It lives, and has not ended the probe that was to end, by its own clock or by any.
+    Overdue,
     /// Its kernel failed with flags that no processor has.
     Emulator(u32),
     /// What it said cannot be.
@@ -47,6 +49,7 @@ impl Cause {
         match self {
             Self::Ended(Ending::Taken) => Some("was ended from outside".to_owned()),
             Self::Stopped => Some("was stopped from outside".to_owned()),
+            Self::Overdue => Some("lived, and did not come to the probe's deadline".to_owned()),
             Self::Emulator(flags) => {
                 Some(format!("was failed by its emulator: EFLAGS {flags:08x}, which no processor can have"))
             }
@@ -61,7 +64,7 @@ impl Cause {
     fn outcome(&self, alarm: Option<String>, during: String) -> Outcome {
         let why = match (self, alarm) {
             (Self::Stream(why) | Self::GaveUp(why), _) => why.clone(),
-            (Self::Emulator(_), _) | (Self::Ended(Ending::Taken) | Self::Stopped, None) => {
+            (Self::Emulator(_), _) | (Self::Ended(Ending::Taken) | Self::Stopped | Self::Overdue, None) => {
                 let what = self.not_the_kernel().unwrap_or_default();
                 format!("lost twice, and the kernel is not at fault: its machine {what}")
             }
@@ -78,7 +81,7 @@ impl Cause {
     fn in_words(&self) -> String {
         match self {
             Self::Ended(Ending::Itself) => "the machine ended without a word".to_owned(),
-            Self::Ended(Ending::Taken) | Self::Stopped | Self::Emulator(_) => {
+            Self::Ended(Ending::Taken) | Self::Stopped | Self::Overdue | Self::Emulator(_) => {
                 format!("the machine {}", self.not_the_kernel().unwrap_or_default())
             }
             Self::Ended(Ending::Flooded) => {
@@ -150,7 +153,9 @@ impl Collector<'_> {
         let what = match cause {
             Cause::Stream(why) | Cause::GaveUp(why) => why.clone(),
             Cause::Emulator(_) => cause.in_words(),
-            Cause::Ended(_) | Cause::Silent | Cause::Stopped => alarm.unwrap_or_else(|| cause.in_words()),
+            Cause::Ended(_) | Cause::Silent | Cause::Stopped | Cause::Overdue => {
+                alarm.unwrap_or_else(|| cause.in_words())
+            }
         };
         let lost = Between { after: self.boot.last.clone(), what };
         // One that has not come up is counted as a boot that is tried again.

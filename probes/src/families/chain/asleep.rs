@@ -190,7 +190,8 @@ fn closed_meanwhile(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
     scene.fall_asleep(attempt)?;
     let closer = scene.link.take().map(Closer::new);
     let mut closer = closer.ok_or_else(|| Ended::CouldNotTell("there is no link".to_owned()))??;
-    let at_once = attempt.trigger(|| closer.close(PATIENCE));
+    // Long enough for one that does not wait, however busy the machine.
+    let at_once = attempt.trigger(|| closer.close(3 * PATIENCE));
     attempt.see("closing the link", if at_once { "does not wait for it" } else { "waits for it" });
     let (ran, opened) = scene.open_and_see(attempt);
     attempt.see("then it runs for another task", ran);
