@@ -133,7 +133,7 @@ impl MachineSpec {
             // A host that stops the machine for half a minute is no fault of the kernel's (seen as "soft lockup").
             "nowatchdog".into(),
             "rcupdate.rcu_cpu_stall_suppress=1".into(),
-            // Nor is one on which ten ticks do not come in the time that a loop of the kernel's gives them: it panics then
+            // Nor is one on which not five ticks come in the time that a loop of the kernel's gives ten: it panics then
             // (6.12 arch/x86/kernel/apic/io_apic.c, `timer_irq_works`, `check_timer`).
             "no_timer_check".into(),
             // Guards against speculation, which TCG does not do, and a second look at what is copied from and to user

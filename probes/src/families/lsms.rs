@@ -107,10 +107,11 @@ pub fn probes() -> Vec<Probe> {
     all
 }
 
-/// The hooks that fire on the suite's usual machine and not where bpf is alone, by asking all hooks there; and one that does
-/// on both. Not those of packets' labels (`secmark_*`): without a module that knows a label there is no rule that labels,
+/// The hooks that fire on the suite's usual machine, or with bpf first, and not where bpf is alone, by asking all hooks there; and
+/// one that does on both. Not those of packets' labels (`secmark_*`): without a module that knows a label there is no rule that labels,
 /// and so no trigger.
-const BESIDE_OTHERS: &[&str] = &["cred_free", "release_secctx", "audit_rule_match", "cred_prepare"];
+const BESIDE_OTHERS: &[&str] =
+    &["cred_free", "release_secctx", "lsmprop_to_secctx", "audit_rule_match", "cred_prepare"];
 
 fn everywhere(suffix: &str, words: &str, order: Option<&'static str>) -> Vec<Probe> {
     vec![

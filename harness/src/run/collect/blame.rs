@@ -17,7 +17,8 @@ pub(super) enum Cause {
     Silent,
     /// The same, and one of its processes is stopped, as by `kill -STOP` or a debugger.
     Stopped,
-    /// It lives, and has not ended the probe that was to end, by its own clock or by any.
+    /// It lives, and has not ended the probe that was to end, by its own clock or by any: its host gave it no processor, or its
+    /// kernel gave PID 1 none.
     Overdue,
     /// Its kernel failed with flags that no processor has.
     Emulator(u32),
@@ -26,6 +27,10 @@ pub(super) enum Cause {
     /// Its PID 1 could not go on, and said why.
     GaveUp(String),
 }
+
+/// What is said of [`Cause::Overdue`].
+const OVERDUE: &str =
+    "lived and did not come to the probe's deadline, for want of a processor for it or for its PID 1";
 
 impl Cause {
     /// What the console makes of a machine that ended or fell silent: it may have given up after all, and had no room in
@@ -44,12 +49,12 @@ impl Cause {
         }
     }
 
-    /// What became of a machine, in words, if it is no fault of the kernel's.
+    /// What became of a machine, in words, if it is no fault of the kernel's, or need not be: the probe is asked again.
     fn not_the_kernel(&self) -> Option<String> {
         match self {
             Self::Ended(Ending::Taken) => Some("was ended from outside".to_owned()),
             Self::Stopped => Some("was stopped from outside".to_owned()),
-            Self::Overdue => Some("lived, and did not come to the probe's deadline".to_owned()),
+            Self::Overdue => Some(OVERDUE.to_owned()),
             Self::Emulator(flags) => {
                 Some(format!("was failed by its emulator: EFLAGS {flags:08x}, which no processor can have"))
             }
@@ -64,7 +69,8 @@ impl Cause {
     fn outcome(&self, alarm: Option<String>, during: String) -> Outcome {
         let why = match (self, alarm) {
             (Self::Stream(why) | Self::GaveUp(why), _) => why.clone(),
-            (Self::Emulator(_), _) | (Self::Ended(Ending::Taken) | Self::Stopped | Self::Overdue, None) => {
+            (Self::Overdue, None) => format!("lost twice: its machine {OVERDUE}"),
+            (Self::Emulator(_), _) | (Self::Ended(Ending::Taken) | Self::Stopped, None) => {
                 let what = self.not_the_kernel().unwrap_or_default();
                 format!("lost twice, and the kernel is not at fault: its machine {what}")
             }

@@ -134,7 +134,8 @@ fn a_machine_that_lives_and_does_not_end_its_probe_is_given_up() {
         guest.beat();
     };
     let (run, _) = run_within(deadlines, &[&lives, &lives, &the_rest]);
-    let why = "lost twice, and the kernel is not at fault: its machine lived, and did not come to the probe's deadline";
+    let why = "lost twice: its machine lived and did not come to the probe's deadline, for want of a processor for it or \
+               for its PID 1";
     assert_eq!(outcomes(&run), [("f/a", could_not(why)), ("f/b", Outcome::Observed)]);
     assert!(started.elapsed() >= (deadlines.probe * STARVED + deadlines.silence) * 2);
 }

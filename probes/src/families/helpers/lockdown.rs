@@ -85,7 +85,7 @@ enum Of {
     User,
 }
 
-/// Every helper that reads memory of the kernel. Until 5.12 each asks lockdown when it is called, before it reads (5.9
+/// The helpers that lockdown takes because they read memory of the kernel. Until 5.12 each asks lockdown when it is called, before it reads (5.9
 /// kernel/trace/bpf_trace.c, `bpf_probe_read_kernel_common`); the two old ones take addresses of user space too, for which
 /// they ask on 5.7 and no longer from 5.8 on (`bpf_probe_read_compat`).
 const READS: &[(u32, &str, Of)] = &[

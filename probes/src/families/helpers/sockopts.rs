@@ -30,8 +30,8 @@ const SOME: &[u8] = &5_u32.to_le_bytes();
 const MORE: &[u8] = &77_u32.to_le_bytes();
 const MANY: &[u8] = &20_000_u32.to_le_bytes();
 
-/// What the kernel's lists have (7.3 net/core/filter.c, `sol_socket_sockopt`, `sol_tcp_sockopt`, `sol_ip_sockopt`), and some
-/// that they do not have.
+/// What the kernel's lists have (7.3 net/core/filter.c, `sol_socket_sockopt`, `sol_tcp_sockopt`, `sol_ip_sockopt`) but for
+/// BPF's own, and some that they do not have.
 const OPTIONS: &[Of] = &[
     of("SO_REUSEADDR", libc::SOL_SOCKET, libc::SO_REUSEADDR, ON),
     of("SO_SNDBUF", libc::SOL_SOCKET, libc::SO_SNDBUF, MANY),
@@ -59,6 +59,7 @@ const OPTIONS: &[Of] = &[
     of("TCP_NOTSENT_LOWAT", libc::SOL_TCP, libc::TCP_NOTSENT_LOWAT, MANY),
     of("TCP_SAVE_SYN", libc::SOL_TCP, libc::TCP_SAVE_SYN, ON),
     of("TCP_CONGESTION", libc::SOL_TCP, libc::TCP_CONGESTION, b"reno\0"),
+    of("TCP_RTO_MAX_MS", libc::SOL_TCP, 44, MANY), // include/uapi/linux/tcp.h
     of("TCP_DEFER_ACCEPT", libc::SOL_TCP, libc::TCP_DEFER_ACCEPT, SOME),
     of("IP_TOS", libc::SOL_IP, libc::IP_TOS, &16_u32.to_le_bytes()),
     of("IP_TTL", libc::SOL_IP, libc::IP_TTL, MORE),
@@ -103,7 +104,12 @@ pub(super) fn options(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
     for (name, word) in found {
         match word {
             Word::Says(word) => bench.attempt.see(name, word),
-            Word::Returned(value) => bench.returned(name, value),
+            Word::Returned(value, by_user) => {
+                bench.returned(name, value);
+                if let Some(errno) = by_user {
+                    bench.attempt.see(&format!("{name}, by setsockopt(2)"), errno.name());
+                }
+            }
         }
     }
     Ok(())
@@ -112,7 +118,8 @@ pub(super) fn options(bench: &mut Bench<'_, '_>) -> Result<(), Ended> {
 /// What came of an option.
 enum Word {
     Says(String),
-    Returned(u64),
+    /// What the helper gives, and what setsockopt(2) does if that fails too.
+    Returned(u64, Option<Errno>),
 }
 
 /// Makes a socket on which the program sets the option, and compares it with one on which user space does.
@@ -135,7 +142,7 @@ fn set(of: &Of, results: &mut Results) -> Result<Word, Errno> {
         (0, Ok(())) if there == expected && there != untouched => Word::Says("set".to_owned()),
         (0, Ok(())) if there == expected => Word::Says("0, and user space could not tell".to_owned()),
         (0, Ok(())) => Word::Says("0, and user space does NOT read it".to_owned()),
-        (value, _) => Word::Returned(value),
+        (value, by_user) => Word::Returned(value, by_user.err()),
     })
 }
 

@@ -245,11 +245,11 @@ pub(super) fn argument(
     kept: &mut Option<Ready>,
 ) -> Result<(), Ended> {
     let mut ready = Ready::again(attempt, hook, kept)?;
-    argument.way(attempt.btf()?, hook.name)?;
+    let way = argument.way(attempt.btf()?, hook.name)?;
     argument.expect(&mut ready.results)?;
     let _ = ready.trigger(attempt, hook.pass)?;
     attempt.ran(ready.results.runs() > 0);
-    argument.report(attempt, &ready.results);
+    argument.report(attempt, &way, &ready.results);
     *kept = Some(ready);
     Ok(())
 }

@@ -154,7 +154,7 @@ fn reads_xattr(row: Row) -> Row {
 }
 
 /// The attributes that BPF programs may write have this beginning (include/uapi/linux/xattr.h, `XATTR_NAME_BPF_LSM`); this
-/// one is written by user space. Whether a program may read it changed between 6.14 and 7.2, and the record shows it.
+/// one is written by user space. Whether a program may read it changed between 6.14 and 6.16, and the record shows it.
 fn reads_what_programs_write(row: Row) -> Row {
     row.sleepable()
         .given(|_| set_xattr(c"security.bpf.sample"))

@@ -75,7 +75,8 @@ fn unknown_flag() -> Row {
 const NUMBER: &str = "its number";
 
 /// The system keyring of this number: 1 and 2 are those of include/linux/verification.h, `VERIFY_USE_SECONDARY_KEYRING` and
-/// `VERIFY_USE_PLATFORM_KEYRING`. Whether the kernel has them is not asked.
+/// `VERIFY_USE_PLATFORM_KEYRING`, which the kernel takes without having them
+/// (7.3 include/linux/verification.h, `system_keyring_id_check`).
 fn of_number(number: i32) -> Row {
     kfunc("bpf_lookup_system_key", "6.1", TRACE)
         .takes(move |b| {
@@ -87,6 +88,7 @@ fn of_number(number: i32) -> Row {
             b.follow(Reg::R1, "bpf_key", "key");
             b.leave(0, Reg::R1);
         })
+        .checks(|attempt, _| attempt.see("whether there is such a keyring", "not asked"))
 }
 
 fn system_key() -> Row {

@@ -1,8 +1,10 @@
 //! The policy of IMA, which it reads from a file where it is given a file's name.
 //!
-//! What the file holds is no rule, so that IMA refuses it once it has read it and keeps the policy that it has: a policy
-//! cannot be taken back on a kernel without CONFIG_IMA_WRITE_POLICY (7.3 security/integrity/ima/ima_fs.c,
-//! `ima_release_policy`).
+//! What the file holds is no rule, so that IMA refuses it once it has read it and keeps the policy that it has: rules
+//! are only added to a policy (7.3 security/integrity/ima/ima_policy.c, `ima_update_policy`), and without
+//! CONFIG_IMA_WRITE_POLICY and CONFIG_IMA_READ_POLICY its file goes with the first one (7.3
+//! security/integrity/ima/ima_fs.c, `ima_release_policy`): the probes of IMA's helpers, which write one, have machines of
+//! their own.
 
 use crate::errno::Errno;
 use crate::insn::{Reg, Size};

@@ -2,7 +2,7 @@
 //! instructions name, and keeps others from writing to that map.
 //!
 //! The address that an instruction loads is that of the kernel's `struct bpf_map` (5.10 kernel/bpf/verifier.c,
-//! `convert_pseudo_ld_imm64`), which is what the hook is given.
+//! `resolve_pseudo_ldimm64`), which is what the hook is given.
 
 use super::WALK;
 use crate::bpf::{self, BPF_F_RDONLY, MapSpec};

@@ -3,8 +3,9 @@
 //!
 //! Until 6.5 the verifier looks at the first member of a union that reaches so far and at no other: 8 bytes that are one
 //! number of a command are refused where the struct of `BPF_MAP_CREATE`, which comes first, has two numbers of 4 (6.5
-//! kernel/bpf/btf.c, `btf_struct_walk`). From 6.6 on what is walked to through a union is untrusted, and the end of the
-//! member no longer counts.
+//! kernel/bpf/btf.c, `btf_struct_walk`). From 6.6 on the end of the member no longer counts, and what is walked to through a
+//! union is untrusted; on 6.4 and 6.5 it is so only where it does not stand at the union's start, where the walk begins anew
+//! and forgets it (the same: `WALK_STRUCT`, `*flag`).
 
 use super::{HELPER, WALK};
 use crate::asm::Asm;
@@ -33,6 +34,14 @@ pub(super) fn probe() -> Probe {
             session.case("two-numbers-at-once", |attempt| direct(attempt, 0, Size::DW))?;
             session.case("a-number-where-the-first-structure-has-an-array", |attempt| {
                 direct(attempt, LOG_BUF, Size::DW)
+            })?;
+            session.case("a-number-of-8-bytes-in-two-halves", |attempt| {
+                read(attempt, INSNS, Size::DW, |asm| {
+                    for half in [0, 4] {
+                        asm.ldx(Size::W, Reg::R2, Reg::R1, INSNS + half);
+                        asm.stx(Size::W, PAGE, FREE + half, Reg::R2);
+                    }
+                })
             })?;
             session.case("behind-the-end", behind_the_end)?;
             session.case("by-bpf_probe_read_kernel", |attempt| {
@@ -76,7 +85,7 @@ fn behind_the_end(attempt: &mut Attempt<'_>) -> Result<(), Ended> {
 /// A command's attribute, of which no two words of 4 bytes are alike. The type of program is none that there is, so that
 /// the command is refused, after the hook.
 fn attribute() -> [u32; 16] {
-    std::array::from_fn(|index| 0x1111_1111 * (u32::try_from(index).unwrap_or(0) + 1) - 1)
+    std::array::from_fn(|index| (u32::try_from(index).unwrap_or(0) + 1).wrapping_mul(0x1111_1111) - 1)
 }
 
 /// Runs `body`, which has the address of the attribute in R1 and puts what it reads into the first free slot, for a
@@ -127,15 +136,18 @@ fn load(attribute: &[u32; 16]) -> Result<(), Errno> {
 pub(super) fn probe_of_pointers() -> Probe {
     Probe::new(
         "pointer/union-pointer-to-helper",
-        "May a program pass to a helper that wants a buffer of packets, bpf_skb_output, one that a member of a socket's union points to, and one that a member of its structures does, and follow the former?",
+        "May a program pass to a helper that wants a buffer of packets, bpf_skb_output, one that a member of a union points to, at its start or behind it, and one that a member of structures alone does, and follow the first?",
         &[HELPER, WALK, WALK_EARLIER],
         |session: &mut Session<'_>| -> Result<(), Stop> {
             session.case("of-a-structure", |attempt| pass_on(attempt, "sk_backlog.head"))?;
-            session.case("of-a-union", |attempt| pass_on(attempt, "sk_send_head"))?;
-            session.case("of-a-union-followed", |attempt| {
+            session.case("of-a-union-at-its-start", |attempt| pass_on(attempt, "sk_send_head"))?;
+            // `skb->prev`, of the hook's other argument: the second member of a structure that is the first of a union.
+            session
+                .case("of-a-union-behind-its-start", |attempt| pass_on_from(attempt, 8, "sk_buff", "prev"))?;
+            session.case("of-a-union-at-its-start-followed", |attempt| {
                 let length = attempt.btf()?.member("sk_buff", "len");
                 let length = length.map_err(|error| Ended::Absent(error.to_string()))?.byte_offset;
-                judge(attempt, "sk_send_head", |asm| {
+                judge(attempt, 0, ("sock", "sk_send_head"), |asm| {
                     asm.ldx(Size::W, Reg::R1, Reg::R1, length);
                 })
             })
@@ -145,20 +157,30 @@ pub(super) fn probe_of_pointers() -> Probe {
 
 /// Loads a program that passes on the buffer that a member of a socket points to.
 fn pass_on(attempt: &mut Attempt<'_>, member: &str) -> Result<(), Ended> {
+    pass_on_from(attempt, 0, "sock", member)
+}
+
+/// The same, of the argument at `slot` bytes of the context.
+fn pass_on_from(attempt: &mut Attempt<'_>, slot: i32, record: &str, member: &str) -> Result<(), Ended> {
     attempt.needs_helper(helper::SKB_OUTPUT)?;
     let events = attempt.map(&MapSpec::new(BPF_MAP_TYPE_PERF_EVENT_ARRAY, 4, 4, 1))?;
-    judge(attempt, member, |asm| {
+    judge(attempt, slot, (record, member), |asm| {
         asm.ld_map_fd(Reg::R2, &events).mov_imm(Reg::R3, 0).st_imm(Size::DW, Reg::R10, -8, 0);
         asm.mov_reg(Reg::R4, Reg::R10).add_imm(Reg::R4, -8).mov_imm(Reg::R5, 8).call(helper::SKB_OUTPUT);
     })
 }
 
-/// Loads a program with `R1 = sk->member`, a buffer; `sk` is the first argument of the hook.
-fn judge(attempt: &mut Attempt<'_>, member: &str, body: impl FnOnce(&mut Asm)) -> Result<(), Ended> {
-    let offset = attempt.btf()?.member("sock", member);
+/// Loads a program with a member of an argument of the hook in R1, which points to a buffer.
+fn judge(
+    attempt: &mut Attempt<'_>,
+    slot: i32,
+    (record, member): (&str, &str),
+    body: impl FnOnce(&mut Asm),
+) -> Result<(), Ended> {
+    let offset = attempt.btf()?.member(record, member);
     let offset = offset.map_err(|error| Ended::Absent(error.to_string()))?.byte_offset;
     let mut asm = Asm::new();
-    asm.ldx(Size::DW, Reg::R1, Reg::R1, 0).ldx(Size::DW, Reg::R1, Reg::R1, offset);
+    asm.ldx(Size::DW, Reg::R1, Reg::R1, slot).ldx(Size::DW, Reg::R1, Reg::R1, offset);
     body(&mut asm);
     asm.mov_imm(Reg::R0, 0).exit();
     attempt.load_lsm(&LsmProgram::raw("socket_sock_rcv_skb", asm)).map(drop)

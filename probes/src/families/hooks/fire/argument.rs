@@ -73,6 +73,8 @@ pub(super) struct Way {
     /// arch/x86/net/bpf_jit_comp.c, save_regs).
     bits: u32,
     steps: Vec<Step>,
+    /// The members on the way, in the manner of C; none where the argument itself is read.
+    members: Option<String>,
 }
 
 impl Argument {
@@ -89,13 +91,23 @@ impl Argument {
         let size = kind.and_then(|id| btf.size_of(id)).unwrap_or(8);
         let bits = (size * 8).min(32);
         let slot = i16::try_from(slot).unwrap_or(i16::MAX);
-        let steps = match self.read {
-            Read::Int | Read::Text => Vec::new(),
-            Read::Member(path) | Read::Bits(path, _) | Read::TextAt(path) => {
-                steps(btf, fitting(btf, kind, path))?
-            }
+        let path = match self.read {
+            Read::Int | Read::Text => None,
+            Read::Member(path) | Read::Bits(path, _) | Read::TextAt(path) => Some(fitting(btf, kind, path)),
         };
-        Ok(Way { slot, bits, steps })
+        let steps = path.map_or_else(|| Ok(Vec::new()), |path| steps(btf, path))?;
+        let members = path.map(|path| self.members(path));
+        Ok(Way { slot, bits, steps, members })
+    }
+
+    /// The members of a path, and which bits of the last one count.
+    fn members(&self, path: &str) -> String {
+        let members = path.split(' ').map(|step| step.split_once('.').map_or(step, |(_, member)| member));
+        let members = members.collect::<Vec<_>>().join("->");
+        match self.read {
+            Read::Bits(_, mask) => format!("{members} & {mask:#o}"),
+            Read::Int | Read::Text | Read::Member(_) | Read::TextAt(_) => members,
+        }
     }
 
     /// A suffix tells the verifier something: `file__nullable`.
@@ -159,8 +171,11 @@ impl Argument {
     }
 
     /// Notes what the program read.
-    pub(super) fn report(&self, attempt: &mut Attempt<'_>, results: &Results) {
+    pub(super) fn report(&self, attempt: &mut Attempt<'_>, way: &Way, results: &Results) {
         attempt.see("argument", self.name);
+        if let Some(members) = &way.members {
+            attempt.see("of it", members.as_str());
+        }
         if results.get(READ) == 0 {
             attempt.see("read", false);
             return;
@@ -211,11 +226,12 @@ mod tests {
     }
 
     #[rstest]
-    #[case::task(true, &[(40, 8), (24, 4)])]
-    #[case::credentials(false, &[(24, 4)])]
+    #[case::task(true, &[(40, 8), (24, 4)], "cred->egid")]
+    #[case::credentials(false, &[(24, 4)], "egid")]
     fn of_several_ways_the_one_from_the_parameters_record(
         #[case] of_task: bool,
         #[case] expected: &[(u32, u32)],
+        #[case] members: &str,
     ) {
         let read = Read::Member("cred.egid | task_struct.cred cred.egid");
         let argument = Argument { name: "from", read, expect: Expect::Is(77) };
@@ -223,5 +239,6 @@ mod tests {
         assert_eq!(way.slot, 1);
         let steps: Vec<_> = way.steps.iter().map(|step| (step.offset, step.size)).collect();
         assert_eq!(steps, expected);
+        assert_eq!(way.members.as_deref(), Some(members));
     }
 }
