@@ -383,11 +383,7 @@ impl Collector<'_> {
         };
         let at_most = deadlines.probe * STARVED + deadlines.silence;
         let overdue = self.current.as_ref().is_some_and(|current| current.since.elapsed() > at_most);
-        match (silent, overdue) {
-            (true, _) => Some(Cause::Silent),
-            (false, true) => Some(Cause::Overdue),
-            (false, false) => None,
-        }
+        if silent { Some(Cause::Silent) } else { overdue.then_some(Cause::Overdue) }
     }
 
     fn take(&mut self, message: Message) -> Result<Option<Boot>, Lost> {
