@@ -74,8 +74,7 @@ const IN_COMPANY: &str = "beside a module that keeps or labels something, not wi
 
 /// Says of hooks that fire beside other modules, as they do in `hooks/..`, where they do not with bpf alone.
 pub(super) fn need_company(items: &mut BTreeMap<(Kind, String), Item>, alone: &Snapshot) {
-    let current = alone.observed.iter().filter(|(kernel, _)| !alone.behind.contains(kernel));
-    let silent = current.flat_map(|(kernel, normal)| {
+    let silent = alone.current().flat_map(|(kernel, normal)| {
         normal.cases.iter().filter(|case| case.fired == Some(false)).map(move |case| (kernel, &case.name))
     });
     for (kernel, hook) in silent {

@@ -139,11 +139,10 @@ fn is_item(item: &Item) -> bool {
 /// The options that kernels were asked for by name, where they have them.
 fn witnessed(snapshots: &BTreeMap<String, Snapshot>) -> BTreeSet<(Cow<'static, str>, String)> {
     let Some(witness) = snapshots.get(guards::WITNESS) else { return BTreeSet::new() };
-    let current = witness.observed.iter().filter(|(kernel, _)| !witness.behind.contains(kernel));
-    let shown = current.flat_map(|(kernel, normal)| {
+    let shown = witness.current().flat_map(|(kernel, normal)| {
         let done = normal.cases.iter().filter(|case| case.end == End::Done);
         let on = done.filter(|case| case.seen.values().any(guards::witnesses));
-        on.map(move |case| (Cow::Owned(case.name.clone()), kernel.clone()))
+        on.map(move |case| (Cow::Owned(case.name.clone()), kernel.to_owned()))
     });
     shown.collect()
 }

@@ -137,6 +137,12 @@ impl Snapshot {
     pub fn kernels_behind(&self) -> impl Iterator<Item = &str> {
         self.kernels().filter(|name| self.behind.contains(*name))
     }
+
+    /// What the others have said: those that were asked since the probe changed.
+    pub fn current(&self) -> impl Iterator<Item = (&str, &Normal)> {
+        let others = self.observed.iter().filter(|(name, _)| !self.behind.contains(name));
+        others.map(|(name, normal)| (name.as_str(), normal))
+    }
 }
 
 /// What can go wrong with snapshots.
